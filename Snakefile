@@ -1,0 +1,40 @@
+import sys
+
+from snakemake.utils import min_version
+
+from workflow import grid
+from workflow.errors import StudyError
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+try:
+    STUDY = grid.read(config)
+    MODELS = grid.models(STUDY)
+    CELLS = grid.cells(STUDY)
+except StudyError as error:
+    sys.exit(str(error))
+
+
+include: "rules/common.smk"
+include: "rules/inputs.smk"
+include: "rules/tuning.smk"
+include: "rules/evaluation.smk"
+include: "rules/reporting.smk"
+
+
+rule all:
+    """Everything a study asks for: its tables and its figures."""
+    default_target: True
+    input:
+        "results/scores.parquet",
+        "results/histories.parquet",
+        "results/analysis.parquet",
+        expand(
+            "results/figures/{figure}.{type}",
+            figure=STUDY["figures"],
+            type=["pdf", "png"],
+        ),

@@ -1,0 +1,114 @@
+"""Paths and input functions that several rules share."""
+
+import os
+
+from workflow import analyses, corpora, sources, task
+
+# Relative, so that a study moved with its repository finds its results up to date.
+PACKAGE = os.path.relpath(os.path.join(workflow.basedir, "workflow"))
+
+BASE = grid.pattern(grid.BASE_KEYS)
+MODEL = grid.pattern(grid.MODEL_KEYS)
+CELL = grid.pattern(grid.CELL_KEYS)
+
+
+wildcard_constraints:
+    table="scores|histories|analysis",
+    step=r"\d+",
+    seed=r"\d+",
+
+
+def parts(folder, keys, rows):
+    """The part of each row of a grid table under a folder of results."""
+    return [
+        f"results/{folder}/{grid.path(row, keys)}/part.parquet"
+        for row in rows.to_dict("records")
+    ]
+
+
+def table_parts(wildcards):
+    """The parts that a gathered table is made of."""
+    return {
+        "scores": parts("scores", grid.CELL_KEYS, CELLS),
+        "histories": parts(
+            "histories", grid.MODEL_KEYS, MODELS[MODELS["recipe"] != "none"]
+        ),
+        "analysis": [
+            f"results/analyses/analysis={name}/part.parquet"
+            for name in grid.modules(analyses)
+        ],
+    }[wildcards.table]
+
+
+def pretraining(wildcards):
+    """How the family is trained here."""
+    return STUDY["families"][wildcards.family]["pretraining"]
+
+
+def corpus_files(wildcards):
+    """The text that a family is trained on."""
+    block = pretraining(wildcards)
+    if block["corpus"] == corpora.GENERATED:
+        return ["resources/miniworld"]
+    return corpora.files(
+        corpora.folder(block, STUDY["data_root"]), block.get("domains")
+    )
+
+
+def checkpoint_files(wildcards):
+    """What a base is made from: the family's training here, the files of a local folder, or nothing for the hub."""
+    family = STUDY["families"][wildcards.family]
+    if family["source"] == "trained":
+        return [f"resources/pretrained/family={wildcards.family}"]
+    return sources.files(wildcards.family, family, int(wildcards.step))
+
+
+def source(wildcards):
+    """Where a base comes from; what concerns the family's other steps left out, so that a new one leaves this one alone."""
+    family = STUDY["families"][wildcards.family]
+    unread = {"steps", "pretraining"}
+    if family.get("main_step") != int(wildcards.step):
+        unread.add("main_step")
+    return {key: value for key, value in family.items() if key not in unread}
+
+
+def task_rows(wildcards):
+    """The files that a task's rows are read from; none when they come from the hub."""
+    if task.load(wildcards.task).hub is None:
+        return ["resources/miniworld"]
+    return task.row_files(wildcards.task, STUDY["data_root"])
+
+
+def task_modules(wildcards):
+    """The module that reads the task's rows, and those it builds on."""
+    return [os.path.relpath(module) for module in task.module_paths(wildcards.task)]
+
+
+def recipe(wildcards):
+    """The recipe that a model is tuned by."""
+    return STUDY["recipes"][wildcards.recipe]
+
+
+def tuned_weights(wildcards):
+    """The weights of a tuned model; none for an untouched base."""
+    return (
+        []
+        if wildcards.recipe == "none"
+        else [f"resources/models/{grid.path(wildcards, grid.MODEL_KEYS)}"]
+    )
+
+
+def suite(wildcards):
+    """What a suite evaluates, and how; which models it is meant for left out."""
+    return {
+        key: value
+        for key, value in STUDY["suites"][wildcards.suite].items()
+        if key != "train"
+    }
+
+
+def suite_tasks(wildcards):
+    """The prepared tasks that a suite tests."""
+    return expand(
+        "resources/tasks/{test}.parquet", test=STUDY["suites"][wildcards.suite]["tests"]
+    )

@@ -1,0 +1,64 @@
+"""What a study starts from: generated text, checkpoints, tasks."""
+
+
+rule generate:
+    """Write the text and the tasks of the generated mini world."""
+    input:
+        module=f"{PACKAGE}/miniworld.py",
+    output:
+        directory("resources/miniworld"),
+    log:
+        "logs/generate.log",
+    params:
+        seed=STUDY["miniworld"]["seed"],
+    script:
+        "../workflow/scripts/generate.py"
+
+
+rule pretrain:
+    """Train a family from scratch and keep its checkpoints."""
+    input:
+        corpus=corpus_files,
+    output:
+        directory("resources/pretrained/family={family}"),
+    log:
+        "logs/pretrain/family={family}.log",
+    benchmark:
+        "results/benchmarks/pretrain/family={family}.tsv"
+    threads: 2
+    resources:
+        gpu=1,
+    params:
+        pretraining=pretraining,
+        data_root=STUDY["data_root"],
+    script:
+        "../workflow/scripts/pretrain.py"
+
+
+rule fetch:
+    """Find a base's files, fetching them from the hub if need be, and record what they are."""
+    input:
+        checkpoint_files,
+    output:
+        f"resources/bases/{BASE}/base.json",
+    log:
+        f"logs/fetch/{BASE}.log",
+    params:
+        source=source,
+    script:
+        "../workflow/scripts/fetch.py"
+
+
+rule prepare:
+    """Read a task's rows as prompt fields and reference answers."""
+    input:
+        rows=task_rows,
+        modules=task_modules,
+    output:
+        "resources/tasks/{task}.parquet",
+    log:
+        "logs/prepare/{task}.log",
+    params:
+        data_root=STUDY["data_root"],
+    script:
+        "../workflow/scripts/prepare.py"

@@ -1,0 +1,564 @@
+"""Families from each source: which steps there are, where their weights lie, what is refused, and that they load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import HubServer
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerFast
+
+from workflow import sources
+from workflow.errors import StudyError
+
+ROOT = Path(__file__).parents[1]
+TEXT = "a bird can fly and a fish can swim"
+TOKEN = "hf_NeverToBeSeenInAnyOutput"
+
+
+def save_checkpoint(folder: Path, seed: int, shard: str = "1GB", tied: bool = False) -> OlmoForCausalLM:
+    """Save a random two-layer model with a tokenizer trained on one sentence, and return the model."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator([TEXT], trainers.BpeTrainer(vocab_size=60, special_tokens=["<eos>"]))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(seed)
+    config = OlmoConfig(vocab_size=64, pad_token_id=0, eos_token_id=0, tie_word_embeddings=tied, **sizes)
+    model = OlmoForCausalLM(config).eval()
+    model.save_pretrained(folder, max_shard_size=shard)
+    return model
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole checkpoint, not to be changed."""
+    folder = tmp_path_factory.mktemp("whole") / "step100"
+    save_checkpoint(folder, seed=100)
+    return folder
+
+
+@pytest.fixture
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
+    """A whole checkpoint to damage."""
+    return shutil.copytree(checkpoint, tmp_path / "step100")
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """The message of the StudyError that a call must raise, of one line."""
+    with pytest.raises(StudyError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def local(path: Path, pattern: str = "step{step}", listed: object = "all") -> dict:
+    """A local family as a validated config holds it."""
+    return {"source": "folder", "path": str(path), "pattern": pattern, "steps": listed}
+
+
+def sha256(path: Path) -> str:
+    """Hash of a whole file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# Which steps there are
+
+
+@pytest.mark.parametrize(
+    ("pattern", "folders", "expected"),
+    [
+        ("step{step}", ["step1000", "step20", "step300", "step", "step7b", "mystep8", "step-9"], [20, 300, 1000]),
+        ("checkpoint-{step}", ["checkpoint-500", "checkpoint-1500", "runs"], [500, 1500]),
+        ("step{step}-*", ["step100-tokens1B", "step1000-tokens4B", "step5"], [100, 1000]),
+        ("*{step}", ["run100", "run2-step20"], [20, 100]),
+        ("*_{step}_*", ["a_12_b3", "a_3_b4"], [3, 12]),
+        ("step{step}*5", ["step15", "step2-5"], [2]),
+        ("step{step}", ["step000064"], [64]),
+        ("v1.{step}", ["v1.30", "v1x40"], [30]),
+    ],
+)
+def test_steps_of_a_folder(tmp_path: Path, pattern: str, folders: list[str], expected: list[int]) -> None:
+    for name in folders:
+        (tmp_path / name).mkdir()
+    (tmp_path / "step77").write_text("a file, not a checkpoint")
+    (tmp_path / "checkpoint-77").write_text("a file, not a checkpoint")
+    assert sources.steps("mine", local(tmp_path, pattern)) == expected
+
+
+def test_a_dropped_in_and_a_linked_checkpoint_are_picked_up(tmp_path: Path) -> None:
+    (tmp_path / "family" / "step10").mkdir(parents=True)
+    family = local(tmp_path / "family")
+    assert sources.steps("mine", family) == [10]
+    (tmp_path / "family" / "step2").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "family" / "step300").symlink_to(tmp_path / "elsewhere")
+    assert sources.steps("mine", family) == [2, 10, 300]
+    assert sources.steps("mine", {**family, "steps": [300, 2]}) == [2, 300]
+
+
+def test_steps_that_a_folder_does_not_give(tmp_path: Path) -> None:
+    assert f"families/mine/path: {tmp_path}/no" in refusal(lambda: sources.steps("mine", local(tmp_path / "no")))
+    message = refusal(lambda: sources.steps("mine", local(tmp_path, "ckpt{step}")))
+    assert str(tmp_path) in message and "ckpt{step}" in message
+    for name in ("step10", "step20", "step010"):
+        (tmp_path / name).mkdir()
+    message = refusal(lambda: sources.steps("mine", local(tmp_path)))
+    assert "step010 and step10" in message and "both step 10" in message
+    (tmp_path / "step010").rmdir()
+    message = refusal(lambda: sources.steps("mine", local(tmp_path, listed=[10, 30])))
+    assert message.endswith("families/mine/steps: 30 is not there; allowed: 10, 20")
+    assert "main is not there" in refusal(lambda: sources.steps("mine", local(tmp_path, listed=["main"])))
+
+
+@pytest.mark.parametrize("pattern", ["step", "{step}{step}", "a/step{step}", "a\\step{step}", "..{step}"])
+def test_patterns_that_are_refused(tmp_path: Path, pattern: str) -> None:
+    assert "families/mine/pattern" in refusal(lambda: sources.steps("mine", local(tmp_path, pattern)))
+
+
+def test_steps_of_a_hub_family() -> None:
+    family = {"source": "hub", "repo": "lab/olmo", "steps": ["main", 18000, 1000], "main_step": 738020}
+    assert sources.steps("olmo", family) == [1000, 18000, 738020]
+    assert sources.steps("olmo", {**family, "steps": [5, 1]}) == [1, 5]
+    missing = {key: family[key] for key in ("source", "repo", "steps")}
+    assert "families/olmo/main_step: missing" in refusal(lambda: sources.steps("olmo", missing))
+    assert "families/olmo/steps: 'all'" in refusal(lambda: sources.steps("olmo", {**family, "steps": "all"}))
+    twice = {**family, "steps": [738020, "main"]}
+    assert "738020 is listed in steps too" in refusal(lambda: sources.steps("olmo", twice))
+
+
+def test_steps_of_a_trained_family() -> None:
+    family = {"source": "trained", "steps": "all", "pretraining": {"save": [400, 50, 100]}}
+    assert sources.steps("mini", family) == [50, 100, 400]
+    assert sources.steps("mini", {**family, "steps": [400, 50]}) == [50, 400]
+    message = refusal(lambda: sources.steps("mini", {**family, "steps": [60]}))
+    assert message.endswith("families/mini/steps: 60 is not there; allowed: 50, 100, 400")
+
+
+def test_steps_need_no_heavy_library(tmp_path: Path) -> None:
+    (tmp_path / "step1").mkdir()
+    code = (
+        "import sys; from workflow import sources\n"
+        f"assert sources.steps('mine', {local(tmp_path)!r}) == [1]\n"
+        "print([name for name in ('torch', 'transformers', 'huggingface_hub', 'safetensors') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+# Local checkpoints
+
+
+def test_manifest_of_a_local_checkpoint(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copy / "optimizer.pt").write_bytes(b"not needed")
+    (copy / "README.md").write_text("not needed")
+    monkeypatch.chdir(copy.parent)
+    manifest = sources.locate("mine", local(Path(".")), 100, Path("unused"))
+    files = {name: {"bytes": (copy / name).stat().st_size, "sha256": sha256(copy / name)} for name in manifest["files"]}
+    assert manifest == {
+        "family": "mine",
+        "step": 100,
+        "source": "folder",
+        "repo": None,
+        "revision": None,
+        "path": str(copy),
+        "files": files,
+    }
+    whole = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert set(manifest["files"]) == whole
+    assert [Path(path).name for path in sources.files("mine", local(Path(".")), 100)] == sorted(whole)
+
+
+def test_trained_checkpoint_is_found_by_its_keys(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "family=mini" / "step=100"
+    shutil.copytree(checkpoint, folder)
+    family = {"source": "trained", "steps": "all", "pretraining": {"save": [100, 200]}}
+    manifest = sources.locate("mini", family, 100, tmp_path)
+    assert (manifest["path"], manifest["source"], manifest["revision"]) == (str(folder), "trained", None)
+    assert "step=200: no such folder" in refusal(lambda: sources.locate("mini", family, 200, tmp_path))
+
+
+def test_absent_step_is_refused_with_those_nearest(tmp_path: Path) -> None:
+    for step in (1, 2, 90, 100, 110, 120, 900):
+        (tmp_path / f"step{step}").mkdir()
+    message = refusal(lambda: sources.locate("mine", local(tmp_path), 105, tmp_path))
+    assert message.endswith("nearest steps: 2, 90, 100, 110, 120")
+
+
+def change_json(path: Path, **changes: object) -> None:
+    """Set entries of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def cut(path: Path, size: int) -> None:
+    """Keep the beginning of a file only."""
+    path.write_bytes(path.read_bytes()[:size])
+
+
+DAMAGES = {
+    "pickles only": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        "holds pickled weights only (pytorch_model.bin); convert to safetensors",
+    ),
+    "torch file only": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "model.pt"),
+        "holds pickled weights only (model.pt); convert to safetensors",
+    ),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "weights are missing"),
+    "adapter only": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "adapter_model.safetensors"),
+        "weights are missing",
+    ),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
+    "broken config": (lambda folder: cut(folder / "config.json", 20), "config.json: not JSON"),
+    "list as config": (
+        lambda folder: (folder / "config.json").write_text("[]"),
+        "expected a JSON object, found a list",
+    ),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "the tokenizer is missing"),
+    "model code": (
+        lambda folder: change_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "code.Model"}),
+        "config.json: 'auto_map'",
+    ),
+    "tokenizer code": (
+        lambda folder: change_json(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.T", None]}),
+        "tokenizer_config.json: 'auto_map'",
+    ),
+    "last byte gone": (
+        lambda folder: cut(folder / "model.safetensors", (folder / "model.safetensors").stat().st_size - 1),
+        "model.safetensors: damaged or cut short",
+    ),
+    "cut in the header": (
+        lambda folder: cut(folder / "model.safetensors", 30),
+        "model.safetensors: damaged or cut short",
+    ),
+    "empty weights": (lambda folder: cut(folder / "model.safetensors", 0), "model.safetensors: damaged or cut short"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_is_refused(copy: Path, damage: str) -> None:
+    harm, expected = DAMAGES[damage]
+    harm(copy)
+    message = refusal(lambda: sources.locate("mine", local(copy.parent), 100, copy))
+    assert str(copy) in message and expected in message
+
+
+def test_safetensors_beside_pickles_are_accepted(copy: Path) -> None:
+    (copy / "pytorch_model.bin").write_bytes(b"ignored")
+    assert "pytorch_model.bin" not in sources.locate("mine", local(copy.parent), 100, copy)["files"]
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """A checkpoint in several files."""
+    save_checkpoint(tmp_path / "step5", seed=5, shard="10KB")
+    return tmp_path / "step5"
+
+
+def test_shards_are_listed_and_one_that_is_gone_is_named(sharded: Path) -> None:
+    shards = sorted(path.name for path in sharded.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    manifest = sources.locate("mine", local(sharded.parent), 5, sharded)
+    assert {"model.safetensors.index.json", *shards} <= set(manifest["files"])
+    cut(sharded / shards[0], 100)
+    assert f"{shards[0]}: damaged" in refusal(lambda: sources.check(sharded))
+    (sharded / shards[-1]).unlink()
+    assert f"names {shards[-1]}, which is not" in refusal(lambda: sources.check(sharded))
+
+
+@pytest.mark.parametrize("weight_map", [{}, {"a": "../outside.safetensors"}, ["model.safetensors"]])
+def test_index_that_leads_nowhere_is_refused(sharded: Path, weight_map: object) -> None:
+    shutil.copy(next(sharded.glob("model-*.safetensors")), sharded.parent / "outside.safetensors")
+    change_json(sharded / "model.safetensors.index.json", weight_map=weight_map)
+    assert "model.safetensors.index.json: " in refusal(lambda: sources.check(sharded))
+
+
+# Loading
+
+
+@pytest.mark.parametrize(("shard", "tied"), [("1GB", False), ("10KB", False), ("1GB", True)])
+def test_loaded_model_is_the_saved_one(tmp_path: Path, shard: str, tied: bool) -> None:
+    saved = save_checkpoint(tmp_path, seed=1, shard=shard, tied=tied)
+    loaded = sources.load_model(tmp_path, torch.float32, "cpu")
+    ids = torch.tensor([sources.load_tokenizer(tmp_path)(TEXT)["input_ids"]])
+    with torch.no_grad():
+        assert torch.equal(saved(ids).logits, loaded(ids).logits)
+    assert not loaded.training
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    half = sources.load_model(tmp_path, torch.bfloat16, "cpu")
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+
+
+def test_loaded_tokenizer_is_the_saved_one(checkpoint: Path) -> None:
+    tokenizer = sources.load_tokenizer(checkpoint)
+    expected = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).encode(TEXT).ids
+    assert tokenizer(TEXT)["input_ids"] == expected
+    assert tokenizer.decode(expected) == TEXT
+
+
+def test_parameter_without_weights_is_refused(copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    sources.check(copy)
+    message = refusal(lambda: sources.load_model(copy, torch.float32, "cpu"))
+    assert "1 missing, such as model.layers.1.mlp.up_proj.weight" in message
+
+
+def test_weights_without_parameter_are_refused(copy: Path) -> None:
+    change_json(copy / "config.json", num_hidden_layers=1)
+    message = refusal(lambda: sources.load_model(copy, torch.float32, "cpu"))
+    assert "7 unexpected, such as model.layers.1." in message
+
+
+def test_weights_of_another_shape_are_refused(copy: Path) -> None:
+    change_json(copy / "config.json", intermediate_size=48)
+    assert "the model cannot be loaded" in refusal(lambda: sources.load_model(copy, torch.float32, "cpu"))
+
+
+def test_unknown_architecture_and_missing_folder_are_refused(copy: Path) -> None:
+    change_json(copy / "config.json", model_type="nothing_known")
+    assert "the model cannot be loaded" in refusal(lambda: sources.load_model(copy, torch.float32, "cpu"))
+    assert "no such folder" in refusal(lambda: sources.load_model("lab/olmo", torch.float32, "cpu"))
+    assert "no such folder" in refusal(lambda: sources.load_tokenizer(copy / "no"))
+
+
+def test_tokenizer_that_does_not_fit_is_refused(copy: Path) -> None:
+    ids = max(sources.load_tokenizer(copy).get_vocab().values()) + 1
+    change_json(copy / "config.json", vocab_size=ids)
+    assert sources.load_tokenizer(copy).eos_token == "<eos>"
+    change_json(copy / "config.json", vocab_size=ids - 1)
+    message = refusal(lambda: sources.load_tokenizer(copy))
+    assert f"has {ids} ids" in message and f"{ids - 1} rows" in message
+    (copy / "tokenizer.json").write_text("{}")
+    assert "the tokenizer cannot be loaded" in refusal(lambda: sources.load_tokenizer(copy))
+
+
+# The hub, through its own client in a process of its own: the client reads its settings when it is imported
+
+LOCATE = """
+import json, sys, traceback
+from pathlib import Path
+from workflow import sources
+from workflow.errors import StudyError
+try:
+    print(json.dumps(sources.locate("olmo", json.loads(sys.argv[1]), int(sys.argv[2]), Path("unused"))))
+except StudyError as error:
+    print(error)
+    traceback.print_exc()
+    sys.exit(3)
+"""
+
+
+class Client:
+    """A user's machine: its own cache and settings, and everything that it was shown."""
+
+    def __init__(self, home: Path, endpoint: str) -> None:
+        self.home = home
+        self.settings = {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        self.shown = ""
+
+    def _run(self, step: int, family: dict, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        basics = {"PATH": os.environ["PATH"], "HOME": str(self.home), "HF_HOME": str(self.home / "hf")}
+        result = subprocess.run(
+            [sys.executable, "-c", LOCATE, json.dumps({"source": "hub", "repo": "lab/olmo", **family}), str(step)],
+            env={**basics, "OMP_NUM_THREADS": "1", **self.settings, **settings},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        self.shown += result.stdout + result.stderr
+        return result
+
+    def locate(self, step: int, family: dict, **settings: str) -> dict:
+        """The manifest of a step, found in a fresh process."""
+        result = self._run(step, family, settings)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return json.loads(result.stdout)
+
+    def refusal(self, step: int, family: dict, **settings: str) -> str:
+        """The one line with which a step is refused in a fresh process."""
+        result = self._run(step, family, settings)
+        assert result.returncode == 3, result.stdout + result.stderr
+        assert result.stdout.count("\n") == 1
+        return result.stdout.strip()
+
+
+BRANCHES = ["step100-tokens0B", "step1000-tokens4B", "step1000000-tokens4194B", "main"]
+
+
+@pytest.fixture(scope="session")
+def hub_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of a hub with one repository, other weights in each revision; not to be changed."""
+    root = tmp_path_factory.mktemp("hub")
+    for number, branch in enumerate(BRANCHES):
+        folder = root / "lab" / "olmo" / branch
+        save_checkpoint(folder, seed=number)
+        (folder / "optimizer.pt").write_bytes(b"not needed")
+        (folder / "onnx").mkdir()
+        (folder / "onnx" / "model.safetensors").write_bytes(b"not needed")
+    return root
+
+
+@pytest.fixture
+def hub(hub_root: Path, tmp_path: Path) -> Iterator[HubServer]:
+    """A running hub whose folders may be changed."""
+    with HubServer(shutil.copytree(hub_root, tmp_path / "hub")) as server:
+        yield server
+
+
+@pytest.fixture
+def client(hub: HubServer, tmp_path: Path) -> Client:
+    """A machine that reads from that hub."""
+    (tmp_path / "home").mkdir()
+    return Client(tmp_path / "home", hub.url)
+
+
+FAMILY = {"steps": [100, 1000, "main"], "main_step": 1001000}
+
+
+@pytest.mark.parametrize(
+    ("step", "branch"), [(100, "step100-tokens0B"), (1000, "step1000-tokens4B"), (1001000, "main")]
+)
+def test_hub_step_is_found_by_prefix(hub: HubServer, client: Client, step: int, branch: str) -> None:
+    served = hub.root / "lab" / "olmo" / branch
+    manifest = client.locate(step, FAMILY)
+    assert (manifest["source"], manifest["repo"]) == ("hub", "lab/olmo")
+    assert manifest["revision"] == hub.commit("lab/olmo", branch)
+    assert manifest["files"]["model.safetensors"]["sha256"] == sha256(served / "model.safetensors")
+    assert not list(Path(manifest["path"]).rglob("optimizer.pt"))
+    assert not (Path(manifest["path"]) / "onnx").exists()
+    assert torch.equal(
+        sources.load_model(manifest["path"], torch.float32, "cpu").lm_head.weight,
+        load_file(served / "model.safetensors")["lm_head.weight"],
+    )
+
+
+def test_hub_tags_name_steps_too(hub: HubServer, client: Client) -> None:
+    hub.tags["lab/olmo"] = {"step7": "main", "step8-a": "main", "step8-b": "step100-tokens0B", "step9-a": "main"}
+    hub.tags["lab/olmo"] |= {"step9-b": "main", "step7x": "step100-tokens0B", "my-step7": "step100-tokens0B"}
+    assert client.locate(7, {"steps": [7]})["revision"] == hub.commit("lab/olmo", "main")
+    message = client.refusal(8, {"steps": [8]})
+    assert "step8-a, step8-b" in message
+    assert client.locate(9, {"steps": [9]})["revision"] == hub.commit("lab/olmo", "main")
+
+
+def test_hub_step_that_is_missing(client: Client) -> None:
+    message = client.refusal(10, {"steps": [10]})
+    assert "lab/olmo has no revision step10 or step10-*" in message
+    assert message.endswith("nearest steps: 100, 1000, 1000000")
+
+
+def test_hub_is_not_needed_again(hub: HubServer, client: Client) -> None:
+    first = client.locate(100, FAMILY)
+    client.locate(1001000, FAMILY)
+    assert any(request.endswith("model.safetensors") for request in hub.requests)
+    hub.requests.clear()
+    assert client.locate(100, FAMILY) == first
+    assert not any("/resolve/" in request for request in hub.requests)
+    hub.requests.clear()
+    assert client.locate(100, FAMILY, HF_HUB_OFFLINE="1") == first
+    assert client.locate(1001000, FAMILY, HF_HUB_OFFLINE="1")["revision"] == hub.commit("lab/olmo", "main")
+    message = client.refusal(1000, FAMILY, HF_HUB_OFFLINE="1")
+    assert "no revision step1000 or step1000-* in the local cache (HF_HUB_OFFLINE is set)" in message
+    assert message.endswith("nearest steps: 100")
+    assert hub.requests == []
+
+
+def test_mirror_serves_what_another_endpoint_did(hub: HubServer, client: Client) -> None:
+    first = client.locate(100, FAMILY)
+    with HubServer(hub.root) as mirror:
+        client.home = client.home / "another"
+        hub.requests.clear()
+        second = client.locate(100, FAMILY, HF_ENDPOINT=mirror.url)
+        assert hub.requests == []
+        assert any(request.endswith("/model.safetensors") for request in mirror.requests)
+    assert (second["revision"], second["files"]) == (first["revision"], first["files"])
+
+
+def test_moved_branch_is_a_new_revision(hub: HubServer, client: Client) -> None:
+    first = client.locate(1001000, FAMILY)
+    save_checkpoint(hub.root / "lab" / "olmo" / "main", seed=77)
+    second = client.locate(1001000, FAMILY)
+    assert second["revision"] == hub.commit("lab/olmo", "main") != first["revision"]
+    assert second["files"]["model.safetensors"] != first["files"]["model.safetensors"]
+    assert client.locate(1001000, FAMILY, HF_HUB_OFFLINE="1") == second
+
+
+def test_broken_transfer_is_resumed(hub: HubServer, client: Client) -> None:
+    hub.cuts["/model.safetensors"] = 5000
+    manifest = client.locate(100, FAMILY)
+    assert hub.cuts == {}
+    served = hub.root / "lab" / "olmo" / "step100-tokens0B" / "model.safetensors"
+    assert manifest["files"]["model.safetensors"] == {"bytes": served.stat().st_size, "sha256": sha256(served)}
+
+
+def test_interrupted_download_is_refused_offline_and_mended_online(hub: HubServer, client: Client) -> None:
+    first = client.locate(1000, FAMILY)
+    hub.statuses["/model.safetensors"] = 404
+    client.refusal(100, FAMILY)
+    message = client.refusal(100, FAMILY, HF_HUB_OFFLINE="1")
+    assert "not whole in the local cache" in message
+    assert client.locate(1000, FAMILY, HF_HUB_OFFLINE="1") == first
+    hub.statuses.clear()
+    assert client.locate(100, FAMILY)["revision"] == hub.commit("lab/olmo", "step100-tokens0B")
+
+
+def test_unreachable_hub_is_one_line(hub: HubServer, client: Client) -> None:
+    hub.statuses["/refs"] = 503
+    assert "lab/olmo: 127.0.0.1 answered with status 503" in client.refusal(100, FAMILY)
+    hub.statuses["/refs"] = 401
+    assert "answered with status 401; check the token" in client.refusal(100, FAMILY)
+    closed = "http://user:" + TOKEN + "@127.0.0.1:1"
+    assert "cannot be read from 127.0.0.1 (ConnectError)" in client.refusal(100, FAMILY, HF_ENDPOINT=closed)
+    assert TOKEN not in client.shown
+
+
+def test_missing_repository_is_one_line(client: Client) -> None:
+    assert "not found on 127.0.0.1" in client.refusal(100, {**FAMILY, "repo": "lab/nothing"})
+
+
+def test_cache_that_cannot_be_written_is_one_line(client: Client) -> None:
+    (client.home / "hf").write_text("a file where the cache's folder should be")
+    message = client.refusal(100, FAMILY)
+    assert "cannot be written to the local cache: " in message
+
+
+def test_gated_repository_takes_the_token_and_never_shows_it(hub: HubServer, client: Client) -> None:
+    hub.gated["lab/olmo"] = TOKEN
+    assert "lab/olmo: gated by 127.0.0.1" in client.refusal(100, FAMILY)
+    wrong = TOKEN + "Wrong"
+    assert "lab/olmo: gated by 127.0.0.1" in client.refusal(100, FAMILY, HF_TOKEN=wrong)
+    assert client.locate(100, FAMILY, HF_TOKEN=TOKEN)["revision"] == hub.commit("lab/olmo", "step100-tokens0B")
+    # White space inside a token makes an illegal header, which the HTTP library quotes in its error.
+    assert "(LocalProtocolError); check" in client.refusal(1000, FAMILY, HF_TOKEN=TOKEN + "\v" + TOKEN)
+    assert TOKEN not in client.shown
+
+
+def test_pickles_on_the_hub_are_refused_before_any_download(hub: HubServer, client: Client) -> None:
+    folder = hub.root / "lab" / "olmo" / "step100-tokens0B"
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    message = client.refusal(100, FAMILY)
+    assert "lab/olmo at step100-tokens0B: holds pickled weights only (optimizer.pt, pytorch_model.bin)" in message
+    assert not any("/resolve/" in request for request in hub.requests)
+
+
+def test_damage_on_the_hub_is_found_after_the_download(hub: HubServer, client: Client) -> None:
+    folder = hub.root / "lab" / "olmo" / "step100-tokens0B"
+    cut(folder / "model.safetensors", 3000)
+    assert "model.safetensors: damaged or cut short" in client.refusal(100, FAMILY)
+    change_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "code.Model"})
+    assert "'auto_map' asks for code" in client.refusal(100, FAMILY)

@@ -1,0 +1,154 @@
+"""From rendered text to token ids: prompt and completion split by offsets, what does not fit cut, rows padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from workflow import prompts
+from workflow.errors import StudyError
+from workflow.task import Example, Task
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MINIMUM_FIELD = 1  # tokens of an input field that must be left after cutting
+
+
+class Split(NamedTuple):
+    """Token ids of a text, parted where its completion begins."""
+
+    prompt: list[int]
+    completion: list[int]
+
+
+def split(tokenizer: PreTrainedTokenizerBase, prompt: str, completions: Sequence[str]) -> list[Split]:
+    """Tokens of `prompt + completion` for each completion, tokenised together so that both read as in running text.
+
+    A token that reaches beyond the prompt's last character belongs to the completion. Special tokens are the
+    tokenizer's own (a BOS where it adds one, nothing at the end); a prompt without any token is `opening`.
+    """
+    encoded = tokenizer([prompt + text for text in completions], return_offsets_mapping=True)
+    return [
+        _parted(ids, sum(end <= len(prompt) for _, end in offsets), tokenizer)
+        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    ]
+
+
+def _parted(ids: list[int], cut: int, tokenizer: PreTrainedTokenizerBase) -> Split:
+    return Split(ids[:cut] or opening(tokenizer), ids[cut:])
+
+
+def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What a text without a prompt follows: BOS, or the EOS of the text before it (as lm-evaluation-harness does)."""
+    return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How the examples of one test are put to a model: template, protocol, demonstrations, room in tokens."""
+
+    task: Task
+    format: str
+    protocol: str
+    demonstrations: tuple[Example, ...]
+    room: int | None
+
+
+class Prompt(NamedTuple):
+    """A prompt that fits: its text, its length in tokens, demonstrations kept, whether the field was cut."""
+
+    text: str
+    tokens: int
+    shots: int
+    truncated: bool
+
+
+def fitted(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> Prompt:
+    """The example's prompt within the framing's room.
+
+    What is too long loses its demonstrations, oldest first, then the beginning of its longest field: never the
+    instruction, never the cue for the answer. Room None (the published protocol) cuts nothing.
+    Errors: StudyError when the template alone is longer than the room.
+    """
+    shown = [_solved(framing, demonstration) for demonstration in framing.demonstrations]
+    query = prompts.prompt(framing.task, example.fields, framing.format, framing.protocol)
+    tokens = _count(tokenizer, "".join(shown) + query)
+    while framing.room is not None and tokens > framing.room and shown:
+        shown.pop(0)
+        tokens = _count(tokenizer, "".join(shown) + query)
+    if framing.room is None or tokens <= framing.room:
+        return Prompt("".join(shown) + query, tokens, len(shown), truncated=False)
+    query, tokens = cut(tokenizer, framing, example)
+    return Prompt(query, tokens, 0, truncated=True)
+
+
+def cut(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> tuple[str, int]:
+    """The prompt, and its tokens, with just as much missing from the start of its longest field as the room demands."""
+    fields = dict(example.fields)
+    used = prompts.field_names(prompts.template(framing.task, framing.format))
+    longest = max(used, key=lambda name: len(fields[name]))
+    offsets = tokenizer(fields[longest], add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    query = prompts.prompt(framing.task, fields, framing.format, framing.protocol)
+    surplus = _count(tokenizer, query) - framing.room
+    # Tokens at the seam may merge differently once the field is cut, so the count is taken again.
+    while surplus <= len(offsets) - MINIMUM_FIELD:
+        kept = example.fields[longest][offsets[surplus][0] :]
+        query = prompts.prompt(framing.task, {**fields, longest: kept}, framing.format, framing.protocol)
+        tokens = _count(tokenizer, query)
+        if tokens <= framing.room:
+            return query, tokens
+        surplus += tokens - framing.room
+    raise StudyError(
+        f"format '{framing.format}' needs more than the {framing.room} tokens that the model's context leaves for a prompt"
+    )
+
+
+def _solved(framing: Framing, example: Example) -> str:
+    return prompts.demonstration(framing.task, example, framing.format, framing.protocol)
+
+
+def _count(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    return len(tokenizer(text)["input_ids"])
+
+
+def padding(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills padded places, masked wherever it stands: the tokenizer's own, else its EOS."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """Positions the model was made for."""
+    return int(model.config.max_position_embeddings)
+
+
+def left_padded(sequences: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Rows of different length as model inputs of shape (rows, longest), padded on the left.
+
+    Last tokens stand in one column, so the logits that are read are a slice; positions count from each row's own start.
+    """
+    import torch
+
+    longest = max(map(len, sequences))
+    ids = torch.full((len(sequences), longest), pad, dtype=torch.long)
+    mask = torch.zeros((len(sequences), longest), dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, longest - len(sequence) :] = torch.tensor(sequence, dtype=torch.long)
+        mask[row, longest - len(sequence) :] = 1
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Row numbers in batches of similar length, longest first, each within `tokens` after padding (or a single row)."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    result: list[list[int]] = []
+    for row in order:
+        if result and (len(result[-1]) + 1) * lengths[result[-1][0]] <= tokens:
+            result[-1].append(row)
+        else:
+            result.append([row])
+    return result

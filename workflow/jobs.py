@@ -1,0 +1,68 @@
+"""What every rule's script does around its work: a log, progress, and errors a person can read."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from workflow.errors import StudyError
+
+LINES = 20  # progress lines of a long loop in a log
+
+
+@contextlib.contextmanager
+def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
+    """Run a script's work with a logger that writes to its log file.
+
+    A StudyError ends the job with its one line, here and in the log; any other error leaves its traceback in the log and
+    one line that names the log. Exit code 1 for both.
+    """
+    log = Path(snakemake.log[0])
+    logger = _logger(log)
+    place = " ".join([rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
+    try:
+        yield logger
+    except StudyError as error:
+        logger.error("%s: %s", place, error)
+        sys.exit(f"{place}: {error}")
+    except Exception as error:  # the outermost frame of a job: whatever was not foreseen goes to its log
+        logger.error("%s", traceback.format_exc())
+        sys.exit(f"{place}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; see {log}")
+
+
+def _logger(path: Path) -> logging.Logger:
+    """Logger to the job's log file; libraries' warnings go there too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' bars follow it as well
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+    logger = logging.getLogger("tunecast")
+    logger.setLevel(logging.INFO)
+    return logger
+
+
+def progress(logger: logging.Logger, label: str) -> Callable[[int, int], None]:
+    """A callback `(done, total)`: a bar on a terminal, and some twenty plain lines in the log."""
+    from tqdm import tqdm
+
+    bar = tqdm(desc=label, disable=not sys.stderr.isatty(), leave=False)
+    seen = {"share": -1}
+
+    def report(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        share = done * LINES // max(1, total)
+        if share != seen["share"]:
+            seen["share"] = share
+            logger.info("%s: %d of %d", label, done, total)
+
+    return report

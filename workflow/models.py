@@ -1,0 +1,68 @@
+"""Models in memory and on disk: untouched bases, tuned models, their lineage."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from workflow import sources
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ADAPTER = "adapter_config.json"
+
+
+def read_base(path: str) -> dict[str, Any]:
+    """What `fetch` recorded of a base: its folder, files and where they come from."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def device() -> str:
+    """The GPU that the job was given, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def describe() -> str:
+    """What the job computes on, for its log."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def untouched(base: Mapping[str, Any], dtype: str = "fp32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A base and its tokenizer, in evaluation mode.
+
+    Errors: StudyError when its files cannot be loaded.
+    """
+    folder = Path(base["path"])
+    return sources.load_model(folder, DTYPES[dtype], device()).eval(), sources.load_tokenizer(folder)
+
+
+def ready(base: Mapping[str, Any], tuned: str | None, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that a cell evaluates: the untouched base, the tuned weights, or the base with its adapters merged."""
+    if tuned is None:
+        return untouched(base, dtype)
+    if not (Path(tuned) / ADAPTER).is_file():
+        return untouched({"path": tuned}, dtype)
+    from peft import PeftModel
+
+    model, tokenizer = untouched(base, dtype)
+    return PeftModel.from_pretrained(model, tuned).merge_and_unload().eval(), tokenizer
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, lineage: Mapping[str, Any]) -> None:
+    """Write weights (of LoRA the adapters alone), tokenizer and lineage as a folder, whole or not at all."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished)
+    tokenizer.save_pretrained(unfinished)
+    (unfinished / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(unfinished, folder)

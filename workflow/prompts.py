@@ -1,0 +1,81 @@
+"""How the fields of an example become a prompt, in the published study's three formats.
+
+Template strings are those of the released code of "Amuro & Char" (arXiv 2408.06663, v5 Table 5; where table and
+code differ, the code), trailing space included. The published study has no template of its own for `choice`, which
+follows the usual question-answer form of ranked multiple choice.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+
+from workflow.task import Example, Task
+
+FORMATS: dict[str, dict[str, str]] = {
+    "default": {
+        "inference": "### Input_1: {premise}\n ### Input_2: {hypothesis}\n ### Inference: ",
+        "paraphrase": "### Input_1: {sentence1}\n ### Input_2: {sentence2}\n ### Paraphrase Classification: ",
+        "summary": "### Input: {document}\n ### Summary: ",
+        "question": "### Input: {context}\n ### Answer: {answer}\n ### Question: ",
+        "choice": "Question: {question}\nAnswer: ",
+    },
+    "io": {
+        "inference": "{premise} {hypothesis}",
+        "paraphrase": "{sentence1} {sentence2}",
+        "summary": "{document}",
+        "question": "{context}{answer}",
+        "choice": "{question}",
+    },
+    "instruct": {
+        "inference": "Consider the following texts: Text 1: {premise} Text 2: {hypothesis} The relation is ",
+        "paraphrase": (
+            "Let’s compare the two sentences: Sentence_1: {sentence1} Sentence_2: {sentence2} Are they paraphrasing?: "
+        ),
+        "summary": "Please read the following text: {document} Provide a summary: ",
+        "question": "Given the context: {context} And the answer: {answer}Generate a suitable question: ",
+        "choice": "Please answer the following question: {question} The answer is ",
+    },
+}
+
+# What ends a completion in the sound protocol: the blank line between demonstrations, or the opening of a new block.
+STOPS: dict[str, tuple[str, ...]] = {
+    "default": ("\n\n", "###"),
+    "io": ("\n\n",),
+    "instruct": ("\n\n",),
+}
+
+PROTOCOLS = ("sound", "published")
+SEPARATOR = {"sound": "\n\n", "published": "\n"}
+
+
+def template(task: Task, format: str) -> str:
+    """The task's template in a format: its own where it has one, else its kind's."""
+    return task.templates.get(format, FORMATS[format][task.kind])
+
+
+def field_names(text: str) -> list[str]:
+    """Names of the fields in a template, in order of appearance."""
+    return [name for _, name, _, _ in string.Formatter().parse(text) if name]
+
+
+def prompt(task: Task, fields: Mapping[str, str], format: str, protocol: str = "sound") -> str:
+    """The prompt of one example without demonstrations.
+
+    `published` keeps the template's trailing space, as in the released code; `sound` moves it to the completion, since
+    a prompt that ends in a lone space token never occurs in training.
+    """
+    text = template(task, format).format_map(fields)
+    return text if protocol == "published" else text.rstrip(" ")
+
+
+def completion(text: str, protocol: str = "sound") -> str:
+    """An answer as it follows its prompt: led by a space in `sound`, as it is in `published` (glued, in `io`)."""
+    return text if protocol == "published" else f" {text}"
+
+
+def demonstration(task: Task, example: Example, format: str, protocol: str = "sound") -> str:
+    """A solved example, with the separator that ends it."""
+    lead = example.leads[example.gold] if example.leads else ""
+    solved = completion(lead + example.answer, protocol)
+    return prompt(task, example.fields, format, protocol) + solved + SEPARATOR[protocol]

@@ -1,0 +1,15 @@
+"""Gather the parts of a table into one, keys as columns."""
+
+from pathlib import Path
+
+from workflow import grid, tables
+from workflow.jobs import job
+
+KEYS = {"scores": grid.CELL_KEYS, "histories": grid.MODEL_KEYS, "analysis": ["analysis"]}
+SCHEMAS = {"scores": tables.SCORES, "histories": tables.HISTORY, "analysis": tables.ANALYSIS}
+
+with job("gather", snakemake) as log:
+    name = snakemake.wildcards.table
+    table = tables.gather([Path(part) for part in snakemake.input], KEYS[name], SCHEMAS[name])
+    log.info("%d rows from %d parts", len(table), len(snakemake.input))
+    tables.save(table, Path(snakemake.output[0]))

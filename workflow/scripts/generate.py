@@ -1,0 +1,10 @@
+"""Write the generated mini world: its text and its tasks."""
+
+from pathlib import Path
+
+from workflow import miniworld
+from workflow.jobs import job
+
+with job("generate", snakemake) as log:
+    miniworld.write(miniworld.build(snakemake.params.seed), Path(snakemake.output[0]))
+    log.info("world of seed %d written", snakemake.params.seed)

@@ -1,0 +1,19 @@
+"""Predict every test of a suite by one model, in one process."""
+
+from pathlib import Path
+
+import torch
+
+from workflow import models, prediction, tables, task
+from workflow.jobs import job, progress
+
+with job("predict", snakemake) as log:
+    torch.set_num_threads(snakemake.threads)
+    suite = snakemake.params.suite
+    base = models.read_base(snakemake.input.base)
+    model, tokenizer = models.ready(base, next(iter(snakemake.input.model), None), suite["precision"])
+    log.info("model of %s; %s", base["path"], models.describe())
+    tests = {name: task.examples(name, path) for name, path in zip(suite["tests"], snakemake.input.tasks, strict=True)}
+    rows = prediction.predict(model, tokenizer, suite, tests, progress(log, "predict"))
+    facts = dict(snakemake.wildcards.items()) | {"suite_settings": suite, "base": base}
+    tables.write(rows, tables.PREDICTIONS, Path(snakemake.output[0]), **facts)

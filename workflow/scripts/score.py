@@ -1,0 +1,16 @@
+"""Compute every metric of a cell's predictions, with intervals."""
+
+from pathlib import Path
+
+from workflow import metrics, tables
+from workflow.jobs import job
+from workflow.statistics import Resampling
+
+with job("score", snakemake) as log:
+    path = Path(snakemake.input.predictions)
+    facts = tables.recorded(path)
+    protocol = facts["suite_settings"]["protocol"]
+    scores, items = metrics.scored(tables.read(path), protocol, Resampling(**snakemake.params.statistics))
+    log.info("%d scores of protocol %s", len(scores), protocol)
+    tables.write(scores, tables.SCORES, Path(snakemake.output.scores), **facts)
+    tables.write(items, tables.ITEMS, Path(snakemake.output.rows), **facts)

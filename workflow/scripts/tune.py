@@ -1,0 +1,27 @@
+"""Tune a base on a task in a format by a recipe with a seed."""
+
+from pathlib import Path
+
+import torch
+
+from workflow import models, tables, task, tuning
+from workflow.encoding import context_length, padding
+from workflow.jobs import job, progress
+
+with job("tune", snakemake) as log:
+    torch.set_num_threads(snakemake.threads)
+    keys, recipe = dict(snakemake.wildcards.items()), snakemake.params.recipe
+    seed, base = int(keys["seed"]), models.read_base(snakemake.input.base)
+    model, tokenizer = models.untouched(base)
+    log.info("base %s; %s", base["path"], models.describe())
+    read, train, _ = task.examples(keys["train"], Path(snakemake.input.task))
+    examples = [example for _, example in train]
+    rows = tuning.prepared_rows(tokenizer, context_length(model), read, examples, keys["format"], recipe)
+    facts = {"base": base["files"], "recipe": recipe, "seed": seed}
+    state = tuning.State(Path(snakemake.params.state), tuning.fingerprint(facts, rows))
+    model = tuning.adapted(model, recipe, seed) if recipe["method"] == "lora" else model
+    history = tuning.tune(model, rows, recipe, seed, padding(tokenizer), state, progress(log, "tune"))
+    lineage = keys | {"recipe_settings": recipe, "base": base}
+    tables.write(history, tables.HISTORY, Path(snakemake.output.history), **lineage)
+    models.save(model, tokenizer, Path(snakemake.output.model), lineage)
+    state.remove()

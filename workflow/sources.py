@@ -1,0 +1,403 @@
+"""Where a base's weights come from: family + step -> a checked folder of safetensors, and the one place that loads it.
+
+A family is trained here, lies in a local folder with one sub-folder for each step, or is a hub repository with one
+revision for each step. The hub is read through its ordinary client, so a mirror (HF_ENDPOINT), the cache (HF_HOME) and
+HF_HUB_OFFLINE=1 mean here what they mean everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from workflow.errors import StudyError
+
+if TYPE_CHECKING:
+    import torch
+    from huggingface_hub import HfApi
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# What a model needs in order to be loaded: optimizer states, logs and other frameworks' weights stay where they are.
+NEEDED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    *TOKENIZERS,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+def steps(name: str, family: Mapping[str, Any]) -> list[int]:
+    """Training steps of a family, sorted; no network, as it runs whenever the workflow starts.
+
+    Errors: StudyError for a listed step that is not there, and for a folder that is missing or holds no step at all.
+    """
+    listed = family["steps"]
+    if family["source"] == "hub":
+        return _hub_steps(name, family)
+    there = sorted(family["pretraining"]["save"] if family["source"] == "trained" else _folders(name, family))
+    if listed == "all":
+        return there
+    for step in listed:
+        if step not in there:
+            raise StudyError(
+                f"config.yaml: families/{name}/steps: {step} is not there; allowed: {', '.join(map(str, there))}"
+            )
+    return sorted(listed)
+
+
+def _hub_steps(name: str, family: Mapping[str, Any]) -> list[int]:
+    """Listed steps of a hub family, `main` as the number it stands for."""
+    place = f"config.yaml: families/{name}"
+    listed = family["steps"]
+    if listed == "all":
+        raise StudyError(f"{place}/steps: 'all' is not allowed for a hub repository; list the steps")
+    numbers = [step for step in listed if step != "main"]
+    if "main" not in listed:
+        return sorted(numbers)
+    if "main_step" not in family:
+        raise StudyError(f"{place}/main_step: missing; expected the training step that the listed revision main holds")
+    if family["main_step"] in numbers:
+        raise StudyError(f"{place}/main_step: {family['main_step']} is listed in steps too; list it or main, not both")
+    return sorted([*numbers, family["main_step"]])
+
+
+def _folders(name: str, family: Mapping[str, Any]) -> dict[int, Path]:
+    """Sub-folders of a local family by step: those whose whole name fits the pattern."""
+    root = Path(family["path"]).expanduser()
+    expression = _expression(name, family["pattern"])
+    if not root.is_dir():
+        raise StudyError(
+            f"config.yaml: families/{name}/path: {root} is not a folder; expected sub-folders {family['pattern']}"
+        )
+    found: dict[int, Path] = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        match = expression.fullmatch(folder.name)
+        if not match:
+            continue
+        step = int(match["step"])
+        if step in found:
+            raise StudyError(
+                f"config.yaml: families/{name}/pattern: {found[step].name} and {folder.name} in {root} "
+                f"are both step {step}; expected one folder for each step"
+            )
+        found[step] = folder
+    if not found:
+        raise StudyError(f"config.yaml: families/{name}/pattern: no sub-folder of {root} fits {family['pattern']}")
+    return found
+
+
+def _expression(name: str, pattern: str) -> re.Pattern[str]:
+    """The expression behind a folder pattern; a `*` beside `{step}` never takes a digit of the number."""
+    if pattern.count("{step}") != 1 or re.search(r"[/\\]|\.\.", pattern):
+        raise StudyError(
+            f"config.yaml: families/{name}/pattern: {pattern!r} is not allowed; "
+            f"expected the name of a sub-folder with {{step}} in it once, * for anything"
+        )
+    before, after = (re.escape(part).replace(r"\*", ".*") for part in pattern.split("{step}"))
+    start = "(?<![0-9])" if before.endswith(".*") else ""
+    end = "(?![0-9])" if after.startswith(".*") else ""
+    return re.compile(f"{before}{start}(?P<step>[0-9]+){end}{after}", re.DOTALL)
+
+
+def files(name: str, family: Mapping[str, Any], step: int) -> list[str]:
+    """The files of a local folder that a base is made of, so that a changed file counts as a changed base; of a hub none."""
+    if family["source"] != "folder":
+        return []
+    return [str(path) for path in _files(_folders(name, family)[step])]
+
+
+def locate(name: str, family: Mapping[str, Any], step: int, trained_root: Path) -> dict[str, Any]:
+    """Find the checkpoint of a base, downloading it where it is on the hub, check it, and return its manifest.
+
+    The manifest: family, step, source, repo and revision (the hub's commit; None for other sources), path (absolute
+    folder), files (name -> bytes, sha256). Trained families lie in `<trained_root>/family=<name>/step=<step>`.
+    Errors: StudyError when there is no such checkpoint or it is not one that can be loaded safely and whole.
+    """
+    revision = None
+    if family["source"] == "hub":
+        folder, revision = _download(name, family, step)
+    elif family["source"] == "folder":
+        found = _folders(name, family)
+        if step not in found:
+            raise StudyError(
+                f"family {name}: step {step} is not in {family['path']}; nearest steps: {_nearest(found, step)}"
+            )
+        folder = found[step]
+    else:
+        folder = trained_root / f"family={name}" / f"step={step}"
+    check(folder)
+    return {
+        "family": name,
+        "step": step,
+        "source": family["source"],
+        "repo": family.get("repo"),
+        "revision": revision,
+        "path": str(folder.absolute()),
+        "files": {path.name: _fingerprint(path) for path in _files(folder)},
+    }
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files of a checkpoint that a model needs, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and _fits(path.name, NEEDED))
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a file name fits one of the patterns."""
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """Size in bytes and SHA-256 of a file."""
+    with path.open("rb") as content:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
+
+
+def check(folder: Path) -> None:
+    """Check that a folder holds a whole checkpoint: safetensors, config and tokenizer, and no code of its own.
+
+    Reads headers only, so it costs milliseconds whatever the model's size.
+    Errors: StudyError naming folder or file and what is wrong with it.
+    """
+    if not folder.is_dir():
+        raise StudyError(f"{folder}: no such folder; expected a checkpoint")
+    _check_names(str(folder), [path.name for path in folder.iterdir() if path.is_file()])
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and "auto_map" in _json_object(folder / name):
+            raise StudyError(f"{folder / name}: 'auto_map' asks for code from the checkpoint, which is never run")
+    for shard in _shards(folder):
+        _check_header(shard)
+
+
+def _check_names(place: str, names: Iterable[str]) -> None:
+    """StudyError unless the file names are those of a checkpoint that can be loaded."""
+    there = sorted(names)
+    if WEIGHTS not in there and INDEX not in there:
+        pickles = [name for name in there if _fits(name, PICKLES)]
+        if pickles and not any(name.endswith(".safetensors") for name in there):
+            raise StudyError(f"{place}: holds pickled weights only ({', '.join(pickles)}); convert to safetensors")
+        raise StudyError(
+            f"{place}: weights are missing; expected {WEIGHTS} or {INDEX}, found {', '.join(there) or 'no file'}"
+        )
+    if "config.json" not in there:
+        raise StudyError(f"{place}: config.json is missing")
+    if not any(_fits(name, TOKENIZERS) for name in there):
+        raise StudyError(f"{place}: the tokenizer is missing; expected one of {', '.join(TOKENIZERS)}")
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StudyError(f"{path}: not JSON in UTF-8: {error}") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: expected a JSON object, found a {type(content).__name__}")
+    return content
+
+
+def _shards(folder: Path) -> list[Path]:
+    """Weight files of a checkpoint: the single one, which wins as it does in transformers, or those of its index."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    entries = _json_object(folder / INDEX).get("weight_map")
+    if not isinstance(entries, dict) or not entries:
+        raise StudyError(f"{folder / INDEX}: 'weight_map' is missing; expected tensor names with their files")
+    shards = sorted({str(name) for name in entries.values()})
+    for name in shards:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise StudyError(f"{folder / INDEX}: names {name}, which is not in the folder")
+    return [folder / name for name in shards]
+
+
+def _check_header(path: Path) -> None:
+    """StudyError unless the file is as long as its own header says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise StudyError(f"{path}: damaged or cut short ({_first_line(error)}); fetch or save it again") from error
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _download(name: str, family: Mapping[str, Any], step: int) -> tuple[Path, str]:
+    """Folder and commit of a step's revision, from the hub or, offline, from its cache."""
+    from huggingface_hub import HfApi, is_offline_mode, snapshot_download
+
+    repo, offline, api = family["repo"], is_offline_mode(), HfApi()
+    with _hub_errors(f"family {name}, step {step}: {repo}"):
+        refs = _cached_refs(repo) if offline else _listed_refs(api, repo)
+        # Resolving by name records the name in the cache: without it an offline run could not find the commit again.
+        revision = api.resolve_revision(repo, revision=_reference(name, family, step, refs), local_files_only=offline)
+        if not offline:
+            # Before the download, which would leave pickles out without a word and may take hours.
+            names = [name for name in api.list_repo_files(repo, revision=revision.resolved) if "/" not in name]
+            _check_names(f"{repo} at {revision}", names)
+        folder = snapshot_download(
+            repo, revision=revision, allow_patterns=list(NEEDED), ignore_patterns=["*/*"], local_files_only=offline
+        )
+    return Path(folder), revision.resolved
+
+
+def _listed_refs(api: HfApi, repo: str) -> dict[str, set[str]]:
+    """Branches and tags of a repository with their commits: two where a branch and a tag of one name differ."""
+    listing = api.list_repo_refs(repo)
+    refs: dict[str, set[str]] = {}
+    for ref in [*listing.branches, *listing.tags]:
+        refs.setdefault(ref.name, set()).add(ref.target_commit)
+    return refs
+
+
+def _cached_refs(repo: str) -> dict[str, set[str]]:
+    """Branches and tags that the cache knows of a repository, with their commits.
+
+    Read from the cache's documented layout (`models--<owner>--<name>/refs/<ref>`): `scan_cache_dir` hides a whole
+    repository as soon as one of its downloads was broken off early.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    root = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "refs"
+    return {path.relative_to(root).as_posix(): {path.read_text().strip()} for path in root.rglob("*") if path.is_file()}
+
+
+def _reference(name: str, family: Mapping[str, Any], step: int, refs: Mapping[str, set[str]]) -> str:
+    """The branch or tag that holds a step: `main`, `step<N>` or `step<N>-<anything>`.
+
+    Never built: what follows the number is a token count, which repositories round differently.
+    """
+    place = f"family {name}, step {step}: {family['repo']}"
+    numbered = {ref: int(match[1]) for ref in refs if (match := re.fullmatch(r"step([0-9]+)(-.*)?", ref))}
+    is_main = step == family.get("main_step")
+    fitting = sorted(ref for ref in refs if (ref == "main" if is_main else numbered.get(ref) == step))
+    if not fitting:
+        wanted = "main" if is_main else f"step{step} or step{step}-*"
+        raise StudyError(
+            f"{place} has no revision {wanted}{_where()}; nearest steps: {_nearest(numbered.values(), step)}"
+        )
+    if len(set.union(*(refs[ref] for ref in fitting))) > 1:
+        raise StudyError(f"{place} has several revisions for this step: {', '.join(fitting)}; expected one commit")
+    return fitting[0]
+
+
+def _where() -> str:
+    """Where revisions were looked for, for messages."""
+    from huggingface_hub import is_offline_mode
+
+    return " in the local cache (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
+
+
+def _nearest(there: Iterable[int], step: int) -> str:
+    """The up to five steps nearest to one that is not there, for messages."""
+    nearest = sorted(set(there), key=lambda other: (abs(other - step), other))[:5]
+    return ", ".join(map(str, sorted(nearest))) or "none"
+
+
+@contextmanager
+def _hub_errors(place: str) -> Iterator[None]:
+    """Turn whatever the hub's client raises into a StudyError of one line."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:  # the client lets some twenty unrelated classes through; each needs its owner's hand
+        # Neither the message nor the chain: they quote addresses and headers, in which credentials can stand.
+        raise StudyError(f"{place}: {_hub_reason(error)}") from None
+
+
+def _hub_reason(error: Exception) -> str:
+    """What an error of the hub's client means to its user."""
+    from huggingface_hub import constants, errors
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    if isinstance(error, errors.GatedRepoError):
+        return f"gated by {host}: accept its terms there, then log in with a token that may read it"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"not found on {host}: there is no such repository, or it is private and no token that may read it is set"
+        )
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        return f"{host} answered with status {status}" + ("; check the token" if status in (401, 403) else "")
+    if isinstance(error, errors.LocalEntryNotFoundError) and constants.is_offline_mode():
+        return "not whole in the local cache (HF_HUB_OFFLINE is set); fetch it once with a connection"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be written to the local cache: {error.strerror}"
+    return f"cannot be read from {host} ({type(error).__name__}); check the connection, HF_ENDPOINT and the token"
+
+
+def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
+    """The causal language model of a checkpoint folder, in evaluation mode.
+
+    Errors: StudyError when it cannot be loaded, or when a parameter has no weights or weights have no parameter:
+    transformers would go on with random numbers, or with less than was trained.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with _loading_errors(path, "model"):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        for finding in ("missing", "unexpected"):
+            if keys := sorted(info[f"{finding}_keys"]):
+                raise StudyError(f"{path}: weights do not fit config.json: {len(keys)} {finding}, such as {keys[0]}")
+        return model.to(device)
+
+
+def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint folder.
+
+    Errors: StudyError when it cannot be loaded, or has ids for which the model has no embedding.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    with _loading_errors(path, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        rows, ids = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values(), default=-1) + 1
+        if ids > rows:
+            raise StudyError(
+                f"{path}: the tokenizer has {ids} ids, the model an embedding of {rows} rows; expected no more"
+            )
+        return tokenizer
+
+
+@contextmanager
+def _loading_errors(path: Path | str, what: str) -> Iterator[None]:
+    """Turn whatever transformers raises on a folder into a StudyError of one line."""
+    if not Path(path).is_dir():  # transformers would take the text for the name of a hub repository
+        raise StudyError(f"{path}: no such folder; expected a checkpoint")
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:  # transformers and its parsers raise every kind, plain Exception among them
+        raise StudyError(f"{path}: the {what} cannot be loaded: {_first_line(error)}") from error

@@ -1,0 +1,177 @@
+"""The tables of a study: their columns, how a part is written whole, how parts are read together.
+
+Keys of a row that its path already holds (hive style) are not repeated inside the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workflow.errors import StudyError
+
+RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "pyarrow", "rouge-score")
+
+
+def _columns(**types: pa.DataType | tuple[pa.DataType, str]) -> pa.Schema:
+    """Schema from `name=(type, description)`; the description travels in the file."""
+    return pa.schema([pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in types.items()])
+
+
+TEXT, TEXTS, INT, FLOAT, FLOATS = pa.string(), pa.list_(pa.string()), pa.int64(), pa.float64(), pa.list_(pa.float64())
+
+EXAMPLES = _columns(
+    id=(TEXT, "split and row key"),
+    split=(TEXT, "split of the dataset"),
+    fields=(pa.map_(TEXT, TEXT), "what the templates name"),
+    choices=(TEXTS, "label words or answer options; empty for free text"),
+    leads=(TEXTS, "text read but not scored before each choice"),
+    answer=(TEXT, "reference answer"),
+    gold=(pa.int32(), "index of the answer among the choices; null for free text"),
+)
+
+HISTORY = _columns(
+    update=(INT, "optimizer step of the tuning"),
+    loss=(FLOAT, "mean over the batch's examples of the mean loss over their target tokens, nats"),
+    learning_rate=(FLOAT, "learning rate of this step"),
+    gradient_norm=(FLOAT, "gradient norm before clipping"),
+    tokens=(INT, "prompt and completion tokens seen so far"),
+    seconds=(FLOAT, "wall time so far, pauses of a killed run left out"),
+)
+
+PREDICTIONS = _columns(
+    test=(TEXT, "task"),
+    test_format=(TEXT, "prompt format"),
+    shots=(INT, "demonstrations asked for"),
+    id=(TEXT, "row of the task"),
+    prompt_sha256=(TEXT, "hash of the rendered prompt"),
+    prompt_tokens=(INT, "tokens of the rendered prompt"),
+    shots_used=(INT, "demonstrations that fitted"),
+    truncated=(pa.bool_(), "whether the input field lost its beginning"),
+    output=(TEXT, "predicted label, choice or text"),
+    reference=(TEXT, "reference answer"),
+    choices=(TEXTS, "candidates; empty for free text"),
+    gold=(pa.int32(), "index of the reference among the candidates; null for free text"),
+    logprobs=(FLOATS, "log-probability of each candidate given the prompt, nats; empty for free text"),
+    candidate_tokens=(pa.list_(INT), "scored tokens of each candidate"),
+    output_tokens=(INT, "generated tokens; null where none were generated"),
+)
+
+ITEMS = _columns(
+    test=(TEXT, "task"),
+    test_format=(TEXT, "prompt format"),
+    shots=(INT, "demonstrations asked for"),
+    metric=(TEXT, "metric whose mean over rows is the score"),
+    id=(TEXT, "row of the task"),
+    value=(FLOAT, "value for this row"),
+)
+
+SCORES = _columns(
+    test=(TEXT, "task"),
+    test_format=(TEXT, "prompt format"),
+    shots=(INT, "demonstrations asked for"),
+    metric=(TEXT, "metric"),
+    value=(FLOAT, "the score"),
+    low=(FLOAT, "lower end of the interval over resampled rows"),
+    high=(FLOAT, "upper end of the interval"),
+    n=(INT, "scored rows"),
+)
+
+ANALYSIS = _columns(
+    group=(TEXT, "what the value is averaged over or compared within; null for a single pair of task and test"),
+    family=(TEXT, "family"),
+    step=(INT, "training step of the base; null where pooled over steps"),
+    train=(TEXT, "task tuned on; null where pooled"),
+    format=(TEXT, "format tuned in"),
+    recipe=(TEXT, "recipe tuned by"),
+    suite=(TEXT, "suite"),
+    test=(TEXT, "test; null where pooled"),
+    test_format=(TEXT, "prompt format of the test"),
+    shots=(INT, "demonstrations"),
+    estimator=(TEXT, "what the value estimates, and what is resampled for its interval"),
+    value=(FLOAT, "the estimate"),
+    low=(FLOAT, "lower end of the interval"),
+    high=(FLOAT, "upper end of the interval"),
+    n=(INT, "number of resampled units"),
+    p_value=(FLOAT, "two-sided p-value against no difference; null where not tested"),
+)
+
+
+def provenance(**facts: Any) -> dict[str, str]:
+    """Facts about how a part was made, with the versions of the packages that can change it."""
+    versions = {name: version(name) for name in RECORDED_PACKAGES}
+    return {"tunecast": json.dumps({**facts, "versions": versions}, sort_keys=True, ensure_ascii=False)}
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """The facts that `provenance` put into a part."""
+    return json.loads(pq.read_schema(path).metadata[b"tunecast"])
+
+
+def write(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, path: Path, **facts: Any) -> None:
+    """Write rows as a part, whole or not at all; a column that a row lacks is null.
+
+    Errors: pyarrow.ArrowInvalid for a value of another type than the schema's.
+    """
+    save(pa.Table.from_pylist(list(rows), schema=schema), path, **facts)
+
+
+def save(table: pa.Table, path: Path, **facts: Any) -> None:
+    """Write a table whole or not at all, with the facts about how it was made."""
+    table = table.replace_schema_metadata(provenance(**facts))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    pq.write_table(table, unfinished)
+    os.replace(unfinished, path)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """One table as a frame, arrow-typed integers so that a null step stays a null.
+
+    Errors: StudyError when the file is not a whole Parquet file.
+    """
+    return _opened(path).to_pandas(types_mapper={INT: pd.Int64Dtype()}.get)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """One table as plain Python rows.
+
+    Errors: StudyError when the file is not a whole Parquet file.
+    """
+    return _opened(path).to_pylist()
+
+
+def _opened(path: Path) -> pa.Table:
+    """A Parquet file without the hive keys of its path."""
+    try:
+        return pq.ParquetFile(path).read()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StudyError(
+            f"{path}: not a whole Parquet file: {str(error).splitlines()[0]}; delete it and run again"
+        ) from error
+
+
+def gather(parts: Sequence[Path], keys: Sequence[str], schema: pa.Schema) -> pa.Table:
+    """All parts in one table, each row led by the keys of its part's hive path.
+
+    Errors: StudyError for a part that is not whole.
+    """
+    fields = [pa.field(name, INT if name in ("step", "seed") else TEXT) for name in keys]
+    whole = pa.schema([*fields, *schema])
+    return pa.concat_tables([whole.empty_table(), *(_keyed(part, whole, keys) for part in parts)])
+
+
+def _keyed(part: Path, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:
+    """A part with its keys as leading columns."""
+    table = _opened(part)
+    found = dict(folder.split("=", 1) for folder in part.parent.parts if "=" in folder)
+    columns = [pa.array([found[name]] * len(table)).cast(schema.field(name).type) for name in keys]
+    return pa.table([*columns, *table.columns], schema=schema)

@@ -1,0 +1,308 @@
+"""The Task contract: how the rows of one dataset become prompt fields and a reference answer.
+
+A task is a module `workflow/tasks/<name>.py` that defines `TASK`; the module's name is the task's name in paths,
+configs and tables. Nothing else has to be touched to add one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workflow import tasks
+from workflow.errors import StudyError
+
+Row = Mapping[str, Any]
+
+EXPORT = "refs/convert/parquet"  # where the hub keeps Parquet files of a dataset that is itself a loading script
+GENERATED = Path("resources/miniworld")
+
+
+class Text(str):
+    """A schema entry: text that must not be blank."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What all tasks of a kind share.
+
+    method: how a prediction is made (`label`: among the task's label words, `rank`: among the row's own choices,
+    `generate`: free text); new_tokens: the longest generation, in tokens (the study's 5 for label words, 60 for text).
+    """
+
+    method: str
+    new_tokens: int
+
+
+KINDS = {
+    "inference": Kind(method="label", new_tokens=5),
+    "paraphrase": Kind(method="label", new_tokens=5),
+    "choice": Kind(method="rank", new_tokens=5),
+    "summary": Kind(method="generate", new_tokens=60),
+    "question": Kind(method="generate", new_tokens=60),
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row in canonical form: text only, no tokenizer.
+
+    fields: what the templates of the task's kind name; choices: label words or answer options, empty for free text;
+    answer: the reference text (of a `label` or `rank` task: the right choice); gold: index of the answer in
+    `choices`, None for free text; leads: text between prompt and choice that is read but not scored, one for
+    each choice, empty when there is none (WinoGrande, whose options stand before the scored words).
+    """
+
+    fields: Mapping[str, str]
+    answer: str
+    choices: tuple[str, ...] = ()
+    gold: int | None = None
+    leads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One dataset read as prompt fields + reference answer.
+
+    kind: a key of KINDS; schema: the row's fields and their types as on the hub (a type, a one-element list for a
+    list, a dict for a struct, Text for a str that must not be blank; other fields may be there); read: row -> Example,
+    raising FieldError for a row that does not fit; labels: the label words of a `label` task in label order; hub:
+    repository id on the hub, None for a generated task; subset: the hub's configuration name; revision: the hub commit
+    or branch, EXPORT where the dataset's own branch holds a loading script, which is never run; folder: name of the
+    folder under `data_root`, the task's own name unless given; train, test: split names, train None where the dataset
+    has no training split of its own; files: split name -> file stem in the folder, where they differ; key: the field
+    that identifies a row (None: the row's number); templates: format -> template where the kind's own does not fit;
+    version: raise it when the reading of rows changes what they mean.
+    """
+
+    kind: str
+    schema: Mapping[str, Any]
+    read: Callable[[Row], Example]
+    test: str
+    train: str | None = None
+    labels: tuple[str, ...] = ()
+    hub: str | None = None
+    subset: str | None = None
+    revision: str | None = None
+    folder: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    key: str | None = None
+    templates: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1
+
+
+class FieldError(ValueError):
+    """A field of a row that does not fit: its name, what was found, what is allowed."""
+
+    def __init__(self, name: str, found: object, allowed: str) -> None:
+        shown = repr(found) if len(repr(found)) <= 80 else repr(found)[:77] + "..."
+        super().__init__(f"field '{name}': found {shown}, expected {allowed}")
+
+
+def names() -> list[str]:
+    """Names of all tasks, sorted: the modules of `workflow.tasks`."""
+    return sorted(module.name for module in pkgutil.iter_modules(tasks.__path__))
+
+
+def load(name: str) -> Task:
+    """The task of that name.
+
+    Errors: StudyError when there is no such module.
+    """
+    if name not in names():
+        raise StudyError(f"task '{name}' is not known; allowed: {', '.join(names())}")
+    return importlib.import_module(f"workflow.tasks.{name}").TASK
+
+
+def module_path(name: str) -> Path:
+    """The file that defines the task: an input of every rule whose result depends on how rows are read."""
+    return Path(tasks.__path__[0]) / f"{name}.py"
+
+
+def module_paths(name: str) -> list[Path]:
+    """The file that defines the task and those of the task modules it builds on, sorted."""
+    module = importlib.import_module(f"{tasks.__name__}.{name}")
+    built_on = [
+        value.__name__.rsplit(".", 1)[1]
+        for value in vars(module).values()
+        if inspect.ismodule(value) and value.__name__.startswith(f"{tasks.__name__}.")
+    ]
+    return sorted(module_path(part) for part in (name, *built_on))
+
+
+def one_of(row: Row, name: str, allowed: Iterable[Any]) -> Any:
+    """The row's value of a field that must be among the allowed ones.
+
+    Errors: FieldError otherwise; so a hidden gold label (-1) never becomes a class.
+    """
+    options = list(allowed)
+    value = row[name]
+    if not any(type(value) is type(option) and value == option for option in options):
+        raise FieldError(name, value, "one of " + ", ".join(map(repr, options)))
+    return value
+
+
+def check_types(value: Any, expected: Any, name: str) -> None:
+    """Compare a value with a schema entry (a type, [element], or {field: entry}); FieldError names the first misfit."""
+    if isinstance(expected, dict):
+        if not isinstance(value, Mapping):
+            raise FieldError(name, value, "an object with " + ", ".join(expected))
+        for key, entry in expected.items():
+            inner = f"{name}.{key}" if name else key
+            if key not in value:
+                raise FieldError(inner, None, "a value: the field is missing")
+            check_types(value[key], entry, inner)
+    elif isinstance(expected, list):
+        if not isinstance(value, list | tuple):
+            raise FieldError(name, value, "a list")
+        for number, element in enumerate(value):
+            check_types(element, expected[0], f"{name}[{number}]")
+    elif expected is Text:
+        if not isinstance(value, str) or not value.strip():
+            raise FieldError(name, value, "text that is not blank")
+    elif not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise FieldError(name, value, f"a value of type {expected.__name__}")
+
+
+def read_folder(root: Path, task: Task, name: str, split: str) -> Iterator[tuple[str, Row]]:
+    """Rows of a split from `<root>/<folder>/<split>.jsonl` with where each stands (`file, row 12`), for messages.
+
+    Errors: StudyError when the file is missing, is not UTF-8, or a line is not a JSON object.
+    """
+    path = split_file(root, task, name, split)
+    if not path.is_file():
+        raise StudyError(f"{path}: split '{split}' of task '{name}' is missing; expected one JSON object a line")
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            place = f"{path}, row {number}"
+            try:
+                row = json.loads(line.decode("utf-8"))
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                raise StudyError(f"{place}: not a JSON object in UTF-8: {error}") from error
+            if not isinstance(row, dict):
+                raise StudyError(f"{place}: found a JSON {type(row).__name__}, expected an object")
+            yield place, row
+
+
+def read_hub(task: Task, name: str, split: str) -> Iterator[tuple[str, Row]]:
+    """Rows of a split from the hub (its mirror, or its cache when offline), with where each stands.
+
+    Errors: StudyError with the hub client's reason when the dataset cannot be read.
+    """
+    import datasets
+
+    # The export keeps each configuration in a folder of its own and does not know it by name.
+    part = {"data_dir": task.subset} if task.revision == EXPORT else {"name": task.subset}
+    try:
+        rows = datasets.load_dataset(task.hub, **part, split=split, revision=task.revision)
+    except Exception as error:  # the client raises some twenty unrelated classes; all mean the same to the user
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise StudyError(
+            f"{task.hub}, split '{split}' of task '{name}' cannot be read from the hub: {reason}; "
+            f"set data_root to a folder that holds it"
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{task.hub} {split}, row {number}", row
+
+
+def canonical(task: Task, split: str, rows: Iterable[tuple[str, Row]]) -> Iterator[dict[str, Any]]:
+    """Rows of one split in the columns of `tables.EXAMPLES`.
+
+    Errors: StudyError with place, field and reason for a row that does not fit the schema; the same for a row key
+    that occurs twice.
+    """
+    seen: dict[str, str] = {}
+    for number, (place, row) in enumerate(rows, start=1):
+        try:
+            check_types(row, dict(task.schema), "")
+            example = task.read(row)
+        except FieldError as error:
+            raise StudyError(f"{place}: {error}") from error
+        key = str(row[task.key]) if task.key else str(number)
+        if key in seen:
+            raise StudyError(
+                f"{place}: field '{task.key}': {key!r} is already used by {seen[key]}; expected a unique value"
+            )
+        seen[key] = place
+        yield {
+            "id": f"{split}/{key}",
+            "split": split,
+            "fields": dict(example.fields),
+            "choices": list(example.choices),
+            "leads": list(example.leads),
+            "answer": example.answer,
+            "gold": example.gold,
+        }
+
+
+def example_of(row: Mapping[str, Any]) -> Example:
+    """The Example behind a row of `tables.EXAMPLES`, as read back from Parquet."""
+    return Example(
+        fields=dict(row["fields"]),
+        answer=row["answer"],
+        choices=tuple(row["choices"]),
+        gold=row["gold"],
+        leads=tuple(row["leads"]),
+    )
+
+
+def row_root(task: Task, data_root: str | None) -> Path | None:
+    """The folder that holds the task's rows: the generated world, `data_root`, or None where they come from the hub."""
+    if task.hub is None:
+        return GENERATED
+    return Path(data_root) if data_root else None
+
+
+def splits(task: Task) -> list[str]:
+    """The splits a task reads, training first."""
+    return list(dict.fromkeys(split for split in (task.train, task.test) if split))
+
+
+def row_files(name: str, data_root: str | None) -> list[str]:
+    """The files that hold the task's rows; none where they come from the hub."""
+    task = load(name)
+    root = row_root(task, data_root)
+    return [str(split_file(root, task, name, split)) for split in splits(task)] if root else []
+
+
+def split_file(root: Path, task: Task, name: str, split: str) -> Path:
+    """The file of a split in a local folder."""
+    return root / (task.folder or name) / f"{task.files.get(split, split)}.jsonl"
+
+
+def prepared(name: str, data_root: str | None) -> Iterator[dict[str, Any]]:
+    """All rows of a task in the columns of `tables.EXAMPLES`, read from wherever `row_root` says.
+
+    Errors: StudyError naming file, row, field and reason for a row that does not fit, or a split without rows.
+    """
+    task = load(name)
+    root = row_root(task, data_root)
+    for split in splits(task):
+        found = read_folder(root, task, name, split) if root else read_hub(task, name, split)
+        count = 0
+        for row in canonical(task, split, found):
+            count += 1
+            yield row
+        if not count:
+            raise StudyError(f"{root or task.hub}: split '{split}' of task '{name}' has no rows; expected at least one")
+
+
+Rows = list[tuple[str, Example]]
+
+
+def examples(name: str, path: Path) -> tuple[Task, Rows, Rows]:
+    """A prepared task with its training and its test rows, each (id, Example); training rows may be none."""
+    from workflow import tables
+
+    task = load(name)
+    rows = tables.rows(path)
+    train, test = (
+        [(row["id"], example_of(row)) for row in rows if row["split"] == split] for split in (task.train, task.test)
+    )
+    return task, train, test

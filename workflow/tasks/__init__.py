@@ -1,0 +1,1 @@
+"""One module for each dataset; the module name is the task name."""

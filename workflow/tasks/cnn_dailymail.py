@@ -1,0 +1,19 @@
+"""CNN/DailyMail: highlights of news articles, for evaluation only (See et al., 2017)."""
+
+from workflow.task import Example, Row, Task, Text
+
+
+def read(row: Row) -> Example:
+    """Article as document, its highlights, one a line, as summary."""
+    return Example(fields={"document": row["article"]}, answer=row["highlights"])
+
+
+TASK = Task(
+    kind="summary",
+    hub="abisee/cnn_dailymail",
+    subset="3.0.0",
+    test="test",
+    key="id",
+    schema={"article": Text, "highlights": Text, "id": Text},
+    read=read,
+)

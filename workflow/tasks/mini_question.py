@@ -1,0 +1,18 @@
+"""Mini world: the question that has a given answer in a sentence on a gift or a sale."""
+
+from workflow.task import Example, Row, Task
+
+
+def read(row: Row) -> Example:
+    """Sentence and answer; the reference is the question."""
+    return Example(fields={"context": row["context"], "answer": row["answer"]}, answer=row["question"])
+
+
+TASK = Task(
+    kind="question",
+    train="train",
+    test="test",
+    key="id",
+    schema={"id": str, "context": str, "answer": str, "question": str},
+    read=read,
+)

@@ -1,0 +1,7 @@
+"""MNLI, mismatched: the same task and training rows as MNLI, tested on genres that training lacks (Williams et al., 2018)."""
+
+from dataclasses import replace
+
+from workflow.tasks import mnli
+
+TASK = replace(mnli.TASK, test="validation_mismatched", files={})
