@@ -13,6 +13,8 @@ rule predict:
         f"logs/predict/{CELL}.log",
     benchmark:
         f"results/benchmarks/predict/{CELL}.tsv"
+    conda:
+        "../envs/model.yaml"
     threads: 1
     resources:
         gpu=1,
@@ -32,6 +34,8 @@ rule score:
         rows=f"results/items/{CELL}/part.parquet",
     log:
         f"logs/score/{CELL}.log",
+    conda:
+        "../envs/analysis.yaml"
     params:
         statistics=STUDY["statistics"],
     script:

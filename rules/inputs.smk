@@ -9,6 +9,8 @@ rule generate:
         directory("resources/miniworld"),
     log:
         "logs/generate.log",
+    conda:
+        "../envs/analysis.yaml"
     params:
         seed=STUDY["miniworld"]["seed"],
     script:
@@ -25,6 +27,8 @@ rule pretrain:
         "logs/pretrain/family={family}.log",
     benchmark:
         "results/benchmarks/pretrain/family={family}.tsv"
+    conda:
+        "../envs/model.yaml"
     threads: 2
     resources:
         gpu=1,
@@ -43,6 +47,8 @@ rule fetch:
         f"resources/bases/{BASE}/base.json",
     log:
         f"logs/fetch/{BASE}.log",
+    conda:
+        "../envs/model.yaml"
     params:
         source=source,
     script:
@@ -58,6 +64,8 @@ rule prepare:
         "resources/tasks/{task}.parquet",
     log:
         "logs/prepare/{task}.log",
+    conda:
+        "../envs/model.yaml"
     params:
         data_root=STUDY["data_root"],
     script:

@@ -9,6 +9,8 @@ rule gather:
         "results/{table}.parquet",
     log:
         "logs/gather/{table}.log",
+    conda:
+        "../envs/analysis.yaml"
     script:
         "../workflow/scripts/gather.py"
 
@@ -22,6 +24,8 @@ rule analyse:
         "results/analyses/analysis={analysis}/part.parquet",
     log:
         "logs/analyse/{analysis}.log",
+    conda:
+        "../envs/analysis.yaml"
     params:
         groups=STUDY["groups"],
         statistics=STUDY["statistics"],
@@ -41,5 +45,7 @@ rule draw:
         png="results/figures/{figure}.png",
     log:
         "logs/draw/{figure}.log",
+    conda:
+        "../envs/analysis.yaml"
     script:
         "../workflow/scripts/draw.py"

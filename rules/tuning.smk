@@ -13,6 +13,8 @@ rule tune:
         f"logs/tune/{MODEL}.log",
     benchmark:
         f"results/benchmarks/tune/{MODEL}.tsv"
+    conda:
+        "../envs/model.yaml"
     threads: 1
     resources:
         gpu=1,

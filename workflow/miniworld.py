@@ -23,7 +23,7 @@ Rows = list[dict[str, object]]
 
 @dataclass(frozen=True)
 class Trait:
-    """A property with one value for each kind: its values, the sentences that tell it, the questions that ask for it."""
+    """A property with one value for each kind: its values, sentences that tell it, questions that ask for it."""
 
     name: str
     values: tuple[str, ...]

@@ -24,7 +24,6 @@ from transformers.models.olmo.modeling_olmo import OlmoForCausalLM
 
 END, PADDING = "<|endoftext|>", "<|padding|>"
 BETAS = (0.9, 0.95)  # arXiv 2402.00838, table 5
-CLIP = 1.0  # ibid.
 FINAL_SHARE = 0.1  # the cosine ends at this share of the peak, ibid.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -38,8 +37,8 @@ def pretrain(
     """Train on the documents and leave a checkpoint in `out/step=<N>` for each step that the recipe saves.
 
     recipe: vocabulary, hidden, layers, heads, intermediate, context (tokens), sequence (tokens), batch, steps, save
-    (a list of steps, 0 for the random initialisation), learning_rate, warmup (share of the steps), weight_decay, seed,
-    precision (a key of DTYPES). progress: called with each row of the history.
+    (a list of steps, 0 for the random initialisation), learning_rate, warmup (share of the steps), weight_decay, clip
+    (largest gradient norm), seed, precision (a key of DTYPES). progress: called with each row of the history.
 
     Returns the history, one row a step: step, loss (nats a token), learning_rate, tokens (so far).
     """
@@ -53,7 +52,7 @@ def pretrain(
             save(model, tokenizer, out / f"step={step}")
         if step < recipe["steps"]:
             rate = learning_rate(step, recipe)
-            loss = update(model, optimizer, next(rows), rate, DTYPES[recipe["precision"]])
+            loss = update(model, optimizer, next(rows), rate, recipe["clip"], DTYPES[recipe["precision"]])
             tokens = (step + 1) * recipe["batch"] * recipe["sequence"]
             history.append({"step": step + 1, "loss": loss, "learning_rate": rate, "tokens": tokens})
             progress(history[-1])
@@ -136,9 +135,14 @@ def learning_rate(step: int, recipe: Mapping[str, Any]) -> float:
 
 
 def update(
-    model: OlmoForCausalLM, optimizer: torch.optim.Optimizer, ids: torch.Tensor, rate: float, dtype: torch.dtype
+    model: OlmoForCausalLM,
+    optimizer: torch.optim.Optimizer,
+    ids: torch.Tensor,
+    rate: float,
+    clip: float,
+    dtype: torch.dtype,
 ) -> float:
-    """One optimiser step on a batch of ids; returns the mean loss in nats a token before the step."""
+    """One optimiser step on a batch of ids, gradients clipped to that norm; returns its loss in nats a token."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     with torch.autocast("cpu", dtype=dtype, enabled=dtype is not torch.float32):
@@ -146,7 +150,7 @@ def update(
     loss = cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()
     return loss.item()
 
