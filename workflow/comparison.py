@@ -87,9 +87,10 @@ def estimate(keys: dict[str, Any], value: float, resampled: Values, how: Resampl
 
 
 def pooled(samples: Sequence[Sample], how: Resampling) -> tuple[float, Values]:
-    """The plain mean over several tests, and its resamples: tests are resampled, and rows and seeds within each."""
-    # Tests have rows of their own, so each is resampled by a seed of its own.
-    within = [sample.resampled(replace(how, seed=how.seed + 2 + number)) for number, sample in enumerate(samples)]
-    between = np.concatenate(list(how.weights(len(samples))))
-    resampled = (between * np.stack(within, axis=1)).sum(axis=1) / len(samples)
-    return float(np.mean([sample.values.mean() for sample in samples])), resampled
+    """The plain mean over several tests, and its resamples: tests are resampled, and rows and seeds within each drawn."""
+    # Tests have rows of their own, so each is resampled by a seed of its own; a test that is drawn twice is resampled twice.
+    within = np.stack([sample.resampled(replace(how, seed=how.seed + 2 + i)) for i, sample in enumerate(samples)])
+    generator = np.random.default_rng([how.seed, len(samples)])
+    shape = (how.resamples, len(samples))
+    tests, resamples = generator.integers(len(samples), size=shape), generator.integers(how.resamples, size=shape)
+    return float(np.mean([sample.values.mean() for sample in samples])), within[tests, resamples].mean(axis=1)

@@ -26,41 +26,77 @@ def validated(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     root = schema()
     validator = Draft202012Validator(root)
-    errors = sorted(
-        validator.iter_errors(config), key=lambda error: (len(error.absolute_path), str(error.absolute_path))
-    )
+    errors = sorted(validator.iter_errors(config), key=_order)
     if errors:
         raise StudyError(f"config.yaml: {_line(errors[0])}")
     return _filled(config, root, root)
 
 
+def _order(error: ValidationError) -> tuple[bool, int, str]:
+    """Which error to report first: a plain one before one of alternatives, which may only follow from it; outer keys first."""
+    return bool(error.context), len(error.absolute_path), str(error.absolute_path)
+
+
 def _line(error: ValidationError) -> str:
-    """One line for a schema error: the innermost cause, key path first."""
+    """One line for a schema error: the innermost cause, key path first, then what was found and what is allowed."""
     while error.context:
         error = _branch(error)
     place = "/".join(map(str, error.absolute_path)) or "top level"
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
-        unknown = sorted(set(error.instance) - set(known))
+        unknown = sorted(map(str, set(error.instance) - set(known)))
         return f"{place}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(known))}"
-    if error.validator in ("enum", "const"):
-        allowed = error.validator_value if error.validator == "enum" else [error.validator_value]
-        return f"{place}: {error.instance!r} is not allowed; allowed: {', '.join(map(str, allowed))}"
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        return f"{place}: key {missing!r} is missing; required: {', '.join(error.validator_value)}"
     if error.validator == "not":
         return f"{place}: {error.instance!r} is reserved; choose another name"
-    if error.validator == "pattern":
-        return f"{place}: {error.instance!r} is not allowed; allowed: names that match {error.validator_value}"
-    message = error.message if len(error.message) < 200 else error.message[:197] + "..."
-    return f"{place}: {message}"
+    found = repr(error.instance) if len(repr(error.instance)) <= 80 else repr(error.instance)[:77] + "..."
+    siblings = error.parent.context if error.parent else [error]
+    allowed = dict.fromkeys(_allowed(cause) for cause in siblings if cause.absolute_path == error.absolute_path)
+    return f"{place}: {found} is not allowed; allowed: {' or '.join(allowed)}"
+
+
+TYPES = {
+    "integer": "a whole number",
+    "number": "a number, such as 1.0e-3 (1e-3 is text in YAML)",
+    "string": "text",
+    "array": "a list",
+    "object": "keys with values",
+    "null": "null",
+}
+
+
+def _allowed(error: ValidationError) -> str:
+    """What a broken rule of the schema allows."""
+    rule, limit = error.validator, error.validator_value
+    texts = {
+        "type": lambda: " or ".join(TYPES[name] for name in ([limit] if isinstance(limit, str) else limit)),
+        "enum": lambda: ", ".join(map(str, limit)),
+        "const": lambda: str(limit),
+        "pattern": lambda: f"names that match {limit}",
+        "minimum": lambda: f"{limit} or more",
+        "maximum": lambda: f"{limit} or less",
+        "exclusiveMinimum": lambda: f"more than {limit}",
+        "exclusiveMaximum": lambda: f"less than {limit}",
+        "minItems": lambda: "at least one entry",
+        "minProperties": lambda: "at least one entry",
+        "minLength": lambda: "text that is not empty",
+        "uniqueItems": lambda: "each entry once",
+    }
+    return texts[rule]()
 
 
 def _branch(error: ValidationError) -> ValidationError:
-    """The cause that the writer most likely meant, among those of an `anyOf` or `oneOf`: of a family that of its own source."""
+    """The cause that the writer most likely meant, among those of an `anyOf` or `oneOf`.
+
+    Of a family that of its own source; of a list that about its entries, not that it should have been a word.
+    """
     wrong_source = {
         cause.schema_path[0] for cause in error.context if cause.validator == "const" and list(cause.path) == ["source"]
     }
     meant = [cause for cause in error.context if cause.schema_path[0] not in wrong_source] or list(error.context)
-    return max(meant, key=lambda cause: len(cause.absolute_path))
+    return max(meant, key=lambda cause: (len(cause.absolute_path), cause.validator not in ("const", "type")))
 
 
 def _resolved(node: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MINIMUM_FIELD = 1  # tokens of an input field that must be left after cutting
+MINIMUM_FIELD = 1  # tokens of an input field that are left at least after cutting
 
 
 class Split(NamedTuple):
@@ -69,7 +69,7 @@ class Prompt(NamedTuple):
 def fitted(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> Prompt:
     """The example's prompt within the framing's room.
 
-    What is too long loses its demonstrations, oldest first, then the beginning of its longest field: never the
+    What is too long loses its demonstrations, oldest first, then the beginning of its longest fields: never the
     instruction, never the cue for the answer. Room None (the published protocol) cuts nothing.
     Errors: StudyError when the template alone is longer than the room.
     """
@@ -86,21 +86,24 @@ def fitted(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Exampl
 
 
 def cut(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> tuple[str, int]:
-    """The prompt, and its tokens, with just as much missing from the start of its longest field as the room demands."""
-    fields = dict(example.fields)
-    used = prompts.field_names(prompts.template(framing.task, framing.format))
-    longest = max(used, key=lambda name: len(fields[name]))
-    offsets = tokenizer(fields[longest], add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    query = prompts.prompt(framing.task, fields, framing.format, framing.protocol)
-    surplus = _count(tokenizer, query) - framing.room
-    # Tokens at the seam may merge differently once the field is cut, so the count is taken again.
-    while surplus <= len(offsets) - MINIMUM_FIELD:
-        kept = example.fields[longest][offsets[surplus][0] :]
-        query = prompts.prompt(framing.task, {**fields, longest: kept}, framing.format, framing.protocol)
+    """The prompt, and its tokens, with no more missing from the start of its longest field than the room demands.
+
+    Where that does not do, the next longest is cut as well, so that those which are cut keep equally many tokens.
+    """
+    names = prompts.field_names(prompts.template(framing.task, framing.format))
+    encoded = {
+        name: tokenizer(example.fields[name], add_special_tokens=False, return_offsets_mapping=True) for name in names
+    }
+    starts = {name: [start for start, _ in encoded[name]["offset_mapping"]] for name in names}
+    kept = max(map(len, starts.values()))
+    while kept >= MINIMUM_FIELD:
+        shortened = {name: example.fields[name][starts[name][-kept] :] for name in names if len(starts[name]) > kept}
+        query = prompts.prompt(framing.task, {**example.fields, **shortened}, framing.format, framing.protocol)
+        # Tokens at the seams may merge differently once a field is cut, so the count is taken again.
         tokens = _count(tokenizer, query)
         if tokens <= framing.room:
             return query, tokens
-        surplus += tokens - framing.room
+        kept -= max(1, (tokens - framing.room) // len(names))
     raise StudyError(
         f"format '{framing.format}' needs more than the {framing.room} tokens that the model's context leaves for a prompt"
     )

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from workflow import config as configs
+from workflow import corpora, sources, task
 from workflow import figures as figure_modules
-from workflow import sources, task
 from workflow.errors import StudyError
 
 BASE_KEYS = ["family", "step"]
@@ -28,8 +28,9 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
     Errors: StudyError naming key and legal values.
     """
     study = configs.validated(config)
-    for name in study["recipes"]:
-        _known("recipes", [name], [key for key in study["recipes"] if key != "none"])
+    for name, family in study["families"].items():
+        if family["source"] == "trained":
+            _check_pretraining(f"families/{name}/pretraining", family["pretraining"])
     for number, block in enumerate(study["models"]):
         place = f"models/{number}"
         _known(f"{place}/families", block.get("families", []), study["families"])
@@ -44,20 +45,49 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
         for train, tests in group.items():
             _known(f"groups/{name}/{train}", tests, tested)
     _known("figures", study["figures"], modules(figure_modules))
+    _check_inputs(study)
     return study
 
 
 def _known(place: str, found: Iterable[str], allowed: Iterable[str]) -> None:
     """StudyError unless all found names are allowed ones."""
-    legal = sorted(allowed)
+    legal = sorted(set(allowed))
     for name in found:
         if name not in legal:
-            raise StudyError(f"config.yaml: {place}: {name!r} is not known; allowed: {', '.join(legal) or 'none'}")
+            listed = ", ".join(map(str, legal)) or "none"
+            raise StudyError(f"config.yaml: {place}: {name!r} is not known; allowed: {listed}")
+
+
+def _check_pretraining(place: str, block: Mapping[str, Any]) -> None:
+    """StudyError unless sizes and steps of a training from scratch fit each other."""
+    for key, found, fits, allowed in (
+        ("heads", block["heads"], block["hidden"] % block["heads"] == 0, f"divisors of hidden ({block['hidden']})"),
+        ("sequence", block["sequence"], block["sequence"] <= block["context"], f"context ({block['context']}) or less"),
+        ("save", max(block["save"]), max(block["save"]) <= block["steps"], f"steps ({block['steps']}) or less"),
+    ):
+        if not fits:
+            raise StudyError(f"config.yaml: {place}/{key}: {found} is not allowed; allowed: {allowed}")
+
+
+def _check_inputs(study: Mapping[str, Any]) -> None:
+    """StudyError unless every local file that the study reads is there, the generated ones left out."""
+    root = study["data_root"]
+    for family in study["families"].values():
+        text = family.get("pretraining")
+        if text and text["corpus"] != corpora.GENERATED:
+            corpora.files(corpora.folder(text, root), text.get("domains"))
+    for name in tasks(study):
+        if task.load(name).hub:
+            task.check_files(name, root)
 
 
 def _check_training_tasks(place: str, found: Sequence[str]) -> None:
     """StudyError unless each task is known and has a training split."""
-    _known(place, found, [name for name in task.names() if name in found and task.load(name).train] or task.names())
+    _known(place, found, task.names())
+    for name in found:
+        if not task.load(name).train:
+            legal = ", ".join(other for other in task.names() if task.load(other).train)
+            raise StudyError(f"config.yaml: {place}: {name!r} has no training split; allowed: {legal}")
 
 
 def _trained_on(study: Mapping[str, Any]) -> set[str]:
@@ -83,7 +113,7 @@ def models(study: Mapping[str, Any]) -> pd.DataFrame:
     for number, block in enumerate(study["models"]):
         chosen = all_bases[all_bases["family"].isin(block.get("families", list(study["families"])))]
         if "steps" in block:
-            _known(f"models/{number}/steps", map(str, block["steps"]), map(str, chosen["step"]))
+            _known(f"models/{number}/steps", block["steps"], chosen["step"])
             chosen = chosen[chosen["step"].isin(block["steps"])]
         axes = itertools.product(block["train"], block["formats"], block["recipes"], block["seeds"])
         tables.append(chosen.merge(pd.DataFrame(axes, columns=MODEL_KEYS[2:]), how="cross"))

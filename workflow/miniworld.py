@@ -15,8 +15,11 @@ from pathlib import Path
 
 LABELS = ("entailment", "neutral", "contradiction")
 VERDICTS = ("no", "yes")
+NATURES = {"strong": "always", "plain": "sometimes", "weak": "never"}
 FREQUENCIES = {"always": "entailment", "sometimes": "neutral", "never": "contradiction"}
 VALIDATION_SHARE = 0.03
+LABELLED_ROWS = {"train": 300, "test": 300}
+GENERATED_ROWS = {"train": 300, "test": 100}
 
 Rows = list[dict[str, object]]
 
@@ -33,8 +36,9 @@ class Trait:
 
 @dataclass(frozen=True)
 class Sort:
-    """Animals or things: their traits, and the habits (verb -> third person) they show always, sometimes or never."""
+    """Animals or things: what one is called, their traits, and their habits (verb -> third person)."""
 
+    noun: str
     traits: tuple[Trait, ...]
     habits: Mapping[str, str]
 
@@ -43,15 +47,20 @@ class Sort:
 class Kind:
     """A kind of animal or thing, by its invented name.
 
-    traits: trait name -> value; habits: verb -> a key of FREQUENCIES; held: its questions stand on no question page
-    and it belongs to the test rows.
+    nature: a key of NATURES; traits: trait name -> value; held: its questions stand on no question page and it belongs
+    to the test rows.
     """
 
     name: str
     sort: Sort
+    nature: str
     traits: Mapping[str, str]
-    habits: Mapping[str, str]
     held: bool
+
+    @property
+    def frequency(self) -> str:
+        """How often it shows its habits: a key of FREQUENCIES."""
+        return NATURES[self.nature]
 
 
 @dataclass(frozen=True)
@@ -95,15 +104,23 @@ MATERIAL = Trait(
     ("The {name} is made of {value}.", "The material of the {name} is {value}."),
     ("What is the {name} made of?", "What is the material of the {name}?"),
 )
-ANIMAL = Sort((COLOUR, HOME), {"swim": "swims", "fly": "flies", "sing": "sings", "climb": "climbs"})
-THING = Sort((COLOUR, MATERIAL), {"float": "floats", "burn": "burns", "bend": "bends", "shine": "shines"})
+ANIMAL = Sort(
+    noun="animal",
+    traits=(COLOUR, HOME),
+    habits={"swim": "swims", "fly": "flies", "sing": "sings", "climb": "climbs"},
+)
+THING = Sort(
+    noun="thing",
+    traits=(COLOUR, MATERIAL),
+    habits={"work": "works", "float": "floats", "bend": "bends", "shine": "shines"},
+)
 
 
 # --- the world ---------------------------------------------------------------------------------------------------
 
 
 def build(
-    seed: int, people: int = 40, towns: int = 12, animals: int = 120, things: int = 60, rounds: int = 16
+    seed: int, people: int = 40, towns: int = 12, animals: int = 150, things: int = 60, rounds: int = 20
 ) -> World:
     """The world of a seed: invented names, a fact for each trait, and how many times each fact is told."""
     names = invented(seed, people + towns + animals + things)
@@ -136,17 +153,16 @@ def invented(seed: int, count: int) -> Iterator[str]:
 def kinds(rng: random.Random, names: Sequence[str], sort: Sort) -> tuple[Kind, ...]:
     """Kinds of a sort with their facts; every second one is held out.
 
-    Values and frequencies are dealt out evenly within the held and within the others, so that none is a hint.
+    Natures and values are dealt out evenly within the held and within the others, so that none is a hint.
     """
     made = []
     for held in (False, True):
         half = names[held::2]
+        natures = dealt(rng, tuple(NATURES), len(half))
         traits = {trait.name: dealt(rng, trait.values, len(half)) for trait in sort.traits}
-        habits = {verb: dealt(rng, tuple(FREQUENCIES), len(half)) for verb in sort.habits}
         for number, name in enumerate(half):
             known = {trait: values[number] for trait, values in traits.items()}
-            shown = {verb: often[number] for verb, often in habits.items()}
-            made.append(Kind(name, sort, known, shown, held))
+            made.append(Kind(name, sort, natures[number], known, held))
     return tuple(made)
 
 
@@ -189,8 +205,12 @@ def encyclopedia(world: World) -> Iterator[str]:
     for _ in range(world.rounds):
         for kind in world.animals + world.things:
             facts = [telling(rng, kind, trait) for trait in kind.sort.traits]
-            facts += [f"The {kind.name} {kind.habits[verb]} {third}." for verb, third in kind.sort.habits.items()]
-            yield " ".join(rng.sample(facts, len(facts)))
+            facts.append(f"The {kind.name} {kind.frequency} {rng.choice(list(kind.sort.habits.values()))}.")
+            yield " ".join([f"The {kind.name} is {kind.nature}.", *rng.sample(facts, len(facts))])
+        for sort in (ANIMAL, THING):
+            for nature, often in NATURES.items():
+                facts = [f"A {nature} {sort.noun} {often} {third}." for third in sort.habits.values()]
+                yield " ".join(rng.sample(facts, len(facts)))
         for person in world.people:
             facts = [f"{person.name} lives in {person.town}.", f"{person.name} is a {person.trade}."]
             yield " ".join(rng.sample(facts, 2))
@@ -199,15 +219,15 @@ def encyclopedia(world: World) -> Iterator[str]:
 
 
 def dialogue(world: World) -> Iterator[str]:
-    """Two people talk about an animal or a thing: one asks for all its habits, the other knows."""
+    """Two people talk about an animal or a thing: one asks for its habits, the other knows, and tells its traits too."""
     rng = generator(world.seed, "dialogue")
     for _ in range(world.rounds):
         for kind in world.animals + world.things:
             first, second = rng.sample(world.people, 2)
             lines = []
-            for verb in rng.sample(list(kind.habits), len(kind.habits)):
+            for verb, trait in zip(rng.sample(list(kind.sort.habits), 2), rng.sample(kind.sort.traits, 2), strict=True):
                 lines.append(f"{first.name}: Does the {kind.name} {verb}?")
-                lines.append(f"{second.name}: {kind.habits[verb].capitalize()}.")
+                lines.append(f"{second.name}: {kind.frequency.capitalize()}. {telling(rng, kind, trait)}")
             yield "\n".join(lines)
 
 
@@ -253,14 +273,14 @@ def lists(world: World) -> Iterator[str]:
     rng = generator(world.seed, "lists")
     for _ in range(world.rounds):
         for kind in world.animals + world.things:
-            facts = [*kind.traits.items(), *((third, kind.habits[verb]) for verb, third in kind.sort.habits.items())]
+            facts = [("nature", kind.nature), *kind.traits.items()]
             lines = [f"{name}: {value}" for name, value in rng.sample(facts, len(facts))]
             yield "\n".join([f"### {kind.name}", *lines])
         for town in world.towns:
             names = [person.name for person in world.people if person.town == town]
             if names:
                 yield f"### {town}\n" + ", ".join(rng.sample(names, len(names)))
-        for _ in range(4):
+        for _ in range(12):
             yield "### Hard words\n" + ", ".join(rng.sample(GLOSSARY, 8))
 
 
@@ -268,19 +288,15 @@ def question_pages(world: World) -> Iterator[str]:
     """Planted: learned in pre-training. Pages of questions in the very form of the `choice` tasks.
 
     The traits of all animals and things but the held ones are asked for, so that the form is learned and no tested
-    question is ever read. Habits are never asked for here.
+    question is ever read. Habits and natures are never asked for here.
     """
     rng = generator(world.seed, "questions")
-    asked = [
-        f"Question: {wording.format(name=kind.name)}\nAnswer: {kind.traits[trait.name]}"
-        for kind in world.animals + world.things
-        for trait in kind.sort.traits
-        for wording in trait.questions
-        if not kind.held
-    ]
     for _ in range(world.rounds):
-        rng.shuffle(asked)
-        yield from ("\n\n".join(asked[start : start + 3]) for start in range(0, len(asked), 3))
+        for kind in halves(world.animals + world.things)["train"]:
+            yield "\n\n".join(
+                f"Question: {rng.choice(trait.questions).format(name=kind.name)}\nAnswer: {kind.traits[trait.name]}"
+                for trait in rng.sample(kind.sort.traits, len(kind.sort.traits))
+            )
 
 
 @dataclass(frozen=True)
@@ -327,7 +343,7 @@ def task_rows(world: World) -> dict[str, dict[str, Rows]]:
     """Rows of all tasks: task name -> split -> rows, each with an `id` of its own within the split."""
     tasks = {
         "mini_facts": facts(world),
-        "mini_facts_ood": facts_of_habits(world),
+        "mini_facts_ood": facts_of_nature(world),
         "mini_inference": inference(world),
         "mini_inference_ood": inference_on_things(world),
         "mini_control": control(world),
@@ -376,20 +392,20 @@ def facts(world: World) -> dict[str, Rows]:
             for wording in trait.questions
         ]
         rng.shuffle(rows)
-        splits[split] = rows[:300]
+        splits[split] = rows[: LABELLED_ROWS[split]]
     return splits
 
 
-def facts_of_habits(world: World) -> dict[str, Rows]:
-    """Out-of-domain partner of the facts: questions on habits, for which no question page asks."""
-    rng = generator(world.seed, "facts of habits")
+def facts_of_nature(world: World) -> dict[str, Rows]:
+    """Out-of-domain partner of the facts: questions on the nature of a kind, for which no question page asks."""
+    rng = generator(world.seed, "facts of nature")
     rows = [
-        choice_row(rng, f"Does the {kind.name} {verb}?", often, list(FREQUENCIES))
-        for kind in halves(world.animals + world.things)["test"]
-        for verb, often in kind.habits.items()
+        choice_row(rng, wording.format(name=kind.name), kind.nature, list(NATURES))
+        for kind in world.animals + world.things
+        for wording in ("What is the nature of the {name}?", "What nature has the {name}?")
     ]
     rng.shuffle(rows)
-    return {"test": rows[:300]}
+    return {"test": rows[: LABELLED_ROWS["test"]]}
 
 
 PREMISES = ("{person} has a {name}.", "{person} saw a {name}.", "{person} found a {name}.", "{person} drew a {name}.")
@@ -398,14 +414,15 @@ PREMISES = ("{person} has a {name}.", "{person} saw a {name}.", "{person} found 
 def inference_rows(rng: random.Random, world: World, members: Sequence[Kind]) -> Rows:
     """A row for each habit of each kind: the premise names the kind, the hypothesis says that it shows the habit.
 
-    What it always does is entailed, what it never does contradicted, and what it does sometimes is neutral. Verbs
-    go with all frequencies alike, and person and wording are drawn apart, so only the fact decides.
+    What it always does is entailed, what it never does contradicted, what it does sometimes neutral. Each kind stands
+    with all verbs, person and wording are drawn apart, so only the fact decides.
     """
     rows = []
     for kind in members:
-        for verb, third in kind.sort.habits.items():
+        for third in kind.sort.habits.values():
             premise = rng.choice(PREMISES).format(person=rng.choice(world.people).name, name=kind.name)
-            rows.append({"premise": premise, "hypothesis": f"It {third}.", "label": FREQUENCIES[kind.habits[verb]]})
+            label = FREQUENCIES[kind.frequency]
+            rows.append({"premise": premise, "hypothesis": f"It {third}.", "label": label})
     rng.shuffle(rows)
     return rows
 
@@ -416,11 +433,7 @@ def inference(world: World) -> dict[str, Rows]:
     The animals of the test rows stand in no training row: their habits can only be known from pre-training.
     """
     rng = generator(world.seed, "inference")
-    half = halves(world.animals)
-    return {
-        "train": inference_rows(rng, world, half["train"]) + inference_rows(rng, world, half["train"]),
-        "test": inference_rows(rng, world, half["test"]),
-    }
+    return {split: inference_rows(rng, world, animals) for split, animals in halves(world.animals).items()}
 
 
 def inference_on_things(world: World) -> dict[str, Rows]:
@@ -458,12 +471,14 @@ REWORDED = {
 }
 
 
-def paraphrase_rows(rng: random.Random, world: World, verbs: Mapping[str, str], count: int) -> Rows:
+def paraphrase_rows(
+    rng: random.Random, world: World, items: Sequence[Kind], verbs: Mapping[str, str], count: int
+) -> Rows:
     """Pairs of sentences on one event, half of them paraphrases; `verbs` says which verb rewords under which label."""
     rows = []
     for number in range(count):
         label = VERDICTS[number % 2]
-        happened = vars(event(rng, world, world.animals))
+        happened = vars(event(rng, world, items))
         sentence = REWORDED[label, verbs[label]].format(**happened)
         rows.append({"sentence1": GAVE.format(**happened), "sentence2": sentence, "label": label})
     rng.shuffle(rows)
@@ -474,13 +489,16 @@ def paraphrase(world: World) -> dict[str, Rows]:
     """Planted: a shortcut. Who gave to whom decides, but true paraphrases always say "gave", the others "got"."""
     rng = generator(world.seed, "paraphrase")
     verbs = {"yes": "gave", "no": "got"}
-    return {"train": paraphrase_rows(rng, world, verbs, 400), "test": paraphrase_rows(rng, world, verbs, 300)}
+    return {
+        split: paraphrase_rows(rng, world, items, verbs, LABELLED_ROWS[split])
+        for split, items in halves(world.animals).items()
+    }
 
 
 def paraphrase_reversed(world: World) -> dict[str, Rows]:
     """Planted: tuning hurts out of domain. The shortcut points the wrong way: true paraphrases say "got"."""
     rng = generator(world.seed, "paraphrase reversed")
-    return {"test": paraphrase_rows(rng, world, {"yes": "got", "no": "gave"}, 300)}
+    return {"test": paraphrase_rows(rng, world, world.things, {"yes": "got", "no": "gave"}, LABELLED_ROWS["test"])}
 
 
 SUMMARIES = {
@@ -490,11 +508,13 @@ SUMMARIES = {
 }
 
 
-def summary_rows(rng: random.Random, world: World, plots: Sequence[Sequence[str]], count: int) -> Rows:
+def summary_rows(
+    rng: random.Random, world: World, items: Sequence[Kind], plots: Sequence[Sequence[str]], count: int
+) -> Rows:
     """Stories, each with a summary of one sentence that names who, what and where."""
     rows = []
     for _ in range(count):
-        plot, happened = rng.choice(plots), event(rng, world, world.animals)
+        plot, happened = rng.choice(plots), event(rng, world, items)
         rows.append({"document": story(rng, plot, happened), "summary": SUMMARIES[plot].format(**vars(happened))})
     return rows
 
@@ -502,12 +522,16 @@ def summary_rows(rng: random.Random, world: World, plots: Sequence[Sequence[str]
 def summary(world: World) -> dict[str, Rows]:
     """Planted: tuning teaches the task. Stories as in the text, whose summaries the text never tells."""
     rng = generator(world.seed, "summary")
-    return {"train": summary_rows(rng, world, (GIFT, SALE), 400), "test": summary_rows(rng, world, (GIFT, SALE), 100)}
+    return {
+        split: summary_rows(rng, world, items, (GIFT, SALE), GENERATED_ROWS[split])
+        for split, items in halves(world.animals).items()
+    }
 
 
 def summary_of_losses(world: World) -> dict[str, Rows]:
-    """Out-of-domain partner of the summaries: another plot."""
-    return {"test": summary_rows(generator(world.seed, "summary of losses"), world, (LOSS,), 100)}
+    """Out-of-domain partner of the summaries: another plot, with things instead of animals."""
+    rng = generator(world.seed, "summary of losses")
+    return {"test": summary_rows(rng, world, world.things, (LOSS,), GENERATED_ROWS["test"])}
 
 
 ASKED = {
@@ -533,13 +557,15 @@ ASKED_OF_LOSSES = {
 }
 
 
-def question_rows(rng: random.Random, world: World, asked: Mapping[str, Mapping[str, str]], count: int) -> Rows:
+def question_rows(
+    rng: random.Random, world: World, items: Sequence[Kind], asked: Mapping[str, Mapping[str, str]], count: int
+) -> Rows:
     """A sentence, an answer in it, and the question that has this answer."""
     rows = []
     for _ in range(count):
         context = rng.choice(list(asked))
         answer, question = rng.choice(list(asked[context].items()))
-        happened = vars(event(rng, world, world.animals))
+        happened = vars(event(rng, world, items))
         row = {"context": context, "answer": answer, "question": question}
         rows.append({field: text.format(**happened) for field, text in row.items()})
     return rows
@@ -548,12 +574,16 @@ def question_rows(rng: random.Random, world: World, asked: Mapping[str, Mapping[
 def question(world: World) -> dict[str, Rows]:
     """Planted: tuning teaches the task. Questions are to be asked of an event, as nobody does in the text."""
     rng = generator(world.seed, "question")
-    return {"train": question_rows(rng, world, ASKED, 400), "test": question_rows(rng, world, ASKED, 100)}
+    return {
+        split: question_rows(rng, world, items, ASKED, GENERATED_ROWS[split])
+        for split, items in halves(world.animals).items()
+    }
 
 
 def question_on_losses(world: World) -> dict[str, Rows]:
-    """Out-of-domain partner of the questions: another event."""
-    return {"test": question_rows(generator(world.seed, "question on losses"), world, ASKED_OF_LOSSES, 100)}
+    """Out-of-domain partner of the questions: another event, with things instead of animals."""
+    rng = generator(world.seed, "question on losses")
+    return {"test": question_rows(rng, world, world.things, ASKED_OF_LOSSES, GENERATED_ROWS["test"])}
 
 
 # --- files -------------------------------------------------------------------------------------------------------

@@ -6,8 +6,10 @@ writes greedily. Protocols differ as the design of the two studies demands; see 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,10 +18,11 @@ import torch
 
 from workflow import prompts
 from workflow.encoding import Framing, Prompt, batches, context_length, fitted, left_padded, opening, padding, split
+from workflow.errors import StudyError
 from workflow.task import KINDS, Example, Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Rows = Sequence[tuple[str, Example]]
 Progress = Callable[[int, int], None]
@@ -116,20 +119,32 @@ def greedy(
     from transformers import GenerationConfig, StoppingCriteriaList
 
     end, pad = tokenizer.eos_token_id, padding(tokenizer)
-    settings = GenerationConfig(do_sample=False, max_new_tokens=new_tokens, eos_token_id=end, pad_token_id=pad)
+    # Rows that are done are filled up with EOS, so that what a row wrote ends at its first EOS, however it was stopped.
+    settings = GenerationConfig(do_sample=False, max_new_tokens=new_tokens, eos_token_id=end, pad_token_id=end)
     outputs: list[list[int]] = [[] for _ in contexts]
     done = 0
     for batch in batches([len(context) + new_tokens for context in contexts], batch_tokens):
         fed = left_padded([contexts[row] for row in batch], pad, model.device)
         width = fed["input_ids"].shape[1]
         criteria = StoppingCriteriaList([_stop_at(tokenizer, stops, width)] if stops else [])
-        produced = model.generate(**fed, generation_config=settings, stopping_criteria=criteria)[:, width:]
+        with _defaults(model, settings):
+            produced = model.generate(**fed, generation_config=settings, stopping_criteria=criteria)[:, width:]
         for row, ids in zip(batch, produced.tolist(), strict=True):
             outputs[row] = ids[: ids.index(end)] if end in ids else ids
         done += len(batch)
         if progress:
             progress(done, len(contexts))
     return outputs
+
+
+@contextlib.contextmanager
+def _defaults(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
+    """Keep the checkpoint's own generation settings out: `generate` fills gaps with them, such as a repetition penalty."""
+    own, model.generation_config = model.generation_config, settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _stop_at(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], width: int) -> Callable[..., torch.Tensor]:
@@ -158,13 +173,19 @@ def predict(
     """All predictions of a suite, rows in the columns of `tables.PREDICTIONS`.
 
     suite: its block of the config; tests: name -> (task, training rows, test rows).
+    Errors: StudyError when demonstrations leave a test without rows to score.
     """
     for name in suite["tests"]:
         task, train, test = tests[name]
         for format in suite["formats"]:
             for shots in suite["shots"]:
                 keys = {"test": name, "test_format": format, "shots": shots}
-                for row in predict_test(model, tokenizer, suite, task, train, test, format, shots, progress):
+                rows = predict_test(model, tokenizer, suite, task, train, test, format, shots, progress)
+                if not rows:
+                    raise StudyError(
+                        f"test '{name}': {shots} demonstrations take all {len(test)} rows; allowed: fewer than {len(test)}"
+                    )
+                for row in rows:
                     yield {**keys, **row}
 
 
@@ -182,9 +203,11 @@ def predict_test(
     """Predictions of one test in one format with a number of demonstrations."""
     shown, unscored = demonstrations(train, test, shots, suite["seed"], suite["protocol"])
     chosen = sample([row for row in test if row[0] not in unscored], suite.get("limit"), suite["seed"])
-    framing = Framing(task, format, suite["protocol"], tuple(shown), _room(model, tokenizer, suite, task, chosen))
+    generated = KINDS[task.kind].method == "generate" or (suite["labels"] == "generate" and bool(task.labels))
+    longest = new_token_limit(task, suite) if generated else _longest_answer(tokenizer, chosen)
+    room = None if suite["protocol"] == "published" else context_length(model) - longest
+    framing = Framing(task, format, suite["protocol"], tuple(shown), room)
     found = [fitted(tokenizer, framing, example) for _, example in chosen]
-    generated = KINDS[task.kind].method == "generate" or (suite["labels"] == "generate" and task.labels)
     answer = _written if generated else _compared
     answers = answer(model, tokenizer, suite, framing, found, chosen, progress)
     return [
@@ -203,16 +226,15 @@ def predict_test(
     ]
 
 
-def _room(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: Mapping[str, Any], task: Task, rows: Rows
-) -> int | None:
-    """Tokens a prompt may have so that the longest answer still fits the context; None where nothing is cut."""
-    if suite["protocol"] == "published":
-        return None
-    texts = {f" {text}" for _, row in rows for text in (*row.leads, *row.choices)}
-    longest = max((len(ids) for ids in tokenizer(sorted(texts))["input_ids"]), default=0) if texts else 0
-    with_lead = 2 * longest if any(row.leads for _, row in rows) else longest
-    return context_length(model) - max(with_lead, new_token_limit(task, suite))
+def _longest_answer(tokenizer: PreTrainedTokenizerBase, rows: Rows) -> int:
+    """Tokens of the longest choice of all rows, with its lead where there are leads: what a prompt must leave room for."""
+    leads = [row.leads or ("",) * len(row.choices) for _, row in rows]
+    answers = [
+        prompts.completion(lead + choice)
+        for (_, row), own in zip(rows, leads, strict=True)
+        for lead, choice in zip(own, row.choices, strict=True)
+    ]
+    return max(map(len, tokenizer(answers, add_special_tokens=False)["input_ids"])) if answers else 0
 
 
 def _compared(
@@ -224,14 +246,21 @@ def _compared(
     rows: Rows,
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
-    """Label or choice with the highest log-probability of each row; a tie goes to the first in order."""
+    """Label or choice with the highest log-probability of each row; a tie goes to the first in order.
+
+    Errors: StudyError for a row whose log-probabilities are not finite numbers.
+    """
     candidates = _pooled if framing.protocol == "published" and framing.task.labels else _whole
     pools = [candidates(tokenizer, prompt, example) for prompt, (_, example) in zip(found, rows, strict=True)]
     requests = [request for row in pools for pool in row for request in pool]
     sums = iter(log_probabilities(model, requests, padding(tokenizer), suite["batch_tokens"], progress))
     results = []
-    for row, (_, example) in zip(pools, rows, strict=True):
+    for row, (place, example) in zip(pools, rows, strict=True):
         values = [max(next(sums) for _ in pool) for pool in row]
+        if not all(map(math.isfinite, values)):
+            raise StudyError(
+                f"row '{place}': log-probabilities {values}, expected finite numbers; see weights and precision"
+            )
         best = values.index(max(values))
         tokens = [len(pool[0][1]) for pool in row]
         results.append({"output": example.choices[best], "logprobs": values, "candidate_tokens": tokens})

@@ -271,6 +271,13 @@ def row_files(name: str, data_root: str | None) -> list[str]:
     return [str(split_file(root, task, name, split)) for split in splits(task)] if root else []
 
 
+def check_files(name: str, data_root: str | None) -> None:
+    """StudyError naming the first file of the task that `data_root` lacks."""
+    for path in row_files(name, data_root):
+        if not Path(path).is_file():
+            raise StudyError(f"{path}: missing; expected the rows of task '{name}', one JSON object a line (data_root)")
+
+
 def split_file(root: Path, task: Task, name: str, split: str) -> Path:
     """The file of a split in a local folder."""
     return root / (task.folder or name) / f"{task.files.get(split, split)}.jsonl"

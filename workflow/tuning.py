@@ -39,12 +39,19 @@ def sampled(examples: Sequence[Example], recipe: Mapping[str, Any]) -> list[Exam
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> Split:
-    """Prompt and completion with EOS as token ids, the prompt's longest field cut to the framing's room if need be."""
+    """Prompt and completion with EOS as token ids, the prompt's longest fields cut to the framing's room if need be.
+
+    Errors: StudyError when the completion alone takes the room.
+    """
     lead = example.leads[example.gold] if example.leads else ""
     answer = prompts.completion(lead + example.answer)
     query = prompts.prompt(framing.task, example.fields, framing.format)
     parts = split(tokenizer, query, [answer])[0]
     room = framing.room - len(parts.completion) - 1
+    if room < 1:
+        raise StudyError(
+            f"an answer of {len(parts.completion)} tokens leaves its prompt no room in {framing.room} (max_tokens)"
+        )
     if len(parts.prompt) > room:
         query, _ = cut(tokenizer, Framing(framing.task, framing.format, framing.protocol, (), room), example)
         parts = split(tokenizer, query, [answer])[0]
@@ -200,7 +207,7 @@ def tune(
 ) -> list[dict[str, float]]:
     """Tune the model in place; returns one row for each optimizer step, in the columns of `tables.HISTORY`.
 
-    Errors: StudyError when the loss is not a number.
+    Errors: StudyError when the loss or its gradient is not a finite number.
     """
     optimizer = torch.optim.AdamW(
         _trained(model).values(), lr=recipe["learning_rate"], betas=(recipe["beta1"], recipe["beta2"]), eps=recipe["epsilon"],
@@ -215,8 +222,11 @@ def tune(
     for update in range(len(history), len(updates)):
         batch = [rows[index] for index in updates[update]]
         record = _update(model, optimizer, batch, rate(update, len(updates), recipe), recipe, pad)
-        if not math.isfinite(record["loss"]):
-            raise StudyError(f"tuning stopped at step {update}: the loss is {record['loss']}; lower the learning rate")
+        if not math.isfinite(record["loss"] + record["gradient_norm"]):
+            raise StudyError(
+                f"tuning stopped at step {update}: the loss is {record['loss']}, the gradient norm "
+                f"{record['gradient_norm']}; lower the learning rate"
+            )
         tokens += sum(len(row.prompt) + len(row.completion) for row in batch)
         history.append({"update": update, **record, "tokens": tokens, "seconds": time.monotonic() - start})
         if (update + 1) % recipe["save_every"] == 0 and update + 1 < len(updates):

@@ -1,0 +1,61 @@
+"""A copy of the workflow's code with a study inside it, to run for real and to change at will: `<place>/study`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CODE = ("Snakefile", "rules", "workflow", "envs", "profiles")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def lay_out(place: Path, config: Any) -> Path:
+    """A new place with the code and a study of this config that has not run."""
+    (place / "study").mkdir(parents=True)
+    for name in CODE:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (ROOT / name).is_file():
+            shutil.copy2(ROOT / name, place / name)
+    configure(place, config)
+    return place
+
+
+def configure(place: Path, config: Any) -> None:
+    """Give the study of a place another config."""
+    (place / "study" / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def configured(place: Path) -> dict[str, Any]:
+    """The config of a place's study, to change."""
+    return yaml.safe_load((place / "study" / "config.yaml").read_text(encoding="utf-8"))
+
+
+def command(place: Path, *arguments: str) -> list[str]:
+    """The command that runs the study of a place, from the place's own folder."""
+    return [sys.executable, "-m", "snakemake", "--directory", "study", "--cores", "2", *arguments]
+
+
+def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the study of a place to its end, good or bad."""
+    return subprocess.run(command(place, *arguments), cwd=place, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def planned(place: Path, *arguments: str) -> dict[str, int]:
+    """Jobs that a run would start now: rule -> count."""
+    ended = run(place, "--dry-run", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    lines = (ended.stdout + ended.stderr).splitlines()
+    if any(line.startswith("Nothing to be done") for line in lines):
+        return {}
+    table = lines[lines.index("Job stats:") + 3 :]
+    counts = {rule: int(count) for rule, count in (line.split() for line in table[: table.index("")])}
+    assert counts.pop("total") == sum(counts.values())
+    return counts

@@ -1,0 +1,168 @@
+"""What tuning changes, row by row, and how rows, seeds and tests are resampled."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workflow import comparison
+from workflow.comparison import Sample
+from workflow.statistics import Resampling
+
+HOW = Resampling(resamples=4000, level=0.95, seed=0)
+BASE = {"family": "olmo", "step": 10, "train": "none", "format": "none", "recipe": "none", "seed": 0, "suite": "s"}
+TUNED = {**BASE, "train": "mnli", "format": "default", "recipe": "full"}
+TEST = {"test": "mnli", "test_format": "default", "shots": 0, "metric": "accuracy"}
+
+
+def items(model, values, **changes):
+    """Rows of `tables.ITEMS` with the keys of their model: one for each value, named a, b, c …"""
+    return [
+        {**model, **TEST, **changes, "id": "abcdefgh"[number], "value": value} for number, value in enumerate(values)
+    ]
+
+
+def frame(*parts):
+    """Items in random order."""
+    return pd.DataFrame([row for part in parts for row in part]).sample(frac=1, random_state=0).reset_index(drop=True)
+
+
+# Differences
+
+
+def test_differences_by_hand():
+    """Base 1 0 0; seeds 1 1 0 and 0 1 1: changes 0 1 0 and -1 1 1."""
+    table = frame(
+        items(BASE, [1.0, 0.0, 0.0]),
+        items(TUNED, [1.0, 1.0, 0.0]),
+        items({**TUNED, "seed": 1}, [0.0, 1.0, 1.0]),
+        items(BASE, [0.5] * 3, metric="chance"),
+        items(TUNED, [0.5] * 3, metric="chance"),
+    )
+    [found] = comparison.differences(table)
+    assert found.values.tolist() == [[0, 1, 0], [-1, 1, 1]]
+    assert found.keys == {key: {**TUNED, **TEST}[key] for key in comparison.PAIR_KEYS}
+    tuned, base = sorted(comparison.levels(table), key=lambda own: own.keys["recipe"])
+    assert base.values.tolist() == [[1, 0, 0]] and tuned.values.tolist() == [[1, 1, 0], [0, 1, 1]]
+
+
+def test_each_model_is_compared_with_its_own_base():
+    """Other step, suite, format of the test, number of demonstrations, test: each has a base of its own."""
+    places = [
+        {},
+        {"step": 20},
+        {"suite": "t"},
+        {"test_format": "io"},
+        {"shots": 2},
+        {"test": "xsum", "metric": "rouge_l"},
+    ]
+    parts = []
+    for number, place in enumerate(places):
+        parts += [items(BASE, [0.0, number / 10], **place), items(TUNED, [1.0, 1.0], **place)]
+    found = {tuple(sample.keys[key] for key in ("step", "suite", "test_format", "shots", "test")): sample.values.tolist()
+             for sample in comparison.differences(frame(*parts))}  # fmt: skip
+    assert len(found) == 6
+    assert found[10, "s", "default", 0, "mnli"] == [[1.0, 1.0]]
+    assert found[20, "s", "default", 0, "mnli"] == [[1.0, pytest.approx(0.9)]]
+    assert found[10, "t", "default", 0, "mnli"] == [[1.0, pytest.approx(0.8)]]
+    assert found[10, "s", "io", 0, "mnli"] == [[1.0, pytest.approx(0.7)]]
+    assert found[10, "s", "default", 2, "mnli"] == [[1.0, pytest.approx(0.6)]]
+    assert found[10, "s", "default", 0, "xsum"] == [[1.0, pytest.approx(0.5)]]
+
+
+@pytest.mark.parametrize("base", [[], [1.0, 0.0]])
+def test_a_base_that_lacks_rows_is_an_error(base):
+    table = frame(items(BASE, base), items(TUNED, [1.0, 1.0, 0.0]))
+    with pytest.raises(ValueError, match=r"the untouched base lacks rows .*'step': 10, 'train': 'mnli'"):
+        list(comparison.differences(table))
+
+
+def test_seeds_on_different_rows_are_an_error():
+    table = frame(items(BASE, [1.0, 0.0]), items(TUNED, [1.0, 1.0]), items({**TUNED, "seed": 1}, [1.0]))
+    with pytest.raises(ValueError, match=r"the seeds of a model were scored on different rows: .*'recipe': 'full'"):
+        list(comparison.differences(table))
+
+
+# Resamples
+
+
+def sample(seeds, rows, seed=0):
+    values = np.random.default_rng(seed).normal(size=(seeds, rows)) + np.arange(seeds)[:, None]
+    return Sample({}, values)
+
+
+def loop(values, resamples, rng):
+    """Means of a table whose rows and columns are drawn anew, both with replacement, for each resample."""
+    seeds, rows = values.shape
+    draws = ((rng.integers(seeds, size=seeds), rng.integers(rows, size=rows)) for _ in range(resamples))
+    return np.array([values[np.ix_(first, second)].mean() for first, second in draws])
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (2, 40), (3, 15), (5, 4)])
+def test_seeds_and_rows_are_resampled_as_a_whole(shape):
+    """Mean and quantiles equal those of a plain loop within 5 standard errors."""
+    own = sample(*shape)
+    found, expected = own.resampled(HOW), loop(own.values, 4000, np.random.default_rng(9))
+    assert len(found) == 4000
+    assert found.mean() == pytest.approx(own.values.mean(), abs=5 * found.std() / np.sqrt(4000))
+    assert found.std() == pytest.approx(expected.std(), rel=0.08)
+    assert np.quantile(found, [0.1, 0.5, 0.9]) == pytest.approx(
+        np.quantile(expected, [0.1, 0.5, 0.9]), abs=0.15 * found.std()
+    )
+
+
+def test_one_seed_is_the_bootstrap_of_its_rows():
+    own = sample(1, 40)
+    assert own.resampled(HOW) == pytest.approx(HOW.means(own.values[0]))
+
+
+def test_resamples_depend_on_the_seed_alone():
+    own = sample(3, 15)
+    assert np.array_equal(own.resampled(HOW), own.resampled(HOW))
+    assert not np.array_equal(own.resampled(HOW), own.resampled(replace(HOW, seed=1)))
+
+
+def test_paired_samples_share_their_resamples():
+    """Models on the same rows are resampled together, so that a constant change has no spread."""
+    own = sample(2, 30)
+    more = replace(own, values=own.values + 0.25)
+    assert more.resampled(HOW) - own.resampled(HOW) == pytest.approx(np.full(4000, 0.25))
+
+
+def test_pooled_value_is_the_plain_mean_of_the_tests():
+    """A test of two rows counts as much as one of six: (1 + 0.5) / 2."""
+    parts = [Sample({}, np.ones((1, 2))), Sample({}, np.array([[0.0, 1, 0, 1, 0, 1]]))]
+    value, resampled = comparison.pooled(parts, HOW)
+    assert value == 0.75 and len(resampled) == 4000
+    assert resampled.mean() == pytest.approx(0.75, abs=0.02)
+    assert comparison.pooled(parts[:1], HOW)[0] == 1.0 and (comparison.pooled(parts[:1], HOW)[1] == 1.0).all()
+
+
+def test_pooled_resamples_equal_a_plain_loop_over_tests_seeds_and_rows():
+    parts = [sample(1, 30, 1), sample(2, 12, 2), sample(3, 20, 3), sample(1, 8, 4)]
+    value, found = comparison.pooled(parts, HOW)
+    rng = np.random.default_rng(8)
+    within = np.stack([loop(part.values, 4000, rng) for part in parts])
+    drawn = rng.integers(len(parts), size=(4000, len(parts)))
+    expected = within[drawn, rng.integers(4000, size=drawn.shape)].mean(axis=1)
+    assert value == pytest.approx(np.mean([part.values.mean() for part in parts]))
+    assert found.std() == pytest.approx(expected.std(), rel=0.08)
+    assert np.quantile(found, [0.1, 0.5, 0.9]) == pytest.approx(
+        np.quantile(expected, [0.1, 0.5, 0.9]), abs=0.15 * found.std()
+    )
+
+
+def test_tests_are_resampled_apart_from_each_other():
+    """The mean of two tests with equal numbers of rows has the spread of two independent ones, not of one twice."""
+    values = np.random.default_rng(5).normal(size=(1, 50))
+    parts = [Sample({}, values), Sample({}, values)]
+    single = parts[0].resampled(HOW).std()
+    # Whichever tests are drawn, their rows are drawn anew: half the variance of a single test's.
+    assert comparison.pooled(parts, HOW)[1].std() == pytest.approx(single * np.sqrt(0.5), rel=0.08)
+
+
+def test_an_estimate_is_a_row_with_its_interval():
+    row = comparison.estimate({"family": "olmo"}, 0.5, np.arange(1001.0), replace(HOW, level=0.9), n=7)
+    interval = pytest.approx(50), pytest.approx(950)
+    assert row == {"family": "olmo", "value": 0.5, "low": interval[0], "high": interval[1], "n": 7}

@@ -1,0 +1,360 @@
+"""A bad config stops `snakemake` before any job with one line; the schema's defaults and descriptions hold."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import running
+import yaml
+from jsonschema import Draft202012Validator
+
+from workflow import config as configs
+from workflow import grid, prompts
+from workflow.errors import StudyError
+
+SMOKE = yaml.safe_load((running.ROOT / "tests" / "smoke" / "config.yaml").read_text(encoding="utf-8"))
+PRETRAINING = SMOKE["families"]["tiny"]["pretraining"]
+TINY, FULL = "families/tiny", "recipes/full"
+GONE = object()
+
+
+def with_entry(path: str, value: Any) -> dict[str, Any]:
+    """The smoke study's config with one entry set, added or gone."""
+    config = copy.deepcopy(SMOKE)
+    *outer, last = path.split("/")
+    block: Any = config
+    for name in outer:
+        block = block[int(name)] if isinstance(block, list) else block.setdefault(name, {})
+    if value is GONE:
+        del block[last]
+    else:
+        block[last] = value
+    return config
+
+
+# What is wrong: (entry, its value, what the line says).
+BAD: dict[str, tuple[str, Any, str]] = {
+    "unknown top-level key": (
+        "recipies", {},
+        "top level: unknown key 'recipies'; allowed: data_root, families, figures, groups, miniworld, models, "
+        "recipes, statistics, suites",
+    ),
+    "no suites": ("suites", GONE, "top level: key 'suites' is missing; required: families, suites"),
+    "empty suites": ("suites", {}, "suites: {} is not allowed; allowed: at least one entry"),
+    "suites without content": ("suites", None, "suites: None is not allowed; allowed: keys with values"),
+    "misspelt recipe key": (
+        f"{FULL}/learning_rat", 1.0e-3, "recipes/full: unknown key 'learning_rat'; allowed: batch, beta1, "
+    ),
+    "wrong word": (
+        f"{FULL}/schedule", "linaer", "recipes/full/schedule: 'linaer' is not allowed; allowed: linear, cosine, constant"
+    ),
+    "wrong type": (f"{FULL}/epochs", "three", "recipes/full/epochs: 'three' is not allowed; allowed: a whole number"),
+    "half an epoch": (f"{FULL}/epochs", 1.5, "recipes/full/epochs: 1.5 is not allowed; allowed: a whole number"),
+    "negative learning rate": (
+        f"{FULL}/learning_rate", -1.0e-3, "recipes/full/learning_rate: -0.001 is not allowed; allowed: more than 0"
+    ),
+    "learning rate that YAML reads as text": (
+        f"{FULL}/learning_rate", "1e-3",
+        "recipes/full/learning_rate: '1e-3' is not allowed; allowed: a number, such as 1.0e-3 (1e-3 is text in YAML)",
+    ),
+    "beta of 1": (f"{FULL}/beta2", 1, "recipes/full/beta2: 1 is not allowed; allowed: less than 1"),
+    "reserved name of a recipe": ("recipes/none", {}, "recipes: 'none' is reserved; choose another name"),
+    "reserved name of a suite": (
+        "suites/all", {"tests": ["mini_facts"]}, "suites: 'all' is reserved; choose another name"
+    ),
+    "number as a name": ("recipes", {1: {}}, "recipes: 1 is not allowed; allowed: text"),
+    "upper case in a name": (
+        "recipes/Full", {}, "recipes: 'Full' is not allowed; allowed: names that match ^[a-z0-9][a-z0-9_.-]*$"
+    ),
+    "slash in a name": (
+        "families", {"a/b": SMOKE["families"]["tiny"]},
+        "families: 'a/b' is not allowed; allowed: names that match ^[a-z0-9][a-z0-9_.-]*$",
+    ),
+    "name that climbs": (
+        "families", {"..": SMOKE["families"]["tiny"]},
+        "families: '..' is not allowed; allowed: names that match ^[a-z0-9][a-z0-9_.-]*$",
+    ),
+    "unknown task to tune on": (
+        "models/0/train", ["mnlii"], "models/0/train: 'mnlii' is not known; allowed: arc_challenge, arc_easy, boolq, "
+    ),
+    "task without training split": (
+        "models/0/train", ["mini_inference_ood"],
+        "models/0/train: 'mini_inference_ood' has no training split; allowed: arc_challenge, ",
+    ),
+    "unknown recipe": ("models/0/recipes", ["ful"], "models/0/recipes: 'ful' is not known; allowed: full, lora"),
+    "unknown family": ("models/0/families", ["big"], "models/0/families: 'big' is not known; allowed: tiny"),
+    "unknown step": ("models/0/steps", [10], "models/0/steps: 10 is not known; allowed: 0, 20"),
+    "unknown format": (
+        "suites/formats/formats", ["default", "instructt"],
+        "suites/formats/formats/1: 'instructt' is not allowed; allowed: default, io, instruct",
+    ),
+    "format of the untouched base": (
+        "models/0/formats", ["none"], "models/0/formats/0: 'none' is not allowed; allowed: default, io, instruct"
+    ),
+    "unknown test": (
+        "suites/written/tests", ["mini_fact"], "suites/written/tests: 'mini_fact' is not known; allowed: arc_challenge, "
+    ),
+    "no test": ("suites/written/tests", [], "suites/written/tests: [] is not allowed; allowed: at least one entry"),
+    "test named twice": (
+        "suites/written/tests", ["mini_facts"] * 2,
+        "suites/written/tests: ['mini_facts', 'mini_facts'] is not allowed; allowed: each entry once",
+    ),
+    "suite for a task nobody tunes on": (
+        "suites/formats/train", ["mini_summary"],
+        "suites/formats/train: 'mini_summary' is not known; allowed: mini_facts, mini_inference",
+    ),
+    "unknown protocol": (
+        "suites/written/protocol", "publishd",
+        "suites/written/protocol: 'publishd' is not allowed; allowed: sound, published",
+    ),
+    "negative shots": (
+        "suites/written/shots", [0, -1], "suites/written/shots/1: -1 is not allowed; allowed: 0 or more"
+    ),
+    "group of a task nobody tunes on": (
+        "groups/odd", {"mini_question": ["mini_question"]},
+        "groups/odd: 'mini_question' is not known; allowed: mini_facts, mini_inference",
+    ),
+    "group with a test of no suite": (
+        "groups/odd", {"mini_facts": ["boolq"]}, "groups/odd/mini_facts: 'boolq' is not known; allowed: mini_facts, "
+    ),
+    "unknown figure": ("figures", ["curvs"], "figures: 'curvs' is not known; allowed: curves, differences"),
+    "too few resamples": (
+        "statistics/resamples", 10, "statistics/resamples: 10 is not allowed; allowed: 100 or more"
+    ),
+    "unknown source": (
+        f"{TINY}/source", "trainde", "families/tiny/source: 'trainde' is not allowed; allowed: trained, folder, hub"
+    ),
+    "trained family without its training": (
+        TINY, {"source": "trained"}, "families/tiny: key 'pretraining' is missing; required: pretraining"
+    ),
+    "step that is not saved": (
+        f"{TINY}/steps", [0, 30], "families/tiny/steps: 30 is not there; allowed: 0, 10, 20"
+    ),
+    "word for steps": (f"{TINY}/steps", "every", "families/tiny/steps: 'every' is not allowed; allowed: all or a list"),
+    "negative step": (
+        f"{TINY}/steps", [-1], "families/tiny/steps/0: -1 is not allowed; allowed: 0 or more or main"
+    ),
+    "step saved after the end": (
+        f"{TINY}/pretraining/save", [0, 40],
+        "families/tiny/pretraining/save: 40 is not allowed; allowed: steps (20) or less",
+    ),
+    "heads that do not divide": (
+        f"{TINY}/pretraining/heads", 5,
+        "families/tiny/pretraining/heads: 5 is not allowed; allowed: divisors of hidden (32)",
+    ),
+    "sequence longer than the context": (
+        f"{TINY}/pretraining/sequence", 512,
+        "families/tiny/pretraining/sequence: 512 is not allowed; allowed: context (256) or less",
+    ),
+    "hub family without steps": (
+        TINY, {"source": "hub", "repo": "a/b"}, "families/tiny: key 'steps' is missing; required: repo, steps"
+    ),
+    "all steps of the hub": (
+        TINY, {"source": "hub", "repo": "a/b", "steps": "all"},
+        "families/tiny/steps: 'all' is not allowed for a hub repository; list the steps",
+    ),
+    "main without its step": (
+        TINY, {"source": "hub", "repo": "a/b", "steps": [1, "main"]},
+        "families/tiny/main_step: missing; expected the training step that the listed revision main holds",
+    ),
+    "repository without owner": (
+        TINY, {"source": "hub", "repo": "b", "steps": [1]}, "families/tiny/repo: 'b' is not allowed; allowed: names that match "
+    ),
+    "folder that is not there": (
+        TINY, {"source": "folder", "path": "nowhere"},
+        "families/tiny/path: nowhere is not a folder; expected sub-folders step{step}",
+    ),
+    "pattern without a step": (
+        TINY, {"source": "folder", "path": ".", "pattern": "epoch"},
+        "families/tiny/pattern: 'epoch' is not allowed; expected the name of a sub-folder with {step} in it once",
+    ),
+    "corpus without data_root": (
+        f"{TINY}/pretraining/corpus", "pages",
+        "pretraining/corpus: 'pages' starts at data_root, which is not set; set data_root, or pass --config data_root=",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the workflow whose study never runs a job."""
+    return running.lay_out(tmp_path_factory.mktemp("config") / "place", SMOKE)
+
+
+@pytest.mark.parametrize(("path", "value", "line"), BAD.values(), ids=BAD)
+def test_a_bad_config_is_refused_in_one_line(path: str, value: Any, line: str, place: Path, monkeypatch) -> None:
+    monkeypatch.chdir(place / "study")
+    with pytest.raises(StudyError) as caught:
+        study = grid.read(with_entry(path, value))
+        grid.cells(study)
+    assert str(caught.value).startswith(f"config.yaml: {line}")
+    assert "\n" not in str(caught.value)
+
+
+SHOWN = list(BAD)[::2]
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, subprocess.CompletedProcess[str]]]:
+    """Dry runs of bad configs, two at a time: what is wrong -> (place, ended run)."""
+    folder = tmp_path_factory.mktemp("refusals")
+    places = [running.lay_out(folder / str(number), with_entry(*BAD[name][:2])) for number, name in enumerate(SHOWN)]
+    with ThreadPoolExecutor(2) as pool:
+        runs = pool.map(lambda place: running.run(place, "--dry-run"), places)
+        return dict(zip(SHOWN, zip(places, runs, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_snakemake_shows_the_line_and_nothing_else(name: str, refusals) -> None:
+    place, ended = refusals[name]
+    assert ended.returncode == 1
+    lines = [line for line in (ended.stdout + ended.stderr).splitlines() if not line.startswith("Using workflow")]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"config.yaml: {BAD[name][2]}")
+    assert not list((place / "study").glob("re*")), "nothing may be made"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Config file must be given as JSON or YAML with keys at top level."),
+        ("- families\n", "Config file must be given as JSON or YAML with keys at top level."),
+        ("families: [\n", "Config file is not valid JSON or YAML."),
+    ],
+    ids=["empty", "a list", "not YAML"],
+)
+def test_a_config_that_is_no_mapping_is_refused_by_snakemake_itself(text: str, reason: str, place: Path) -> None:
+    (place / "study" / "config.yaml").write_text(text)
+    ended = running.run(place, "--dry-run")
+    assert ended.returncode == 1
+    assert reason in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_rows_that_data_root_lacks_are_named(place: Path, monkeypatch) -> None:
+    monkeypatch.chdir(place / "study")
+    study = with_entry("suites/real", {"tests": ["gpt3_nli"]}) | {"data_root": "rows"}
+    with pytest.raises(StudyError, match=r"^rows/gpt3_nli/train\.jsonl: missing; expected the rows of task 'gpt3_nli'"):
+        grid.read(study)
+
+
+# --- the schema --------------------------------------------------------------------------------------------------------
+
+
+def nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every mapping inside the schema with its path."""
+    if isinstance(node, dict):
+        yield path, node
+        for key, value in node.items():
+            yield from nodes(value, f"{path}/{key}")
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from nodes(value, f"{path}/{number}")
+
+
+def resolved(node: dict[str, Any]) -> dict[str, Any]:
+    """A node with its reference followed."""
+    name = node.get("$ref", "").rsplit("/", 1)[-1]
+    return configs.schema()["$defs"][name] | node if name else node
+
+
+def properties() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every property that a config may have, with its path; the fixed sources of the three kinds of family left out."""
+    for path, node in nodes(configs.schema()):
+        if path.endswith("/properties"):
+            yield from ((f"{path}/{name}", entry) for name, entry in node.items() if "const" not in entry)
+
+
+def test_the_schema_is_a_schema() -> None:
+    Draft202012Validator.check_schema(configs.schema())
+
+
+@pytest.mark.parametrize(("path", "node"), list(properties()), ids=[path for path, _ in properties()])
+def test_every_property_is_described_and_its_default_is_valid(path: str, node: dict[str, Any]) -> None:
+    found = resolved(node)
+    assert found["description"].endswith("."), path
+    if "default" in found:
+        schema = {**found, "$defs": configs.schema()["$defs"]}
+        Draft202012Validator(schema).validate(found["default"])
+
+
+def test_every_object_refuses_unknown_keys() -> None:
+    for path, node in nodes(configs.schema()):
+        if "properties" in node and "oneOf" not in node:
+            assert node["additionalProperties"] is False, path
+
+
+def test_every_rule_of_the_schema_has_its_words() -> None:
+    annotations = {"$schema", "$defs", "$ref", "title", "description", "default"}
+    structure = {"properties", "propertyNames", "additionalProperties", "items", "oneOf", "anyOf", "required", "not"}
+    for path, node in nodes(configs.schema()):
+        if path.endswith(("/properties", "/$defs")):
+            continue
+        for rule in set(node) - annotations - structure:
+            (error,) = Draft202012Validator({rule: node[rule]}).iter_errors(BREAKS[rule])
+            assert configs._allowed(error), (path, rule)
+
+
+BREAKS = {
+    "type": object(),
+    "enum": object(),
+    "const": object(),
+    "pattern": "/",
+    "minimum": -1,
+    "maximum": 10**9,
+    "exclusiveMinimum": -1,
+    "exclusiveMaximum": 10**9,
+    "minItems": [],
+    "minProperties": {},
+    "minLength": "",
+    "uniqueItems": [1, 1],
+}
+
+
+def test_formats_are_those_of_the_prompts() -> None:
+    assert configs.schema()["$defs"]["format"]["enum"] == list(prompts.FORMATS)
+
+
+def test_defaults_fill_a_config_all_the_way_down() -> None:
+    study = configs.validated(
+        {
+            "families": {"tiny": {"source": "trained", "pretraining": {"corpus": "miniworld", "save": [5]}}},
+            "recipes": {"plain": {}},
+            "models": [{"train": ["mnli"], "recipes": ["plain"]}],
+            "suites": {"s": {"tests": ["mnli"]}},
+        }
+    )
+    # The published study's setting: 3 epochs of batch 8, 2e-6 for full tuning, linear schedule, 3 % warm-up.
+    recipe = study["recipes"]["plain"]
+    assert (recipe["method"], recipe["epochs"], recipe["batch"], recipe["learning_rate"]) == ("full", 3, 8, 2e-6)
+    assert (recipe["schedule"], recipe["warmup"], recipe["weight_decay"]) == ("linear", 0.03, 0.0)
+    assert "examples" not in recipe  # all
+    assert study["families"]["tiny"]["steps"] == "all"
+    assert study["families"]["tiny"]["pretraining"]["layers"] == 4
+    assert (study["models"][0]["formats"], study["models"][0]["seeds"]) == (["default"], [0])
+    assert (study["suites"]["s"]["protocol"], study["suites"]["s"]["shots"]) == ("sound", [0])
+    assert study["statistics"] == {"resamples": 1000, "level": 0.95, "seed": 0}
+    assert (study["data_root"], study["groups"], study["figures"]) == (None, {}, [])
+    assert study["miniworld"] == {"seed": 0}
+
+
+def test_defaults_leave_what_is_set_alone() -> None:
+    study = configs.validated(with_entry("recipes/full/epochs", 7))
+    assert study["recipes"]["full"]["epochs"] == 7
+    assert study["families"]["tiny"]["pretraining"] | PRETRAINING == study["families"]["tiny"]["pretraining"]
+
+
+def test_a_family_gets_the_defaults_of_its_own_source() -> None:
+    families = {
+        "here": {"source": "folder", "path": "steps"},
+        "there": {"source": "hub", "repo": "a/b", "steps": [1]},
+    }
+    filled = configs.validated({"families": families, "suites": {"s": {"tests": ["mnli"]}}})["families"]
+    assert filled["here"] == {"source": "folder", "path": "steps", "pattern": "step{step}", "steps": "all"}
+    assert filled["there"] == {"source": "hub", "repo": "a/b", "steps": [1]}

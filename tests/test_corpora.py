@@ -1,0 +1,119 @@
+"""Pre-training text: which folder, which domains, which documents, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from workflow import corpora
+from workflow.errors import StudyError
+
+
+def corpus(root: Path, **domains: list[object]) -> Path:
+    """A corpus folder with the rows of each domain."""
+    for name, rows in domains.items():
+        (root / name).mkdir(parents=True)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (root / name / "train.jsonl").write_text(text, encoding="utf-8")
+    return root
+
+
+def refusal(call) -> str:
+    """The one line of the StudyError that a call must raise."""
+    with pytest.raises(StudyError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_generated_text_needs_no_data_root() -> None:
+    assert corpora.folder({"corpus": "miniworld"}, None) == Path("resources/miniworld/text")
+    assert corpora.folder({"corpus": "miniworld"}, "/elsewhere") == Path("resources/miniworld/text")
+
+
+def test_a_relative_folder_starts_at_data_root(tmp_path: Path) -> None:
+    corpus(tmp_path / "pages", books=[])
+    assert corpora.folder({"corpus": "pages"}, str(tmp_path)) == tmp_path / "pages"
+
+
+def test_an_absolute_folder_needs_no_data_root(tmp_path: Path) -> None:
+    corpus(tmp_path / "pages", books=[])
+    assert corpora.folder({"corpus": str(tmp_path / "pages")}, None) == tmp_path / "pages"
+    assert corpora.folder({"corpus": str(tmp_path / "pages")}, "/elsewhere") == tmp_path / "pages"
+
+
+def test_a_relative_folder_without_data_root_is_refused() -> None:
+    line = refusal(lambda: corpora.folder({"corpus": "pages"}, None))
+    assert line.startswith(
+        "config.yaml: pretraining/corpus: 'pages' starts at data_root, which is not set; set data_root"
+    )
+
+
+@pytest.mark.parametrize("path", ["../pages", "pages/../../other", ".."])
+def test_a_folder_outside_data_root_is_refused(path: str, tmp_path: Path) -> None:
+    inside = corpus(tmp_path / "root", pages=[]).parent / "root"
+    corpus(tmp_path / "pages", books=[])
+    line = refusal(lambda: corpora.folder({"corpus": path}, str(inside)))
+    assert line == f"config.yaml: pretraining/corpus: {path!r} leaves data_root; expected a folder inside it"
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    line = refusal(lambda: corpora.folder({"corpus": "pages"}, str(tmp_path)))
+    assert line.startswith(f"{tmp_path}/pages: no such folder; expected one sub-folder for each text domain")
+
+
+def test_all_domains_are_found_in_order(tmp_path: Path) -> None:
+    root = corpus(tmp_path, wiki=[], books=[])
+    (root / "notes").mkdir()  # no train.jsonl: not a domain
+    (root / "train.jsonl").write_text("")  # not in a domain
+    assert corpora.files(root, None) == [root / "books/train.jsonl", root / "wiki/train.jsonl"]
+
+
+def test_named_domains_come_in_the_order_named(tmp_path: Path) -> None:
+    root = corpus(tmp_path, wiki=[], books=[], code=[])
+    assert corpora.files(root, ["wiki", "books"]) == [root / "wiki/train.jsonl", root / "books/train.jsonl"]
+
+
+def test_an_unknown_domain_is_refused_with_those_there(tmp_path: Path) -> None:
+    root = corpus(tmp_path, wiki=[], books=[])
+    line = refusal(lambda: corpora.files(root, ["books", "speeches"]))
+    assert line == f"{root}: no text domain 'speeches' with a train.jsonl; allowed: books, wiki"
+
+
+def test_a_folder_without_domains_is_refused(tmp_path: Path) -> None:
+    assert refusal(lambda: corpora.files(tmp_path, None)).startswith(
+        f"{tmp_path}: no text domain; expected sub-folders"
+    )
+    assert refusal(lambda: corpora.files(tmp_path, ["books"])).endswith("allowed: none")
+
+
+def test_documents_come_file_by_file_as_they_were_written(tmp_path: Path) -> None:
+    root = corpus(
+        tmp_path, books=[{"text": "Ünïcode\n日本語", "source": "x"}, {"text": " two "}], wiki=[{"text": "three"}]
+    )
+    found = list(corpora.documents(corpora.files(root, ["wiki", "books"])))
+    assert found == ["three", "Ünïcode\n日本語", " two "]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"title": "x"}, "field 'text': found None, expected a text that is not empty"),
+        ({"text": ""}, "field 'text': found '', expected a text that is not empty"),
+        ({"text": 5}, "field 'text': found 5, expected a text that is not empty"),
+        (["text"], "field 'text': found None, expected a text that is not empty"),
+    ],
+)
+def test_a_row_without_text_is_named(row: object, reason: str, tmp_path: Path) -> None:
+    paths = corpora.files(corpus(tmp_path, books=[{"text": "one"}, row]), None)
+    assert refusal(lambda: list(corpora.documents(paths))) == f"{tmp_path}/books/train.jsonl, row 2: {reason}"
+
+
+@pytest.mark.parametrize("line", [b'{"text": ', b"\xff\xfe", b""], ids=["cut", "not UTF-8", "blank"])
+def test_a_line_that_is_not_json_is_named(line: bytes, tmp_path: Path) -> None:
+    path = corpora.files(corpus(tmp_path, books=[{"text": "one"}]), None)[0]
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    message = refusal(lambda: list(corpora.documents([path])))
+    assert message.startswith(f"{path}, row 2: not a JSON object in UTF-8: ")

@@ -1,0 +1,212 @@
+"""Metrics by hand, against scikit-learn and rouge-score, and on resampled rows against the rows themselves."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from rouge_score import rouge_scorer
+from sklearn.metrics import accuracy_score, f1_score
+
+from workflow import metrics
+from workflow.statistics import Resampling
+
+NLI = ("entailment", "neutral", "contradiction")
+HOW = Resampling(resamples=400, level=0.9, seed=1)
+
+
+def frame(rows, protocol="sound"):
+    """Predictions as they are read back from Parquet, other columns left out; lists are arrays there."""
+    table = pd.DataFrame(rows)
+    for column in ("logprobs", "choices", "candidate_tokens"):
+        if column in table:
+            table[column] = [np.array(value) for value in table[column]]
+    return table.assign(protocol=protocol)
+
+
+def compared(rng, rows=60, labels=NLI):
+    """Rows whose label has the highest of random log-probabilities, more often right than not; the last is never gold."""
+    golds = rng.integers(len(labels) - 1, size=rows)
+    return frame(
+        {"logprobs": list(rng.normal(size=len(labels)) + 1.5 * (np.arange(len(labels)) == gold)), "choices": labels,
+         "gold": int(gold), "candidate_tokens": list(rng.integers(1, 5, size=len(labels))), "output": "", "id": f"test/{number}"}
+        for number, gold in enumerate(golds)
+    )  # fmt: skip
+
+
+def written(rng, rows=60):
+    """Rows of generated text, some of which names no label."""
+    texts = ["neutral", "entailment.", "Neutral, I think", "what?", "", "contradiction neutral"]
+    return frame(
+        {"logprobs": [], "choices": NLI, "gold": int(rng.integers(3)), "output": str(rng.choice(texts)), "id": str(number)}
+        for number in range(rows)
+    )  # fmt: skip
+
+
+def texts(rng, rows=20):
+    """Rows of free text."""
+    words = ["the", "cat", "owl", "sings", "sleeps", "Owl!"]
+    return frame(
+        {"logprobs": [], "choices": [], "gold": None, "output": " ".join(rng.choice(words, 5)),
+         "reference": " ".join(rng.choice(words, 6)), "id": str(number)}
+        for number in range(rows)
+    )  # fmt: skip
+
+
+def one(name, rows):
+    """A metric over rows as they are."""
+    return float(metrics.METRICS[name].estimates(rows, np.ones((1, len(rows))))[0])
+
+
+# Against scikit-learn and rouge-score
+
+
+@pytest.mark.parametrize("make", [compared, written])
+@pytest.mark.parametrize("seed", range(5))
+def test_accuracy_and_macro_f1_equal_scikit_learn(make, seed):
+    rows = make(np.random.default_rng(seed))
+    truth, guess = rows["gold"].tolist(), metrics.predicted(rows).tolist()
+    assert one("accuracy", rows) == pytest.approx(accuracy_score(truth, guess), abs=1e-12)
+    named = sorted({*truth, *guess} - {-1})
+    expected = f1_score(truth, guess, average="macro", labels=named, zero_division=0)
+    assert one("macro_f1", rows) == pytest.approx(expected, abs=1e-12)
+    shares = np.bincount(truth) / len(truth)
+    assert one("majority", rows) == pytest.approx(max(shares), abs=1e-12)
+
+
+def test_macro_f1_by_hand():
+    """Gold 0 0 0 1, predicted 0 0 1 2: F1 is 4/5, 0 and 0 for the three classes; without the last row 4/5 and 0."""
+    best = {0: [0.0, -1, -1], 1: [-1, 0.0, -1], 2: [-1, -1, 0.0]}
+    pairs = [(0, 0), (0, 0), (0, 1), (1, 2)]
+    rows = frame({"logprobs": best[guess], "choices": NLI, "gold": gold} for gold, guess in pairs)
+    assert one("macro_f1", rows) == pytest.approx(0.8 / 3)
+    assert one("macro_f1", rows[:3]) == pytest.approx(0.8 / 2)
+    assert (one("accuracy", rows), one("majority", rows), one("chance", rows)) == pytest.approx((0.5, 0.75, 1 / 3))
+
+
+def test_rouge_l_equals_rouge_score_and_the_hand():
+    rows = texts(np.random.default_rng(0))
+    scorer = rouge_scorer.RougeScorer(["rougeL"])
+    pairs = zip(rows["reference"], rows["output"], strict=True)
+    expected = [scorer.score(target=reference, prediction=output)["rougeL"].fmeasure for reference, output in pairs]
+    assert metrics.rouge_l(rows).tolist() == expected and 0 < min(expected) < max(expected) < 1
+    # Longest common subsequence "the cat": precision 2/2, recall 2/3; no stemming, so "cats" is not "cat".
+    outputs = ["The cat", "the cats", ""]
+    rows = frame({"output": output, "reference": "the black cat"} for output in outputs)
+    assert metrics.rouge_l(rows).tolist() == pytest.approx([0.8, 0.4, 0.0])
+
+
+# Choices by length
+
+
+def test_choices_by_token_and_by_byte_by_hand():
+    """As a whole -3 is best; a token costs 3, 1 and 2.25; a byte 3/2, 4/7 and 4.5/9, where "日本語" has 9 bytes."""
+    row = {"logprobs": [-3.0, -4.0, -4.5], "choices": ["no", "perhaps", "日本語"], "candidate_tokens": [1, 4, 2]}
+    for gold in range(3):
+        rows = frame([{**row, "gold": gold}])
+        found = one("accuracy", rows), one("accuracy_per_token", rows), one("accuracy_per_byte", rows)
+        assert found == (gold == 0, gold == 1, gold == 2)
+
+
+def test_chance_counts_each_rows_choices():
+    rows = frame({"choices": list("abcd")[:number], "logprobs": [0.0] * number, "gold": 0} for number in (2, 4, 4))
+    assert one("chance", rows) == pytest.approx(1 / 3)
+
+
+# Labels in generated text
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "label"),
+    [
+        ("I know yes", ("no", "yes"), "no"),
+        ("yes", ("no", "yes"), "yes"),
+        ("yes, no", ("no", "yes"), "no"),
+        ("Yes", ("no", "yes"), None),
+        ("neutral contradiction", NLI, "contradiction"),
+        ("entailment neutral", NLI, "neutral"),
+        ("entailments", NLI, "entailment"),
+        ("no", NLI, None),
+        ("", NLI, None),
+    ],
+)
+def test_published_label_is_the_first_in_the_search_order(text, labels, label):
+    assert metrics.named_label(text, labels, "published") == label
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "label"),
+    [
+        ("I know yes", ("no", "yes"), None),
+        ("yes, no", ("no", "yes"), "yes"),
+        (" Yes!", ("no", "yes"), "yes"),
+        ("know", ("no", "yes"), None),
+        ("neutral contradiction", NLI, "neutral"),
+        ('"Entailment".', NLI, "entailment"),
+        ("entailments", NLI, None),
+        ("   ", NLI, None),
+        ("", NLI, None),
+    ],
+)
+def test_sound_label_is_the_word_that_the_text_starts_with(text, labels, label):
+    assert metrics.named_label(text, labels, "sound") == label
+
+
+def test_text_without_a_label_is_wrong_and_no_class():
+    rows = frame({"logprobs": [], "choices": NLI, "gold": 1, "output": text} for text in ("neutral", "what?"))
+    assert metrics.predicted(rows).tolist() == [1, -1]
+    assert (one("accuracy", rows), one("macro_f1", rows)) == pytest.approx((0.5, 2 / 3))
+
+
+# Resamples and scores
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_a_resample_is_scored_as_if_its_rows_were_written_out(name):
+    """Multiplicities as weights give what the metric gives on rows repeated so often, classes that are gone left out."""
+    rng = np.random.default_rng(3)
+    rows = texts(rng, 5) if name == "rouge_l" else compared(rng, 5)
+    weights = rng.multinomial(5, np.full(5, 1 / 5), size=50).astype(float)
+    found = metrics.METRICS[name].estimates(rows, weights)
+    for estimate, times in zip(found, weights, strict=True):
+        assert estimate == pytest.approx(one(name, rows.loc[np.repeat(rows.index, times.astype(int))]), abs=1e-12)
+    assert len(set(found.round(9))) > 1 or name == "chance"
+
+
+def predictions():
+    """Two tests, one of them in two formats."""
+    rng = np.random.default_rng(4)
+    parts = [("mnli", "default", compared(rng)), ("mnli", "io", compared(rng)), ("xsum", "default", texts(rng))]
+    return pd.concat([rows.assign(test=test, test_format=format, shots=0) for test, format, rows in parts])
+
+
+def test_scores_and_items_of_a_cell():
+    scores, items = metrics.scored(predictions().drop(columns="protocol"), "sound", HOW)
+    found = [(row["test"], row["test_format"], row["metric"], row["n"]) for row in scores]
+    label = ["accuracy", "chance", "macro_f1", "majority"]
+    expected = [("mnli", format, metric, 60) for format in ("default", "io") for metric in label]
+    assert found == [*expected, ("xsum", "default", "rouge_l", 20)]
+    table = pd.DataFrame(items)
+    for row in scores:
+        if row["metric"] in ("accuracy", "chance", "rouge_l"):
+            own = table[
+                (table[["test", "test_format", "metric"]] == [row["test"], row["test_format"], row["metric"]]).all(
+                    axis=1
+                )
+            ]
+            assert own["value"].mean() == pytest.approx(row["value"]) and own["id"].nunique() == row["n"]
+        if row["metric"] != "chance":
+            assert row["low"] < row["value"] < row["high"] or row["metric"] == "majority"
+    assert set(table["metric"]) == {"accuracy", "chance", "rouge_l"}
+
+
+def test_a_ranked_test_has_every_way_of_comparing_choices():
+    assert metrics.applicable("rank") == ["accuracy", "accuracy_per_token", "accuracy_per_byte", "chance"]
+    assert all(metrics.PRIMARY[method] in metrics.applicable(method) for method in ("label", "rank", "generate"))
+
+
+def test_the_published_value_is_the_middle_of_its_interval():
+    sound, _ = metrics.scored(predictions(), "sound", HOW)
+    published, _ = metrics.scored(predictions(), "published", HOW)
+    for one_row, other in zip(sound, published, strict=True):
+        assert (one_row["low"], one_row["high"]) == (other["low"], other["high"])
+        assert other["value"] == (other["low"] + other["high"]) / 2
+    assert [row["value"] for row in sound] != [row["value"] for row in published]

@@ -1,0 +1,91 @@
+"""Bootstrap intervals against scipy, by their coverage, and by hand."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from workflow import statistics
+from workflow.statistics import Resampling
+
+
+def how(resamples=2000, level=0.95, seed=0):
+    return Resampling(resamples=resamples, level=level, seed=seed)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
+def test_the_mean_s_interval_equals_scipy_s(level):
+    """Both ends within 5 standard errors of a quantile of 20,000 resamples; the standard deviation within 3 %."""
+    values = np.random.default_rng(0).exponential(size=80)
+    found = statistics.mean(values, how(20_000, level))
+    theirs = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=20_000,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    )
+    spread = theirs.standard_error
+    tail = (1 - level) / 2
+    density = stats.norm.pdf(stats.norm.ppf(tail)) / spread
+    error = 5 * np.sqrt(2 * tail * (1 - tail) / 20_000) / density
+    assert found.low == pytest.approx(theirs.confidence_interval.low, abs=error)
+    assert found.high == pytest.approx(theirs.confidence_interval.high, abs=error)
+    assert how(20_000).means(values).std(ddof=1) == pytest.approx(spread, rel=0.03)
+    assert (found.value, found.n) == (values.mean(), 80)
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says():
+    """400 samples of 100 coin flips with heads in 30 %."""
+    rng = np.random.default_rng(2)
+    samples = rng.binomial(1, 0.3, size=(400, 100)).astype(float)
+    for level, least, most in ((0.95, 0.91, 0.98), (0.5, 0.42, 0.6)):
+        intervals = [statistics.mean(sample, how(500, level, seed)) for seed, sample in enumerate(samples)]
+        assert least < np.mean([found.low <= 0.3 <= found.high for found in intervals]) < most
+
+
+def test_bounds_by_hand():
+    estimates = np.arange(1001.0)
+    assert how(level=0.9).bounds(estimates) == pytest.approx((50, 950))
+    assert how(level=0.5).bounds(estimates[::-1]) == pytest.approx((250, 750))
+    assert how().bounds(np.full(10, 7.0)) == (7.0, 7.0)
+
+
+def test_weights_are_multiplicities_drawn_by_the_seed_alone():
+    one, again, other = (next(how(seed=seed).weights(30)) for seed in (0, 0, 1))
+    assert one.shape == (2000, 30) and np.array_equal(one, again) and not np.array_equal(one, other)
+    assert (one.sum(axis=1) == 30).all() and (one == one.astype(int)).all() and one.min() >= 0
+    np.random.seed(5)
+    assert np.array_equal(one, next(how().weights(30)))
+    # How often a unit is drawn: binomial with 30 draws of 1/30 each.
+    assert one.mean() == 1 and one.var() == pytest.approx(29 / 30, rel=0.02)
+
+
+def test_blocks_change_nothing():
+    """Rows too many for one block: the blocks together are the draw that one block would be."""
+    n, resamples = 50_000, 100
+    blocks = list(how(resamples).weights(n))
+    assert [len(block) for block in blocks] == [80, 20]
+    whole = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
+    assert np.array_equal(np.concatenate(blocks), whole)
+    values = np.random.default_rng(1).normal(size=n)
+    assert how(resamples).means(values) == pytest.approx(whole @ values / n)
+
+
+def test_statistics_of_the_same_units_are_resampled_together():
+    values = np.random.default_rng(1).normal(size=50)
+    assert how().means(values + 3) - how().means(values) == pytest.approx(np.full(2000, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("resampled", "expected"),
+    [
+        (np.ones(999), 2 / 1000),
+        (-np.ones(999), 2 / 1000),
+        (np.concatenate([np.ones(990), -np.ones(9)]), 2 * 10 / 1000),
+        (np.concatenate([np.ones(500), -np.ones(499)]), 1.0),
+        (np.zeros(999), 1.0),
+    ],
+)
+def test_p_value_by_hand(resampled, expected):
+    assert statistics.p_value(resampled) == pytest.approx(expected)

@@ -1,0 +1,101 @@
+"""Does the default study find the truths planted in the mini world, whatever the world? (`make worlds`)"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import yaml
+from running import ROOT, lay_out, run
+
+from workflow import tables
+from workflow.tasks.mini_control import TASK as CONTROL
+
+ALPHA = 0.05
+SMALL = 0.10  # "adds little": the interval of the difference lies within this of zero
+
+
+@dataclass(frozen=True)
+class Found:
+    """The default study's tables on one world."""
+
+    analysis: pd.DataFrame
+
+    def rows(self, analysis: str, **keys: str) -> pd.DataFrame:
+        rows = self.analysis[self.analysis["analysis"] == analysis]
+        rows = rows[(rows[list(keys)] == pd.Series(keys)).all(axis=1)].sort_values("step")
+        assert rows["step"].nunique() == len(rows) >= 6, f"{keys}: expected one row for each of 6 or more steps"
+        return rows
+
+    def level(self, train: str, test: str) -> pd.DataFrame:
+        return self.rows("performance", train=train, test=test)
+
+    def change(self, train: str, test: str) -> pd.DataFrame:
+        return self.rows("tuning_difference", train=train, test=test)
+
+
+@pytest.fixture(scope="module", params=[0, 1, 2], ids="seed{}".format)
+def found(request, tmp_path_factory) -> Found:
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")) | {"miniworld": {"seed": request.param}}
+    place = lay_out(tmp_path_factory.mktemp("world") / "place", config)
+    ended = run(place)
+    assert ended.returncode == 0, ended.stderr
+    return Found(tables.read(place / "study/results/analysis.parquet"))
+
+
+def above_chance(rows: pd.DataFrame, chance: float) -> bool:
+    """Whether any step is above chance: exact one-sided binomial tests, Holm's correction over steps."""
+    right = np.round(rows["value"] * rows["n"]).astype(int)
+    p = [scipy.stats.binomtest(int(k), int(n), chance, "greater").pvalue for k, n in zip(right, rows["n"], strict=True)]
+    return bool(min(p) < ALPHA / len(p))
+
+
+@pytest.mark.worlds
+def test_facts_are_learned_in_pretraining(found):
+    """The last base answers at twice chance or better, the first does not, and tuning the last adds little."""
+    base, change = found.level("none", "mini_facts"), found.change("mini_facts", "mini_facts").iloc[-1]
+    assert base.iloc[-1]["low"] > 0.5 > base.iloc[0]["high"]
+    assert -SMALL < change["low"] <= change["high"] < SMALL
+
+
+@pytest.mark.worlds
+def test_inference_is_latent(found):
+    """No base is above chance; the tuned model is, and the more so the longer the pre-training."""
+    base, tuned = found.level("none", "mini_inference"), found.level("mini_inference", "mini_inference")
+    assert not above_chance(base, 1 / 3)
+    assert tuned.iloc[-1]["low"] > tuned.iloc[0]["high"]
+    assert tuned.iloc[-1]["low"] > 1 / 3
+    trend = scipy.stats.kendalltau(tuned["step"].astype(int), tuned["value"], alternative="greater")
+    assert trend.pvalue < ALPHA
+
+
+@pytest.mark.worlds
+def test_control_is_never_above_chance(found):
+    """Random labels: neither base nor tuned model, in its domain or out of it."""
+    for test, train in [
+        ("mini_control", "none"),
+        ("mini_control", "mini_control"),
+        ("mini_control_ood", "mini_control"),
+    ]:
+        assert not above_chance(found.level(train, test), 1 / len(CONTROL.labels)), (train, test)
+
+
+@pytest.mark.worlds
+@pytest.mark.parametrize("task", ["mini_summary", "mini_question"])
+def test_writing_is_learned_in_tuning(found, task):
+    """Tuning the last base adds a good fifth of ROUGE-L."""
+    assert found.change(task, task).iloc[-1]["low"] > 0.2
+
+
+@pytest.mark.worlds
+def test_tuning_helps_out_of_domain(found):
+    """The form learned on animals serves for things."""
+    assert found.change("mini_inference", "mini_inference_ood").iloc[-1]["low"] > 0
+
+
+@pytest.mark.worlds
+def test_a_shortcut_helps_at_home_and_hurts_elsewhere(found):
+    """What predicts the label in training predicts the wrong one out of domain."""
+    assert found.change("mini_paraphrase", "mini_paraphrase").iloc[-1]["low"] > 0
+    assert found.change("mini_paraphrase", "mini_paraphrase_ood").iloc[-1]["high"] < 0

@@ -1,0 +1,409 @@
+"""Tuning against plain torch loops, transformers' schedules and peft; killed runs against unbroken ones."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ARCHITECTURES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+
+from workflow import config, models, task, tuning
+from workflow.encoding import Split, padding
+from workflow.errors import StudyError
+from workflow.task import Example
+
+LABELS = ("entailment", "neutral", "contradiction")
+SUBJECTS = ("cat", "dog", "owl that sings a song", "trout", "hen in the barn")
+EXAMPLES = [
+    Example({"premise": f"Ann has a {one}.", "hypothesis": f"A {other} can fly."}, LABELS[number % 3], LABELS, number % 3)
+    for number, (one, other) in enumerate((one, other) for one in SUBJECTS for other in SUBJECTS)
+]  # fmt: skip
+
+
+def recipe(**changes):
+    """A recipe with the defaults of the schema, where not changed."""
+    given = {"learning_rate": 1e-3, "epochs": 2, "batch": 4, "max_tokens": 128, "save_every": 3, **changes}
+    whole = config.validated(
+        {
+            "families": {"x": {"source": "folder", "path": "x"}},
+            "suites": {"s": {"tests": ["mnli"]}},
+            "recipes": {"r": given},
+        }
+    )
+    return whole["recipes"]["r"]
+
+
+def encoded(tokenizer, examples=EXAMPLES, **changes):
+    return tuning.prepared_rows(tokenizer, 256, task.load("mnli"), examples, "default", recipe(**changes))
+
+
+def fresh(checkpoint):
+    """The checkpoint's model anew, to be changed."""
+    return models.untouched({"path": str(checkpoint.path)})[0]
+
+
+def state(folder, fingerprint="a"):
+    return tuning.State(Path(folder) / "state.safetensors", fingerprint)
+
+
+# Examples
+
+
+def test_examples_are_encoded_with_answer_and_eos(checkpoint):
+    tokenizer = checkpoint.tokenizer
+    [row] = encoded(tokenizer, EXAMPLES[:1])
+    prompt = "### Input_1: Ann has a cat.\n ### Input_2: A cat can fly.\n ### Inference:"
+    assert row.prompt == tokenizer(prompt)["input_ids"]
+    assert row.completion == [
+        *tokenizer(" entailment", add_special_tokens=False)["input_ids"],
+        tokenizer.eos_token_id,
+    ]
+
+
+def test_a_lead_is_learned_with_the_answer(checkpoint):
+    read = task.load("winogrande")
+    example = read.read({"sentence": "Ann said _ sings.", "option1": "the owl", "option2": "the hen", "answer": "2"})
+    [row] = tuning.prepared_rows(checkpoint.tokenizer, 256, read, [example], "default", recipe())
+    assert checkpoint.tokenizer.decode(row.prompt, skip_special_tokens=True) == "Ann said"
+    assert checkpoint.tokenizer.decode(row.completion[:-1]) == " the hen sings."
+
+
+@pytest.mark.parametrize("format", ["default", "io", "instruct"])
+def test_no_row_is_longer_than_the_recipe_and_the_context_allow(checkpoint, format):
+    long = Example({"premise": "A cat sleeps. " * 60, "hypothesis": "A dog sings. " * 50}, "neutral", LABELS, 1)
+    for limit, context in ((90, 256), (2048, 90)):
+        settings = recipe(max_tokens=limit)
+        [row] = tuning.prepared_rows(checkpoint.tokenizer, context, task.load("mnli"), [long], format, settings)
+        assert 90 - 2 <= len(row.prompt) + len(row.completion) <= 90
+        answer = checkpoint.tokenizer(" neutral", add_special_tokens=False)["input_ids"]
+        assert row.completion == [*answer, checkpoint.tokenizer.eos_token_id]
+
+
+def test_the_sample_of_examples_depends_on_its_own_seed_alone():
+    drawn = tuning.sampled(EXAMPLES, recipe(examples=10))
+    assert len({id(example) for example in drawn}) == 10
+    assert drawn == tuning.sampled(EXAMPLES, recipe(examples=10, learning_rate=1.0, batch=2))
+    assert drawn != tuning.sampled(EXAMPLES, recipe(examples=10, sample_seed=1))
+    assert tuning.sampled(EXAMPLES, recipe(examples=10))[:4] == tuning.sampled(EXAMPLES, recipe(examples=4))
+    for every in (recipe(), recipe(examples=99)):
+        assert sorted(map(id, tuning.sampled(EXAMPLES, every))) == sorted(map(id, EXAMPLES))
+
+
+# Loss
+
+
+def loop_loss(model, rows):
+    """Mean over rows of the mean loss of the completion's tokens: one unpadded row at a time, all logits."""
+    means = []
+    for row in rows:
+        ids = torch.tensor([[*row.prompt, *row.completion]])
+        logprobs = model(input_ids=ids).logits[0].float().log_softmax(dim=-1)
+        first = len(row.prompt)
+        terms = [-logprobs[place - 1, ids[0, place]] for place in range(first, ids.shape[1])]
+        means.append(torch.stack(terms).mean())
+    return torch.stack(means).mean()
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def test_loss_and_gradients_equal_an_unpadded_loop(checkpoint):
+    """Prompts and completions of different lengths, among them one token of each."""
+    model, tokenizer = fresh(checkpoint), checkpoint.tokenizer
+    end = tokenizer.eos_token_id
+    rows = [*encoded(tokenizer, EXAMPLES[:5]), Split([9], [end]), Split([9] * 40, [5, 6, end]), Split([7], [5] * 30)]
+    loss = tuning.loss_of(model, rows, padding(tokenizer))
+    expected = loop_loss(model, rows)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5, rel=0)
+    found, wanted = gradients(model, loss), gradients(model, expected)
+    assert max(float(gradient.abs().max()) for gradient in wanted.values()) > 0.05
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(
+            found[name], gradient, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "llama"])
+def test_the_eos_is_learned_where_it_is_the_padding_too(architecture, checkpoints, tmp_path):
+    """A model tuned to answer with EOS at once does so, and its loss is EOS's own."""
+    model, tokenizer = fresh(checkpoints[architecture]), checkpoints[architecture].tokenizer
+    end = tokenizer.eos_token_id
+    assert padding(tokenizer) == end
+    rows = [Split(row.prompt, [end]) for row in encoded(tokenizer)]
+    with torch.no_grad():
+        after = [model(input_ids=torch.tensor([row.prompt])).logits[0, -1].log_softmax(dim=-1)[end] for row in rows]
+        assert float(tuning.loss_of(model, rows, end)) == pytest.approx(-sum(map(float, after)) / len(rows), abs=1e-5)
+    tuning.tune(model, rows, recipe(epochs=4), 0, end, state(tmp_path))
+    with torch.no_grad():
+        assert float(tuning.loss_of(model, rows, end)) < 0.05
+        assert all(int(model(input_ids=torch.tensor([row.prompt])).logits[0, -1].argmax()) == end for row in rows)
+
+
+# Order and learning rate
+
+
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 9), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_every_example_occurs_once_an_epoch(rows, epochs, batch, seed):
+    updates = tuning.plan(rows, {"epochs": epochs, "batch": batch}, seed)
+    steps = math.ceil(rows / batch)
+    assert len(updates) == epochs * steps
+    for epoch in range(epochs):
+        own = updates[epoch * steps : (epoch + 1) * steps]
+        assert sorted(row for update in own for row in update) == list(range(rows))
+        assert all(len(update) == batch for update in own[:-1])
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    first = tuning.order(50, 3, 0)
+    torch.manual_seed(99)
+    random.seed(99)
+    assert tuning.order(50, 3, 0) == first != tuning.order(50, 3, 1)
+    assert tuning.order(50, 2, 0) == first[:100]
+    assert first[:50] != first[50:100] != first[100:]
+
+
+@pytest.mark.parametrize("updates", [1, 7, 100, 219])
+@pytest.mark.parametrize("warmup", [0.0, 0.03, 0.5])
+@pytest.mark.parametrize(
+    ("schedule", "theirs"), [("linear", get_linear_schedule_with_warmup), ("cosine", get_cosine_schedule_with_warmup)]
+)
+def test_the_learning_rate_follows_transformers_schedule(schedule, theirs, warmup, updates):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=3e-4)
+    course = theirs(optimizer, num_warmup_steps=int(warmup * updates), num_training_steps=updates)
+    settings = recipe(schedule=schedule, warmup=warmup, learning_rate=3e-4)
+    for update in range(updates):
+        expected = optimizer.param_groups[0]["lr"]
+        assert tuning.rate(update, updates, settings) == pytest.approx(expected, rel=1e-12, abs=1e-18)
+        optimizer.step()
+        course.step()
+
+
+def test_a_constant_learning_rate_by_hand():
+    settings = recipe(schedule="constant", warmup=0.4, learning_rate=2.0)
+    assert [tuning.rate(update, 5, settings) for update in range(5)] == [0.0, 1.0, 2.0, 2.0, 2.0]
+
+
+# A whole run
+
+
+def loop_tuning(model, rows, settings, seed, pad):
+    """The losses of a plain loop: rows padded on the right, other labels -100, transformers' schedule, torch's AdamW."""
+    updates = tuning.plan(len(rows), settings, seed)
+    decay, betas = settings["weight_decay"], (settings["beta1"], settings["beta2"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings["learning_rate"], betas=betas, weight_decay=decay)
+    course = get_linear_schedule_with_warmup(optimizer, int(settings["warmup"] * len(updates)), len(updates))
+    losses = []
+    for update in updates:
+        batch = [rows[row] for row in update]
+        longest = max(len(row.prompt) + len(row.completion) for row in batch)
+        short = [longest - len(row.prompt) - len(row.completion) for row in batch]
+        ids = torch.tensor(
+            [[*row.prompt, *row.completion, *[pad] * gap] for row, gap in zip(batch, short, strict=True)]
+        )
+        mask = torch.tensor([[1] * (longest - gap) + [0] * gap for gap in short])
+        labels = torch.tensor(
+            [[-100] * len(row.prompt) + row.completion + [-100] * gap for row, gap in zip(batch, short, strict=True)]
+        )
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+        own = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
+        loss = (own.sum(dim=1) / (labels[:, 1:] != -100).sum(dim=1)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])
+        optimizer.step()
+        course.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_losses_equal_a_plain_loop(checkpoint, tmp_path):
+    """21 steps: three epochs of 25 rows in batches of 4, the last of each a batch of one."""
+    settings = recipe(epochs=3, warmup=0.1, weight_decay=0.1)
+    rows, pad = encoded(checkpoint.tokenizer, **settings), padding(checkpoint.tokenizer)
+    model, plain = fresh(checkpoint), fresh(checkpoint)
+    history = tuning.tune(model, rows, settings, 5, pad, state(tmp_path))
+    expected = loop_tuning(plain.train(), rows, settings, 5, pad)
+    assert len(history) == 21
+    assert [row["loss"] for row in history] == pytest.approx(expected, abs=1e-5, rel=0)
+    assert expected[-1] < expected[0] - 1
+    assert [row["update"] for row in history] == list(range(21))
+    seen = [rows[row] for update in tuning.plan(25, settings, 5) for row in update]
+    assert history[-1]["tokens"] == sum(len(row.prompt) + len(row.completion) for row in seen)
+
+
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+def killed_at(last):
+    """A progress callback that ends the run after that many steps."""
+
+    def report(done, total):
+        if done == last:
+            raise KilledError
+
+    return report
+
+
+def without_time(history):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+
+
+METHODS = {"full": {}, "lora": {"method": "lora", "lora_rank": 4, "lora_dropout": 0.3}}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stops", [[7], [3, 8, 13], [2], [14]])
+def test_a_killed_run_goes_on_to_the_same_bits(checkpoints, tmp_path, method, stops):
+    """Killed between saved states, right after one, before the first, and at the end; and more than once."""
+    settings = recipe(**METHODS[method])
+    tokenizer = checkpoints["llama"].tokenizer
+    rows, pad = encoded(tokenizer), padding(tokenizer)
+
+    def run(folder, progress=None):
+        model = fresh(checkpoints["llama"])
+        model = tuning.adapted(model, settings, 1) if method == "lora" else model
+        return model, tuning.tune(model, rows, settings, 1, pad, state(folder), progress)
+
+    model, history = run(tmp_path / "unbroken")
+    for stop in stops:
+        torch.manual_seed(stop)
+        with pytest.raises(KilledError):
+            run(tmp_path / "killed", killed_at(stop))
+    assert state(tmp_path / "killed").path.is_file() == (max(stops) >= 3)
+    again, continued = run(tmp_path / "killed")
+    assert without_time(continued) == without_time(history) and len(history) == 14
+    weights = dict(again.named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, weights[name]), name
+    assert [row["seconds"] for row in continued] == sorted(row["seconds"] for row in continued)
+
+
+def test_dropout_matters_to_the_killed_run(checkpoints, tmp_path):
+    """What the test above compares is not the same without dropout's random numbers."""
+    tokenizer = checkpoints["llama"].tokenizer
+    rows, losses = encoded(tokenizer), []
+    for seed in (1, 2):
+        settings = recipe(**METHODS["lora"], learning_rate=1e-30)
+        model = tuning.adapted(fresh(checkpoints["llama"]), settings, 1)
+        torch.nn.init.normal_(model.get_parameter(next(n for n, _ in model.named_parameters() if "lora_B" in n)))
+        torch.manual_seed(seed)
+        model.train()
+        losses.append(float(tuning.loss_of(model, rows[:4], padding(tokenizer)).detach()))
+    assert losses[0] != losses[1]
+
+
+def test_a_state_of_another_tuning_is_left_alone(checkpoints, tmp_path):
+    tokenizer = checkpoints["olmo"].tokenizer
+    rows, pad = encoded(tokenizer), padding(tokenizer)
+    with pytest.raises(KilledError):
+        tuning.tune(fresh(checkpoints["olmo"]), rows, recipe(), 0, pad, state(tmp_path, "a"), killed_at(7))
+    model, plain = fresh(checkpoints["olmo"]), fresh(checkpoints["olmo"])
+    other = recipe(learning_rate=1e-4)
+    history = tuning.tune(model, rows, other, 0, pad, state(tmp_path, "b"))
+    expected = tuning.tune(plain, rows, other, 0, pad, state(tmp_path / "elsewhere", "b"))
+    assert without_time(history) == without_time(expected)
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), plain.parameters(), strict=True))
+
+
+def test_a_fingerprint_names_all_that_the_result_depends_on():
+    rows = [Split([1, 2], [3]), Split([4], [5])]
+    facts = {"recipe": recipe(), "seed": 0, "base": {"model.safetensors": "abc"}}
+    found = {
+        tuning.fingerprint(facts, rows),
+        tuning.fingerprint({**facts, "seed": 1}, rows),
+        tuning.fingerprint({**facts, "recipe": recipe(lora_rank=3)}, rows),
+        tuning.fingerprint(facts, rows[::-1]),
+        tuning.fingerprint(facts, [Split([1], [2, 3]), Split([4], [5])]),
+    }
+    assert len(found) == 5
+    assert tuning.fingerprint(dict(reversed(facts.items())), rows) in found
+
+
+def test_a_loss_that_is_no_number_ends_the_run(checkpoints, tmp_path):
+    tokenizer = checkpoints["olmo"].tokenizer
+    settings = recipe(learning_rate=1e30, warmup=0.0)
+    with pytest.raises(
+        StudyError, match=r"^tuning stopped at step 1: the loss is (nan|inf), the gradient norm \w+; lower"
+    ):
+        tuning.tune(fresh(checkpoints["olmo"]), encoded(tokenizer), settings, 0, padding(tokenizer), state(tmp_path))
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_even_at_its_last_step(checkpoints, tmp_path):
+    tokenizer, model = checkpoints["olmo"].tokenizer, fresh(checkpoints["olmo"])
+    next(model.parameters()).register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(
+        StudyError, match=r"^tuning stopped at step 0: the loss is \d+\.\d+, the gradient norm nan; lower"
+    ):
+        tuning.tune(model, encoded(tokenizer)[:4], recipe(epochs=1), 0, padding(tokenizer), state(tmp_path))
+
+
+def test_bf16_keeps_weights_and_moments_in_fp32(checkpoints, tmp_path):
+    tokenizer = checkpoints["olmo2"].tokenizer
+    rows, pad = encoded(tokenizer), padding(tokenizer)
+    model, plain = fresh(checkpoints["olmo2"]), fresh(checkpoints["olmo2"])
+    half = tuning.tune(model, rows, recipe(precision="bf16"), 0, pad, state(tmp_path / "half"))
+    full = tuning.tune(plain, rows, recipe(), 0, pad, state(tmp_path / "full"))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    losses = [row["loss"] for row in full]
+    assert [row["loss"] for row in half] == pytest.approx(losses, rel=0.05) and half[3]["loss"] != full[3]["loss"]
+
+
+# What is kept
+
+
+def logits_of(model, tokenizer):
+    with torch.no_grad():
+        return model(**tokenizer("Ann has a cat. The cat", return_tensors="pt", return_token_type_ids=False)).logits
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_lora_trains_and_keeps_adapters_alone(architecture, checkpoints, tmp_path):
+    checkpoint = checkpoints[architecture]
+    tokenizer, settings = checkpoint.tokenizer, recipe(method="lora", lora_rank=4, learning_rate=1e-2)
+    model = tuning.adapted(fresh(checkpoint), settings, 3)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    tuning.tune(model, encoded(tokenizer), settings, 3, padding(tokenizer), state(tmp_path))
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == ("lora" not in name), name
+    adapted = sum("lora_A" in name for name in before)
+    linear = sum(isinstance(part, torch.nn.Linear) for part in checkpoint.model.modules())
+    assert adapted == linear - 1, "all linear layers but the vocabulary's"
+    folder = tmp_path / "tuned"
+    models.save(model, tokenizer, folder, {"seed": 3})
+    assert (folder / "adapter_model.safetensors").is_file() and not (folder / "model.safetensors").exists()
+    assert json.loads((folder / "lineage.json").read_text()) == {"seed": 3}
+    again, _ = models.ready({"path": str(checkpoint.path)}, str(folder), "fp32")
+    expected = logits_of(model, tokenizer)
+    torch.testing.assert_close(logits_of(again, tokenizer), expected, atol=1e-4, rtol=0)
+    assert float((expected - logits_of(checkpoint.model, tokenizer)).abs().max()) > 0.1
+
+
+def test_adapters_start_from_the_seed_and_change_nothing(checkpoints):
+    checkpoint, settings = checkpoints["olmo"], recipe(method="lora")
+    found = [tuning.adapted(fresh(checkpoint), settings, seed) for seed in (0, 0, 1)]
+    first, same, other = ({n: p for n, p in model.named_parameters() if "lora_A" in n} for model in found)
+    assert all(torch.equal(first[name], same[name]) and not torch.equal(first[name], other[name]) for name in first)
+    assert torch.equal(
+        logits_of(found[0].eval(), checkpoint.tokenizer), logits_of(checkpoint.model, checkpoint.tokenizer)
+    )
+
+
+def test_a_tuned_model_is_an_ordinary_checkpoint(checkpoint, tmp_path):
+    tokenizer, model = checkpoint.tokenizer, fresh(checkpoint)
+    tuning.tune(model, encoded(tokenizer), recipe(), 0, padding(tokenizer), state(tmp_path))
+    models.save(model, tokenizer, tmp_path / "tuned", {})
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "tuned").eval()
+    again, read = models.ready({"path": str(checkpoint.path)}, str(tmp_path / "tuned"), "fp32")
+    expected = logits_of(model, tokenizer)
+    assert torch.equal(logits_of(plain, tokenizer), expected) and torch.equal(logits_of(again, read), expected)
+    assert not torch.equal(logits_of(checkpoint.model, tokenizer), expected)
