@@ -28,7 +28,7 @@ rule score:
     """Compute every metric of a cell's predictions, with intervals."""
     input:
         predictions=f"results/predictions/{CELL}/part.parquet",
-        metrics=f"{PACKAGE}/metrics.py",
+        modules=[f"{PACKAGE}/metrics.py", f"{PACKAGE}/statistics.py"],
     output:
         scores=f"results/scores/{CELL}/part.parquet",
         rows=f"results/items/{CELL}/part.parquet",

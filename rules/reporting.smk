@@ -20,6 +20,7 @@ rule analyse:
     input:
         rows=parts("items", grid.CELL_KEYS, CELLS),
         module=f"{PACKAGE}/analyses/{{analysis}}.py",
+        shared=[f"{PACKAGE}/comparison.py", f"{PACKAGE}/statistics.py"],
     output:
         "results/analyses/analysis={analysis}/part.parquet",
     log:
@@ -39,6 +40,7 @@ rule draw:
         scores="results/scores.parquet",
         analysis="results/analysis.parquet",
         module=f"{PACKAGE}/figures/{{figure}}.py",
+        shared=f"{PACKAGE}/drawing.py",
         style=f"{PACKAGE}/figures/style.mplstyle",
     output:
         pdf="results/figures/{figure}.pdf",

@@ -107,7 +107,7 @@ def weight_groups(model: OlmoForCausalLM, weight_decay: float) -> list[dict[str,
 
 def encode(tokenizer: PreTrainedTokenizerFast, documents: Sequence[str]) -> list[list[int]]:
     """Token ids of each document, each ended by EOS."""
-    return [[*ids, tokenizer.eos_token_id] for ids in tokenizer(list(documents))["input_ids"]]
+    return [[*ids, tokenizer.eos_token_id] for ids in tokenizer(list(documents), verbose=False)["input_ids"]]
 
 
 def batches(

@@ -127,7 +127,8 @@ def locate(name: str, family: Mapping[str, Any], step: int, trained_root: Path) 
     """Find the checkpoint of a base, downloading it where it is on the hub, check it, and return its manifest.
 
     The manifest: family, step, source, repo and revision (the hub's commit; None for other sources), path (folder;
-    absolute, but for trained families, so that a study can be moved), files (name -> bytes, sha256). Trained families lie in `<trained_root>/family=<name>/step=<step>`.
+    absolute, but for trained families, so that a study can be moved), files (name -> bytes, sha256). Trained families
+    lie in `<trained_root>/family=<name>/step=<step>`.
     Errors: StudyError when there is no such checkpoint or it is not one that can be loaded safely and whole.
     """
     revision = None

@@ -1,4 +1,4 @@
-"""Mini world: multiple-choice questions on people, whom no question page mentions."""
+"""Mini world: multiple-choice questions on natures, for which no question page asks."""
 
 from workflow.task import Example, Row, Task, one_of
 
