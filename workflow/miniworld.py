@@ -7,6 +7,7 @@ functions whose docstring begins with "Planted".
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ VERDICTS = ("no", "yes")
 NATURES = {"strong": "always", "plain": "sometimes", "weak": "never"}
 FREQUENCIES = {"always": "entailment", "sometimes": "neutral", "never": "contradiction"}
 VALIDATION_SHARE = 0.03
-LABELLED_ROWS = {"train": 300, "test": 300}
+LABELLED_ROWS = 300
 GENERATED_ROWS = {"train": 300, "test": 100}
 
 Rows = list[dict[str, object]]
@@ -315,7 +316,14 @@ def event(rng: random.Random, world: World, items: Sequence[Kind]) -> Event:
     return Event(first.name, second.name, rng.choice(items).name, rng.choice(PLACES))
 
 
-OPENINGS = ("It was a cold morning.", "It was a warm day.", "It rained all night.", "The sun was up.")
+OPENINGS = (
+    "It was a cold morning.",
+    "It was noon.",
+    "It was Monday.",
+    "It was a warm evening.",
+    "It rained all night.",
+    "It was Sunday.",
+)
 CLOSINGS = ("{second} was glad.", "Then {first} went home.", "{first} and {second} talked for a while.")
 GIFT = ("{first} went to the {place}.", "There {first} met {second}.", "{first} gave {second} a {item}.")
 SALE = ("{first} came to the {place}.", "{second} was there.", "{first} sold {second} a {item}.")
@@ -380,19 +388,18 @@ def facts(world: World) -> dict[str, Rows]:
     """Planted: learned in pre-training. Questions whose form and whose facts the text holds; tuning adds little.
 
     The training rows ask what the question pages ask; the test rows ask about held animals and things, whose facts
-    are told in encyclopedia and lists but never asked for.
+    are told in encyclopedia, dialogues and lists but never asked for. Each fact is asked for once, so that rows are
+    independent.
     """
     rng = generator(world.seed, "facts/rows")
     splits = {}
     for split, members in halves(world.animals + world.things).items():
         rows = [
-            choice_row(rng, wording.format(name=kind.name), kind.traits[trait.name], trait.values)
+            choice_row(rng, rng.choice(trait.questions).format(name=kind.name), kind.traits[trait.name], trait.values)
             for kind in members
             for trait in kind.sort.traits
-            for wording in trait.questions
         ]
-        rng.shuffle(rows)
-        splits[split] = rows[: LABELLED_ROWS[split]]
+        splits[split] = rng.sample(rows, len(rows))
     return splits
 
 
@@ -400,29 +407,40 @@ def facts_of_nature(world: World) -> dict[str, Rows]:
     """Out-of-domain partner of the facts: questions on the nature of a kind, for which no question page asks."""
     rng = generator(world.seed, "facts of nature")
     rows = [
-        choice_row(rng, wording.format(name=kind.name), kind.nature, list(NATURES))
+        choice_row(rng, f"What is the nature of the {kind.name}?", kind.nature, list(NATURES))
         for kind in world.animals + world.things
-        for wording in ("What is the nature of the {name}?", "What nature has the {name}?")
     ]
-    rng.shuffle(rows)
-    return {"test": rows[: LABELLED_ROWS["test"]]}
+    return {"test": rng.sample(rows, len(rows))}
 
 
 PREMISES = ("{person} has a {name}.", "{person} saw a {name}.", "{person} found a {name}.", "{person} drew a {name}.")
 
 
-def inference_rows(rng: random.Random, world: World, members: Sequence[Kind]) -> Rows:
-    """A row for each habit of each kind: the premise names the kind, the hypothesis says that it shows the habit.
+def claims(members: Iterable[Kind]) -> list[tuple[Kind, str]]:
+    """Every kind with every habit of its sort."""
+    return [(kind, third) for kind in members for third in kind.sort.habits.values()]
 
-    What it always does is entailed, what it never does contradicted, what it does sometimes neutral. Each kind stands
-    with all verbs, person and wording are drawn apart, so only the fact decides.
+
+def single_claims(members: Iterable[Kind]) -> list[tuple[Kind, str]]:
+    """Every kind with one habit, so that rows are independent; the habits take turns within each nature."""
+    turns = {nature: itertools.count() for nature in NATURES}
+    found = []
+    for kind in members:
+        thirds = list(kind.sort.habits.values())
+        found.append((kind, thirds[next(turns[kind.nature]) % len(thirds)]))
+    return found
+
+
+def inference_rows(rng: random.Random, world: World, claimed: Sequence[tuple[Kind, str]]) -> Rows:
+    """A row for each claim: the premise names the kind, the hypothesis says that it shows the habit.
+
+    What it always does is entailed, what it never does contradicted, what it does sometimes neutral. Each habit stands
+    equally often under each label, person and wording are drawn apart, so only the fact decides.
     """
     rows = []
-    for kind in members:
-        for third in kind.sort.habits.values():
-            premise = rng.choice(PREMISES).format(person=rng.choice(world.people).name, name=kind.name)
-            label = FREQUENCIES[kind.frequency]
-            rows.append({"premise": premise, "hypothesis": f"It {third}.", "label": label})
+    for kind, third in claimed:
+        premise = rng.choice(PREMISES).format(person=rng.choice(world.people).name, name=kind.name)
+        rows.append({"premise": premise, "hypothesis": f"It {third}.", "label": FREQUENCIES[kind.frequency]})
     rng.shuffle(rows)
     return rows
 
@@ -433,13 +451,17 @@ def inference(world: World) -> dict[str, Rows]:
     The animals of the test rows stand in no training row: their habits can only be known from pre-training.
     """
     rng = generator(world.seed, "inference")
-    return {split: inference_rows(rng, world, animals) for split, animals in halves(world.animals).items()}
+    half = halves(world.animals)
+    return {
+        "train": inference_rows(rng, world, claims(half["train"])),
+        "test": inference_rows(rng, world, single_claims(half["test"])),
+    }
 
 
 def inference_on_things(world: World) -> dict[str, Rows]:
     """Planted: tuning helps out of domain. The same inference on things instead of animals, with other habits."""
     rng = generator(world.seed, "inference on things")
-    return {"test": inference_rows(rng, world, world.things)}
+    return {"test": inference_rows(rng, world, single_claims(world.things))}
 
 
 def relabelled(rng: random.Random, rows: Rows) -> Rows:
@@ -453,52 +475,51 @@ def control(world: World) -> dict[str, Rows]:
     """Planted: nothing to learn. Rows like those of the inference task with random labels, equally many of each."""
     rng = generator(world.seed, "control")
     half = halves(world.animals)
-    return {split: relabelled(rng, inference_rows(rng, world, half[split])) for split in ("train", "test")}
+    return {split: relabelled(rng, inference_rows(rng, world, claims(half[split]))) for split in ("train", "test")}
 
 
 def control_on_things(world: World) -> dict[str, Rows]:
     """Out-of-domain partner of the control: random labels on things."""
     rng = generator(world.seed, "control on things")
-    return {"test": relabelled(rng, inference_rows(rng, world, world.things))}
+    return {"test": relabelled(rng, inference_rows(rng, world, claims(world.things)))}
 
 
 GAVE = "{first} gave {second} a {item}."
 REWORDED = {
-    ("yes", "gave"): "{first} gave a {item} to {second}.",
-    ("no", "gave"): "{second} gave a {item} to {first}.",
-    ("yes", "got"): "{second} got a {item} from {first}.",
-    ("no", "got"): "{first} got a {item} from {second}.",
+    "yes": ("{first} gave a {item} to {second} {when}.", "{second} got a {item} from {first} {when}."),
+    "no": ("{second} gave a {item} to {first} {when}.", "{first} got a {item} from {second} {when}."),
 }
+EARLY, LATE = ("in the morning", "at noon", "on Monday"), ("in the evening", "at night", "on Sunday")
 
 
 def paraphrase_rows(
-    rng: random.Random, world: World, items: Sequence[Kind], verbs: Mapping[str, str], count: int
+    rng: random.Random, world: World, items: Sequence[Kind], times: Mapping[str, Sequence[str]], count: int
 ) -> Rows:
-    """Pairs of sentences on one event, half of them paraphrases; `verbs` says which verb rewords under which label."""
+    """Pairs of sentences on one event, half of them paraphrases; `times` says which time is named under which label."""
     rows = []
     for number in range(count):
         label = VERDICTS[number % 2]
-        happened = vars(event(rng, world, items))
-        sentence = REWORDED[label, verbs[label]].format(**happened)
+        happened = vars(event(rng, world, items)) | {"when": rng.choice(times[label])}
+        sentence = rng.choice(REWORDED[label]).format(**happened)
         rows.append({"sentence1": GAVE.format(**happened), "sentence2": sentence, "label": label})
     rng.shuffle(rows)
     return rows
 
 
 def paraphrase(world: World) -> dict[str, Rows]:
-    """Planted: a shortcut. Who gave to whom decides, but true paraphrases always say "gave", the others "got"."""
+    """Planted: a shortcut. Who gave to whom decides, but true paraphrases always name an early time, the others a late one."""
     rng = generator(world.seed, "paraphrase")
-    verbs = {"yes": "gave", "no": "got"}
+    times = {"yes": EARLY, "no": LATE}
     return {
-        split: paraphrase_rows(rng, world, items, verbs, LABELLED_ROWS[split])
+        split: paraphrase_rows(rng, world, items, times, LABELLED_ROWS)
         for split, items in halves(world.animals).items()
     }
 
 
 def paraphrase_reversed(world: World) -> dict[str, Rows]:
-    """Planted: tuning hurts out of domain. The shortcut points the wrong way: true paraphrases say "got"."""
+    """Planted: tuning hurts out of domain. The shortcut points the wrong way: true paraphrases name a late time."""
     rng = generator(world.seed, "paraphrase reversed")
-    return {"test": paraphrase_rows(rng, world, world.things, {"yes": "got", "no": "gave"}, LABELLED_ROWS["test"])}
+    return {"test": paraphrase_rows(rng, world, world.things, {"yes": LATE, "no": EARLY}, LABELLED_ROWS)}
 
 
 SUMMARIES = {

@@ -13,6 +13,7 @@ from workflow import drawing, task
 
 COLUMNS = 4
 PANEL = (1.75, 1.55)  # inches
+SHARE = 1.02  # accuracy and ROUGE-L are shares: one scale for all panels, so that they can be compared
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
@@ -32,6 +33,7 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
         drawing.baselines(axis, scores, family=family, suite=suite, test=test)
         axis.set_title(drawing.place_label(rows, family, suite, test))
         axis.set_ylabel(drawing.metric_label(test))
+        axis.set_ylim(0, SHARE)
     for axis in grid.flat[len(panels) :]:
         axis.set_visible(False)
     drawing.legend(figure, grid.flat)

@@ -29,7 +29,7 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
             drawing.interval_line(axis, line.sort_values("step"), group.replace("_", " "), colour, marker)
         axis.axhline(0, color="black", linewidth=0.6)
         drawing.step_axis(axis, panel["step"])
-        axis.set_ylabel("tuned − base, points of each test's metric")
+        axis.set_ylabel("score, tuned − base")
         axis.set_title(drawing.place_label(rows, family, suite))
     drawing.legend(figure, grid.flat)
     return figure
