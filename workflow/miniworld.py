@@ -121,7 +121,7 @@ THING = Sort(
 
 
 def build(
-    seed: int, people: int = 40, towns: int = 12, animals: int = 150, things: int = 60, rounds: int = 20
+    seed: int, people: int = 40, towns: int = 12, animals: int = 120, things: int = 48, rounds: int = 20
 ) -> World:
     """The world of a seed: invented names, a fact for each trait, and how many times each fact is told."""
     names = invented(seed, people + towns + animals + things)
