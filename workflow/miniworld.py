@@ -470,9 +470,10 @@ def relabelled(rng: random.Random, rows: Rows) -> Rows:
     Labels dealt without that agree with the facts a little, by chance, and a model that knows the facts finds it.
     """
     found: Rows = []
-    for true in LABELS:
+    for turn, true in enumerate(LABELS):
         group = [row for row in rows if row["label"] == true]
-        found += [row | {"label": label} for row, label in zip(group, dealt(rng, LABELS, len(group)), strict=True)]
+        labels = dealt(rng, LABELS[turn:] + LABELS[:turn], len(group))
+        found += [row | {"label": label} for row, label in zip(group, labels, strict=True)]
     return rng.sample(found, len(found))
 
 
