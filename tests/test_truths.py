@@ -88,7 +88,7 @@ def test_writing_is_learned_in_tuning(found, task):
 
 @pytest.mark.worlds
 def test_tuning_helps_out_of_domain(found):
-    """The form learned on animals serves for things."""
+    """What tuning teaches serves for premises in other words."""
     assert found.change("mini_inference", "mini_inference_ood").iloc[-1]["low"] > 0
 
 

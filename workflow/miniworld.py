@@ -353,7 +353,7 @@ def task_rows(world: World) -> dict[str, dict[str, Rows]]:
         "mini_facts": facts(world),
         "mini_facts_ood": facts_of_nature(world),
         "mini_inference": inference(world),
-        "mini_inference_ood": inference_on_things(world),
+        "mini_inference_ood": inference_reworded(world),
         "mini_control": control(world),
         "mini_control_ood": control_on_things(world),
         "mini_paraphrase": paraphrase(world),
@@ -413,6 +413,11 @@ def facts_of_nature(world: World) -> dict[str, Rows]:
     return {"test": rng.sample(rows, len(rows))}
 
 
+REWORDED_PREMISES = (
+    "{person} dreamed of a {name}.",
+    "{person} went home with a {name}.",
+    "Near {person} there was a {name}.",
+)
 PREMISES = ("{person} has a {name}.", "{person} saw a {name}.", "{person} found a {name}.", "{person} drew a {name}.")
 
 
@@ -431,7 +436,9 @@ def single_claims(members: Iterable[Kind]) -> list[tuple[Kind, str]]:
     return found
 
 
-def inference_rows(rng: random.Random, world: World, claimed: Sequence[tuple[Kind, str]]) -> Rows:
+def inference_rows(
+    rng: random.Random, world: World, claimed: Sequence[tuple[Kind, str]], premises: Sequence[str] = PREMISES
+) -> Rows:
     """A row for each claim: the premise names the kind, the hypothesis says that it shows the habit.
 
     What it always does is entailed, what it never does contradicted, what it does sometimes neutral. Each habit stands
@@ -439,7 +446,7 @@ def inference_rows(rng: random.Random, world: World, claimed: Sequence[tuple[Kin
     """
     rows = []
     for kind, third in claimed:
-        premise = rng.choice(PREMISES).format(person=rng.choice(world.people).name, name=kind.name)
+        premise = rng.choice(premises).format(person=rng.choice(world.people).name, name=kind.name)
         rows.append({"premise": premise, "hypothesis": f"It {third}.", "label": FREQUENCIES[kind.frequency]})
     rng.shuffle(rows)
     return rows
@@ -458,10 +465,10 @@ def inference(world: World) -> dict[str, Rows]:
     }
 
 
-def inference_on_things(world: World) -> dict[str, Rows]:
-    """Planted: tuning helps out of domain. The same inference on things instead of animals, with other habits."""
-    rng = generator(world.seed, "inference on things")
-    return {"test": inference_rows(rng, world, single_claims(world.things))}
+def inference_reworded(world: World) -> dict[str, Rows]:
+    """Planted: tuning helps out of domain. The same inference from premises in other words, again on unseen animals."""
+    rng = generator(world.seed, "inference reworded")
+    return {"test": inference_rows(rng, world, single_claims(halves(world.animals)["test"]), REWORDED_PREMISES)}
 
 
 def relabelled(rng: random.Random, rows: Rows) -> Rows:

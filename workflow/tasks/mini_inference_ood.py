@@ -1,4 +1,4 @@
-"""Mini world: the inference task asked of things instead of animals, on other traits."""
+"""Mini world: the inference task with premises in other words."""
 
 from dataclasses import replace
 
