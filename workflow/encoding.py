@@ -114,7 +114,7 @@ def _solved(framing: Framing, example: Example) -> str:
 
 
 def _count(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
-    return len(tokenizer(text)["input_ids"])
+    return len(tokenizer(text, verbose=False)["input_ids"])
 
 
 def padding(tokenizer: PreTrainedTokenizerBase) -> int:
