@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
-from workflow.errors import StudyError
+from workflow.errors import StudyError, shown
 
 SCHEMA_PATH = Path(__file__).parent / "schemas" / "config.schema.yaml"
 
@@ -51,10 +51,9 @@ def _line(error: ValidationError) -> str:
         return f"{place}: key {missing!r} is missing; required: {', '.join(error.validator_value)}"
     if error.validator == "not":
         return f"{place}: {error.instance!r} is reserved; choose another name"
-    found = repr(error.instance) if len(repr(error.instance)) <= 80 else repr(error.instance)[:77] + "..."
     siblings = error.parent.context if error.parent else [error]
     allowed = dict.fromkeys(_allowed(cause) for cause in siblings if cause.absolute_path == error.absolute_path)
-    return f"{place}: {found} is not allowed; allowed: {' or '.join(allowed)}"
+    return f"{place}: {shown(error.instance)} is not allowed; allowed: {' or '.join(allowed)}"
 
 
 TYPES = {

@@ -3,3 +3,9 @@
 
 class StudyError(Exception):
     """Something in a config, a row, a checkpoint or a folder that its owner must change; shown without a traceback."""
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: its repr, at most 80 characters of it."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow import tasks
-from workflow.errors import StudyError
+from workflow.errors import StudyError, shown
 
 Row = Mapping[str, Any]
 
@@ -101,8 +101,7 @@ class FieldError(ValueError):
     """A field of a row that does not fit: its name, what was found, what is allowed."""
 
     def __init__(self, name: str, found: object, allowed: str) -> None:
-        shown = repr(found) if len(repr(found)) <= 80 else repr(found)[:77] + "..."
-        super().__init__(f"field '{name}': found {shown}, expected {allowed}")
+        super().__init__(f"field '{name}': found {shown(found)}, expected {allowed}")
 
 
 def names() -> list[str]:
