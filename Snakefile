@@ -33,6 +33,7 @@ rule all:
         "results/scores.parquet",
         "results/histories.parquet",
         "results/analysis.parquet",
+        "results/audit.parquet",
         expand(
             "results/figures/{figure}.{type}",
             figure=STUDY["figures"],

@@ -2,7 +2,7 @@
 
 import os
 
-from workflow import analyses, corpora, sources, task
+from workflow import analyses, audits, corpora, sources, task
 
 # Relative, so that a study moved with its repository finds its results up to date.
 PACKAGE = os.path.relpath(os.path.join(workflow.basedir, "workflow"))
@@ -14,8 +14,12 @@ CELL = grid.pattern(grid.CELL_KEYS)
 
 wildcard_constraints:
     table="scores|histories|analysis",
+    released="[^/]+",
     step=r"\d+",
     seed=r"\d+",
+
+
+IMPORTED = [f"results/imported/import={name}/part.parquet" for name in STUDY["imports"]]
 
 
 def parts(folder, keys, rows):
@@ -29,7 +33,7 @@ def parts(folder, keys, rows):
 def table_parts(wildcards):
     """The parts that a gathered table is made of."""
     return {
-        "scores": parts("scores", grid.CELL_KEYS, CELLS),
+        "scores": parts("scores", grid.CELL_KEYS, CELLS) + IMPORTED,
         "histories": parts(
             "histories", grid.MODEL_KEYS, MODELS[MODELS["recipe"] != "none"]
         ),
@@ -84,6 +88,21 @@ def task_modules(wildcards):
     return [os.path.relpath(module) for module in task.module_paths(wildcards.task)]
 
 
+def released(wildcards):
+    """What is imported: the reader and the folder of the released files."""
+    return STUDY["imports"][wildcards.released]
+
+
+def released_files(wildcards):
+    """The released files that an import reads."""
+    return grid.released_files(released(wildcards))
+
+
+def reader_module(wildcards):
+    """The module that reads the released files."""
+    return f"{PACKAGE}/imports/{released(wildcards)['reader']}.py"
+
+
 def recipe(wildcards):
     """The recipe that a model is tuned by."""
     return STUDY["recipes"][wildcards.recipe]
@@ -99,16 +118,11 @@ def tuned_weights(wildcards):
 
 
 def suite(wildcards):
-    """What a suite evaluates, and how; which models it is meant for left out."""
-    return {
-        key: value
-        for key, value in STUDY["suites"][wildcards.suite].items()
-        if key != "train"
-    }
+    """How a suite evaluates, and the tests that it puts this model to."""
+    block = STUDY["suites"][wildcards.suite]
+    return {**block, "tests": grid.suite_tests(block, wildcards.train)}
 
 
 def suite_tasks(wildcards):
     """The prepared tasks that a suite tests."""
-    return expand(
-        "resources/tasks/{test}.parquet", test=STUDY["suites"][wildcards.suite]["tests"]
-    )
+    return expand("resources/tasks/{test}.parquet", test=suite(wildcards)["tests"])

@@ -70,3 +70,20 @@ rule prepare:
         data_root=STUDY["data_root"],
     script:
         "../workflow/scripts/prepare.py"
+
+
+rule adopt:
+    """Read scores that others released into the tables of a study."""
+    input:
+        files=released_files,
+        module=reader_module,
+    output:
+        "results/imported/import={released}/part.parquet",
+    log:
+        "logs/adopt/{released}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        released=released,
+    script:
+        "../workflow/scripts/adopt.py"

@@ -19,6 +19,7 @@ rule analyse:
     """Make one analysis of all scored rows."""
     input:
         rows=parts("items", grid.CELL_KEYS, CELLS),
+        imported=IMPORTED,
         module=f"{PACKAGE}/analyses/{{analysis}}.py",
         shared=[f"{PACKAGE}/comparison.py", f"{PACKAGE}/statistics.py"],
     output:
@@ -51,3 +52,27 @@ rule draw:
         "../envs/analysis.yaml"
     script:
         "../workflow/scripts/draw.py"
+
+
+rule audit:
+    """Look for what makes a study's results untrustworthy."""
+    input:
+        scores="results/scores.parquet",
+        analysis="results/analysis.parquet",
+        predictions=parts("predictions", grid.CELL_KEYS, CELLS),
+        bases=[
+            f"resources/bases/{grid.path(base, grid.BASE_KEYS)}/base.json"
+            for base in grid.bases(STUDY).to_dict("records")
+        ],
+        tasks=expand("resources/tasks/{task}.parquet", task=grid.tasks(STUDY)),
+        modules=expand(f"{PACKAGE}/audits/{{check}}.py", check=grid.modules(audits)),
+    output:
+        "results/audit.parquet",
+    log:
+        "logs/audit.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        groups=STUDY["groups"],
+    script:
+        "../workflow/scripts/audit.py"

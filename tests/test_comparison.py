@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from workflow import comparison
-from workflow.comparison import Sample
+from workflow.comparison import Change, Evidence, Reported, Sample
 from workflow.statistics import Resampling
 
 HOW = Resampling(resamples=4000, level=0.95, seed=0)
@@ -28,6 +28,12 @@ def frame(*parts):
     return pd.DataFrame([row for part in parts for row in part]).sample(frac=1, random_state=0).reset_index(drop=True)
 
 
+def evidence(items, reported=None):
+    """What a study has measured, and what it has imported."""
+    columns = ["family", "step", "train", "format", "recipe", "seed", "suite", *TEST, "value", "error", "n"]
+    return Evidence(items, pd.DataFrame(reported or [], columns=columns))
+
+
 # Differences
 
 
@@ -40,10 +46,11 @@ def test_differences_by_hand():
         items(BASE, [0.5] * 3, metric="chance"),
         items(TUNED, [0.5] * 3, metric="chance"),
     )
-    [found] = comparison.differences(table)
-    assert found.values.tolist() == [[0, 1, 0], [-1, 1, 1]]
+    [found] = evidence(table).changes
+    assert (found.tuned.values - found.base.values).tolist() == [[0, 1, 0], [-1, 1, 1]]
+    assert found.value == pytest.approx(2 / 6) and found.n == 3
     assert found.keys == {key: {**TUNED, **TEST}[key] for key in comparison.PAIR_KEYS}
-    tuned, base = sorted(comparison.levels(table), key=lambda own: own.keys["recipe"])
+    tuned, base = sorted(evidence(table).levels, key=lambda own: own.keys["recipe"])
     assert base.values.tolist() == [[1, 0, 0]] and tuned.values.tolist() == [[1, 1, 0], [0, 1, 1]]
 
 
@@ -60,8 +67,11 @@ def test_each_model_is_compared_with_its_own_base():
     parts = []
     for number, place in enumerate(places):
         parts += [items(BASE, [0.0, number / 10], **place), items(TUNED, [1.0, 1.0], **place)]
-    found = {tuple(sample.keys[key] for key in ("step", "suite", "test_format", "shots", "test")): sample.values.tolist()
-             for sample in comparison.differences(frame(*parts))}  # fmt: skip
+    axes = ("step", "suite", "test_format", "shots", "test")
+    found = {
+        tuple(change.keys[key] for key in axes): (change.tuned.values - change.base.values).tolist()
+        for change in evidence(frame(*parts)).changes
+    }
     assert len(found) == 6
     assert found[10, "s", "default", 0, "mnli"] == [[1.0, 1.0]]
     assert found[20, "s", "default", 0, "mnli"] == [[1.0, pytest.approx(0.9)]]
@@ -75,13 +85,13 @@ def test_each_model_is_compared_with_its_own_base():
 def test_a_base_that_lacks_rows_is_an_error(base):
     table = frame(items(BASE, base), items(TUNED, [1.0, 1.0, 0.0]))
     with pytest.raises(ValueError, match=r"the untouched base lacks rows .*'step': 10, 'train': 'mnli'"):
-        list(comparison.differences(table))
+        evidence(table).changes  # noqa: B018
 
 
 def test_seeds_on_different_rows_are_an_error():
     table = frame(items(BASE, [1.0, 0.0]), items(TUNED, [1.0, 1.0]), items({**TUNED, "seed": 1}, [1.0]))
     with pytest.raises(ValueError, match=r"the seeds of a model were scored on different rows: .*'recipe': 'full'"):
-        list(comparison.differences(table))
+        evidence(table).changes  # noqa: B018
 
 
 # Resamples
@@ -166,3 +176,48 @@ def test_an_estimate_is_a_row_with_its_interval():
     row = comparison.estimate({"family": "olmo"}, 0.5, np.arange(1001.0), replace(HOW, level=0.9), n=7)
     interval = pytest.approx(50), pytest.approx(950)
     assert row == {"family": "olmo", "value": 0.5, "low": interval[0], "high": interval[1], "n": 7}
+
+
+# Reported scores
+
+
+def reported(model, value, error, **changes):
+    return {**model, **TEST, "value": value, "error": error, "n": None, **changes}
+
+
+def test_reported_scores_are_levels_and_changes():
+    """Base .40 ± .03, tuned .70 ± .04: the change .30 has a standard error of .05, and the one without a base is left out."""
+    rows = [reported(BASE, 0.4, 0.03), reported(TUNED, 0.7, 0.04), reported(TUNED, 0.9, 0.1, shots=4)]
+    found = evidence(pd.DataFrame(columns=[*BASE, *TEST, "id", "value"]), rows)
+    assert len(found.levels) == 3
+    [change] = found.changes
+    assert change.value == pytest.approx(0.3) and change.n is None
+    draws = change.resampled(HOW)
+    assert draws.mean() == pytest.approx(0.3, abs=0.005) and draws.std() == pytest.approx(0.05, rel=0.05)
+    assert np.array_equal(draws, change.resampled(HOW))
+
+
+def test_reported_seeds_are_one_level_with_the_larger_of_both_errors():
+    """Seeds at .5 and .7: their mean .6 is off by .2 / √2 / √2 = .1, more than either seed's own error."""
+    rows = [reported(TUNED, 0.5, 0.02), reported({**TUNED, "seed": 1}, 0.7, 0.02)]
+    [level] = evidence(pd.DataFrame(columns=[*BASE, *TEST, "id", "value"]), rows).levels
+    assert (level.value, level.error) == (pytest.approx(0.6), pytest.approx(0.1))
+
+
+def test_what_is_no_task_is_no_level():
+    rows = [reported(BASE, 0.4, 0.03, test="llmbar_natural")]
+    assert evidence(pd.DataFrame(columns=[*BASE, *TEST, "id", "value"]), rows).levels == []
+
+
+def test_a_paired_change_is_resampled_row_by_row():
+    """A tuned model that is right by .25 more on every row is so in every resample."""
+    own = Sample(TUNED, np.random.default_rng(1).normal(size=(1, 30)))
+    change = Change(replace(own, values=own.values + 0.25), own)
+    assert change.resampled(HOW) == pytest.approx(np.full(4000, 0.25))
+
+
+def test_a_test_that_counts_twice_weighs_twice():
+    parts = [Reported({**TUNED, **TEST, "test": name}, value, 0.0) for name, value in (("mnli", 0.9), ("paws", 0.3))]
+    value, draws = comparison.pooled(parts, HOW, weights=[2, 1])
+    assert value == pytest.approx(0.7)
+    assert set(np.round(draws, 6)) == {0.3, 0.7, 0.9}

@@ -42,8 +42,8 @@ def with_entry(path: str, value: Any) -> dict[str, Any]:
 BAD: dict[str, tuple[str, Any, str]] = {
     "unknown top-level key": (
         "recipies", {},
-        "top level: unknown key 'recipies'; allowed: data_root, families, figures, groups, miniworld, models, "
-        "recipes, statistics, suites",
+        "top level: unknown key 'recipies'; allowed: data_root, families, figures, groups, imports, miniworld, "
+        "models, recipes, statistics, suites",
     ),
     "no suites": ("suites", GONE, "top level: key 'suites' is missing; required: families, suites"),
     "empty suites": ("suites", {}, "suites: {} is not allowed; allowed: at least one entry"),
@@ -106,8 +106,8 @@ BAD: dict[str, tuple[str, Any, str]] = {
         "suites/written/tests: ['mini_facts', 'mini_facts'] is not allowed; allowed: each entry once",
     ),
     "suite for a task nobody tunes on": (
-        "suites/formats/train", ["mini_summary"],
-        "suites/formats/train: 'mini_summary' is not known; allowed: mini_facts, mini_inference",
+        "suites/formats/tests", {"mini_summary": ["mini_summary"]},
+        "suites/formats/tests: 'mini_summary' is not known; allowed: mini_facts, mini_inference",
     ),
     "unknown protocol": (
         "suites/written/protocol", "publishd",

@@ -22,7 +22,7 @@ CONFIG = {
     ],
     "suites": {
         "wide": {"tests": ["mini_facts", "mini_inference"], "shots": [0, 2]},
-        "narrow": {"tests": ["mini_facts"], "train": ["mini_facts"], "formats": ["io", "instruct"]},
+        "narrow": {"tests": {"mini_facts": ["mini_facts"]}, "formats": ["io", "instruct"]},
     },
 }
 BASES = [("small", 0), ("small", 20), ("large", 1000), ("large", 9000)]
@@ -83,6 +83,14 @@ def test_keys_keep_their_types_in_every_table() -> None:
     study = grid.read(CONFIG)
     for table in (grid.bases(study), grid.models(study), grid.cells(study)):
         assert {name for name in table if table[name].dtype.kind == "i"} == {"step", "seed"} & set(table)
+
+
+def test_a_suite_may_put_each_model_to_tests_of_its_own() -> None:
+    suite = {"tests": {"mnli": ["mnli", "rte"], "paws": ["paws", "rte"]}}
+    assert grid.suite_tests(suite, "mnli") == ["mnli", "rte"]
+    assert grid.suite_tests(suite, "none") == ["mnli", "rte", "paws"]
+    assert grid.suite_tests(suite, "xsum") == []
+    assert grid.suite_tests({"tests": ["rte"]}, "xsum") == ["rte"]
 
 
 def test_tests_are_tasks_in_formats_with_shots() -> None:

@@ -89,3 +89,16 @@ def test_statistics_of_the_same_units_are_resampled_together():
 )
 def test_p_value_by_hand(resampled, expected):
     assert statistics.p_value(resampled) == pytest.approx(expected)
+
+
+def test_a_weight_counts_a_value_that_often():
+    values, weights = np.array([3.0, 1.0, 7.0]), np.array([1.0, 2.0, 1.0])
+    assert statistics.weighted_mean(values, weights) == np.mean([3, 1, 1, 7])
+    assert statistics.weighted_median(values, weights) == np.median([3, 1, 1, 7]) == 2
+
+
+def test_the_weighted_median_equals_numpy_s_of_repeated_values():
+    rng = np.random.default_rng(4)
+    values, weights = rng.normal(size=(50, 7)), rng.integers(1, 4, size=(50, 7)).astype(float)
+    expected = [np.median(np.repeat(v, w.astype(int))) for v, w in zip(values, weights, strict=True)]
+    assert statistics.weighted_median(values, weights) == pytest.approx(expected)

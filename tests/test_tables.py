@@ -88,7 +88,9 @@ def test_every_column_is_described_in_the_file(name: str, tmp_path: Path) -> Non
 
 
 def test_the_schemas_are_found() -> None:
-    assert set(SCHEMAS) == {"EXAMPLES", "HISTORY", "PREDICTIONS", "ITEMS", "SCORES", "ANALYSIS"}
+    assert set(SCHEMAS) == {
+        "EXAMPLES", "HISTORY", "PREDICTIONS", "ITEMS", "KEYS", "SCORES", "IMPORTED", "ANALYSIS", "AUDIT",
+    }  # fmt: skip
 
 
 def test_gathered_rows_are_led_by_the_keys_of_their_part(tmp_path: Path) -> None:

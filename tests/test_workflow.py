@@ -82,14 +82,19 @@ def expected_models() -> list[tuple[Any, ...]]:
     return models
 
 
+def tests_of(suite: dict[str, Any], train: str) -> list[str]:
+    """The tests that a model tuned on a task is put to; all of the suite for an untouched base."""
+    if isinstance(suite["tests"], list):
+        return suite["tests"]
+    return suite["tests"].get(train, []) if train != "none" else list(itertools.chain(*suite["tests"].values()))
+
+
 def expected_scores() -> list[tuple[Any, ...]]:
     """The keys of the smoke study's scores, from its config by plain loops."""
     rows = []
     for name, suite in SMOKE["suites"].items():
         for model in expected_models():
-            if "train" in suite and model[2] not in ["none", *suite["train"]]:
-                continue
-            for test in suite["tests"]:
+            for test in tests_of(suite, model[2]):
                 for format in suite.get("formats", ["default"]):
                     for shots in suite.get("shots", [0]):
                         rows += [(*model, name, test, format, shots, metric) for metric in METRICS[test]]
@@ -182,7 +187,8 @@ def test_parts_record_how_they_were_made(smoke: Path) -> None:
         assert settings == settings | SMOKE["recipes"][keys(part)["recipe"]]
         assert settings["version"] == 1
     for part in parts(smoke, "predictions"):
-        suite = {name: value for name, value in SMOKE["suites"][keys(part)["suite"]].items() if name != "train"}
+        suite = SMOKE["suites"][keys(part)["suite"]]
+        suite = suite | {"tests": tests_of(suite, keys(part)["train"])}
         assert tables.recorded(part)["suite_settings"] == tables.recorded(part)["suite_settings"] | suite
 
 
@@ -282,11 +288,11 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
         {"tune": 1, "predict": 2, "score": 2, **TAIL_WITH_HISTORIES},
     ),
     "a model in a suite": (
-        config("suites", "formats", train=["mini_inference", "mini_facts"]),
+        config("suites", "formats", "tests", mini_facts=["mini_paraphrase"]),
         {"predict": 1, "score": 1, **TAIL},
     ),
     "a suite": (
-        config("suites", again={"tests": ["mini_question"], "train": ["mini_facts"], "limit": 4}),
+        config("suites", again={"tests": {"mini_facts": ["mini_question"]}, "limit": 4}),
         {"predict": 3, "score": 3, **TAIL},
     ),
     "one recipe": (

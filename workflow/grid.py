@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pandas as pd
 
 from workflow import config as configs
-from workflow import corpora, sources, task
+from workflow import corpora, imports, sources, task
 from workflow import figures as figure_modules
 from workflow.errors import StudyError
 
@@ -27,7 +29,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Errors: StudyError naming key and legal values.
     """
-    study = configs.validated(config)
+    study = {"families": {}, "suites": {}, "imports": {}} | configs.validated(config)
     for name, family in study["families"].items():
         if family["source"] == "trained":
             _check_pretraining(f"families/{name}/pretraining", family["pretraining"])
@@ -37,16 +39,35 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
         _known(f"{place}/recipes", block["recipes"], study["recipes"])
         _check_training_tasks(f"{place}/train", block["train"])
     for name, suite in study["suites"].items():
-        _known(f"suites/{name}/tests", suite["tests"], task.names())
-        _known(f"suites/{name}/train", suite.get("train", []), _trained_on(study))
-    tested = {test for suite in study["suites"].values() for test in suite["tests"]}
-    for name, group in study["groups"].items():
-        _known(f"groups/{name}", group, _trained_on(study))
-        for train, tests in group.items():
-            _known(f"groups/{name}/{train}", tests, tested)
+        _known(f"suites/{name}/tests", suite_tests(suite, "none"), task.names())
+        if isinstance(suite["tests"], Mapping):
+            _known(f"suites/{name}/tests", suite["tests"], _trained_on(study))
+        _check_labels(f"suites/{name}/labels", suite)
+    _check_groups(study)
+    for name, block in study["imports"].items():
+        _known(f"imports/{name}/reader", [block["reader"]], modules(imports))
     _known("figures", study["figures"], modules(figure_modules))
     _check_inputs(study)
     return study
+
+
+def _check_labels(place: str, suite: Mapping[str, Any]) -> None:
+    """StudyError for forced labels in the `sound` protocol: comparing all labels whole finds what a search would."""
+    if suite["labels"] == "constrained" and suite["protocol"] == "sound":
+        raise StudyError(
+            f"config.yaml: {place}: 'constrained' is not allowed in protocol sound; allowed: score (which weighs every "
+            "label by all its tokens), generate"
+        )
+
+
+def _check_groups(study: Mapping[str, Any]) -> None:
+    """StudyError unless groups name tasks that are tuned on and tested; what is imported may be about any task."""
+    anything = task.names() if study["imports"] else []
+    tested = [test for suite in study["suites"].values() for test in suite_tests(suite, "none")]
+    for name, group in study["groups"].items():
+        _known(f"groups/{name}", group, [*_trained_on(study), *anything])
+        for train, tests in group.items():
+            _known(f"groups/{name}/{train}", tests, [*tested, *anything])
 
 
 def _known(place: str, found: Iterable[str], allowed: Iterable[str]) -> None:
@@ -71,6 +92,8 @@ def _check_pretraining(place: str, block: Mapping[str, Any]) -> None:
 
 def _check_inputs(study: Mapping[str, Any]) -> None:
     """StudyError unless every local file that the study reads is there, the generated ones left out."""
+    for block in study["imports"].values():
+        _check_released(block)
     root = study["data_root"]
     for family in study["families"].values():
         text = family.get("pretraining")
@@ -79,6 +102,23 @@ def _check_inputs(study: Mapping[str, Any]) -> None:
     for name in tasks(study):
         if task.load(name).hub:
             task.check_files(name, root)
+
+
+def released_files(block: Mapping[str, Any]) -> list[str]:
+    """The files that an import reads."""
+    return [str(Path(block["path"]) / name) for name in reader(block).FILES]
+
+
+def reader(block: Mapping[str, Any]) -> ModuleType:
+    """The module that reads an import's files."""
+    return module(imports, block["reader"])
+
+
+def _check_released(block: Mapping[str, Any]) -> None:
+    """StudyError naming the first file that an import lacks, and where it is to be had."""
+    for path in released_files(block):
+        if not Path(path).is_file():
+            raise StudyError(f"{path}: missing; expected the release of {reader(block).SOURCE}")
 
 
 def _check_training_tasks(place: str, found: Sequence[str]) -> None:
@@ -98,6 +138,11 @@ def _trained_on(study: Mapping[str, Any]) -> set[str]:
 def modules(package: ModuleType) -> list[str]:
     """Names of the modules in a package, sorted: the registry of figures and of analyses."""
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def module(package: ModuleType, name: str) -> ModuleType:
+    """A module of a package by its name."""
+    return importlib.import_module(f"{package.__name__}.{name}")
 
 
 def bases(study: Mapping[str, Any]) -> pd.DataFrame:
@@ -125,9 +170,18 @@ def cells(study: Mapping[str, Any]) -> pd.DataFrame:
     all_models = models(study)
     tables = []
     for name, suite in study["suites"].items():
-        meant = ["none", *suite.get("train", _trained_on(study))]
+        meant = [train for train in all_models["train"].unique() if suite_tests(suite, train)]
         tables.append(all_models[all_models["train"].isin(meant)].assign(suite=name))
-    return pd.concat(tables, ignore_index=True)[CELL_KEYS]
+    return pd.concat(tables, ignore_index=True)[CELL_KEYS] if tables else pd.DataFrame(columns=CELL_KEYS)
+
+
+def suite_tests(suite: Mapping[str, Any], train: str) -> list[str]:
+    """The tests of a suite that a model tuned on a task is put to; all of them for the untouched base (`none`)."""
+    if not isinstance(suite["tests"], Mapping):
+        return suite["tests"]
+    if train == "none":
+        return list(dict.fromkeys(test for tests in suite["tests"].values() for test in tests))
+    return suite["tests"].get(train, [])
 
 
 def tests(study: Mapping[str, Any]) -> pd.DataFrame:
@@ -135,14 +189,14 @@ def tests(study: Mapping[str, Any]) -> pd.DataFrame:
     rows = [
         (name, *row)
         for name, suite in study["suites"].items()
-        for row in itertools.product(suite["tests"], suite["formats"], suite["shots"])
+        for row in itertools.product(suite_tests(suite, "none"), suite["formats"], suite["shots"])
     ]
     return pd.DataFrame(rows, columns=["suite", *TEST_KEYS])
 
 
 def tasks(study: Mapping[str, Any]) -> list[str]:
     """All tasks the study reads, trained on or tested, sorted."""
-    return sorted(_trained_on(study) | {test for suite in study["suites"].values() for test in suite["tests"]})
+    return sorted(_trained_on(study) | {t for suite in study["suites"].values() for t in suite_tests(suite, "none")})
 
 
 def path(keys: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -15,9 +15,10 @@ BLOCK = 4_000_000  # multiplicities held at once: 32 MB, whatever the number of 
 
 @dataclass(frozen=True)
 class Interval:
-    """A point estimate with a percentile bootstrap interval; n counts the resampled units."""
+    """A point estimate with its standard error and a percentile bootstrap interval; n counts the resampled units."""
 
     value: float
+    error: float
     low: float
     high: float
     n: int
@@ -55,11 +56,30 @@ class Resampling:
 
 def mean(values: Values, how: Resampling) -> Interval:
     """Mean of values, shape (n,), with its interval over resampled values."""
-    low, high = how.bounds(how.means(values))
-    return Interval(float(values.mean()), low, high, len(values))
+    return interval(float(values.mean()), how.means(values), len(values), how)
+
+
+def interval(value: float, resampled: Values, n: int, how: Resampling) -> Interval:
+    """An estimate with what its resamples, shape (resamples,), say of its uncertainty."""
+    return Interval(value, float(resampled.std()), *how.bounds(resampled), n)
 
 
 def p_value(resampled: Values) -> float:
     """Two-sided bootstrap p-value against 0: twice the smaller share of resamples on one side, never below 2/(B+1)."""
     below, above = np.sum(resampled <= 0) + 1, np.sum(resampled >= 0) + 1
     return float(min(1.0, 2 * min(below, above) / (len(resampled) + 1)))
+
+
+def weighted_mean(values: Values, weights: Values) -> Values:
+    """Mean along the last axis."""
+    return (values * weights).sum(axis=-1) / weights.sum(axis=-1)
+
+
+def weighted_median(values: Values, weights: Values) -> Values:
+    """Median along the last axis of values that occur `weights` times; between two middle ones, their mean."""
+    weights = np.broadcast_to(weights, values.shape)
+    order = values.argsort(axis=-1)
+    ordered, passed = np.take_along_axis(values, order, -1), np.take_along_axis(weights, order, -1).cumsum(axis=-1)
+    half = passed[..., -1:] / 2
+    middle = np.stack([(passed >= half).argmax(axis=-1), (passed > half).argmax(axis=-1)], axis=-1)
+    return np.take_along_axis(ordered, middle, -1).mean(axis=-1)

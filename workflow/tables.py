@@ -36,6 +36,17 @@ EXAMPLES = _columns(
     leads=(TEXTS, "text read but not scored before each choice"),
     answer=(TEXT, "reference answer"),
     gold=(pa.int32(), "index of the answer among the choices; null for free text"),
+    turns=(pa.list_(pa.struct([("role", TEXT), ("content", TEXT)])), "the turns of a conversation; empty elsewhere"),
+)
+
+KEYS = _columns(
+    family=(TEXT, "family"),
+    step=(INT, "training step of the base"),
+    train=(TEXT, "task tuned on; none for the untouched base"),
+    format=(TEXT, "format tuned in; none for the untouched base"),
+    recipe=(TEXT, "recipe tuned by; none for the untouched base"),
+    seed=(INT, "seed of the tuning"),
+    suite=(TEXT, "suite"),
 )
 
 HISTORY = _columns(
@@ -45,6 +56,26 @@ HISTORY = _columns(
     gradient_norm=(FLOAT, "gradient norm before clipping"),
     tokens=(INT, "prompt and completion tokens seen so far"),
     seconds=(FLOAT, "wall time so far, pauses of a killed run left out"),
+)
+
+TRIALS = _columns(
+    learning_rate=(FLOAT, "learning rate that was tried"),
+    id=(TEXT, "validation row of the task: of its training split, but not trained on"),
+    tokens=(INT, "target tokens"),
+    nll=(FLOAT, "summed negative log-likelihood of the target tokens, nats; null where the tuning diverged"),
+    loss=(FLOAT, "negative log-likelihood of a target token, nats; null where the tuning diverged"),
+)
+
+CHOICES = _columns(
+    rate=(INT, "place of the learning rate in the recipe's list, from 0"),
+    learning_rate=(FLOAT, "learning rate that was tried"),
+    loss=(FLOAT, "mean over validation rows of their loss, itself a mean over the trials' bases; null where one diverged"),
+    error=(FLOAT, "standard error of the loss over resampled validation rows"),
+    low=(FLOAT, "lower end of the interval over resampled validation rows"),
+    high=(FLOAT, "upper end of the interval"),
+    n=(INT, "validation rows"),
+    diverged=(pa.bool_(), "whether a trial by this rate left the finite numbers"),
+    chosen=(pa.bool_(), "whether models are tuned by this rate"),
 )
 
 PREDICTIONS = _columns(
@@ -63,6 +94,8 @@ PREDICTIONS = _columns(
     logprobs=(FLOATS, "log-probability of each candidate given the prompt, nats; empty for free text"),
     candidate_tokens=(pa.list_(INT), "scored tokens of each candidate"),
     output_tokens=(INT, "generated tokens; null where none were generated"),
+    priors=(FLOATS, "log-probability of each label where the prompt says nothing, nats; empty where none was taken"),
+    free_output=(TEXT, "greedy text beside an output that was forced to hold a label; null elsewhere"),
 )
 
 ITEMS = _columns(
@@ -80,10 +113,13 @@ SCORES = _columns(
     shots=(INT, "demonstrations asked for"),
     metric=(TEXT, "metric"),
     value=(FLOAT, "the score"),
+    error=(FLOAT, "standard error: standard deviation of the score over resampled rows"),
     low=(FLOAT, "lower end of the interval over resampled rows"),
     high=(FLOAT, "upper end of the interval"),
     n=(INT, "scored rows"),
 )
+
+IMPORTED = pa.schema([*KEYS, *SCORES])
 
 ANALYSIS = _columns(
     group=(TEXT, "what the value is averaged over or compared within; null for a single pair of task and test"),
@@ -102,6 +138,26 @@ ANALYSIS = _columns(
     high=(FLOAT, "upper end of the interval"),
     n=(INT, "number of resampled units"),
     p_value=(FLOAT, "two-sided p-value against no difference; null where not tested"),
+)
+
+AUDIT = _columns(
+    check=(TEXT, "name of the check"),
+    severity=(TEXT, "error: the number means something else; warning: it carries less than it seems; note: to be known"),
+    family=(TEXT, "family; null where the finding is not about one, as for all keys"),
+    step=(INT, "training step of the base"),
+    train=(TEXT, "task tuned on"),
+    format=(TEXT, "format tuned in"),
+    recipe=(TEXT, "recipe tuned by"),
+    seed=(INT, "seed of the tuning"),
+    suite=(TEXT, "suite"),
+    test=(TEXT, "test"),
+    test_format=(TEXT, "prompt format of the test"),
+    shots=(INT, "demonstrations"),
+    metric=(TEXT, "metric"),
+    value=(FLOAT, "the figure that raised the finding"),
+    limit=(FLOAT, "the limit that it crossed"),
+    n=(INT, "rows, cells or models that were looked at"),
+    evidence=(TEXT, "what was found, in one sentence with its figures"),
 )
 
 
@@ -134,11 +190,16 @@ def save(table: pa.Table, path: Path, **facts: Any) -> None:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """One table as a frame, arrow-typed integers so that a null step stays a null.
+    """One table as a frame, integers of a type that can be null.
 
     Errors: StudyError when the file is not a whole Parquet file.
     """
-    return _opened(path).to_pandas(types_mapper={INT: pd.Int64Dtype()}.get)
+    return frame(_opened(path))
+
+
+def frame(table: pa.Table) -> pd.DataFrame:
+    """A table as a frame, integers of a type that can be null."""
+    return table.to_pandas(types_mapper={INT: pd.Int64Dtype()}.get)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -170,8 +231,11 @@ def gather(parts: Sequence[Path], keys: Sequence[str], schema: pa.Schema) -> pa.
 
 
 def _keyed(part: Path, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:
-    """A part with its keys as leading columns."""
+    """A part with its keys as leading columns: those of its path, or its own where it holds many cells."""
     table = _opened(part)
     found = dict(folder.split("=", 1) for folder in part.parent.parts if "=" in folder)
-    columns = [pa.array([found[name]] * len(table)).cast(schema.field(name).type) for name in keys]
-    return pa.table([*columns, *table.columns], schema=schema)
+    for place, name in enumerate(keys):
+        if name not in table.column_names:
+            column = pa.array([found[name]] * len(table)).cast(schema.field(name).type)
+            table = table.add_column(place, name, column)
+    return table.select(schema.names).cast(schema)

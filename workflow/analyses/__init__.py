@@ -1,4 +1,4 @@
-"""One module for each analysis: `analyse(items, groups, how)` -> rows in the columns of `tables.ANALYSIS`.
+"""One module for each analysis: `analyse(evidence, groups, how)` -> rows in the columns of `tables.ANALYSIS`.
 
-items: all rows of `tables.ITEMS` with the keys of their cells; groups: the study's `groups`; how: the resampling.
+evidence: `comparison.Evidence`; groups: the study's `groups`, name -> task tuned on -> tests; how: the resampling.
 """

@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
-from workflow.comparison import estimate, levels
+from workflow.comparison import Evidence, estimate
 from workflow.statistics import Resampling
 
 
-def analyse(items: pd.DataFrame, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
+def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
     """One row for each model (seeds pooled) and test; rows, and seeds where there are several, are resampled.
 
     The estimator is `mean`, n counts rows; train `none` is the untouched base.
     """
     return [
         estimate(
-            sample.keys,
-            float(sample.values.mean()),
-            sample.resampled(how),
+            level.keys,
+            level.value,
+            level.resampled(how) if level.uncertain else None,
             how,
             estimator="mean",
-            n=sample.values.shape[1],
+            n=level.n,
         )
-        for sample in levels(items)
+        for level in evidence.levels
     ]

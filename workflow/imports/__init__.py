@@ -1,0 +1,5 @@
+"""One module for each release of scores by others: `read(folder)` -> rows in the columns of `tables.IMPORTED`.
+
+A module also names its `FILES` in that folder and its `SOURCE`, citation and address. Importing is the only place where
+a key is read out of a name, since a release may keep it nowhere else.
+"""

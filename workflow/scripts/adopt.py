@@ -1,0 +1,13 @@
+"""Read scores that others released into the tables of a study."""
+
+from pathlib import Path
+
+from workflow import grid, tables
+from workflow.jobs import job
+
+with job("adopt", snakemake) as log:
+    block = snakemake.params.released
+    reader = grid.reader(block)
+    rows = list(reader.read(Path(block["path"])))
+    log.info("%d scores from %s", len(rows), reader.SOURCE)
+    tables.write(rows, tables.IMPORTED, Path(snakemake.output[0]), source=reader.SOURCE, files=list(reader.FILES))

@@ -1,0 +1,22 @@
+"""Look for what makes a study's results untrustworthy."""
+
+from pathlib import Path
+
+from workflow import auditing, tables
+from workflow.jobs import job
+
+with job("audit", snakemake) as log:
+    found = snakemake.input
+    paths = {name: [Path(path) for path in found[name]] for name in ("predictions", "bases", "tasks")}
+    material = auditing.Material(
+        tables.read(found.scores),
+        tables.read(found.analysis),
+        paths["predictions"],
+        paths["bases"],
+        paths["tasks"],
+        snakemake.params.groups,
+    )
+    rows = auditing.findings(material)
+    for row in rows:
+        log.info("%s %s: %s", row["severity"], row["check"], row["evidence"])
+    tables.write(rows, tables.AUDIT, Path(snakemake.output[0]))
