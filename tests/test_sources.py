@@ -127,11 +127,28 @@ def test_patterns_that_are_refused(tmp_path: Path, pattern: str) -> None:
     assert "families/mine/pattern" in refusal(lambda: sources.steps("mine", local(tmp_path, pattern)))
 
 
+HUB = {"source": "hub", "repo": "lab/olmo", "pattern": "step{step}"}
+
+
+def test_steps_of_a_family_with_a_repository_for_each_step() -> None:
+    repos = [{"step": 480000, "repo": "lab/later"}, {"step": 50000, "repo": "lab/early"}]
+    assert sources.steps("tiny", {"source": "hub", "repos": repos}) == [50000, 480000]
+    twice = [*repos, {"step": 50000, "repo": "lab/other"}]
+    assert "families/tiny/repos: a step is listed twice" in refusal(
+        lambda: sources.steps("tiny", {"source": "hub", "repos": twice})
+    )
+
+
+def test_a_pattern_of_revisions_names_the_step_once() -> None:
+    wrong = {**HUB, "steps": [1], "pattern": "stage1"}
+    assert "families/olmo/pattern: 'stage1' is not allowed" in refusal(lambda: sources.steps("olmo", wrong))
+
+
 def test_steps_of_a_hub_family() -> None:
-    family = {"source": "hub", "repo": "lab/olmo", "steps": ["main", 18000, 1000], "main_step": 738020}
+    family = {**HUB, "steps": ["main", 18000, 1000], "main_step": 738020}
     assert sources.steps("olmo", family) == [1000, 18000, 738020]
     assert sources.steps("olmo", {**family, "steps": [5, 1]}) == [1, 5]
-    missing = {key: family[key] for key in ("source", "repo", "steps")}
+    missing = {**HUB, "steps": family["steps"]}
     assert "families/olmo/main_step: missing" in refusal(lambda: sources.steps("olmo", missing))
     assert "families/olmo/steps: 'all'" in refusal(lambda: sources.steps("olmo", {**family, "steps": "all"}))
     twice = {**family, "steps": [738020, "main"]}
@@ -373,7 +390,7 @@ class Client:
     def _run(self, step: int, family: dict, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
         basics = {"PATH": os.environ["PATH"], "HOME": str(self.home), "HF_HOME": str(self.home / "hf")}
         result = subprocess.run(
-            [sys.executable, "-c", LOCATE, json.dumps({"source": "hub", "repo": "lab/olmo", **family}), str(step)],
+            [sys.executable, "-c", LOCATE, json.dumps({**HUB, **family}), str(step)],
             env={**basics, "OMP_NUM_THREADS": "1", **self.settings, **settings},
             cwd=ROOT,
             capture_output=True,
@@ -454,6 +471,21 @@ def test_hub_tags_name_steps_too(hub: HubServer, client: Client) -> None:
     message = client.refusal(8, {"steps": [8]})
     assert "step8-a, step8-b" in message
     assert client.locate(9, {"steps": [9]})["revision"] == hub.commit("lab/olmo", "main")
+
+
+def test_hub_revisions_may_be_named_by_a_pattern(hub: HubServer, client: Client) -> None:
+    """Two stages count their steps each from zero: the pattern says which is meant."""
+    hub.tags["lab/olmo"] = {"stage1-step7-tokens2B": "main", "stage2-step7-tokens9B": "step100-tokens0B"}
+    family = {"steps": [7], "pattern": "stage1-step{step}"}
+    assert client.locate(7, family)["revision"] == hub.commit("lab/olmo", "main")
+    assert "has no revision stage1-step8 or stage1-step8-*; nearest steps: 7" in client.refusal(8, family)
+
+
+def test_hub_steps_may_lie_in_repositories_of_their_own(hub: HubServer, client: Client) -> None:
+    family = {"repos": [{"step": 5, "repo": "lab/olmo"}, {"step": 6, "repo": "lab/nothing"}]}
+    manifest = client.locate(5, family)
+    assert (manifest["repo"], manifest["revision"]) == ("lab/olmo", hub.commit("lab/olmo", "main"))
+    assert "lab/nothing: not found on 127.0.0.1" in client.refusal(6, family)
 
 
 def test_hub_step_that_is_missing(client: Client) -> None:

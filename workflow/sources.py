@@ -48,9 +48,9 @@ def steps(name: str, family: Mapping[str, Any]) -> list[int]:
 
     Errors: StudyError for a listed step that is not there, and for a folder that is missing or holds no step at all.
     """
-    listed = family["steps"]
     if family["source"] == "hub":
         return _hub_steps(name, family)
+    listed = family["steps"]
     there = sorted(family["pretraining"]["save"] if family["source"] == "trained" else _folders(name, family))
     if listed == "all":
         return there
@@ -65,9 +65,15 @@ def steps(name: str, family: Mapping[str, Any]) -> list[int]:
 def _hub_steps(name: str, family: Mapping[str, Any]) -> list[int]:
     """Listed steps of a hub family, `main` as the number it stands for."""
     place = f"config.yaml: families/{name}"
+    if "repos" in family:
+        numbers = sorted(entry["step"] for entry in family["repos"])
+        if len(set(numbers)) < len(numbers):
+            raise StudyError(f"{place}/repos: a step is listed twice; expected each once: {numbers}")
+        return numbers
     listed = family["steps"]
     if listed == "all":
         raise StudyError(f"{place}/steps: 'all' is not allowed for a hub repository; list the steps")
+    _expression(name, family["pattern"])
     numbers = [step for step in listed if step != "main"]
     if "main" not in listed:
         return sorted(numbers)
@@ -104,11 +110,11 @@ def _folders(name: str, family: Mapping[str, Any]) -> dict[int, Path]:
 
 
 def _expression(name: str, pattern: str) -> re.Pattern[str]:
-    """The expression behind a folder pattern; a `*` beside `{step}` never takes a digit of the number."""
+    """The expression behind the pattern of folders or revisions; a `*` beside `{step}` never takes a digit of the number."""
     if pattern.count("{step}") != 1 or re.search(r"[/\\]|\.\.", pattern):
         raise StudyError(
             f"config.yaml: families/{name}/pattern: {pattern!r} is not allowed; "
-            f"expected the name of a sub-folder with {{step}} in it once, * for anything"
+            f"expected a name with {{step}} in it once, * for anything"
         )
     before, after = (re.escape(part).replace(r"\*", ".*") for part in pattern.split("{step}"))
     start = "(?<![0-9])" if before.endswith(".*") else ""
@@ -148,7 +154,7 @@ def locate(name: str, family: Mapping[str, Any], step: int, trained_root: Path) 
         "family": name,
         "step": step,
         "source": family["source"],
-        "repo": family.get("repo"),
+        "repo": _repository(family, step) if family["source"] == "hub" else None,
         "revision": revision,
         "path": str(folder if family["source"] == "trained" else folder.absolute()),
         "files": {path.name: _fingerprint(path) for path in _files(folder)},
@@ -248,7 +254,7 @@ def _download(name: str, family: Mapping[str, Any], step: int) -> tuple[Path, st
     """Folder and commit of a step's revision, from the hub or, offline, from its cache."""
     from huggingface_hub import HfApi, is_offline_mode, snapshot_download
 
-    repo, offline, api = family["repo"], is_offline_mode(), HfApi()
+    repo, offline, api = _repository(family, step), is_offline_mode(), HfApi()
     with _hub_errors(f"family {name}, step {step}: {repo}"):
         refs = _cached_refs(repo) if offline else _listed_refs(api, repo)
         # Resolving by name records the name in the cache: without it an offline run could not find the commit again.
@@ -261,6 +267,13 @@ def _download(name: str, family: Mapping[str, Any], step: int) -> tuple[Path, st
             repo, revision=revision, allow_patterns=list(NEEDED), ignore_patterns=["*/*"], local_files_only=offline
         )
     return Path(folder), revision.resolved
+
+
+def _repository(family: Mapping[str, Any], step: int) -> str:
+    """The repository that holds a step of a hub family."""
+    if "repos" in family:
+        return next(entry["repo"] for entry in family["repos"] if entry["step"] == step)
+    return family["repo"]
 
 
 def _listed_refs(api: HfApi, repo: str) -> dict[str, set[str]]:
@@ -286,22 +299,29 @@ def _cached_refs(repo: str) -> dict[str, set[str]]:
 
 
 def _reference(name: str, family: Mapping[str, Any], step: int, refs: Mapping[str, set[str]]) -> str:
-    """The branch or tag that holds a step: `main`, `step<N>` or `step<N>-<anything>`.
+    """The branch or tag that holds a step: `main`, or what the family's pattern says, `-<anything>` behind it or not.
 
     Never built: what follows the number is a token count, which repositories round differently.
     """
-    place = f"family {name}, step {step}: {family['repo']}"
-    numbered = {ref: int(match[1]) for ref in refs if (match := re.fullmatch(r"step([0-9]+)(-.*)?", ref))}
-    is_main = step == family.get("main_step")
+    place = f"family {name}, step {step}: {_repository(family, step)}"
+    is_main = "repos" in family or step == family.get("main_step")
+    numbered = {} if is_main else _numbered(_expression(name, family["pattern"]), refs)
     fitting = sorted(ref for ref in refs if (ref == "main" if is_main else numbered.get(ref) == step))
     if not fitting:
-        wanted = "main" if is_main else f"step{step} or step{step}-*"
+        own = "main" if is_main else family["pattern"].replace("{step}", str(step))
+        wanted = own if is_main else f"{own} or {own}-*"
         raise StudyError(
             f"{place} has no revision {wanted}{_where()}; nearest steps: {_nearest(numbered.values(), step)}"
         )
     if len(set.union(*(refs[ref] for ref in fitting))) > 1:
         raise StudyError(f"{place} has several revisions for this step: {', '.join(fitting)}; expected one commit")
     return fitting[0]
+
+
+def _numbered(expression: re.Pattern[str], refs: Iterable[str]) -> dict[str, int]:
+    """Steps of the references that fit an expression, with nothing behind it or a - and anything."""
+    extended = re.compile(f"(?:{expression.pattern})(-.*)?", expression.flags)
+    return {ref: int(match["step"]) for ref in refs if (match := extended.fullmatch(ref))}
 
 
 def _where() -> str:
