@@ -6,17 +6,20 @@ import pytest
 from rouge_score import rouge_scorer
 from sklearn.metrics import accuracy_score, f1_score
 
-from workflow import metrics
+from workflow import config as configs
+from workflow import metrics, tables, task
 from workflow.statistics import Resampling
 
 NLI = ("entailment", "neutral", "contradiction")
+LABEL = ["accuracy", "chance", "macro_f1", "majority", "most_predicted"]
+SOUND = {"protocol": "sound", "labels": "score"}
 HOW = Resampling(resamples=400, level=0.9, seed=1)
 
 
 def frame(rows, protocol="sound"):
     """Predictions as they are read back from Parquet, other columns left out; lists are arrays there."""
     table = pd.DataFrame(rows)
-    for column in ("logprobs", "choices", "candidate_tokens"):
+    for column in ("logprobs", "priors", "choices", "candidate_tokens"):
         if column in table:
             table[column] = [np.array(value) for value in table[column]]
     return table.assign(protocol=protocol)
@@ -27,7 +30,8 @@ def compared(rng, rows=60, labels=NLI):
     golds = rng.integers(len(labels) - 1, size=rows)
     return frame(
         {"logprobs": list(rng.normal(size=len(labels)) + 1.5 * (np.arange(len(labels)) == gold)), "choices": labels,
-         "gold": int(gold), "candidate_tokens": list(rng.integers(1, 5, size=len(labels))), "output": "", "id": f"test/{number}"}
+         "priors": list(np.log([0.7, 0.2, 0.1])[: len(labels)]), "gold": int(gold),
+         "candidate_tokens": list(rng.integers(1, 5, size=len(labels))), "output": "", "id": f"test/{number}"}
         for number, gold in enumerate(golds)
     )  # fmt: skip
 
@@ -38,6 +42,16 @@ def written(rng, rows=60):
     return frame(
         {"logprobs": [], "choices": NLI, "gold": int(rng.integers(3)), "output": str(rng.choice(texts)), "id": str(number)}
         for number in range(rows)
+    )  # fmt: skip
+
+
+def constrained(rng, rows=60):
+    """Rows of forced text beside the free one, which names a label half the time."""
+    return frame(
+        ({"logprobs": [], "choices": NLI, "gold": int(rng.integers(3)), "output": f"a {rng.choice(NLI)}",
+          "free_output": str(rng.choice(["neutral.", "entail", "", "contradictions"])), "id": str(number)}
+         for number in range(rows)),
+        protocol="published",
     )  # fmt: skip
 
 
@@ -92,6 +106,38 @@ def test_rouge_l_equals_rouge_score_and_the_hand():
     outputs = ["The cat", "the cats", ""]
     rows = frame({"output": output, "reference": "the black cat"} for output in outputs)
     assert metrics.rouge_l(rows).tolist() == pytest.approx([0.8, 0.4, 0.0])
+
+
+# Predictions that do not read
+
+
+def test_a_constant_preference_goes_with_its_prior():
+    """Rows say e^2 : 1 for their gold label; a model that finds `no` e^3 times likelier whatever it reads always says `no`."""
+    rows = []
+    for label in (0, 1, 1, 0, 1):
+        read = [2.0 * (label == 0), 2.0 * (label == 1)]
+        prior = [3 - np.log(np.exp(3) + 1), -np.log(np.exp(3) + 1)]
+        rows.append(
+            {"logprobs": [read[0] + 3 - 7, read[1] - 7], "priors": prior, "choices": ("no", "yes"), "gold": label}
+        )
+    rows = frame(rows)
+    assert (one("accuracy", rows), one("accuracy_calibrated", rows)) == (0.4, 1.0)
+    assert (one("most_predicted", rows), one("majority", rows)) == (1.0, 0.6)
+
+
+def test_calibration_by_hand():
+    """.6, .3, .1 over priors .7, .2, .1 are .86, 1.5, 1: the second label."""
+    row = {"logprobs": np.log([0.6, 0.3, 0.1]), "priors": np.log([0.7, 0.2, 0.1]), "choices": NLI}
+    assert [one("accuracy_calibrated", frame([{**row, "gold": label}])) for label in range(3)] == [0, 1, 0]
+
+
+def test_the_most_frequent_prediction_may_be_no_label_at_all():
+    """Predicted neutral, none, none, entailment: two of four."""
+    rows = frame(
+        {"logprobs": [], "choices": NLI, "gold": 1, "output": text} for text in ("neutral", "what?", "", "entailment")
+    )
+    assert one("most_predicted", rows) == 0.5
+    assert one("most_predicted", rows[:1]) == 1.0
 
 
 # Choices by length
@@ -156,6 +202,63 @@ def test_text_without_a_label_is_wrong_and_no_class():
     assert (one("accuracy", rows), one("macro_f1", rows)) == pytest.approx((0.5, 2 / 3))
 
 
+def test_published_free_text_by_hand():
+    """Searched for `no`, then `yes`: right are rows 2 and 3; `know` and `not` hold a `no`, `Yes` is no `yes`."""
+    texts = [("I know yes", 1), ("not at all", 0), ("\n yes", 1), ("Yes", 1), ("", 0)]
+    rows = pd.concat(
+        frame([{"logprobs": [], "choices": ("no", "yes"), "gold": gold, "output": text, "id": str(number)}])
+        for number, (text, gold) in enumerate(texts)
+    ).assign(test="paws", test_format="io", shots=0)
+    scores, items = metrics.scored(rows, {"protocol": "published", "labels": "generate"}, HOW)
+    assert [item["value"] for item in items if item["metric"] == "accuracy"] == [0, 1, 1, 0, 0]
+    assert sorted({row["metric"] for row in scores}) == sorted(LABEL)
+
+
+# Forced labels
+
+
+def test_forced_labels_by_hand():
+    """Free text names a label in rows 1 and 4; of the other three one is right."""
+    free = ["it is neutral", "", "Entailment", "contradiction", "neu tral"]
+    forced = ["neutral", "entailment", "a neutral one", "contradiction", "contradiction"]
+    golds = [1, 0, 0, 0, 0]
+    rows = frame(
+        ({"logprobs": [], "choices": NLI, "gold": gold, "output": output, "free_output": text}
+         for text, output, gold in zip(free, forced, golds, strict=True)),
+        protocol="published",
+    )  # fmt: skip
+    assert metrics.forced(rows).tolist() == [0, 1, 1, 0, 1]
+    assert (one("forced", rows), one("accuracy_forced", rows), one("accuracy", rows)) == (0.6, 1 / 3, 0.4)
+    weights = np.array([[1, 0, 0, 4, 0], [0, 3, 1, 0, 1], [4, 1, 0, 0, 0.0]])
+    found = metrics.METRICS["accuracy_forced"].estimates(rows, weights)
+    assert found.tolist() == pytest.approx([np.nan, 0.6, 1.0], nan_ok=True)
+
+
+def test_resamples_without_a_forced_row_are_left_out_of_its_interval():
+    """One forced row of four, and right: whatever resample holds it gives 1."""
+    rows = frame(
+        ({"logprobs": [], "choices": NLI, "gold": 1, "output": "neutral", "free_output": text}
+         for text in ("", "neutral", "neutral", "neutral")),
+        protocol="published",
+    )  # fmt: skip
+    found = metrics.score(rows, "accuracy_forced", HOW)
+    assert (found.value, found.low, found.high, found.error, found.n) == (1, 1, 1, 0, 4)
+    assert np.isnan(metrics.METRICS["accuracy_forced"].estimates(rows, next(HOW.weights(4)))).any()
+
+
+def test_where_no_label_was_forced_its_accuracy_is_a_row_of_nulls(tmp_path):
+    rows = constrained(np.random.default_rng(0), 6).assign(
+        free_output="neutral", test="mnli", test_format="io", shots=4
+    )
+    scores, _ = metrics.scored(rows, {"protocol": "published", "labels": "constrained"}, HOW)
+    [found] = [row for row in scores if row["metric"] == "accuracy_forced"]
+    assert [found[key] for key in ("value", "error", "low", "high", "n")] == [None, None, None, None, 6]
+    [share] = [row for row in scores if row["metric"] == "forced"]
+    assert (share["value"], share["low"], share["high"]) == (0, 0, 0)
+    tables.write(scores, tables.SCORES, tmp_path / "part.parquet")
+    assert tables.rows(tmp_path / "part.parquet")[scores.index(found)]["value"] is None
+
+
 # Resamples and scores
 
 
@@ -163,11 +266,13 @@ def test_text_without_a_label_is_wrong_and_no_class():
 def test_a_resample_is_scored_as_if_its_rows_were_written_out(name):
     """Multiplicities as weights give what the metric gives on rows repeated so often, classes that are gone left out."""
     rng = np.random.default_rng(3)
-    rows = texts(rng, 5) if name == "rouge_l" else compared(rng, 5)
+    makers = {"rouge_l": texts, "forced": constrained, "accuracy_forced": constrained}
+    rows = makers.get(name, compared)(rng, 5)
     weights = rng.multinomial(5, np.full(5, 1 / 5), size=50).astype(float)
     found = metrics.METRICS[name].estimates(rows, weights)
     for estimate, times in zip(found, weights, strict=True):
-        assert estimate == pytest.approx(one(name, rows.loc[np.repeat(rows.index, times.astype(int))]), abs=1e-12)
+        written_out = rows.loc[np.repeat(rows.index, times.astype(int))]
+        assert estimate == pytest.approx(one(name, written_out), abs=1e-12, nan_ok=True)
     assert len(set(found.round(9))) > 1 or name == "chance"
 
 
@@ -179,14 +284,14 @@ def predictions():
 
 
 def test_scores_and_items_of_a_cell():
-    scores, items = metrics.scored(predictions().drop(columns="protocol"), "sound", HOW)
+    scores, items = metrics.scored(predictions().drop(columns="protocol"), SOUND, HOW)
     found = [(row["test"], row["test_format"], row["metric"], row["n"]) for row in scores]
-    label = ["accuracy", "chance", "macro_f1", "majority"]
+    label = ["accuracy", "accuracy_calibrated", "chance", "macro_f1", "majority", "most_predicted"]
     expected = [("mnli", format, metric, 60) for format in ("default", "io") for metric in label]
     assert found == [*expected, ("xsum", "default", "rouge_l", 20)]
     table = pd.DataFrame(items)
     for row in scores:
-        if row["metric"] in ("accuracy", "chance", "rouge_l"):
+        if row["metric"] in ("accuracy", "accuracy_calibrated", "chance", "rouge_l"):
             own = table[
                 (table[["test", "test_format", "metric"]] == [row["test"], row["test_format"], row["metric"]]).all(
                     axis=1
@@ -195,18 +300,56 @@ def test_scores_and_items_of_a_cell():
             assert own["value"].mean() == pytest.approx(row["value"]) and own["id"].nunique() == row["n"]
         if row["metric"] != "chance":
             assert row["low"] < row["value"] < row["high"] or row["metric"] == "majority"
-    assert set(table["metric"]) == {"accuracy", "chance", "rouge_l"}
+    assert set(table["metric"]) == {"accuracy", "accuracy_calibrated", "chance", "rouge_l"}
 
 
-def test_a_ranked_test_has_every_way_of_comparing_choices():
-    assert metrics.applicable("rank") == ["accuracy", "accuracy_per_token", "accuracy_per_byte", "chance"]
-    assert all(metrics.PRIMARY[method] in metrics.applicable(method) for method in ("label", "rank", "generate"))
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("rank", ["accuracy", "accuracy_per_token", "accuracy_per_byte", "chance"]),
+        ("label", ["accuracy", "accuracy_calibrated", *LABEL[1:]]),
+        ("label_generated", LABEL),
+        ("label_constrained", ["accuracy", "accuracy_forced", "chance", "forced", *LABEL[2:]]),
+        ("generate", ["rouge_l"]),
+    ],
+)
+def test_each_method_has_its_metrics(method, names):
+    assert metrics.applicable(method, tables.PREDICTIONS.names) == names
+    assert metrics.PRIMARY[method.split("_")[0]] in names
+
+
+def test_predictions_without_priors_are_scored_without_them():
+    old = [name for name in tables.PREDICTIONS.names if name != "priors"]
+    assert metrics.applicable("label", old) == LABEL
+
+
+@pytest.mark.parametrize(
+    ("test", "labels", "method"),
+    [
+        ("mnli", "score", "label"), ("paws", "generate", "label_generated"), ("rte", "constrained", "label_constrained"),
+        ("arc_easy", "generate", "rank"), ("boolq", "constrained", "rank"), ("xsum", "score", "generate"),
+    ],
+)  # fmt: skip
+def test_how_labels_are_predicted_concerns_label_tasks_alone(test, labels, method):
+    assert metrics.method(task.load(test), labels) == method
+
+
+def test_the_config_s_ways_of_predicting_labels_are_the_methods():
+    suites = configs.schema()["properties"]["suites"]["additionalProperties"]["properties"]
+    assert suites["labels"]["enum"] == list(metrics.LABEL_METHODS)
 
 
 def test_the_published_value_is_the_middle_of_its_interval():
-    sound, _ = metrics.scored(predictions(), "sound", HOW)
-    published, _ = metrics.scored(predictions(), "published", HOW)
+    sound, _ = metrics.scored(predictions(), SOUND, HOW)
+    published, _ = metrics.scored(predictions(), SOUND | {"protocol": "published"}, HOW)
     for one_row, other in zip(sound, published, strict=True):
         assert (one_row["low"], one_row["high"]) == (other["low"], other["high"])
         assert other["value"] == (other["low"] + other["high"]) / 2
     assert [row["value"] for row in sound] != [row["value"] for row in published]
+
+
+def test_a_forced_label_is_found_wherever_it_stands():
+    labels = ["entailment", "neutral", "contradiction"]
+    assert metrics.held_label("so it is neutral, no contradiction", labels, "sound") == "neutral"
+    assert metrics.held_label("so it is neutral, no contradiction", labels, "published") == "contradiction"
+    assert metrics.held_label("so it is", labels, "sound") is None

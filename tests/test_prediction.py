@@ -15,10 +15,14 @@ import yaml
 from conftest import ARCHITECTURES, CONTEXT
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import GenerationConfig
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import GenerationConfig, PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
 
 from workflow import metrics, models, prediction, tables, task
 from workflow.errors import StudyError
+from workflow.prediction import Evaluation
+from workflow.statistics import Resampling
 from workflow.task import Example
 
 DATA = Path(os.environ.get("TUNECAST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -123,7 +127,9 @@ def asked(example):
 def test_labels_equal_a_plain_loop(checkpoint, shots, batch_tokens):
     train, test = inference_rows("train", PAIRS[::-1][:4]), inference_rows("test")
     settings = suite(batch_tokens=batch_tokens)
-    found = prediction.predict_test(*checkpoint[:2], settings, task.load("rte"), train, test, "default", shots)
+    found = prediction.predict_test(
+        Evaluation(*checkpoint[:2], settings), task.load("rte"), train, test, "default", shots
+    )
     shown = shown_sound(lambda example: f"{asked(example)} {example.answer}", train, shots)
     expected = [
         [loop_logprob(checkpoint, shown + asked(example), f" {label}") for label in LABELS] for _, example in test
@@ -140,7 +146,9 @@ def test_labels_equal_a_plain_loop(checkpoint, shots, batch_tokens):
 def test_choices_equal_a_plain_loop(checkpoint, protocol, shots, gap, batch_tokens):
     rows = question_rows("train"), question_rows("test")
     settings = suite(protocol=protocol, batch_tokens=batch_tokens)
-    found = prediction.predict_test(*checkpoint[:2], settings, task.load("arc_easy"), *rows, "default", shots)
+    found = prediction.predict_test(
+        Evaluation(*checkpoint[:2], settings), task.load("arc_easy"), *rows, "default", shots
+    )
     drawn = random.Random(3).sample(rows[0], shots) if protocol == "sound" else rows[1][:shots]
     shown = "".join(f"Question: {row.fields['question']}\nAnswer: {row.answer}{gap}" for _, row in drawn)
     expected = []
@@ -155,7 +163,9 @@ def test_choices_equal_a_plain_loop(checkpoint, protocol, shots, gap, batch_toke
 def test_choices_with_leads_equal_a_plain_loop(checkpoint, shots, batch_tokens):
     train, test = winogrande_rows("train"), winogrande_rows("test")
     settings = suite(batch_tokens=batch_tokens)
-    found = prediction.predict_test(*checkpoint[:2], settings, task.load("winogrande"), train, test, "default", shots)
+    found = prediction.predict_test(
+        Evaluation(*checkpoint[:2], settings), task.load("winogrande"), train, test, "default", shots
+    )
 
     def solved(example):
         return f"{example.fields['beginning']} {example.leads[example.gold]}{example.answer}"
@@ -177,7 +187,7 @@ def test_published_labels_equal_a_loop_over_the_last_logits(checkpoint, format, 
     }[format]
     test = inference_rows("test")
     settings = suite(protocol="published", batch_tokens=batch_tokens)
-    found = prediction.predict_test(*checkpoint[:2], settings, task.load("rte"), [], test, format, shots)
+    found = prediction.predict_test(Evaluation(*checkpoint[:2], settings), task.load("rte"), [], test, format, shots)
     assert len(found) == len(test)
     shown = "".join(template.format_map(row.fields) + row.answer + "\n" for _, row in test[:shots])
     pools = [
@@ -206,7 +216,7 @@ def test_requests_share_inputs_and_keep_their_own_sums(checkpoint):
 def test_equal_choices_go_to_the_first(checkpoint):
     row = Example({"question": "What?"}, "yes", ("yes", "yes"), 1)
     rows = [("a", row)]
-    [found] = prediction.predict_test(*checkpoint[:2], suite(), task.load("arc_easy"), [], rows, "io", 0)
+    [found] = prediction.predict_test(Evaluation(*checkpoint[:2], suite()), task.load("arc_easy"), [], rows, "io", 0)
     assert found["logprobs"][0] == found["logprobs"][1]
     frame = pd.DataFrame([found])
     assert metrics.predicted(frame.assign(protocol="sound")).tolist() == [0]
@@ -218,8 +228,204 @@ def test_a_model_whose_numbers_are_none_is_refused(checkpoints):
     for protocol in ("sound", "published"):
         with pytest.raises(StudyError, match=r"^row 'test/0': log-probabilities \[nan, nan, nan\], expected finite"):
             prediction.predict_test(
-                model, tokenizer, suite(protocol=protocol), task.load("rte"), [], inference_rows("test"), "io", 0
+                Evaluation(model, tokenizer, suite(protocol=protocol)),
+                task.load("rte"),
+                [],
+                inference_rows("test"),
+                "io",
+                0,
             )
+
+
+# The published candidates, on the pieces of the OLMo tokenizer
+
+# Every piece with its id there, and the merges that make it; ids of what lies between are nobody's.
+OLMO_IDS = {
+    "ent": 290, "ail": 647, "ment": 420, "Ġentail": 46518, "neutral": 27912, "Ġneutral": 9238, "contr": 19657, "ad": 324,
+    "iction": 2474, "Ġcontradiction": 20620, "yes": 9820, "Ġyes": 4754, "no": 2369, "Ġno": 642,
+}  # fmt: skip
+OLMO_MERGES = (
+    "e n|en t|m ent|a i|ai l|Ġ ent|Ġent ail|n e|ne u|neu t|neut r|neutr a|neutra l|Ġ neutral|c o|co n|con t|cont r|a d|"
+    "i c|ic t|i o|io n|ict ion|Ġ contr|Ġcontr ad|Ġcontrad iction|y e|ye s|Ġ yes|n o|Ġ no"
+)
+OLMO_SIZE, OLMO_END = 50304, 50279
+
+
+def olmo_tokenizer():
+    """A byte-level BPE that cuts the label words into the pieces, and gives them the ids, of OLMo's."""
+    merges = [tuple(pair.split()) for pair in OLMO_MERGES.split("|")]
+    vocabulary = {letter: 1000 + number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    vocabulary |= {"".join(pair): 30000 + number for number, pair in enumerate(merges)}
+    words = Tokenizer(BPE({**vocabulary, **OLMO_IDS, "<|endoftext|>": OLMO_END}, merges))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|endoftext|>")
+
+
+def fixed_model(logits):
+    """A model with these logits after any text, 0 for tokens that are not named: the bias of its output layer alone."""
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = PhiConfig(vocab_size=OLMO_SIZE, max_position_embeddings=CONTEXT, partial_rotary_factor=0.5, **sizes)
+    model = PhiForCausalLM(config).eval()
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.bias.zero_()
+        for token, value in logits.items():
+            model.lm_head.bias[token] = value
+    return model
+
+
+def paraphrase_rows(split):
+    pairs = [({"sentence1": a, "sentence2": b}, ("no", "yes")[number % 2]) for number, (a, b) in enumerate(PAIRS)]
+    return [
+        (f"{split}/{number}", Example(fields, answer, ("no", "yes"), number % 2))
+        for number, (fields, answer) in enumerate(pairs)
+    ]
+
+
+def test_every_piece_of_a_label_is_a_candidate_once():
+    """`ment` ends both spellings of entailment, and is one candidate."""
+    words = olmo_tokenizer()
+    assert prediction._pieces(words, LABELS) == [[290, 647, 420, 46518], [27912, 9238], [19657, 324, 2474, 20620]]
+    assert prediction._pieces(words, ("no", "yes")) == [[2369, 642], [9820, 4754]]
+
+
+@pytest.mark.parametrize(
+    ("logits", "label"),
+    [
+        ({420: 4, 9238: 3, 20620: 2}, "entailment"),
+        ({647: 4, 27912: 3, 20620: 2}, "entailment"),
+        ({324: 4, 46518: 3, 9238: 2}, "contradiction"),
+        ({2474: 4, 290: 3, 27912: 2}, "contradiction"),
+        ({27912: 4, 420: 3, 2474: 3}, "neutral"),
+        ({9238: 4, 19657: 3, 20620: 3}, "neutral"),
+        ({4754: 9, 642: 8, 46518: 1}, "entailment"),
+    ],
+)
+def test_the_best_piece_brings_its_word(logits, label):
+    """Middle pieces (`ail`, `ment`, `ad`, `iction`) count like whole words; words that are no label do not."""
+    test = inference_rows("test")
+    run = Evaluation(fixed_model(logits), olmo_tokenizer(), suite(protocol="published"))
+    found = prediction.predict_test(run, task.load("mnli"), [], test, "io", 0)
+    assert {row["output"] for row in found} == {label}
+    total = math.log(sum(map(math.exp, logits.values())) + OLMO_SIZE - len(logits))
+    pools = [(290, 647, 420, 46518), (27912, 9238), (19657, 324, 2474, 20620)]
+    expected = [max(logits.get(token, 0) for token in pool) - total for pool in pools]
+    assert found[0]["logprobs"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_free_text_is_searched_for_labels_in_the_published_order():
+    """A model that writes ` no` or `yes` five times over; by hand from the greedy text to the score."""
+    test = paraphrase_rows("test")
+    for token, text in ((642, " no no no no no"), (9820, "yesyesyesyesyes"), (OLMO_END, "")):
+        run = Evaluation(fixed_model({token: 5}), olmo_tokenizer(), suite(protocol="published", labels="generate"))
+        found = prediction.predict_test(run, task.load("paws"), [], test, "default", 0)
+        assert {(row["output"], row["output_tokens"]) for row in found} == {(text, 5 if text else 0)}
+        guess = {"": -1, " n": 0, "ye": 1}[text[:2]]
+        assert metrics.predicted(pd.DataFrame(found).assign(protocol="published")).tolist() == [guess] * len(test)
+
+
+# Labels where a prompt says nothing
+
+
+def blank_prompts(shown, template):
+    return [shown + template.format(text, text) for text in ("N/A", "[MASK]", "")]
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_priors_equal_a_plain_loop(checkpoint, shots):
+    """log of the mean over three prompts of the share that a label has among the labels."""
+    train, test = inference_rows("train", PAIRS[::-1][:4]), inference_rows("test")
+    found = prediction.predict_test(
+        Evaluation(*checkpoint[:2], suite()), task.load("rte"), train, test, "default", shots
+    )
+    shown = shown_sound(lambda example: f"{asked(example)} {example.answer}", train, shots)
+    shares = []
+    for prompt in blank_prompts(shown, "### Input_1: {}\n ### Input_2: {}\n ### Inference:"):
+        likely = [math.exp(loop_logprob(checkpoint, prompt, f" {label}")) for label in LABELS]
+        shares.append([value / sum(likely) for value in likely])
+    expected = [math.log(sum(own) / 3) for own in zip(*shares, strict=True)]
+    assert all(row["priors"] == pytest.approx(expected, abs=1e-4) for row in found)
+    assert len({tuple(row["priors"]) for row in found}) == 1 and len(set(expected)) == 3
+
+
+@pytest.mark.parametrize("format", ["default", "io"])
+def test_published_priors_are_those_of_the_pooled_candidates(checkpoint, format):
+    test = inference_rows("test")
+    settings = suite(protocol="published")
+    found = prediction.predict_test(Evaluation(*checkpoint[:2], settings), task.load("rte"), [], test, format, 1)
+    template = {"default": "### Input_1: {}\n ### Input_2: {}\n ### Inference: ", "io": "{} {}"}[format]
+    shown = template.format(*PAIRS[0]) + "entailment\n"
+    shares = []
+    for prompt in blank_prompts(shown, template):
+        after = last_logprobs(checkpoint, prompt).exp()
+        pools = prediction._pieces(checkpoint.tokenizer, LABELS)
+        likely = [max(float(after[token]) for token in pool) for pool in pools]
+        shares.append([value / sum(likely) for value in likely])
+    expected = [math.log(sum(own) / 3) for own in zip(*shares, strict=True)]
+    assert all(row["priors"] == pytest.approx(expected, abs=1e-4) for row in found)
+
+
+def test_priors_go_with_the_demonstrations_that_a_prompt_was_left_with(checkpoints):
+    """A long row has room for fewer demonstrations than the others, and so another prior: that of a test with so few."""
+    run = Evaluation(*checkpoints["olmo"][:2], suite())
+    train = inference_rows("train", PAIRS[:1])
+    fields = {"premise": "The cat " * 100, "hypothesis": "It can fly."}
+    test = [*inference_rows("test"), ("long", Example(fields, "neutral", LABELS, 1))]
+    found = prediction.predict_test(run, task.load("mnli"), train, test, "default", 1)
+    assert [row["shots_used"] for row in found] == [1] * len(PAIRS) + [0]
+    alone = prediction.predict_test(run, task.load("mnli"), train, test, "default", 0)
+    assert found[-1]["priors"] == pytest.approx(alone[0]["priors"], abs=1e-5)
+    assert abs(found[0]["priors"][0] - found[-1]["priors"][0]) > 0.01
+
+
+def test_the_prior_of_a_model_that_never_reads_is_its_whole_preference():
+    """Calibrated, all labels are equal: the prior is the log-probabilities less those of all labels together."""
+    run = Evaluation(fixed_model({642: 3, 4754: 5}), olmo_tokenizer(), suite(protocol="published"))
+    found = prediction.predict_test(run, task.load("paws"), [], paraphrase_rows("test"), "default", 2)
+    both = math.log(math.exp(3) + math.exp(5))
+    for row in found:
+        assert row["priors"] == pytest.approx([3 - both, 5 - both], abs=1e-5)
+        left = [value - own for value, own in zip(row["logprobs"], row["priors"], strict=True)]
+        assert left[0] == pytest.approx(left[1], abs=1e-5)
+
+
+def test_prior_by_hand():
+    """Of two labels .5 and .25 of everything are 2/3 and 1/3 of the labels; .1 and .3 are 1/4 and 3/4; means 11/24, 13/24."""
+    values = [[math.log(0.5), math.log(0.25)], [math.log(0.1), math.log(0.3)]]
+    assert prediction.prior(values) == pytest.approx([math.log(11 / 24), math.log(13 / 24)])
+
+
+def test_what_is_not_compared_by_label_has_no_prior(checkpoints):
+    run = Evaluation(*checkpoints["olmo"][:2], suite())
+    ranked = prediction.predict_test(run, task.load("arc_easy"), [], question_rows("test"), "default", 0)
+    run = Evaluation(*checkpoints["olmo"][:2], suite(labels="generate"))
+    written = prediction.predict_test(run, task.load("rte"), [], inference_rows("test"), "default", 0)
+    assert {tuple(row["priors"]) for row in [*ranked, *written]} == {()}
+
+
+# Forced labels
+
+
+@pytest.mark.parametrize("protocol", ["sound", "published"])
+@pytest.mark.parametrize("shots", [0, 2])
+def test_forced_labels_stand_beside_the_free_text(checkpoint, shots, protocol, tmp_path):
+    """Every output holds a label, but where one of the demonstrations' labels will do (`published`)."""
+    train, test = inference_rows("train"), inference_rows("test")
+    settings = suite(protocol=protocol, tests=["rte"], formats=["default"], shots=[shots])
+    tests = {"rte": (task.load("rte"), train, test)}
+    forced = list(prediction.predict(*checkpoint[:2], settings | {"labels": "constrained"}, tests))
+    free = list(prediction.predict(*checkpoint[:2], settings | {"labels": "generate"}, tests))
+    assert [row["free_output"] for row in forced] == [row["output"] for row in free]
+    assert all(any(label in row["output"] for label in LABELS) for row in forced) == (protocol == "sound" or shots == 0)
+    assert all(row["output_tokens"] <= 5 and not row["logprobs"] for row in forced)
+    tables.write(forced, tables.PREDICTIONS, tmp_path / "part.parquet")
+    frame = tables.read(tmp_path / "part.parquet")
+    how = Resampling(resamples=100, level=0.95, seed=0)
+    scores, _ = metrics.scored(frame, settings | {"labels": "constrained"}, how)
+    assert {"forced", "accuracy_forced", "accuracy", "most_predicted"} <= {row["metric"] for row in scores}
+    named = [metrics.named_label(row["output"], LABELS, protocol) for row in free]
+    assert metrics.forced(frame.assign(protocol=protocol)).tolist() == [float(name is None) for name in named]
 
 
 # Writing
@@ -232,7 +438,9 @@ def test_written_text_equals_generate(checkpoint, protocol, shots, batch_tokens)
     rows = [(f"{number}", Example({"document": text}, f"Summary {number}.")) for number, text in enumerate(documents)]
     train, test = rows[4:], rows
     settings = suite(protocol=protocol, batch_tokens=batch_tokens)
-    found = prediction.predict_test(*checkpoint[:2], settings, task.load("xsum"), train, test, "default", shots)
+    found = prediction.predict_test(
+        Evaluation(*checkpoint[:2], settings), task.load("xsum"), train, test, "default", shots
+    )
     cue, gap = ("### Summary:", " ") if protocol == "sound" else ("### Summary: ", "")
     drawn = random.Random(3).sample(train, shots) if protocol == "sound" else test[:shots]
     end = "\n\n" if protocol == "sound" else "\n"
@@ -294,7 +502,7 @@ def test_text_is_cut_at_its_first_stop(text, output):
 def test_labels_are_written_in_five_tokens(checkpoint):
     test = inference_rows("test")
     settings = suite(labels="generate", protocol="published")
-    found = prediction.predict_test(*checkpoint[:2], settings, task.load("rte"), [], test, "io", 0)
+    found = prediction.predict_test(Evaluation(*checkpoint[:2], settings), task.load("rte"), [], test, "io", 0)
     for row, (_, example) in zip(found, test, strict=True):
         ids = loop_greedy(checkpoint, "{premise} {hypothesis}".format_map(example.fields), 5)
         assert row["output"] == checkpoint.tokenizer.decode(ids, skip_special_tokens=True)
@@ -310,35 +518,35 @@ TEST = [(f"test/{number}", Example({}, str(number))) for number in range(30)]
 
 def test_sound_demonstrations_come_from_train_and_depend_on_the_seed():
     shown, unscored = prediction.demonstrations(TRAIN, TEST, 4, 0, "sound")
-    assert len(shown) == 4 and all(any(example is row for _, row in TRAIN) for example in shown)
+    assert len(shown) == 4 and all(row in TRAIN for row in shown)
     assert unscored == set()
     assert prediction.demonstrations(TRAIN, TEST, 4, 0, "sound") == (shown, set())
     draws = [prediction.demonstrations(TRAIN, TEST, 4, seed, "sound")[0] for seed in range(9)]
-    assert len({tuple(row.answer for row in draw) for draw in draws}) == 9
+    assert len({tuple(row for row, _ in draw) for draw in draws}) == 9
 
 
 def test_without_train_demonstrations_are_test_rows_that_are_not_scored(checkpoints):
     shown, unscored = prediction.demonstrations([], TEST, 4, 1, "sound")
-    assert {f"test/{example.answer}" for example in shown} == unscored and len(unscored) == 4
+    assert {row for row, _ in shown} == unscored and len(unscored) == 4
     test = inference_rows("test")
     model, tokenizer, _ = checkpoints["olmo"]
-    found = prediction.predict_test(model, tokenizer, suite(), task.load("gpt3_nli"), [], test, "io", 2)
+    found = prediction.predict_test(Evaluation(model, tokenizer, suite()), task.load("gpt3_nli"), [], test, "io", 2)
     drawn = prediction.demonstrations([], test, 2, 3, "sound")[1]
     assert [row["id"] for row in found] == [row for row, _ in test if row not in drawn] and len(found) == 5
 
 
 def test_published_demonstrations_are_the_first_rows_and_are_scored(checkpoints):
-    assert prediction.demonstrations(TRAIN, TEST, 2, 5, "published") == ([TEST[0][1], TEST[1][1]], set())
+    assert prediction.demonstrations(TRAIN, TEST, 2, 5, "published") == (TEST[:2], set())
     test = inference_rows("test")
     model, tokenizer, _ = checkpoints["olmo"]
     settings = suite(protocol="published")
-    found = prediction.predict_test(model, tokenizer, settings, task.load("rte"), test, test, "io", 2)
+    found = prediction.predict_test(Evaluation(model, tokenizer, settings), task.load("rte"), test, test, "io", 2)
     assert [row["id"] for row in found] == [row for row, _ in test]
 
 
 def test_no_more_demonstrations_than_rows():
     shown, unscored = prediction.demonstrations(TRAIN[:2], TEST, 5, 0, "sound")
-    assert sorted(row.answer for row in shown) == ["0", "1"] and not unscored
+    assert sorted(row for row, _ in shown) == ["train/0", "train/1"] and not unscored
 
 
 def test_a_sample_keeps_the_order_and_depends_on_the_seed_alone():
@@ -373,7 +581,7 @@ def test_a_prompt_that_fits_with_its_longest_choice_is_not_cut(checkpoint):
         row = Example({"question": kept}, "Ann", choices, 1)
         settings = suite(new_tokens=60)
         [found] = prediction.predict_test(
-            model, tokenizer, settings, task.load("arc_easy"), [], [("a", row)], "default", 0
+            Evaluation(model, tokenizer, settings), task.load("arc_easy"), [], [("a", row)], "default", 0
         )
         whole = len(tokenizer(f"Question: {kept}\nAnswer:")["input_ids"])
         assert (whole - CONTEXT + longest, found["truncated"]) in ((0, False), (1, True))
@@ -384,7 +592,7 @@ def test_a_prompt_leaves_room_for_what_is_written(checkpoints):
     model, tokenizer, _ = checkpoints["olmo"]
     row = Example({"document": "A cat sleeps in the barn. " * 60}, "A cat.")
     [found] = prediction.predict_test(
-        model, tokenizer, suite(new_tokens=40), task.load("xsum"), [], [("a", row)], "default", 0
+        Evaluation(model, tokenizer, suite(new_tokens=40)), task.load("xsum"), [], [("a", row)], "default", 0
     )
     assert found["truncated"] and CONTEXT - 40 - 3 <= found["prompt_tokens"] <= CONTEXT - 40
 

@@ -2,12 +2,12 @@
 
 A metric is either a mean of one value for each row (`PerRow`), which is kept with the row, or a statistic of all rows
 together (`Overall`). Both are computed for many resamples at once from the rows' multiplicities. Predictions are frames
-with the columns of `tables.PREDICTIONS` and the suite's `protocol`.
+with the columns of `tables.PREDICTIONS` and the suite's `protocol`. Methods are what `method` gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,21 +17,32 @@ from numpy.typing import NDArray
 from rouge_score import rouge_scorer
 
 from workflow import task
-from workflow.statistics import Interval, Resampling
-from workflow.task import KINDS
+from workflow.statistics import Interval, Resampling, interval
+from workflow.task import KINDS, Task
 
 Values = NDArray[np.float64]
+
+# How labels are predicted (a suite's key `labels`) -> the method of a label task; all others have their kind's own.
+LABEL_METHODS = {"score": "label", "generate": "label_generated", "constrained": "label_constrained"}
+LABEL = tuple(LABEL_METHODS.values())
 
 # The order in which the released code of arXiv 2408.06663 looks for label words: "no" before "yes".
 PUBLISHED_SEARCH = ("contradiction", "neutral", "entailment", "no", "yes")
 
 
+def method(read: Task, labels: str) -> str:
+    """How a task is predicted in a suite whose labels are predicted so: a value of LABEL_METHODS, `rank` or `generate`."""
+    own = KINDS[read.kind].method
+    return LABEL_METHODS[labels] if own == "label" else own
+
+
 @dataclass(frozen=True)
 class PerRow:
-    """A mean over rows. methods: prediction methods it applies to; values: predictions -> one number a row."""
+    """A mean over rows. methods: those it applies to; values: predictions -> one number a row; column: what it reads."""
 
     methods: tuple[str, ...]
     values: Callable[[pd.DataFrame], Values]
+    column: str = "output"
 
     def estimates(self, rows: pd.DataFrame, weights: Values) -> Values:
         """Means for each row of weights, shape (resamples, n)."""
@@ -40,10 +51,12 @@ class PerRow:
 
 @dataclass(frozen=True)
 class Overall:
-    """A statistic of all rows. estimates: (predictions, weights of shape (resamples, n)) -> one number a resample."""
+    """A statistic of all rows. estimates: (predictions, weights of shape (resamples, n)) -> one number a resample, NaN
+    where the resample has no row that it is about; methods, column: as of PerRow."""
 
     methods: tuple[str, ...]
     estimates: Callable[[pd.DataFrame, Values], Values]
+    column: str = "output"
 
 
 def predicted(rows: pd.DataFrame) -> NDArray[np.int64]:
@@ -54,7 +67,8 @@ def predicted(rows: pd.DataFrame) -> NDArray[np.int64]:
 def _index(row: Mapping[str, Any]) -> int:
     if len(row["logprobs"]):
         return int(np.argmax(row["logprobs"]))
-    found = named_label(row["output"], list(row["choices"]), row["protocol"])
+    name = held_label if row.get("free_output") is not None else named_label
+    found = name(row["output"], list(row["choices"]), row["protocol"])
     return list(row["choices"]).index(found) if found else -1
 
 
@@ -66,6 +80,14 @@ def named_label(text: str, labels: Sequence[str], protocol: str) -> str | None:
     words = text.split()
     start = words[0].strip(".,;:!?\"'").casefold() if words else ""
     return next((label for label in labels if label.casefold() == start), None)
+
+
+def held_label(text: str, labels: Sequence[str], protocol: str) -> str | None:
+    """The label that a text holds which was forced to: the first that it comes to (`sound`), else as `named_label`."""
+    if protocol == "published":
+        return named_label(text, labels, protocol)
+    places = {label: text.find(label) for label in labels if label in text}
+    return min(places, key=places.__getitem__, default=None)
 
 
 def gold(rows: pd.DataFrame) -> NDArray[np.int64]:
@@ -93,6 +115,18 @@ def _normalised(rows: pd.DataFrame, lengths: Sequence[Sequence[int]]) -> Values:
     return (np.array(best) == gold(rows)).astype(float)
 
 
+def accuracy_calibrated(rows: pd.DataFrame) -> Values:
+    """As accuracy, each label's log-probability less its prior (contextual calibration, Zhao et al. 2021, section 5)."""
+    best = [np.argmax(np.subtract(p, own)) for p, own in zip(rows["logprobs"], rows["priors"], strict=True)]
+    return (np.array(best) == gold(rows)).astype(float)
+
+
+def forced(rows: pd.DataFrame) -> Values:
+    """1 where the free greedy text names no label, so that only the constraint brought one."""
+    named = (named_label(row.free_output, list(row.choices), row.protocol) for row in rows.itertuples())
+    return np.array([label is None for label in named], dtype=float)
+
+
 def chance(rows: pd.DataFrame) -> Values:
     """Probability that a uniform guess is right."""
     return np.array([1 / len(choices) for choices in rows["choices"]])
@@ -112,6 +146,20 @@ def majority(rows: pd.DataFrame, weights: Values) -> Values:
     return shares.max(axis=1) / weights.sum(axis=1)
 
 
+def most_predicted(rows: pd.DataFrame, weights: Values) -> Values:
+    """Share of the most frequent prediction, 1 for a constant one; text that names no label is a class of its own."""
+    guess = predicted(rows)[:, None]
+    shares = weights @ (guess == np.unique(guess)[None, :]).astype(float)
+    return shares.max(axis=1) / weights.sum(axis=1)
+
+
+def accuracy_forced(rows: pd.DataFrame, weights: Values) -> Values:
+    """Accuracy among the rows whose label was forced; NaN for a resample that has none of them."""
+    own = forced(rows)
+    right, count = weights @ (own * accuracy(rows)), weights @ own
+    return np.divide(right, count, out=np.full_like(right, np.nan), where=count > 0)
+
+
 def macro_f1(rows: pd.DataFrame, weights: Values) -> Values:
     """F1 averaged over the classes that occur as gold or prediction (of the resample), 0 for one never right."""
     truth, guess = gold(rows)[:, None], predicted(rows)[:, None]
@@ -124,51 +172,66 @@ def macro_f1(rows: pd.DataFrame, weights: Values) -> Values:
 
 
 METRICS: dict[str, PerRow | Overall] = {
-    "accuracy": PerRow(("label", "rank"), accuracy),
+    "accuracy": PerRow((*LABEL, "rank"), accuracy),
+    "accuracy_calibrated": PerRow(("label",), accuracy_calibrated, column="priors"),
+    "accuracy_forced": Overall(("label_constrained",), accuracy_forced),
     "accuracy_per_token": PerRow(("rank",), accuracy_per_token),
     "accuracy_per_byte": PerRow(("rank",), accuracy_per_byte),
-    "chance": PerRow(("label", "rank"), chance),
-    "macro_f1": Overall(("label",), macro_f1),
-    "majority": Overall(("label",), majority),
+    "chance": PerRow((*LABEL, "rank"), chance),
+    "forced": PerRow(("label_constrained",), forced),
+    "macro_f1": Overall(LABEL, macro_f1),
+    "majority": Overall(LABEL, majority),
+    "most_predicted": Overall(LABEL, most_predicted),
     "rouge_l": PerRow(("generate",), rouge_l),
 }
 
-# The one metric of a test that figures and analyses follow, by prediction method.
+# The one metric of a test that figures and analyses follow, by its kind's method.
 PRIMARY = {"label": "accuracy", "rank": "accuracy", "generate": "rouge_l"}
 
 
-def applicable(method: str) -> list[str]:
-    """Names of the metrics for a prediction method (`task.Kind.method`)."""
-    return [name for name, metric in METRICS.items() if method in metric.methods]
+def applicable(method: str, columns: Collection[str]) -> list[str]:
+    """Names of the metrics for predictions of a method; those made by an older version may lack a column."""
+    return [name for name, metric in METRICS.items() if method in metric.methods and metric.column in columns]
 
 
-def score(rows: pd.DataFrame, name: str, how: Resampling) -> Interval:
-    """A metric over the rows of one test with its interval over resampled rows."""
+def score(rows: pd.DataFrame, name: str, how: Resampling) -> Interval | None:
+    """A metric over the rows of one test with its interval over resampled rows; None where it is about none of them.
+
+    Resamples that it has no value for are left out of the interval.
+    """
     metric = METRICS[name]
     point = metric.estimates(rows, np.ones((1, len(rows))))[0]
+    if np.isnan(point):
+        return None
     resampled = np.concatenate([metric.estimates(rows, weights) for weights in how.weights(len(rows))])
-    low, high = how.bounds(resampled)
-    return Interval(float(point), low, high, len(rows))
+    return interval(float(point), resampled[~np.isnan(resampled)], len(rows), how)
 
 
 def scored(
-    predictions: pd.DataFrame, protocol: str, how: Resampling
+    predictions: pd.DataFrame, suite: Mapping[str, Any], how: Resampling
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All metrics of a cell: rows of `tables.SCORES`, and rows of `tables.ITEMS` for the metrics that are means.
 
-    In the `published` protocol the value is the middle of the interval, as in the released code.
+    suite: the settings that the predictions were made with. In the `published` protocol the value is the middle of the
+    interval, as in the released code. A metric that has no value has a row of nulls.
     """
     scores, items = [], []
     keys = ["test", "test_format", "shots"]
-    for found, rows in predictions.assign(protocol=protocol).groupby(keys, sort=False):
+    for found, rows in predictions.assign(protocol=suite["protocol"]).groupby(keys, sort=False):
         place = dict(zip(keys, found, strict=True))
-        for name in applicable(KINDS[task.load(place["test"]).kind].method):
-            interval = score(rows, name, how)
-            value = (interval.low + interval.high) / 2 if protocol == "published" else interval.value
-            scores.append({**place, "metric": name, **asdict(interval), "value": value})
+        for name in applicable(method(task.load(place["test"]), suite["labels"]), rows):
+            scores.append({**place, "metric": name, **_row(score(rows, name, how), len(rows), suite["protocol"])})
             if isinstance(METRICS[name], PerRow):
                 values = METRICS[name].values(rows)
                 items += [
                     {**place, "metric": name, "id": id, "value": v} for id, v in zip(rows["id"], values, strict=True)
                 ]
     return scores, items
+
+
+def _row(found: Interval | None, n: int, protocol: str) -> dict[str, Any]:
+    """An estimate in the columns of `tables.SCORES`."""
+    if found is None:
+        return {"value": None, "error": None, "low": None, "high": None, "n": n}
+    middle = (found.low + found.high) / 2
+    return {**asdict(found), "value": middle if protocol == "published" else found.value}

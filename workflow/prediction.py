@@ -1,7 +1,10 @@
 """Predictions of one model on one suite: log-probabilities of labels and choices, greedy text.
 
-Three methods (`task.KINDS`): `label` and `rank` compare the log-probabilities of candidates given the prompt, `generate`
-writes greedily. Protocols differ as the design of the two studies demands; see `demonstrations`, `_pooled` and `_whole`.
+A test's method (`metrics.method`) is how its predictions are made: `label` and `rank` compare the log-probabilities of
+candidates given the prompt, `generate` and `label_generated` write greedily, `label_constrained` writes what must hold a
+label. Protocols differ as the design of the two studies demands; see `demonstrations`, `_pooled` and `_whole`.
+
+Each method goes three ways in turn: rows to token ids, token ids through the model, what the model gives to predictions.
 """
 
 from __future__ import annotations
@@ -11,14 +14,17 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from workflow import prompts
+from workflow.constrained import constrained
 from workflow.encoding import Framing, Prompt, batches, context_length, fitted, left_padded, opening, padding, split
 from workflow.errors import StudyError
+from workflow.metrics import method
 from workflow.task import KINDS, Example, Task
 
 if TYPE_CHECKING:
@@ -27,18 +33,21 @@ if TYPE_CHECKING:
 Rows = Sequence[tuple[str, Example]]
 Progress = Callable[[int, int], None]
 
+# What stands for every field of a prompt without content (Zhao et al. 2021, "Calibrate Before Use", section 5).
+CONTENT_FREE = ("N/A", "[MASK]", "")
 
-def demonstrations(train: Rows, test: Rows, shots: int, seed: int, protocol: str) -> tuple[list[Example], set[str]]:
+
+def demonstrations(train: Rows, test: Rows, shots: int, seed: int, protocol: str) -> tuple[Rows, set[str]]:
     """Demonstrations, and the ids of test rows that must not be scored because they are among them.
 
     `published`: the first rows of the test split, which are scored all the same (arXiv 2408.06663, released code).
     `sound`: drawn by the seed from the training split; where a task has none, from test rows, which are then not scored.
     """
     if protocol == "published":
-        return [example for _, example in test[:shots]], set()
+        return test[:shots], set()
     pool = train or test
     drawn = random.Random(seed).sample(list(pool), min(shots, len(pool)))
-    return [example for _, example in drawn], {row for row, _ in drawn} if not train else set()
+    return drawn, {row for row, _ in drawn} if not train else set()
 
 
 def sample(rows: Rows, limit: int | None, seed: int) -> Rows:
@@ -163,6 +172,21 @@ def cut_at_stop(text: str, stops: Sequence[str]) -> str:
     return text[: min(ends, default=len(text))].strip()
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """One model with its tokenizer, under a suite: its block of the config, and who hears of progress."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    suite: Mapping[str, Any]
+    progress: Progress | None = None
+
+    @property
+    def protocol(self) -> str:
+        """The suite's protocol."""
+        return self.suite["protocol"]
+
+
 def predict(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -175,47 +199,35 @@ def predict(
     suite: its block of the config; tests: name -> (task, training rows, test rows).
     Errors: StudyError when demonstrations leave a test without rows to score.
     """
-    for name in suite["tests"]:
+    run = Evaluation(model, tokenizer, suite, progress)
+    for name, format, shots in itertools.product(suite["tests"], suite["formats"], suite["shots"]):
         task, train, test = tests[name]
-        for format in suite["formats"]:
-            for shots in suite["shots"]:
-                keys = {"test": name, "test_format": format, "shots": shots}
-                rows = predict_test(model, tokenizer, suite, task, train, test, format, shots, progress)
-                if not rows:
-                    raise StudyError(
-                        f"test '{name}': {shots} demonstrations take all {len(test)} rows; allowed: fewer than {len(test)}"
-                    )
-                for row in rows:
-                    yield {**keys, **row}
+        rows = predict_test(run, task, train, test, format, shots)
+        if not rows:
+            raise StudyError(
+                f"test '{name}': {shots} demonstrations take all {len(test)} rows; allowed: fewer than {len(test)}"
+            )
+        for row in rows:
+            yield {"test": name, "test_format": format, "shots": shots, **row}
 
 
-def predict_test(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    suite: Mapping[str, Any],
-    task: Task,
-    train: Rows,
-    test: Rows,
-    format: str,
-    shots: int,
-    progress: Progress | None = None,
-) -> list[dict[str, Any]]:
+def predict_test(run: Evaluation, task: Task, train: Rows, test: Rows, format: str, shots: int) -> list[dict[str, Any]]:
     """Predictions of one test in one format with a number of demonstrations."""
-    shown, unscored = demonstrations(train, test, shots, suite["seed"], suite["protocol"])
-    chosen = sample([row for row in test if row[0] not in unscored], suite.get("limit"), suite["seed"])
-    generated = KINDS[task.kind].method == "generate" or (suite["labels"] == "generate" and bool(task.labels))
-    longest = new_token_limit(task, suite) if generated else _longest_answer(tokenizer, chosen)
-    room = None if suite["protocol"] == "published" else context_length(model) - longest
-    framing = Framing(task, format, suite["protocol"], tuple(shown), room)
-    found = [fitted(tokenizer, framing, example) for _, example in chosen]
-    answer = _written if generated else _compared
-    answers = answer(model, tokenizer, suite, framing, found, chosen, progress)
+    shown, unscored = demonstrations(train, test, shots, run.suite["seed"], run.protocol)
+    chosen = sample([row for row in test if row[0] not in unscored], run.suite.get("limit"), run.suite["seed"])
+    how = method(task, run.suite["labels"])
+    longest = _longest_answer(run.tokenizer, chosen) if how in ("label", "rank") else new_token_limit(task, run.suite)
+    room = None if run.protocol == "published" else context_length(run.model) - longest
+    framing = Framing(task, format, run.protocol, tuple(example for _, example in shown), room)
+    found = [fitted(run.tokenizer, framing, example) for _, example in chosen]
+    answers = ANSWERS[how](run, framing, found, chosen)
     return [
         {
             "id": row,
             "prompt_sha256": hashlib.sha256(prompt.text.encode()).hexdigest(),
             "prompt_tokens": prompt.tokens,
             "shots_used": prompt.shots,
+            "shown": [row for row, _ in shown[len(shown) - prompt.shots :]],
             "truncated": prompt.truncated,
             "reference": example.answer,
             "choices": list(example.choices),
@@ -237,37 +249,47 @@ def _longest_answer(tokenizer: PreTrainedTokenizerBase, rows: Rows) -> int:
     return max(map(len, tokenizer(answers, add_special_tokens=False)["input_ids"])) if answers else 0
 
 
-def _compared(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    suite: Mapping[str, Any],
-    framing: Framing,
-    found: Sequence[Prompt],
-    rows: Rows,
-    progress: Progress | None,
-) -> list[dict[str, Any]]:
+def new_token_limit(task: Task, suite: Mapping[str, Any]) -> int:
+    """Longest generation in tokens: label words have their kind's own limit, text the suite's."""
+    return KINDS[task.kind].new_tokens if task.labels else suite["new_tokens"]
+
+
+def _compared(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: Rows) -> list[dict[str, Any]]:
     """Label or choice with the highest log-probability of each row; a tie goes to the first in order.
 
     Errors: StudyError for a row whose log-probabilities are not finite numbers.
     """
-    candidates = _pooled if framing.protocol == "published" and framing.task.labels else _whole
-    pools = [candidates(tokenizer, prompt, example) for prompt, (_, example) in zip(found, rows, strict=True)]
-    requests = [request for row in pools for pool in row for request in pool]
-    sums = iter(log_probabilities(model, requests, padding(tokenizer), suite["batch_tokens"], progress))
-    results = []
-    for row, (place, example) in zip(pools, rows, strict=True):
-        values = [max(next(sums) for _ in pool) for pool in row]
-        if not all(map(math.isfinite, values)):
-            raise StudyError(
-                f"row '{place}': log-probabilities {values}, expected finite numbers; see weights and precision"
-            )
-        best = values.index(max(values))
-        tokens = [len(pool[0][1]) for pool in row]
-        results.append({"output": example.choices[best], "logprobs": values, "candidate_tokens": tokens})
-    return results
+    asked = [(prompt, example) for prompt, (_, example) in zip(found, rows, strict=True)]
+    pools = _candidates(run.tokenizer, framing, asked)
+    values = _highest(run, pools)
+    for (place, _), own in zip(rows, values, strict=True):
+        _check_finite(f"row '{place}'", own)
+    priors = _priors(run, framing, {prompt.shots for prompt in found}) if framing.task.labels else {}
+    return [
+        {
+            "output": example.choices[own.index(max(own))],
+            "logprobs": own,
+            "candidate_tokens": [len(pool[0][1]) for pool in row],
+            "priors": priors.get(prompt.shots, []),
+        }
+        for (prompt, example), row, own in zip(asked, pools, values, strict=True)
+    ]
 
 
-def _whole(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, example: Example) -> list[list[Request]]:
+Pool = list[Request]
+
+
+def _candidates(
+    tokenizer: PreTrainedTokenizerBase, framing: Framing, asked: Sequence[tuple[Prompt, Example]]
+) -> list[list[Pool]]:
+    """For each prompt one pool of requests for each choice, whose best stands for it; see `_pooled` and `_whole`."""
+    if framing.protocol == "published" and framing.task.labels:
+        pieces = _pieces(tokenizer, framing.task.labels)
+        return [_pooled(tokenizer, prompt, pieces) for prompt, _ in asked]
+    return [_whole(tokenizer, prompt, example) for prompt, example in asked]
+
+
+def _whole(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, example: Example) -> list[Pool]:
     """One request for each choice: all its tokens after the prompt and the choice's lead."""
     # A trailing space of the prompt goes to the choice, as in running text (and in lm-evaluation-harness).
     text = prompt.text.rstrip(" ")
@@ -277,44 +299,122 @@ def _whole(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, example: Example)
     return [split(tokenizer, text + prompts.completion(lead), [choice]) for lead, choice in pairs]
 
 
-def _pooled(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, example: Example) -> list[list[Request]]:
-    """Published candidates of each label: every token of both its spellings, plain and led by a space, one by one.
+def _pooled(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, pieces: Sequence[Sequence[int]]) -> list[Pool]:
+    """One request for each piece of each label, as the next token after the prompt: the paper's *Token probability*."""
+    context = _context(tokenizer, prompt)
+    return [[(context, [token]) for token in own] for own in pieces]
 
-    Source: released code of arXiv 2408.06663 (`--constraint_type next_word`): the middle pieces of a word count as well.
+
+def _pieces(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[list[int]]:
+    """The published candidates of each label: every token of both its spellings, each once.
+
+    Source: released code of arXiv 2408.06663 (`--constraint_type next_word`). The paper speaks of a word's first token; in
+    the code the middle ones count as well.
     """
-    context = tokenizer(prompt.text)["input_ids"]
-    spelled = [[word, f" {word}"] for word in example.choices]
-    pieces = [tokenizer(pair, add_special_tokens=False)["input_ids"] for pair in spelled]
-    return [[(context, [token]) for token in dict.fromkeys(pair[0] + pair[1])] for pair in pieces]
+    return [list(dict.fromkeys(itertools.chain(*pair))) for pair in _spellings(tokenizer, labels)]
 
 
-def _written(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    suite: Mapping[str, Any],
-    framing: Framing,
-    found: Sequence[Prompt],
-    rows: Rows,
-    progress: Progress | None,
-) -> list[dict[str, Any]]:
-    """Greedy text of each row: label words have five new tokens, text the suite's number; `sound` stops at the format's end."""
+def _spellings(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[list[list[int]]]:
+    """Token ids of each label's two spellings, plain and led by a space."""
+    return [tokenizer([label, f" {label}"], add_special_tokens=False)["input_ids"] for label in labels]
+
+
+def _context(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt that stands alone."""
+    return tokenizer(prompt.text)["input_ids"] or opening(tokenizer)
+
+
+def _highest(run: Evaluation, pools: Sequence[Sequence[Pool]]) -> list[list[float]]:
+    """The highest log-probability of each pool, in nats."""
+    requests = [request for row in pools for pool in row for request in pool]
+    batch_tokens = run.suite["batch_tokens"]
+    sums = iter(log_probabilities(run.model, requests, padding(run.tokenizer), batch_tokens, run.progress))
+    return [[max(next(sums) for _ in pool) for pool in row] for row in pools]
+
+
+def _check_finite(place: str, values: Sequence[float]) -> None:
+    if not all(map(math.isfinite, values)):
+        raise StudyError(f"{place}: log-probabilities {values}, expected finite numbers; see weights and precision")
+
+
+def _priors(run: Evaluation, framing: Framing, kept: Collection[int]) -> dict[int, list[float]]:
+    """The labels' priors by the number of demonstrations that a prompt was left with."""
+    found = {}
+    for shots in kept:
+        pools = _candidates(run.tokenizer, framing, _content_free(run.tokenizer, framing, shots))
+        values = _highest(replace(run, progress=None), pools)
+        for text, own in zip(CONTENT_FREE, values, strict=True):
+            _check_finite(f"prompt without content ({text!r})", own)
+        found[shots] = prior(values)
+    return found
+
+
+def _content_free(tokenizer: PreTrainedTokenizerBase, framing: Framing, shots: int) -> list[tuple[Prompt, Example]]:
+    """The framing's prompt after its last `shots` demonstrations, with each of CONTENT_FREE in place of every field."""
+    names = prompts.field_names(prompts.template(framing.task, framing.format))
+    shown = framing.demonstrations[len(framing.demonstrations) - shots :]
+    examples = [Example(dict.fromkeys(names, text), answer="", choices=framing.task.labels) for text in CONTENT_FREE]
+    return [(fitted(tokenizer, replace(framing, demonstrations=shown), example), example) for example in examples]
+
+
+def prior(values: Sequence[Sequence[float]]) -> list[float]:
+    """Log-probability of each label where a prompt says nothing, in nats.
+
+    values: log-probability l[f, c] of label c after the prompt with content-free text f. Each prompt's labels are
+    normalised, the mean is taken over prompts: log(1/F sum_f exp l[f, c] / sum_c' exp l[f, c']). Subtracting it from a
+    row's log-probabilities is contextual calibration (Zhao et al. 2021, section 5: W = diag(p_cf)^-1, b = 0).
+    """
+    shares = torch.tensor(values, dtype=torch.float64).log_softmax(dim=1)
+    return (shares.logsumexp(dim=0) - math.log(len(values))).tolist()
+
+
+def _written(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: Rows) -> list[dict[str, Any]]:
+    """Greedy text of each row: label words have five new tokens, text the suite's number; `sound` stops at the format's end.
+
+    Labels in `published` are the paper's *Free*: nothing stops before EOS, and nothing is cut.
+    """
     sound = framing.protocol == "sound"
     stops = prompts.STOPS[framing.format] if sound else ()
-    new_tokens = new_token_limit(framing.task, suite)
-    contexts = [tokenizer(prompt.text)["input_ids"] or opening(tokenizer) for prompt in found]
-    outputs = greedy(model, tokenizer, contexts, new_tokens, stops, suite["batch_tokens"], progress)
-    texts = tokenizer.batch_decode(outputs, skip_special_tokens=True)
+    new_tokens = new_token_limit(framing.task, run.suite)
+    contexts = [_context(run.tokenizer, prompt) for prompt in found]
+    outputs = greedy(run.model, run.tokenizer, contexts, new_tokens, stops, run.suite["batch_tokens"], run.progress)
+    texts = run.tokenizer.batch_decode(outputs, skip_special_tokens=True)
     return [
         {
             "output": cut_at_stop(text, stops) if sound else text,
             "output_tokens": len(ids),
             "logprobs": [],
             "candidate_tokens": [],
+            "priors": [],
         }
         for ids, text in zip(outputs, texts, strict=True)
     ]
 
 
-def new_token_limit(task: Task, suite: Mapping[str, Any]) -> int:
-    """Longest generation in tokens: label words have their kind's own limit, text the suite's."""
-    return KINDS[task.kind].new_tokens if task.labels else suite["new_tokens"]
+def _forced(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: Rows) -> list[dict[str, Any]]:
+    """Text of each row that must hold a label (see `constrained`), beside the greedy text of the same length.
+
+    `published`: a label in the prompt will do, as in the search that the study used; so with demonstrations none is forced.
+    """
+    free = _written(run, framing, found, rows)
+    spellings = list(itertools.chain(*_spellings(run.tokenizer, framing.task.labels)))
+    new_tokens, batch_tokens = new_token_limit(framing.task, run.suite), run.suite["batch_tokens"]
+    contexts = [_context(run.tokenizer, prompt) for prompt in found]
+    published = run.suite["protocol"] == "published"
+    outputs = constrained(
+        run.model, run.tokenizer, contexts, spellings, new_tokens, batch_tokens, run.progress, prompt_counts=published
+    )
+    texts = run.tokenizer.batch_decode(outputs, skip_special_tokens=True)
+    return [
+        {**row, "output": text, "output_tokens": len(ids), "free_output": row["output"]}
+        for row, ids, text in zip(free, outputs, texts, strict=True)
+    ]
+
+
+ANSWERS: dict[str, Callable[[Evaluation, Framing, Sequence[Prompt], Rows], list[dict[str, Any]]]] = {
+    "label": _compared,
+    "rank": _compared,
+    "label_generated": _written,
+    "generate": _written,
+    "label_constrained": _forced,
+}

@@ -9,8 +9,8 @@ from workflow.statistics import Resampling
 with job("score", snakemake) as log:
     path = Path(snakemake.input.predictions)
     facts = tables.recorded(path)
-    protocol = facts["suite_settings"]["protocol"]
-    scores, items = metrics.scored(tables.read(path), protocol, Resampling(**snakemake.params.statistics))
-    log.info("%d scores of protocol %s", len(scores), protocol)
+    suite = facts["suite_settings"]
+    scores, items = metrics.scored(tables.read(path), suite, Resampling(**snakemake.params.statistics))
+    log.info("%d scores of protocol %s", len(scores), suite["protocol"])
     tables.write(scores, tables.SCORES, Path(snakemake.output.scores), **facts)
     tables.write(items, tables.ITEMS, Path(snakemake.output.rows), **facts)
