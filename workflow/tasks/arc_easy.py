@@ -21,6 +21,7 @@ TASK = Task(
     subset="ARC-Easy",
     train="train",
     test="validation",
+    sizes={"train": 2_251, "validation": 570},
     key="id",
     schema={"id": Text, "question": Text, "choices": {"text": [Text], "label": [Text]}, "answerKey": Text},
     read=read,

@@ -17,6 +17,7 @@ TASK = Task(
     hub="google/boolq",
     train="train",
     test="validation",
+    sizes={"train": 9_427, "validation": 3_270},
     schema={"question": Text, "answer": bool, "passage": Text},
     templates={
         "default": "{passage}\nQuestion: {question}?\nAnswer: ",

@@ -13,6 +13,7 @@ TASK = Task(
     hub="abisee/cnn_dailymail",
     subset="3.0.0",
     test="test",
+    sizes={"test": 11_490},
     key="id",
     schema={"article": Text, "highlights": Text, "id": Text},
     read=read,

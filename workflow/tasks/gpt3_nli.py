@@ -18,6 +18,7 @@ TASK = Task(
     kind="inference",
     hub="pietrolesci/gpt3_nli",
     test="train",
+    sizes={"train": 30_000},
     labels=mnli.LABELS,
     schema={"text_a": Text, "text_b": Text, "label": int},
     read=read,

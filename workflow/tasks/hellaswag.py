@@ -31,6 +31,7 @@ TASK = Task(
     hub="Rowan/hellaswag",
     train="train",
     test="validation",
+    sizes={"train": 39_905, "validation": 10_042},
     schema={"activity_label": Text, "ctx_a": Text, "ctx_b": str, "endings": [Text], "label": str},
     templates={
         "default": "{context} ",

@@ -19,6 +19,7 @@ TASK = Task(
     folder="mnli",
     train="train",
     test="validation_matched",
+    sizes={"train": 392_702, "validation_matched": 9_815, "validation_mismatched": 9_832},
     files={"validation_matched": "validation"},
     key="idx",
     labels=LABELS,

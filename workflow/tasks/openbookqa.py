@@ -18,6 +18,7 @@ TASK = Task(
     subset="main",
     train="train",
     test="validation",
+    sizes={"train": 4_957, "validation": 500},
     key="id",
     schema={"id": Text, "question_stem": Text, "choices": {"text": [Text], "label": [Text]}, "answerKey": Text},
     read=read,

@@ -18,6 +18,7 @@ TASK = Task(
     subset="labeled_final",
     train="train",
     test="test",
+    sizes={"train": 49_401, "test": 8_000},
     key="id",
     labels=LABELS,
     schema={"id": int, "sentence1": Text, "sentence2": Text, "label": int},

@@ -19,6 +19,7 @@ TASK = Task(
     revision=EXPORT,
     train="train",
     test="validation",
+    sizes={"train": 16_113, "validation": 1_838},
     schema={"goal": Text, "sol1": Text, "sol2": Text, "label": int},
     read=read,
 )

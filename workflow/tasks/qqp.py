@@ -21,6 +21,7 @@ TASK = Task(
     subset="qqp",
     train="train",
     test="validation",
+    sizes={"train": 363_846, "validation": 40_430},
     key="idx",
     labels=paws.LABELS,
     schema={"question1": Text, "question2": Text, "label": int, "idx": int},

@@ -21,6 +21,7 @@ TASK = Task(
     subset="rte",
     train="train",
     test="validation",
+    sizes={"train": 2_490, "validation": 277},
     key="idx",
     labels=mnli.LABELS,
     schema={"sentence1": Text, "sentence2": Text, "label": int, "idx": int},

@@ -20,6 +20,7 @@ TASK = Task(
     hub="allenai/sciq",
     train="train",
     test="validation",
+    sizes={"train": 11_679, "validation": 1_000},
     schema={"question": Text, **dict.fromkeys(FIELDS, Text), "support": str},
     templates={
         "default": (

@@ -23,6 +23,7 @@ TASK = Task(
     folder="sciq",
     train="train",
     test="validation",
+    sizes={"train": 11_679, "validation": 1_000},
     schema={"question": Text, "support": str, **dict.fromkeys(OPTIONS, Text)},
     templates={
         "default": "{support}\nQuestion: {question}\nAnswer: ",

@@ -21,6 +21,7 @@ TASK = Task(
     revision=EXPORT,
     train="train",
     test="validation",
+    sizes={"train": 33_410, "validation": 1_954},
     schema={"context": Text, "question": Text, "answerA": Text, "answerB": Text, "answerC": Text},
     templates={
         "default": f"### Input: {{context}}\n ### Answer: {ANSWERS}\n ### Question: ",

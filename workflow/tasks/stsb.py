@@ -26,6 +26,7 @@ TASK = Task(
     subset="stsb",
     train="train",
     test="validation",
+    sizes={"train": 5_749, "validation": 1_500},
     key="idx",
     labels=paws.LABELS,
     schema={"sentence1": Text, "sentence2": Text, "label": float, "idx": int},

@@ -20,6 +20,7 @@ TASK = Task(
     hub="ucsbnlp/tweet_qa",
     train="train",
     test="validation",
+    sizes={"train": 10_692, "validation": 1_086},
     schema={"Question": Text, "Answer": [Text], "Tweet": Text},
     read=read,
 )

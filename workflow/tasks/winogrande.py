@@ -34,6 +34,7 @@ TASK = Task(
     subset="winogrande_xl",
     train="train",
     test="validation",
+    sizes={"train": 40_398, "validation": 1_267},
     schema={"sentence": Text, "option1": Text, "option2": Text, "answer": str},
     templates={
         "default": "{beginning} ",

@@ -1,4 +1,7 @@
-"""XL-Sum, English: one-sentence summaries of BBC articles, for evaluation only (Hasan et al., 2021)."""
+"""XL-Sum, English: one-sentence summaries of BBC articles, for evaluation only (Hasan et al., 2021).
+
+The source is that of XSum, so that it counts as XSum's second in-domain test, as in arXiv 2408.06663.
+"""
 
 from workflow.task import EXPORT, Example, Row, Task, Text
 
@@ -14,7 +17,9 @@ TASK = Task(
     subset="english",
     revision=EXPORT,
     test="test",
+    sizes={"test": 11_535},
     key="id",
+    domain="xsum",
     schema={"text": Text, "summary": Text, "id": Text},
     read=read,
 )

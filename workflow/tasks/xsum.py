@@ -14,6 +14,7 @@ TASK = Task(
     revision=EXPORT,
     train="train",
     test="test",
+    sizes={"train": 204_045, "test": 11_334},
     key="id",
     schema={"document": str, "summary": Text, "id": Text},
     read=read,

@@ -1,0 +1,66 @@
+"""What a study is reckoned to cost, against sums by hand."""
+
+import pytest
+
+from workflow import costs, grid, task
+from workflow.costs import Size
+from workflow.errors import StudyError
+
+STUDY = {
+    "families": {"big": {"source": "hub", "repo": "lab/big", "steps": [1000, 2000]}},
+    "recipes": {"sft": {"examples": 100, "epochs": 3, "max_tokens": 50}},
+    "models": [{"train": ["mnli"], "recipes": ["sft"], "seeds": [0, 1]}],
+    "suites": {"s": {"tests": ["mnli", "xsum"], "shots": [0, 2], "limit": 10, "new_tokens": 20}},
+    "estimate": {"parameters": {"big": 1e9}, "flops": 1e12, "written": 100, "context": 1000},
+}
+SIZES = {"mnli": Size(1000, 500, 40.0, 2.0, 3.0), "xsum": Size(0, 5, 450.0, 25.0, 1.0)}
+
+
+def table(study=STUDY, sizes=SIZES):
+    return costs.estimate(grid.read(study), sizes).set_index("rule")
+
+
+def test_jobs_are_those_of_the_grid():
+    """Two bases, four tunings, six models on one suite; two tasks."""
+    assert table()["jobs"].to_dict() == {"fetch": 2, "prepare": 2, "tune": 4, "predict": 6, "score": 6, "all": 20}
+
+
+def test_tuning_by_hand():
+    """3 epochs x 100 rows x 42 tokens x 6e9 operations = 7.56e13 at 1e12 a second, and 30 s to start: 105.6 s each."""
+    assert table().loc["tune", "gpu_hours"] == pytest.approx(4 * 105.6 / 3600)
+
+
+def test_prediction_by_hand():
+    """Rows of mnli read 42 and 126 tokens, of xsum 450 and 1000 (cut at the context), and write 20 tokens each.
+
+    10 x 168 + 5 x 1450 = 8930 tokens x 2e9 = 17.86 s; 5 x 20 x 2 tokens at 100 a second = 2 s; 30 s to start.
+    """
+    assert table().loc["predict", "gpu_hours"] == pytest.approx(6 * (17.86 + 2 + 30) / 3600)
+
+
+def test_weights_take_four_bytes_a_parameter():
+    found = table()["gigabytes"]
+    assert (found["fetch"], found["tune"]) == (8.0, 16.0)
+    assert found["all"] == pytest.approx(24 + 6 * 2 * (10 + 5) * 400 / 1e9)
+
+
+def test_searched_rates_cost_their_trials():
+    searched = {"learning_rate": [1e-5, 1e-6], "search": {"validation": 50}}
+    study = STUDY | {"recipes": {"sft": STUDY["recipes"]["sft"] | searched}}
+    found = table(study)
+    assert found.loc["try_rate", "jobs"] == 2 and found.loc["choose", "jobs"] == 1
+    assert found.loc["try_rate", "gpu_hours"] == pytest.approx(2 * 105.6 / 3600)
+
+
+def test_a_family_without_stated_parameters_is_refused():
+    with pytest.raises(StudyError, match="estimate/parameters: 'big' is missing"):
+        table({key: value for key, value in STUDY.items() if key != "estimate"})
+
+
+def test_a_size_counts_the_hub_s_rows_and_measures_the_prepared_ones():
+    """The prompt `### Input_1: aa\\n ### Input_2: bbbb\\n ### Inference:` has 49 bytes."""
+    row = task.Example({"premise": "aa", "hypothesis": "bbbb"}, "neutral", ("entailment", "neutral"), 1)
+    found = costs.size(task.load("mnli"), [("a", row)], [("b", row)])
+    assert (found.train, found.test) == (392702, 9815)
+    assert found.prompt == pytest.approx(len("### Input_1: aa\n ### Input_2: bbbb\n ### Inference:") / 4.2)
+    assert (found.answer, found.choices) == (pytest.approx(7 / 4.2), 2)

@@ -1,0 +1,61 @@
+"""The studies at real scale: their configs hold, and a dry run lists the jobs that their grids mean."""
+
+from pathlib import Path
+
+import pytest
+import running
+import yaml
+
+from workflow import grid
+
+STUDIES = sorted(path.parent.name for path in (running.ROOT / "studies").glob("*/config.yaml"))
+OFFLINE = ["olmo-1b", "olmo-2-1b", "pythia", "tinyllama"]
+
+
+def config(name: str) -> dict:
+    return yaml.safe_load((running.ROOT / "studies" / name / "config.yaml").read_text(encoding="utf-8"))
+
+
+def test_every_study_is_tested_here():
+    assert set(STUDIES) == {*OFFLINE, "local-folder", "published", "real-sample"}
+
+
+def test_the_published_study_at_full_scale_lists_its_jobs(tmp_path: Path) -> None:
+    """8 bases; 4 tasks x 8 x (1 + 3 seeds) + instructions x 8 x 3 seeds = 152 tunings; rates are tried on the last base.
+
+    Two suites for all 160 models; two more for the bases and the 64 models tuned on MNLI and PAWS.
+    """
+    place = running.lay_out(tmp_path, config("olmo-1b"))
+    jobs = running.planned(place)
+    expected = {"fetch": 8, "prepare": 20, "tune": 152, "try_rate": 4 * 3, "choose": 4}
+    expected |= dict.fromkeys(("predict", "score"), 2 * 160 + 2 * (8 + 64))
+    assert {rule: count for rule, count in jobs.items() if rule in expected} == expected
+
+
+def test_one_slice_of_it_is_a_target(tmp_path: Path) -> None:
+    """MNLI on one suite: 8 bases, 8 x (1 + 3) tuned models, rates tried on one base."""
+    place = running.lay_out(tmp_path, config("olmo-1b"))
+    jobs = running.planned(place, "results/slices/train=mnli/suite=sound/scores.parquet")
+    assert jobs["tune"] == 32 and jobs["predict"] == jobs["score"] == 40 and jobs["slice"] == 1
+    assert (jobs["try_rate"], jobs["choose"], jobs["fetch"]) == (3, 1, 8)
+
+
+@pytest.mark.parametrize("name", [name for name in OFFLINE if name != "olmo-1b"])
+def test_other_families_dry_run(name: str, tmp_path: Path) -> None:
+    jobs = running.planned(running.lay_out(tmp_path, config(name)))
+    study = grid.read(config(name))
+    assert jobs["fetch"] == len(grid.bases(study))
+    assert jobs["tune"] == 3 * 4 * len(grid.bases(study))
+    assert jobs["predict"] == len(grid.cells(study)) == 2 * (jobs["fetch"] + jobs["tune"])
+
+
+def test_a_local_folder_dry_runs(tmp_path: Path) -> None:
+    place = running.lay_out(tmp_path, config("local-folder"))
+    ended = running.run(place, "--dry-run")
+    assert ended.returncode == 1 and "families/mine/path: checkpoints is not a folder" in ended.stdout + ended.stderr
+    for step in (500, 1000):
+        folder = place / "study" / "checkpoints" / f"step{step}"
+        folder.mkdir(parents=True)
+        for file in ("config.json", "model.safetensors", "tokenizer.json"):
+            (folder / file).write_bytes(b"")
+    assert running.planned(place)["tune"] == 2 * 4 * 3

@@ -1,0 +1,135 @@
+"""What a study costs, before it has run: jobs, GPU-hours and disk, from its grid and the prepared rows of its tasks.
+
+A reckoning, not a measurement: arithmetic by the usual rule of 2 operations a parameter and token forward and 6 with the
+backward pass (Kaplan et al., 2020, section 2.1), at the speed that the study's `estimate` block states.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from workflow import grid, prompts, task
+from workflow.errors import StudyError
+from workflow.task import KINDS, Example, Task
+
+FORWARD, TRAINING = 2, 6  # operations for each parameter and token
+BYTES_PER_TOKEN = 4.2  # English text in a vocabulary of 50,000
+WEIGHT_BYTES = 4  # models are kept in fp32
+PREDICTION_BYTES = 400  # of one row in a compressed part
+START = 30.0  # seconds in which a job loads a model of a billion parameters
+BEAMS = 5  # of constrained decoding
+SAMPLED = 500  # rows whose length is measured
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a task is: rows to tune on and to test, tokens of a prompt and of an answer, choices (1 for free text)."""
+
+    train: int
+    test: int
+    prompt: float
+    answer: float
+    choices: float
+
+
+def size(read: Task, train: Sequence[tuple[str, Example]], test: Sequence[tuple[str, Example]]) -> Size:
+    """The size of a task: rows as the hub states them, else as prepared; lengths of the prepared rows."""
+    rows = [example for _, example in (test or train)[:SAMPLED]]
+    counts = {"train": len(train), "test": len(test)}
+    for role, split in (("train", read.train), ("test", read.test)):
+        counts[role] = read.sizes.get(split, counts[role])
+    if read.kind == "messages":
+        texts = ["".join(turn.content for turn in row.turns) for row in rows]
+        return Size(**counts, prompt=_tokens(texts), answer=0.0, choices=1.0)
+    asked = [prompts.prompt(read, row.fields, "default") for row in rows]
+    choices = sum(max(1, len(row.choices)) for row in rows) / len(rows)
+    return Size(**counts, prompt=_tokens(asked), answer=_tokens([row.answer for row in rows]), choices=choices)
+
+
+def _tokens(texts: Sequence[str]) -> float:
+    """Mean tokens of texts."""
+    return sum(len(text.encode()) for text in texts) / len(texts) / BYTES_PER_TOKEN
+
+
+def estimate(study: Mapping[str, Any], sizes: Mapping[str, Size]) -> pd.DataFrame:
+    """One row for each rule: columns rule, jobs, gpu_hours, gigabytes (what its outputs take); the sum last.
+
+    sizes: of every task of the study. Errors: StudyError for a family whose parameters the config does not state.
+    """
+    parameters = _parameters(study)
+    models, cells, trials = grid.models(study), grid.cells(study), grid.trials(study)
+    tuned = models[models["recipe"] != "none"]
+    weights = {name: number * WEIGHT_BYTES / 1e9 for name, number in parameters.items()}
+    tunings = [_tuning_hours(study, row, sizes, parameters) for row in tuned.to_dict("records")]
+    tried = [_tuning_hours(study, row, sizes, parameters) for row in trials.to_dict("records")]
+    predicted = [_prediction(study, row, sizes, parameters) for row in cells.to_dict("records")]
+    bases = grid.bases(study)
+    rows = [
+        ("fetch", len(bases), 0.0, bases["family"].map(weights).sum()),
+        ("prepare", len(grid.tasks(study)), 0.0, 0.0),
+        ("try_rate", len(trials), sum(tried), 0.0),
+        ("choose", len(trials[grid.CHOICE_KEYS].drop_duplicates()), 0.0, 0.0),
+        ("tune", len(tuned), sum(tunings), tuned["family"].map(weights).sum()),
+        ("predict", len(cells), sum(hours for hours, _ in predicted), sum(size for _, size in predicted)),
+        ("score", len(cells), 0.0, 0.0),
+    ]
+    table = pd.DataFrame([row for row in rows if row[1]], columns=["rule", "jobs", "gpu_hours", "gigabytes"])
+    table.loc[len(table)] = ["all", *table.drop(columns="rule").sum()]
+    return table.astype({"jobs": int})
+
+
+def _parameters(study: Mapping[str, Any]) -> dict[str, float]:
+    """Parameters of each family's models."""
+    stated = study.get("estimate", {}).get("parameters", {})
+    for name in study["families"]:
+        if name not in stated:
+            raise StudyError(f"config.yaml: estimate/parameters: {name!r} is missing; expected the model's parameters")
+    return stated
+
+
+def _tuning_hours(
+    study: Mapping[str, Any], model: Mapping[str, Any], sizes: Mapping[str, Size], parameters: Mapping[str, float]
+) -> float:
+    """GPU-hours of one tuning."""
+    recipe, size = study["recipes"][model["recipe"]], sizes[model["train"]]
+    rows = recipe.get("examples", int(recipe.get("fraction", 1) * size.train))
+    tokens = recipe["epochs"] * min(rows, size.train) * min(recipe["max_tokens"], size.prompt + size.answer)
+    return _hours(study, TRAINING * parameters[model["family"]] * tokens)
+
+
+def _prediction(
+    study: Mapping[str, Any], cell: Mapping[str, Any], sizes: Mapping[str, Size], parameters: Mapping[str, float]
+) -> tuple[float, float]:
+    """GPU-hours and gigabytes of one cell."""
+    suite = study["suites"][cell["suite"]]
+    tests = grid.suite_tests(suite, cell["train"])
+    hours, rows = 0.0, 0
+    for test, _, shots in itertools.product(tests, suite["formats"], suite["shots"]):
+        number = min(suite.get("limit", sizes[test].test), sizes[test].test)
+        read, written = _row_tokens(suite, task.load(test), sizes[test], shots, study["estimate"]["context"])
+        rows += number
+        hours += _hours(study, FORWARD * parameters[cell["family"]] * number * read, number * written, start=False)
+    return hours + START / 3600, rows * PREDICTION_BYTES / 1e9
+
+
+def _row_tokens(suite: Mapping[str, Any], test: Task, size: Size, shots: int, context: int) -> tuple[float, float]:
+    """Tokens read and written for one row of a test."""
+    prompt = min(context, shots * (size.prompt + size.answer) + size.prompt)
+    method = KINDS[test.kind].method
+    if method == "rank":
+        return size.choices * (prompt + size.answer), 0.0
+    if method == "label" and suite["labels"] == "score":
+        return prompt + size.answer, 0.0
+    new = KINDS[test.kind].new_tokens if method == "label" else suite["new_tokens"]
+    return prompt, new * (BEAMS if suite["labels"] == "constrained" and method == "label" else 1)
+
+
+def _hours(study: Mapping[str, Any], operations: float, written: float = 0.0, start: bool = True) -> float:
+    """GPU-hours of arithmetic and of tokens written one after the other, with a job's start."""
+    speed = study["estimate"]
+    return (operations / speed["flops"] + written / speed["written"] + START * start) / 3600

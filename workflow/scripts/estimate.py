@@ -1,0 +1,13 @@
+"""Reckon what a study costs before it runs."""
+
+from pathlib import Path
+
+from workflow import costs, task
+from workflow.jobs import job
+
+with job("estimate", snakemake) as log:
+    prepared = {Path(path).stem: Path(path) for path in snakemake.input}
+    sizes = {name: costs.size(*task.examples(name, path)) for name, path in prepared.items()}
+    table = costs.estimate(snakemake.params.study, sizes)
+    log.info("%s", table.to_string(index=False))
+    Path(snakemake.output[0]).write_text(table.to_csv(index=False), encoding="utf-8")
