@@ -15,6 +15,7 @@ try:
     STUDY = grid.read(config)
     MODELS = grid.models(STUDY)
     CELLS = grid.cells(STUDY)
+    TRIALS = grid.trials(STUDY)
 except StudyError as error:
     sys.exit(str(error))
 
@@ -27,15 +28,21 @@ include: "rules/reporting.smk"
 
 
 rule all:
-    """Everything a study asks for: its tables and its figures."""
+    """Everything a study asks for: its scores, analyses, figures and tables."""
     default_target: True
     input:
         "results/scores.parquet",
         "results/histories.parquet",
+        CHOSEN,
         "results/analysis.parquet",
         "results/audit.parquet",
         expand(
             "results/figures/{figure}.{type}",
             figure=STUDY["figures"],
             type=["pdf", "png"],
+        ),
+        expand(
+            "results/tables/{summary}.{type}",
+            summary=STUDY["summaries"],
+            type=["csv", "md"],
         ),

@@ -2,7 +2,7 @@
 
 import os
 
-from workflow import analyses, audits, corpora, sources, task
+from workflow import analyses, audits, corpora, search, sources, summaries, tables, task
 
 # Relative, so that a study moved with its repository finds its results up to date.
 PACKAGE = os.path.relpath(os.path.join(workflow.basedir, "workflow"))
@@ -10,16 +10,29 @@ PACKAGE = os.path.relpath(os.path.join(workflow.basedir, "workflow"))
 BASE = grid.pattern(grid.BASE_KEYS)
 MODEL = grid.pattern(grid.MODEL_KEYS)
 CELL = grid.pattern(grid.CELL_KEYS)
+TRIAL = grid.pattern(grid.TRIAL_KEYS)
+CHOICE = grid.pattern(grid.CHOICE_KEYS)
 
 
 wildcard_constraints:
-    table="scores|histories|analysis",
+    table="scores|histories|analysis|choices",
     released="[^/]+",
     step=r"\d+",
     seed=r"\d+",
+    rate=r"\d+",
+    summary="[^/]+",
 
 
 IMPORTED = [f"results/imported/import={name}/part.parquet" for name in STUDY["imports"]]
+
+PREPARED = expand("resources/tasks/{task}.parquet", task=grid.tasks(STUDY))
+MANIFESTS = [
+    f"resources/bases/{grid.path(base, grid.BASE_KEYS)}/base.json"
+    for base in grid.bases(STUDY).to_dict("records")
+]
+
+CHOICES = TRIALS[grid.CHOICE_KEYS].drop_duplicates()
+CHOSEN = ["results/choices.parquet"] if len(CHOICES) else []
 
 
 def parts(folder, keys, rows):
@@ -37,11 +50,20 @@ def table_parts(wildcards):
         "histories": parts(
             "histories", grid.MODEL_KEYS, MODELS[MODELS["recipe"] != "none"]
         ),
+        "choices": parts("choices", grid.CHOICE_KEYS, CHOICES),
         "analysis": [
             f"results/analyses/analysis={name}/part.parquet"
             for name in grid.modules(analyses)
         ],
     }[wildcards.table]
+
+
+def slice_parts(wildcards):
+    """The scores of the models tuned on one task, and of their bases, on one suite."""
+    meant = CELLS["train"].isin([wildcards.train, "none"]) & (
+        CELLS["suite"] == wildcards.suite
+    )
+    return parts("scores", grid.CELL_KEYS, CELLS[meant])
 
 
 def pretraining(wildcards):
@@ -73,6 +95,11 @@ def source(wildcards):
     unread = {"steps", "pretraining"}
     if family.get("main_step") != int(wildcards.step):
         unread.add("main_step")
+    if "repos" in family:
+        own = [
+            entry for entry in family["repos"] if entry["step"] == int(wildcards.step)
+        ]
+        family = {**family, "repos": own}
     return {key: value for key, value in family.items() if key not in unread}
 
 
@@ -103,9 +130,45 @@ def reader_module(wildcards):
     return f"{PACKAGE}/imports/{released(wildcards)['reader']}.py"
 
 
+def rates(wildcards):
+    """The learning rates that a recipe chooses from."""
+    return STUDY["recipes"][wildcards.recipe]["learning_rate"]
+
+
+def trial_recipe(wildcards):
+    """A recipe at the learning rate of one trial."""
+    return grid.at_rate(
+        STUDY["recipes"][wildcards.recipe], rates(wildcards)[int(wildcards.rate)]
+    )
+
+
+def trial_parts(wildcards):
+    """The trials that a choice is made from."""
+    meant = tuple(getattr(wildcards, key) for key in grid.CHOICE_KEYS)
+    rows = TRIALS.groupby(grid.CHOICE_KEYS).get_group(meant)
+    return parts("trials", grid.TRIAL_KEYS, rows)
+
+
+def choice(wildcards):
+    """The choice that a model's learning rate comes from; none where its recipe has a single one."""
+    if "search" not in STUDY["recipes"][wildcards.recipe]:
+        return []
+    # Ancient, since not the file counts but the rate in it, which is a parameter: the same choice made anew costs nothing.
+    place = grid.path(wildcards, grid.CHOICE_KEYS)
+    return [ancient(f"results/choices/{place}/part.parquet")]
+
+
 def recipe(wildcards):
-    """The recipe that a model is tuned by."""
-    return STUDY["recipes"][wildcards.recipe]
+    """The recipe that a model is tuned by, at the chosen learning rate where it lists several."""
+    found = grid.recipe_for(STUDY, wildcards.recipe, wildcards.train)
+    made = choice(wildcards)
+    if not made:
+        return found
+    # A choice that is there is read before Snakemake knows whether it will be made anew: an unknown rate would count as
+    # changed and have the model predicted again. Once made, this is asked again.
+    if not os.path.exists(made[0]):
+        checkpoints.choose.get(**wildcards)
+    return grid.at_rate(found, search.chosen_rate(tables.rows(made[0])))
 
 
 def tuned_weights(wildcards):
@@ -126,3 +189,9 @@ def suite(wildcards):
 def suite_tasks(wildcards):
     """The prepared tasks that a suite tests."""
     return expand("resources/tasks/{test}.parquet", test=suite(wildcards)["tests"])
+
+
+def summary_settings(wildcards):
+    """The part of the config that a summary reads."""
+    keys = grid.module(summaries, wildcards.summary).READS
+    return {key: STUDY[key] for key in keys}

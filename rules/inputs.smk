@@ -85,5 +85,6 @@ rule adopt:
         "../envs/analysis.yaml"
     params:
         released=released,
+        families=list(STUDY["families"]),
     script:
         "../workflow/scripts/adopt.py"

@@ -11,6 +11,24 @@ rule gather:
         "logs/gather/{table}.log",
     conda:
         "../envs/analysis.yaml"
+    params:
+        table="{table}",
+    script:
+        "../workflow/scripts/gather.py"
+
+
+rule slice:
+    """Gather the scores of one slice of a study: a task tuned on, untouched bases beside it, on one suite."""
+    input:
+        slice_parts,
+    output:
+        "results/slices/train={train}/suite={suite}/scores.parquet",
+    log:
+        "logs/slice/train={train}/suite={suite}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        table="scores",
     script:
         "../workflow/scripts/gather.py"
 
@@ -50,8 +68,32 @@ rule draw:
         "logs/draw/{figure}.log",
     conda:
         "../envs/analysis.yaml"
+    params:
+        overlays=STUDY["overlays"],
     script:
         "../workflow/scripts/draw.py"
+
+
+rule summarise:
+    """Make one table of a study, as CSV in full precision and as Markdown to read."""
+    input:
+        scores="results/scores.parquet",
+        analysis="results/analysis.parquet",
+        bases=MANIFESTS,
+        tasks=PREPARED,
+        module=f"{PACKAGE}/summaries/{{summary}}.py",
+        shared=f"{PACKAGE}/summaries/__init__.py",
+    output:
+        csv="results/tables/{summary}.csv",
+        markdown="results/tables/{summary}.md",
+    log:
+        "logs/summarise/{summary}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        study=summary_settings,
+    script:
+        "../workflow/scripts/summarise.py"
 
 
 rule audit:
@@ -66,6 +108,7 @@ rule audit:
         ],
         tasks=expand("resources/tasks/{task}.parquet", task=grid.tasks(STUDY)),
         modules=expand(f"{PACKAGE}/audits/{{check}}.py", check=grid.modules(audits)),
+        shared=f"{PACKAGE}/auditing.py",
     output:
         "results/audit.parquet",
     log:
@@ -76,3 +119,19 @@ rule audit:
         groups=STUDY["groups"],
     script:
         "../workflow/scripts/audit.py"
+
+
+rule estimate:
+    """Reckon what the study costs before it has run: jobs, GPU-hours, disk."""
+    input:
+        expand("resources/tasks/{task}.parquet", task=grid.tasks(STUDY)),
+    output:
+        "results/estimate.csv",
+    log:
+        "logs/estimate.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        study=STUDY,
+    script:
+        "../workflow/scripts/estimate.py"

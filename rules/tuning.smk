@@ -1,4 +1,44 @@
-"""From bases to models."""
+"""From bases to models; where a recipe lists learning rates, one is chosen first."""
+
+
+rule try_rate:
+    """Tune a base by one of the listed learning rates, with seed 0, and measure held-out rows."""
+    input:
+        base=f"resources/bases/{BASE}/base.json",
+        task="resources/tasks/{train}.parquet",
+    output:
+        f"results/trials/{TRIAL}/part.parquet",
+    log:
+        f"logs/try_rate/{TRIAL}.log",
+    benchmark:
+        f"results/benchmarks/try_rate/{TRIAL}.tsv"
+    conda:
+        "../envs/model.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+    params:
+        recipe=trial_recipe,
+        state=f"resources/states/trials/{TRIAL}.safetensors",
+    script:
+        "../workflow/scripts/try_rate.py"
+
+
+checkpoint choose:
+    """Choose the learning rate with the lowest loss on held-out rows."""
+    input:
+        trials=trial_parts,
+    output:
+        f"results/choices/{CHOICE}/part.parquet",
+    log:
+        f"logs/choose/{CHOICE}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        rates=rates,
+        statistics=STUDY["statistics"],
+    script:
+        "../workflow/scripts/choose.py"
 
 
 rule tune:
@@ -6,6 +46,7 @@ rule tune:
     input:
         base=f"resources/bases/{BASE}/base.json",
         task="resources/tasks/{train}.parquet",
+        choice=choice,
     output:
         model=directory(f"resources/models/{MODEL}"),
         history=f"results/histories/{MODEL}/part.parquet",

@@ -21,6 +21,7 @@ from workflow.errors import StudyError
 SMOKE = yaml.safe_load((running.ROOT / "tests" / "smoke" / "config.yaml").read_text(encoding="utf-8"))
 PRETRAINING = SMOKE["families"]["tiny"]["pretraining"]
 TINY, FULL = "families/tiny", "recipes/full"
+SEARCHED = SMOKE["recipes"]["full"] | {"learning_rate": [1.0e-3, 1.0e-4]}
 GONE = object()
 
 
@@ -41,9 +42,7 @@ def with_entry(path: str, value: Any) -> dict[str, Any]:
 # What is wrong: (entry, its value, what the line says).
 BAD: dict[str, tuple[str, Any, str]] = {
     "unknown top-level key": (
-        "recipies", {},
-        "top level: unknown key 'recipies'; allowed: data_root, families, figures, groups, imports, miniworld, "
-        "models, recipes, statistics, suites",
+        "recipies", {}, "top level: unknown key 'recipies'; allowed: data_root, estimate, families, figures, groups, "
     ),
     "no suites": ("suites", GONE, "top level: key 'suites' is missing; required: families, suites"),
     "empty suites": ("suites", {}, "suites: {} is not allowed; allowed: at least one entry"),
@@ -123,7 +122,9 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "group with a test of no suite": (
         "groups/odd", {"mini_facts": ["boolq"]}, "groups/odd/mini_facts: 'boolq' is not known; allowed: mini_facts, "
     ),
-    "unknown figure": ("figures", ["curvs"], "figures: 'curvs' is not known; allowed: curves, differences"),
+    "unknown figure": (
+        "figures", ["curvs"], "figures: 'curvs' is not known; allowed: cross_task, curves, "
+    ),
     "too few resamples": (
         "statistics/resamples", 10, "statistics/resamples: 10 is not allowed; allowed: 100 or more"
     ),
@@ -172,7 +173,44 @@ BAD: dict[str, tuple[str, Any, str]] = {
     ),
     "pattern without a step": (
         TINY, {"source": "folder", "path": ".", "pattern": "epoch"},
-        "families/tiny/pattern: 'epoch' is not allowed; expected the name of a sub-folder with {step} in it once",
+        "families/tiny/pattern: 'epoch' is not allowed; expected a name with {step} in it once",
+    ),
+    "a list of one learning rate": (
+        f"{FULL}/learning_rate", [1.0e-3],
+        "recipes/full/learning_rate: [0.001] is not allowed; allowed: a number or at least two, each once",
+    ),
+    "a learning rate listed twice": (
+        f"{FULL}/learning_rate", [1.0e-3, 1.0e-3],
+        "recipes/full/learning_rate: [0.001, 0.001] is not allowed; allowed: a number or at least two, each once",
+    ),
+    "a listed learning rate below 0": (
+        f"{FULL}/learning_rate", [1.0e-3, -1.0], "recipes/full/learning_rate/1: -1.0 is not allowed; allowed: more than 0"
+    ),
+    "learning rates without a search": (
+        f"{FULL}/learning_rate", [1.0e-3, 1.0e-4],
+        "recipes/full/search: None is not allowed; allowed: keys with values, since rates are listed",
+    ),
+    "a search among one learning rate": (
+        f"{FULL}/search", {"validation": 5}, "recipes/full/learning_rate: 0.001 is not allowed; allowed: a list, since `search`"
+    ),
+    "a search without validation rows": (
+        f"{FULL}/search", {"steps": [20]}, "recipes/full/search: key 'validation' is missing; required: validation"
+    ),
+    "a search on a step that is not there": (
+        "recipes/full", SEARCHED | {"search": {"validation": 5, "steps": [10]}},
+        "recipes/full/search/steps: 10 is not known; allowed: 0, 20",
+    ),
+    "examples and their share": (
+        f"{FULL}/fraction", 0.5, "recipes/full/fraction: 0.5 is not allowed; allowed: it or `examples`, not both"
+    ),
+    "more than all examples": (f"{FULL}/fraction", 1.5, "recipes/full/fraction: 1.5 is not allowed; allowed: 1 or less"),
+    "conversations as a test": (
+        "suites/written/tests", ["tulu"],
+        "suites/written/tests: 'tulu' has no test split; allowed: arc_challenge, arc_easy, boolq, ",
+    ),
+    "conversations in the formats of prompts": (
+        "models", [{"train": ["mini_facts", "tulu"], "recipes": ["full"], "formats": ["default", "io"]}],
+        "models/0/train: 'tulu' has a form of its own, so formats default, io are not allowed; allowed: default alone",
     ),
     "corpus without data_root": (
         f"{TINY}/pretraining/corpus", "pages",
@@ -193,6 +231,7 @@ def test_a_bad_config_is_refused_in_one_line(path: str, value: Any, line: str, p
     with pytest.raises(StudyError) as caught:
         study = grid.read(with_entry(path, value))
         grid.cells(study)
+        grid.trials(study)
     assert str(caught.value).startswith(f"config.yaml: {line}")
     assert "\n" not in str(caught.value)
 
@@ -357,4 +396,4 @@ def test_a_family_gets_the_defaults_of_its_own_source() -> None:
     }
     filled = configs.validated({"families": families, "suites": {"s": {"tests": ["mnli"]}}})["families"]
     assert filled["here"] == {"source": "folder", "path": "steps", "pattern": "step{step}", "steps": "all"}
-    assert filled["there"] == {"source": "hub", "repo": "a/b", "steps": [1]}
+    assert filled["there"] == {"source": "hub", "repo": "a/b", "steps": [1], "pattern": "step{step}"}

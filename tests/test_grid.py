@@ -140,3 +140,17 @@ def test_a_step_that_none_of_the_block_s_families_has_is_refused() -> None:
 def test_names_that_differ_from_the_registry_are_refused_even_when_close() -> None:
     with pytest.raises(StudyError, match=r"^config.yaml: figures: 'curve' is not known; allowed: .*curves"):
         grid.read(CONFIG | {"figures": ["curve"]})
+
+
+def test_a_recipe_may_give_each_task_a_learning_rate_of_its_own() -> None:
+    rates = {"learning_rate": {"mini_facts": 1.0e-3, "mini_inference": 1.0e-4}, "epochs": 2}
+    study = grid.read(CONFIG | {"recipes": {"full": rates, "lora": {"method": "lora"}}})
+    found = grid.recipe_for(study, "full", "mini_inference")
+    assert (found["learning_rate"], found["epochs"], found["batch"]) == (1.0e-4, 2, 8)
+    assert grid.recipe_for(study, "lora", "mini_facts")["learning_rate"] == 2.0e-6
+
+
+def test_a_recipe_that_lacks_the_rate_of_a_task_is_refused() -> None:
+    rates = {"learning_rate": {"mini_inference": 1.0e-4}}
+    with pytest.raises(StudyError, match=r"^config.yaml: recipes/full/learning_rate: 'mini_facts' is missing"):
+        grid.read(CONFIG | {"recipes": {"full": rates, "lora": {"method": "lora"}}})

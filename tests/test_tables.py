@@ -29,7 +29,7 @@ def part(root: Path, step: int, suite: str = "s", seed: int = 0) -> Path:
 def test_a_part_comes_back_as_it_was_written(tmp_path: Path) -> None:
     row = {
         "id": "test/1", "split": "test", "fields": {"premise": "A cat.", "hypothesis": "日本語"},
-        "choices": ["yes", "no"], "leads": [], "answer": "no", "gold": 1,
+        "choices": ["yes", "no"], "leads": [], "answer": "no", "gold": 1, "turns": [],
     }  # fmt: skip
     tables.write([row, row | {"id": "test/2", "gold": None}], tables.EXAMPLES, tmp_path / "new" / "part.parquet")
     found = tables.rows(tmp_path / "new" / "part.parquet")
@@ -89,7 +89,7 @@ def test_every_column_is_described_in_the_file(name: str, tmp_path: Path) -> Non
 
 def test_the_schemas_are_found() -> None:
     assert set(SCHEMAS) == {
-        "EXAMPLES", "HISTORY", "PREDICTIONS", "ITEMS", "KEYS", "SCORES", "IMPORTED", "ANALYSIS", "AUDIT",
+        "EXAMPLES", "HISTORY", "PREDICTIONS", "ITEMS", "KEYS", "SCORES", "IMPORTED", "ANALYSIS", "AUDIT", "TRIALS", "CHOICES",
     }  # fmt: skip
 
 

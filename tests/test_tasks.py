@@ -206,6 +206,22 @@ ROWS = {
             leads=("Ann", "Bo"),
         ),
     ),
+    "tulu": (
+        {
+            "dataset": "own",
+            "id": "own_1",
+            "messages": [
+                {"role": "system", "content": "Be brief.\n"},
+                {"role": "user", "content": " What falls?"},
+                {"role": "assistant", "content": "Rain."},
+            ],
+        },
+        task.Example(
+            fields={},
+            answer="",
+            turns=(("system", "Be brief."), ("user", "What falls?"), ("assistant", "Rain.")),
+        ),
+    ),
 }
 
 MISSING = object()
@@ -258,6 +274,23 @@ MISFITS = [
         "field 'sentence': found '_ met _.', expected a sentence with one blank '_'",
     ),
     ("winogrande", {"sentence": "It was _"}, "field 'sentence': found 'It was _', expected text after the blank '_'"),
+    ("tulu", {"messages": []}, "field 'messages': found [], expected at least one message"),
+    ("tulu", {"messages": "Hello"}, "field 'messages': found 'Hello', expected a list"),
+    (
+        "tulu",
+        {"messages": [{"role": "user", "content": "Hello"}, {"role": "tool", "content": "1"}]},
+        "field 'messages[1].role': found 'tool', expected one of 'system', 'user', 'assistant'",
+    ),
+    (
+        "tulu",
+        {"messages": [{"role": "user"}]},
+        "field 'messages[0].content': found None, expected a value: the field is missing",
+    ),
+    (
+        "tulu",
+        {"messages": [{"role": "user", "content": None}]},
+        "field 'messages[0].content': found None, expected a value of type str",
+    ),
 ]
 
 
@@ -266,9 +299,14 @@ def rows_of(root: Path, name: str, split: str) -> list[dict]:
     return list(task.canonical(found, split, task.read_folder(root, found, name, split)))
 
 
+def read_split(name: str) -> str:
+    """A split that a task reads: that of its test, where it has one."""
+    return task.load(name).test or task.load(name).train
+
+
 def written(root: Path, name: str, lines: list[bytes]) -> Path:
-    """The test file of a task below `root`, made of these lines."""
-    path = task.split_file(root, task.load(name), name, task.load(name).test)
+    """The file of a task's split below `root`, made of these lines."""
+    path = task.split_file(root, task.load(name), name, read_split(name))
     path.parent.mkdir()
     path.write_bytes(b"".join(line + b"\n" for line in lines))
     return path
@@ -287,14 +325,18 @@ def test_contract(name):
     assert len(set(found.labels)) == len(found.labels)
     assert (found.hub is None) == name.startswith("mini_")
     assert found.hub or (found.subset is None and found.revision is None and found.folder is None)
-    assert found.test and found.train != ""
+    assert found.test != "" and found.train != "" and (found.test or found.train)
+    assert (found.test is None) == (task.KINDS[found.kind].method is None)
     assert set(found.files) <= {found.train, found.test}
     assert found.key is None or found.key in found.schema
     assert type(found.version) is int and found.version >= 1
     assert set(found.templates) <= set(prompts.FORMATS)
 
 
-@pytest.mark.parametrize("name", task.names())
+PROMPTED = [name for name in task.names() if task.load(name).kind != "messages"]
+
+
+@pytest.mark.parametrize("name", PROMPTED)
 def test_all_formats_of_a_task_show_the_same_fields(name):
     found = task.load(name)
     shown = {frozenset(prompts.field_names(prompts.template(found, format))) for format in prompts.FORMATS}
@@ -312,7 +354,7 @@ def test_a_row_is_read_as_written_here(name):
     [read] = task.canonical(found, "test", [("here", row)])
     assert task.example_of(read) == expected
     assert read["id"] == f"test/{row[found.key]}" if found.key else "test/1"
-    for format in prompts.FORMATS:
+    for format in prompts.FORMATS if name in PROMPTED else ():
         assert set(prompts.field_names(prompts.template(found, format))) == set(expected.fields)
 
 
@@ -343,7 +385,7 @@ def test_a_row_that_does_not_fit_is_named(name, changes, message, tmp_path):
     other = {key: 99 if isinstance(row[key], int) else "99"} if key else {}
     path = written(tmp_path, name, [encoded(row), encoded(row, **{**other, **changes})])
     with pytest.raises(StudyError) as caught:
-        rows_of(tmp_path, name, task.load(name).test)
+        rows_of(tmp_path, name, read_split(name))
     assert str(caught.value) == f"{path}, row 2: {message}"
 
 
@@ -444,8 +486,8 @@ def test_every_real_row_is_read(name, split):
     assert len({row["id"] for row in read}) == len(read)
     for row in read:
         assert row["gold"] is None or row["choices"][row["gold"]] == row["answer"]
-        assert row["answer"].strip()
-        for format in prompts.FORMATS:
+        assert row["answer"].strip() or row["turns"][-1]["content"].strip()
+        for format in prompts.FORMATS if name in PROMPTED else ():
             prompt = prompts.prompt(found, row["fields"], format)
             assert all(text.strip() in prompt for text in row["fields"].values())
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
 from workflow import config, models, task, tuning
-from workflow.encoding import Split, padding
+from workflow.encoding import Masked, padding
 from workflow.errors import StudyError
 from workflow.task import Example
 
@@ -38,8 +38,28 @@ def recipe(**changes):
     return whole["recipes"]["r"]
 
 
+def prepared(tokenizer, name, examples, format="default", context=256, **changes):
+    """Rows of the examples, named by their number."""
+    named = [(str(number), example) for number, example in enumerate(examples)]
+    return tuning.prepared_rows(tokenizer, context, task.load(name), named, format, recipe(**changes))
+
+
 def encoded(tokenizer, examples=EXAMPLES, **changes):
-    return tuning.prepared_rows(tokenizer, 256, task.load("mnli"), examples, "default", recipe(**changes))
+    """Rows in random order."""
+    drawn, _ = tuning.divided(examples, recipe(**changes))
+    return list(prepared(tokenizer, "mnli", drawn, **changes).values())
+
+
+def lesson(prompt, completion):
+    """A row whose completion alone is scored."""
+    return Masked(prompt + completion, [False] * len(prompt) + [True] * len(completion))
+
+
+def parted(row):
+    """Prompt and completion of a row whose scored tokens are its last."""
+    length = row.scored.count(False)
+    assert row.scored == [False] * length + [True] * (len(row.ids) - length)
+    return row.ids[:length], row.ids[length:]
 
 
 def fresh(checkpoint):
@@ -57,9 +77,10 @@ def state(folder, fingerprint="a"):
 def test_examples_are_encoded_with_answer_and_eos(checkpoint):
     tokenizer = checkpoint.tokenizer
     [row] = encoded(tokenizer, EXAMPLES[:1])
-    prompt = "### Input_1: Ann has a cat.\n ### Input_2: A cat can fly.\n ### Inference:"
-    assert row.prompt == tokenizer(prompt)["input_ids"]
-    assert row.completion == [
+    prompt, completion = parted(row)
+    text = "### Input_1: Ann has a cat.\n ### Input_2: A cat can fly.\n ### Inference:"
+    assert prompt == tokenizer(text)["input_ids"]
+    assert completion == [
         *tokenizer(" entailment", add_special_tokens=False)["input_ids"],
         tokenizer.eos_token_id,
     ]
@@ -68,45 +89,79 @@ def test_examples_are_encoded_with_answer_and_eos(checkpoint):
 def test_a_lead_is_learned_with_the_answer(checkpoint):
     read = task.load("winogrande")
     example = read.read({"sentence": "Ann said _ sings.", "option1": "the owl", "option2": "the hen", "answer": "2"})
-    [row] = tuning.prepared_rows(checkpoint.tokenizer, 256, read, [example], "default", recipe())
-    assert checkpoint.tokenizer.decode(row.prompt, skip_special_tokens=True) == "Ann said"
-    assert checkpoint.tokenizer.decode(row.completion[:-1]) == " the hen sings."
+    prompt, completion = parted(prepared(checkpoint.tokenizer, "winogrande", [example])["0"])
+    assert checkpoint.tokenizer.decode(prompt, skip_special_tokens=True) == "Ann said"
+    assert checkpoint.tokenizer.decode(completion[:-1]) == " the hen sings."
 
 
 @pytest.mark.parametrize("format", ["default", "io", "instruct"])
 def test_no_row_is_longer_than_the_recipe_and_the_context_allow(checkpoint, format):
     long = Example({"premise": "A cat sleeps. " * 60, "hypothesis": "A dog sings. " * 50}, "neutral", LABELS, 1)
     for limit, context in ((90, 256), (2048, 90)):
-        settings = recipe(max_tokens=limit)
-        [row] = tuning.prepared_rows(checkpoint.tokenizer, context, task.load("mnli"), [long], format, settings)
-        assert 90 - 2 <= len(row.prompt) + len(row.completion) <= 90
+        row = prepared(checkpoint.tokenizer, "mnli", [long], format, context, max_tokens=limit)["0"]
+        assert 90 - 2 <= len(row.ids) <= 90
         answer = checkpoint.tokenizer(" neutral", add_special_tokens=False)["input_ids"]
-        assert row.completion == [*answer, checkpoint.tokenizer.eos_token_id]
+        assert parted(row)[1] == [*answer, checkpoint.tokenizer.eos_token_id]
 
 
 def test_the_sample_of_examples_depends_on_its_own_seed_alone():
-    drawn = tuning.sampled(EXAMPLES, recipe(examples=10))
-    assert len({id(example) for example in drawn}) == 10
-    assert drawn == tuning.sampled(EXAMPLES, recipe(examples=10, learning_rate=1.0, batch=2))
-    assert drawn != tuning.sampled(EXAMPLES, recipe(examples=10, sample_seed=1))
-    assert tuning.sampled(EXAMPLES, recipe(examples=10))[:4] == tuning.sampled(EXAMPLES, recipe(examples=4))
-    for every in (recipe(), recipe(examples=99)):
-        assert sorted(map(id, tuning.sampled(EXAMPLES, every))) == sorted(map(id, EXAMPLES))
+    drawn, rest = tuning.divided(EXAMPLES, recipe(examples=10))
+    assert len({id(example) for example in drawn}) == 10 and rest == []
+    assert drawn == tuning.divided(EXAMPLES, recipe(examples=10, learning_rate=1.0, batch=2))[0]
+    assert drawn != tuning.divided(EXAMPLES, recipe(examples=10, sample_seed=1))[0]
+    assert drawn[:4] == tuning.divided(EXAMPLES, recipe(examples=4))[0]
+    for every in (recipe(), recipe(examples=99), recipe(fraction=1.0)):
+        assert sorted(map(id, tuning.divided(EXAMPLES, every)[0])) == sorted(map(id, EXAMPLES))
+
+
+@pytest.mark.parametrize(("fraction", "number"), [(0.1, 2), (0.5, 12), (0.22, 6), (0.001, 1)])
+def test_a_fraction_is_a_share_of_the_rows_rounded_and_never_none(fraction, number):
+    """Of 25 rows: 2.5 and 12.5 go to the even number, as Python rounds."""
+    drawn, _ = tuning.divided(EXAMPLES, recipe(fraction=fraction))
+    assert drawn == tuning.divided(EXAMPLES, recipe(examples=number))[0] and len(drawn) == number
+
+
+SEARCH = {"learning_rate": [1e-3, 1e-4], "search": {"validation": 5}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "number"), [({"examples": 10}, 10), ({"fraction": 0.4}, 10), ({}, 20), ({"examples": 20}, 20)]
+)
+def test_a_search_holds_out_the_rows_after_those_it_trains_on(changes, number):
+    train, held = tuning.divided(EXAMPLES, recipe(**SEARCH, **changes))
+    everything, _ = tuning.divided(EXAMPLES, recipe())
+    assert (train, held) == (everything[:number], everything[number : number + 5])
+    if "examples" in changes:
+        assert train == tuning.divided(EXAMPLES, recipe(**changes))[0], "a search leaves the training rows alone"
+
+
+@pytest.mark.parametrize(
+    ("changes", "number"), [({"examples": 21}, 21), ({"fraction": 0.9}, 22), ({"search": {"validation": 25}}, 1)]
+)
+def test_a_search_among_too_few_rows_is_refused(changes, number):
+    held = changes.get("search", SEARCH["search"])["validation"]
+    message = (
+        f"^25 training rows are too few for {number} to train on and {held} to validate by; lower examples, fraction"
+    )
+    with pytest.raises(StudyError, match=message):
+        tuning.divided(EXAMPLES, recipe(**SEARCH | changes))
 
 
 # Loss
 
 
-def loop_loss(model, rows):
-    """Mean over rows of the mean loss of the completion's tokens: one unpadded row at a time, all logits."""
-    means = []
+def loop_losses(model, rows):
+    """Losses of each row's scored tokens: one unpadded row at a time, all logits."""
+    losses = []
     for row in rows:
-        ids = torch.tensor([[*row.prompt, *row.completion]])
-        logprobs = model(input_ids=ids).logits[0].float().log_softmax(dim=-1)
-        first = len(row.prompt)
-        terms = [-logprobs[place - 1, ids[0, place]] for place in range(first, ids.shape[1])]
-        means.append(torch.stack(terms).mean())
-    return torch.stack(means).mean()
+        logprobs = model(input_ids=torch.tensor([row.ids])).logits[0].float().log_softmax(dim=-1)
+        losses.append([-logprobs[place - 1, row.ids[place]] for place, scored in enumerate(row.scored) if scored])
+    return losses
+
+
+def loop_loss(model, rows):
+    """Mean over rows of the mean loss of a row's scored tokens."""
+    return torch.stack([torch.stack(losses).mean() for losses in loop_losses(model, rows)]).mean()
 
 
 def gradients(model, loss):
@@ -116,10 +171,12 @@ def gradients(model, loss):
 
 
 def test_loss_and_gradients_equal_an_unpadded_loop(checkpoint):
-    """Prompts and completions of different lengths, among them one token of each."""
+    """Prompts and completions of different lengths, among them one token of each, and gaps between scored tokens."""
     model, tokenizer = fresh(checkpoint), checkpoint.tokenizer
     end = tokenizer.eos_token_id
-    rows = [*encoded(tokenizer, EXAMPLES[:5]), Split([9], [end]), Split([9] * 40, [5, 6, end]), Split([7], [5] * 30)]
+    short = [lesson([9], [end]), lesson([9] * 40, [5, 6, end]), lesson([7], [5] * 30)]
+    gaps = Masked([9, 8, 7, 6, 5, end, 4, 4, 5, end], [place in (1, 4, 5, 9) for place in range(10)])
+    rows = [*encoded(tokenizer, EXAMPLES[:5]), *short, gaps]
     loss = tuning.loss_of(model, rows, padding(tokenizer))
     expected = loop_loss(model, rows)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5, rel=0)
@@ -137,14 +194,15 @@ def test_the_eos_is_learned_where_it_is_the_padding_too(architecture, checkpoint
     model, tokenizer = fresh(checkpoints[architecture]), checkpoints[architecture].tokenizer
     end = tokenizer.eos_token_id
     assert padding(tokenizer) == end
-    rows = [Split(row.prompt, [end]) for row in encoded(tokenizer)]
+    asked = [parted(row)[0] for row in encoded(tokenizer)]
+    rows = [lesson(prompt, [end]) for prompt in asked]
     with torch.no_grad():
-        after = [model(input_ids=torch.tensor([row.prompt])).logits[0, -1].log_softmax(dim=-1)[end] for row in rows]
+        after = [model(input_ids=torch.tensor([prompt])).logits[0, -1].log_softmax(dim=-1)[end] for prompt in asked]
         assert float(tuning.loss_of(model, rows, end)) == pytest.approx(-sum(map(float, after)) / len(rows), abs=1e-5)
     tuning.tune(model, rows, recipe(epochs=4), 0, end, state(tmp_path))
     with torch.no_grad():
         assert float(tuning.loss_of(model, rows, end)) < 0.05
-        assert all(int(model(input_ids=torch.tensor([row.prompt])).logits[0, -1].argmax()) == end for row in rows)
+        assert all(int(model(input_ids=torch.tensor([prompt])).logits[0, -1].argmax()) == end for prompt in asked)
 
 
 # Order and learning rate
@@ -195,6 +253,11 @@ def test_a_constant_learning_rate_by_hand():
 # A whole run
 
 
+def labels_of(row):
+    """Labels in transformers' way: -100 where a token is not scored."""
+    return [token if scored else -100 for token, scored in zip(row.ids, row.scored, strict=True)]
+
+
 def loop_tuning(model, rows, settings, seed, pad):
     """The losses of a plain loop: rows padded on the right, other labels -100, transformers' schedule, torch's AdamW."""
     updates = tuning.plan(len(rows), settings, seed)
@@ -204,15 +267,11 @@ def loop_tuning(model, rows, settings, seed, pad):
     losses = []
     for update in updates:
         batch = [rows[row] for row in update]
-        longest = max(len(row.prompt) + len(row.completion) for row in batch)
-        short = [longest - len(row.prompt) - len(row.completion) for row in batch]
-        ids = torch.tensor(
-            [[*row.prompt, *row.completion, *[pad] * gap] for row, gap in zip(batch, short, strict=True)]
-        )
+        longest = max(len(row.ids) for row in batch)
+        short = [longest - len(row.ids) for row in batch]
+        ids = torch.tensor([row.ids + [pad] * gap for row, gap in zip(batch, short, strict=True)])
         mask = torch.tensor([[1] * (longest - gap) + [0] * gap for gap in short])
-        labels = torch.tensor(
-            [[-100] * len(row.prompt) + row.completion + [-100] * gap for row, gap in zip(batch, short, strict=True)]
-        )
+        labels = torch.tensor([labels_of(row) + [-100] * gap for row, gap in zip(batch, short, strict=True)])
         logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
         own = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
         loss = (own.sum(dim=1) / (labels[:, 1:] != -100).sum(dim=1)).mean()
@@ -237,7 +296,7 @@ def test_losses_equal_a_plain_loop(checkpoint, tmp_path):
     assert expected[-1] < expected[0] - 1
     assert [row["update"] for row in history] == list(range(21))
     seen = [rows[row] for update in tuning.plan(25, settings, 5) for row in update]
-    assert history[-1]["tokens"] == sum(len(row.prompt) + len(row.completion) for row in seen)
+    assert history[-1]["tokens"] == sum(len(row.ids) for row in seen)
 
 
 class KilledError(Exception):
@@ -316,14 +375,14 @@ def test_a_state_of_another_tuning_is_left_alone(checkpoints, tmp_path):
 
 
 def test_a_fingerprint_names_all_that_the_result_depends_on():
-    rows = [Split([1, 2], [3]), Split([4], [5])]
+    rows = [lesson([1, 2], [3]), lesson([4], [5])]
     facts = {"recipe": recipe(), "seed": 0, "base": {"model.safetensors": "abc"}}
     found = {
         tuning.fingerprint(facts, rows),
         tuning.fingerprint({**facts, "seed": 1}, rows),
         tuning.fingerprint({**facts, "recipe": recipe(lora_rank=3)}, rows),
         tuning.fingerprint(facts, rows[::-1]),
-        tuning.fingerprint(facts, [Split([1], [2, 3]), Split([4], [5])]),
+        tuning.fingerprint(facts, [lesson([1], [2, 3]), lesson([4], [5])]),
     }
     assert len(found) == 5
     assert tuning.fingerprint(dict(reversed(facts.items())), rows) in found
@@ -345,6 +404,40 @@ def test_a_gradient_that_is_no_number_ends_the_run_even_at_its_last_step(checkpo
         StudyError, match=r"^tuning stopped at step 0: the loss is \d+\.\d+, the gradient norm nan; lower"
     ):
         tuning.tune(model, encoded(tokenizer)[:4], recipe(epochs=1), 0, padding(tokenizer), state(tmp_path))
+
+
+def test_a_trial_that_diverges_has_null_losses(checkpoints, tmp_path):
+    tokenizer, rows = checkpoints["olmo"].tokenizer, encoded(checkpoints["olmo"].tokenizer)
+    settings = recipe(learning_rate=1e30, warmup=0.0)
+    model = fresh(checkpoints["olmo"])
+    found = tuning.tried(model, rows[5:], rows[:5], settings, 0, padding(tokenizer), state(tmp_path))
+    assert found == [{"tokens": sum(row.scored), "nll": None, "loss": None} for row in rows[:5]]
+
+
+def test_a_validation_loss_that_is_no_number_is_null(checkpoints):
+    tokenizer, model = checkpoints["llama"].tokenizer, fresh(checkpoints["llama"])
+    rows = [lesson([9, 8], [7, 6]), lesson([9, 5], [7, 6, 5])]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[8] = math.nan
+        spoilt, sound = tuning.validate(model, rows, recipe(), padding(tokenizer))
+    assert spoilt == {"tokens": 2, "nll": None, "loss": None}
+    assert sound["tokens"] == 3 and math.isfinite(sound["loss"])
+
+
+def test_a_killed_trial_goes_on_to_the_same_bits(checkpoints, tmp_path):
+    tokenizer, rows = checkpoints["llama"].tokenizer, encoded(checkpoints["llama"].tokenizer)
+
+    def run(folder, progress=None):
+        model, pad = fresh(checkpoints["llama"]), padding(tokenizer)
+        return tuning.tried(model, rows[5:], rows[:5], recipe(), 0, pad, state(folder), progress)
+
+    expected = run(tmp_path / "unbroken")
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", killed_at(7))
+    assert state(tmp_path / "killed").path.is_file()
+    assert run(tmp_path / "killed") == expected
+    before = tuning.validate(fresh(checkpoints["llama"]), rows[:5], recipe(), padding(tokenizer))
+    assert sum(row["loss"] for row in expected) < sum(row["loss"] for row in before)
 
 
 def test_bf16_keeps_weights_and_moments_in_fp32(checkpoints, tmp_path):

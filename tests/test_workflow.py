@@ -29,7 +29,7 @@ from workflow import tables
 Change = Callable[[Path], None]
 
 SMOKE = yaml.safe_load((running.ROOT / "tests" / "smoke" / "config.yaml").read_text(encoding="utf-8"))
-LABEL_METRICS = ["accuracy", "chance", "macro_f1", "majority"]
+LABEL_METRICS = ["accuracy", "chance", "macro_f1", "majority", "most_predicted"]
 METRICS = {
     "mini_facts": ["accuracy", "accuracy_per_token", "accuracy_per_byte", "chance"],
     "mini_inference": LABEL_METRICS,
@@ -97,8 +97,14 @@ def expected_scores() -> list[tuple[Any, ...]]:
             for test in tests_of(suite, model[2]):
                 for format in suite.get("formats", ["default"]):
                     for shots in suite.get("shots", [0]):
-                        rows += [(*model, name, test, format, shots, metric) for metric in METRICS[test]]
+                        rows += [(*model, name, test, format, shots, metric) for metric in metrics_of(test, suite)]
     return rows
+
+
+def metrics_of(test: str, suite: dict[str, Any]) -> list[str]:
+    """A test's metrics; a prior is taken off labels that are compared, not written."""
+    compared = METRICS[test] is LABEL_METRICS and suite.get("labels") != "generate"
+    return [*METRICS[test], "accuracy_calibrated"] if compared else METRICS[test]
 
 
 def test_a_second_run_has_nothing_to_do(smoke: Path) -> None:
@@ -110,17 +116,17 @@ def test_a_second_run_has_nothing_to_do(smoke: Path) -> None:
 def test_scores_have_the_rows_of_the_grid_once(smoke: Path) -> None:
     scores = pq.read_table(smoke / "study/results/scores.parquet").to_pandas()
     found = list(scores[SCORE].itertuples(index=False, name=None))
-    # 5 models x 13 metrics of 4 tests, 4 models x 2 tests x 3 formats x 2 shots x 4, 3 models x 5.
-    assert len(found) == 65 + 192 + 15
+    # 5 models x 15 metrics of 4 tests, 4 models x 2 tests x 3 formats x 2 shots x 6, 3 models x 7.
+    assert len(found) == 75 + 288 + 21
     assert sorted(found) == sorted(expected_scores())
     assert len(set(found)) == len(found)
 
 
 def test_scores_have_keys_as_columns_of_the_right_types(smoke: Path) -> None:
     table = pq.read_table(smoke / "study/results/scores.parquet")
-    assert table.column_names == [*SCORE, "value", "low", "high", "n"]
+    assert table.column_names == [*SCORE, "value", "error", "low", "high", "n"]
     kinds = {name: pa.string() for name in SCORE} | dict.fromkeys(["step", "seed", "shots", "n"], pa.int64())
-    kinds |= dict.fromkeys(["value", "low", "high"], pa.float64())
+    kinds |= dict.fromkeys(["value", "error", "low", "high"], pa.float64())
     assert {field.name: field.type for field in table.schema} == kinds
     assert table.to_pandas().notna().all(axis=None)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from workflow import prompts
 from workflow.errors import StudyError
-from workflow.task import Example, Task
+from workflow.task import Example, Task, Turn
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,53 @@ def split(tokenizer: PreTrainedTokenizerBase, prompt: str, completions: Sequence
 
 def _parted(ids: list[int], cut: int, tokenizer: PreTrainedTokenizerBase) -> Split:
     return Split(ids[:cut] or opening(tokenizer), ids[cut:])
+
+
+class Masked(NamedTuple):
+    """Token ids of a text and, for each, whether the loss is taken over it; the last one is, unless there are none."""
+
+    ids: list[int]
+    scored: list[bool]
+
+
+def conversation(turns: Sequence[Turn], end: str) -> tuple[str, list[tuple[int, int]]]:
+    """A conversation in open-instruct's form, and the assistant's words with the `end` (EOS) after them as (start, stop).
+
+    The published study tunes on conversations in this form (released code of arXiv 2408.06663, built on open-instruct).
+    """
+    text, spans = "", []
+    for turn in turns:
+        text += f"<|{turn.role}|>\n"
+        start = len(text)
+        text += turn.content
+        if turn.role == "assistant":
+            text += end
+            spans.append((start, len(text)))
+        text += "\n"
+    return text, spans
+
+
+def masked(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], room: int) -> Masked:
+    """A conversation of which the assistant's words and each EOS after them are scored; nothing where none is left.
+
+    What is too long loses its end, as in the published study, and what follows the last scored token has no part in
+    the loss. The newline after an EOS is not scored, since a model that is used stops before it; open-instruct's is.
+    """
+    text, spans = conversation(turns, tokenizer.eos_token)
+    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+    ends = [end for _, end in encoded["offset_mapping"][:room]]
+    scored = [_overlaps(spans, before, end) for before, end in zip([0, *ends], ends, strict=False)]
+    length = max((place for place, counted in enumerate(scored, start=1) if counted), default=0)
+    return Masked(encoded["input_ids"][:length], scored[:length])
+
+
+def _overlaps(spans: Sequence[tuple[int, int]], before: int, end: int) -> bool:
+    """Whether a token lies in one of the spans, given where the token before it ends and where it ends itself.
+
+    Offsets of byte-level tokenizers leave white space out, so that a token's own start may lie behind what it stands for.
+    """
+    place = bisect_left(spans, (end,)) - 1  # the last span that starts before the token's end
+    return place >= 0 and before < spans[place][1]
 
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -15,12 +15,15 @@ import pandas as pd
 from workflow import config as configs
 from workflow import corpora, imports, sources, task
 from workflow import figures as figure_modules
+from workflow import summaries as summary_modules
 from workflow.errors import StudyError
 
 BASE_KEYS = ["family", "step"]
 MODEL_KEYS = [*BASE_KEYS, "train", "format", "recipe", "seed"]
 CELL_KEYS = [*MODEL_KEYS, "suite"]
 TEST_KEYS = ["test", "test_format", "shots"]
+CHOICE_KEYS = ["family", "train", "format", "recipe"]
+TRIAL_KEYS = [*BASE_KEYS, "train", "format", "recipe", "rate"]
 UNTOUCHED = {"train": "none", "format": "none", "recipe": "none", "seed": 0}
 
 
@@ -37,27 +40,22 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
         place = f"models/{number}"
         _known(f"{place}/families", block.get("families", []), study["families"])
         _known(f"{place}/recipes", block["recipes"], study["recipes"])
-        _check_training_tasks(f"{place}/train", block["train"])
+        _check_training_tasks(f"{place}/train", block["train"], block["formats"])
+        for name, train in itertools.product(block["recipes"], block["train"]):
+            recipe_for(study, name, train)
+    for name, recipe in study["recipes"].items():
+        _check_recipe(f"recipes/{name}", recipe)
     for name, suite in study["suites"].items():
-        _known(f"suites/{name}/tests", suite_tests(suite, "none"), task.names())
+        _check_tests(f"suites/{name}/tests", suite_tests(suite, "none"))
         if isinstance(suite["tests"], Mapping):
             _known(f"suites/{name}/tests", suite["tests"], _trained_on(study))
-        _check_labels(f"suites/{name}/labels", suite)
     _check_groups(study)
     for name, block in study["imports"].items():
         _known(f"imports/{name}/reader", [block["reader"]], modules(imports))
-    _known("figures", study["figures"], modules(figure_modules))
+    _check_overlays(study)
+    _check_shown(study)
     _check_inputs(study)
     return study
-
-
-def _check_labels(place: str, suite: Mapping[str, Any]) -> None:
-    """StudyError for forced labels in the `sound` protocol: comparing all labels whole finds what a search would."""
-    if suite["labels"] == "constrained" and suite["protocol"] == "sound":
-        raise StudyError(
-            f"config.yaml: {place}: 'constrained' is not allowed in protocol sound; allowed: score (which weighs every "
-            "label by all its tokens), generate"
-        )
 
 
 def _check_groups(study: Mapping[str, Any]) -> None:
@@ -68,6 +66,43 @@ def _check_groups(study: Mapping[str, Any]) -> None:
         _known(f"groups/{name}", group, [*_trained_on(study), *anything])
         for train, tests in group.items():
             _known(f"groups/{name}/{train}", tests, [*tested, *anything])
+
+
+def _check_overlays(study: Mapping[str, Any]) -> None:
+    """StudyError unless overlays lay families that are imported over families of the study."""
+    _known("overlays", study["overlays"], study["families"])
+    for own, imported in study["overlays"].items():
+        if imported in study["families"] or not study["imports"]:
+            raise StudyError(
+                f"config.yaml: overlays/{own}: {imported!r} is not allowed; allowed: a family of imported scores, "
+                "under the name that `rename` of the import gives it"
+            )
+
+
+NEEDED = {
+    "models": "models: found none, expected a tuned model",
+    "groups": "groups: found none, expected a group",
+    "suites": "suites: found none, expected a suite",
+    "formats": "suites: found none with several formats, expected one",
+}
+
+
+def _check_shown(study: Mapping[str, Any]) -> None:
+    """StudyError unless the study has what its figures and summaries show, as far as a config tells; imports may hold
+    anything."""
+    formats = [suite["formats"] for suite in study["suites"].values() if len(suite["formats"]) > 1]
+    there = {
+        "models": study["models"] or study["imports"],
+        "groups": study["groups"],
+        "suites": study["suites"],
+        "formats": formats or study["imports"],
+    }
+    for key, package in (("figures", figure_modules), ("summaries", summary_modules)):
+        _known(key, study[key], modules(package))
+        for name in study[key]:
+            for need in module(package, name).NEEDS:
+                if not there[need]:
+                    raise StudyError(f"config.yaml: {NEEDED[need]}, which {name!r} of {key} shows")
 
 
 def _known(place: str, found: Iterable[str], allowed: Iterable[str]) -> None:
@@ -114,6 +149,30 @@ def reader(block: Mapping[str, Any]) -> ModuleType:
     return module(imports, block["reader"])
 
 
+def renamed(
+    place: str, rows: Iterable[Mapping[str, Any]], names: Mapping[str, str], families: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Imported rows with their families renamed; place: of the renaming in the config; families: the study's own.
+
+    Errors: StudyError for a name that no row has, for two families that get one name, and for a family of the study, whose
+    scores would be taken for its own.
+    """
+    found = list(rows)
+    there = sorted({row["family"] for row in found})
+    for old in set(names) - set(there):
+        raise StudyError(f"{place}: found no family {old!r}; allowed: {', '.join(there)}")
+    taken: dict[str, list[str]] = {}
+    for old in there:
+        taken.setdefault(names.get(old, old), []).append(old)
+    for name, olds in taken.items():
+        if len(olds) > 1:
+            listed = ", ".join(map(repr, olds))
+            raise StudyError(f"{place}: families {listed} are both {name!r} here; expected one name for each")
+        if name in families:
+            raise StudyError(f"{place}: imported family {name!r} is one of this study's; expected a name of its own for it")
+    return [{**row, "family": names.get(row["family"], row["family"])} for row in found]
+
+
 def _check_released(block: Mapping[str, Any]) -> None:
     """StudyError naming the first file that an import lacks, and where it is to be had."""
     for path in released_files(block):
@@ -121,13 +180,43 @@ def _check_released(block: Mapping[str, Any]) -> None:
             raise StudyError(f"{path}: missing; expected the release of {reader(block).SOURCE}")
 
 
-def _check_training_tasks(place: str, found: Sequence[str]) -> None:
-    """StudyError unless each task is known and has a training split."""
+def _check_recipe(place: str, recipe: Mapping[str, Any]) -> None:
+    """StudyError unless a recipe says once how many examples it takes, and how to choose exactly where rates are listed."""
+    rates = recipe["learning_rate"]
+    listed = isinstance(rates, list)
+    several = listed and len(set(rates)) == len(rates) > 1
+    for key, found, fits, allowed in (
+        ("learning_rate", rates, several or not listed, "a number or at least two, each once"),
+        ("learning_rate", rates, listed or "search" not in recipe, "a list, since `search` is given"),
+        ("search", recipe.get("search"), not listed or "search" in recipe, "keys with values, since rates are listed"),
+        ("fraction", recipe.get("fraction"), not {"fraction", "examples"} <= set(recipe), "it or `examples`, not both"),
+    ):
+        if not fits:
+            raise StudyError(f"config.yaml: {place}/{key}: {found} is not allowed; allowed: {allowed}")
+
+
+def _check_tests(place: str, found: Sequence[str]) -> None:
+    """StudyError unless each task is known and has a test split."""
+    _known(place, found, task.names())
+    for name in found:
+        if not task.load(name).test:
+            legal = ", ".join(other for other in task.names() if task.load(other).test)
+            raise StudyError(f"config.yaml: {place}: {name!r} has no test split; allowed: {legal}")
+
+
+def _check_training_tasks(place: str, found: Sequence[str], formats: Sequence[str]) -> None:
+    """StudyError unless each task is known and has a training split; of conversations there is one format alone."""
     _known(place, found, task.names())
     for name in found:
         if not task.load(name).train:
             legal = ", ".join(other for other in task.names() if task.load(other).train)
             raise StudyError(f"config.yaml: {place}: {name!r} has no training split; allowed: {legal}")
+        if task.load(name).kind == "messages" and list(formats) != ["default"]:
+            listed = ", ".join(formats)
+            raise StudyError(
+                f"config.yaml: {place}: {name!r} has a form of its own, so formats {listed} are not allowed; "
+                "allowed: default alone (in a block of its own)"
+            )
 
 
 def _trained_on(study: Mapping[str, Any]) -> set[str]:
@@ -163,6 +252,44 @@ def models(study: Mapping[str, Any]) -> pd.DataFrame:
         axes = itertools.product(block["train"], block["formats"], block["recipes"], block["seeds"])
         tables.append(chosen.merge(pd.DataFrame(axes, columns=MODEL_KEYS[2:]), how="cross"))
     return pd.concat(tables, ignore_index=True)[MODEL_KEYS].drop_duplicates(ignore_index=True)
+
+
+def trials(study: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each trial of each listed learning rate, `rate` its place in the list: columns TRIAL_KEYS.
+
+    A trial runs on the bases that `search/steps` lists, else on the last one that is tuned.
+    """
+    all_bases, all_models = bases(study), models(study)
+    rows = []
+    for keys, tuned in all_models.groupby(CHOICE_KEYS, sort=False):
+        family, train, format, name = keys
+        search = study["recipes"].get(name, {}).get("search")
+        if search is None:
+            continue
+        steps = search.get("steps", [int(tuned["step"].max())])
+        _known(f"recipes/{name}/search/steps", steps, all_bases.loc[all_bases["family"] == family, "step"])
+        for step, rate in itertools.product(steps, range(len(study["recipes"][name]["learning_rate"]))):
+            rows.append((family, step, train, format, name, rate))
+    return pd.DataFrame(rows, columns=TRIAL_KEYS)
+
+
+def recipe_for(study: Mapping[str, Any], name: str, train: str) -> dict[str, Any]:
+    """A recipe as it tunes on a task: with the task's own learning rate where it gives one for each.
+
+    Errors: StudyError when it gives none for this task.
+    """
+    found = study["recipes"][name]
+    rates = found["learning_rate"]
+    if not isinstance(rates, Mapping):
+        return found
+    if train not in rates:
+        raise StudyError(f"config.yaml: recipes/{name}/learning_rate: {train!r} is missing; it is tuned on by this recipe")
+    return {**found, "learning_rate": rates[train]}
+
+
+def at_rate(recipe: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+    """A recipe that lists learning rates at one of them; on which bases the trials run is left out."""
+    return {**recipe, "learning_rate": learning_rate, "search": {"validation": recipe["search"]["validation"]}}
 
 
 def cells(study: Mapping[str, Any]) -> pd.DataFrame:

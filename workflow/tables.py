@@ -69,7 +69,7 @@ TRIALS = _columns(
 CHOICES = _columns(
     rate=(INT, "place of the learning rate in the recipe's list, from 0"),
     learning_rate=(FLOAT, "learning rate that was tried"),
-    loss=(FLOAT, "mean over validation rows of their loss, itself a mean over the trials' bases; null where one diverged"),
+    loss=(FLOAT, "mean over validation rows of their mean loss over the trials' bases; null where a trial diverged"),
     error=(FLOAT, "standard error of the loss over resampled validation rows"),
     low=(FLOAT, "lower end of the interval over resampled validation rows"),
     high=(FLOAT, "upper end of the interval"),
@@ -86,6 +86,7 @@ PREDICTIONS = _columns(
     prompt_sha256=(TEXT, "hash of the rendered prompt"),
     prompt_tokens=(INT, "tokens of the rendered prompt"),
     shots_used=(INT, "demonstrations that fitted"),
+    shown=(TEXTS, "rows of the task that are the demonstrations of this prompt, in order"),
     truncated=(pa.bool_(), "whether input fields lost their beginning"),
     output=(TEXT, "predicted label, choice or text"),
     reference=(TEXT, "reference answer"),
@@ -189,12 +190,12 @@ def save(table: pa.Table, path: Path, **facts: Any) -> None:
     os.replace(unfinished, path)
 
 
-def read(path: Path) -> pd.DataFrame:
-    """One table as a frame, integers of a type that can be null.
+def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """One table as a frame, integers of a type that can be null; of `columns`, where given, those that it has.
 
     Errors: StudyError when the file is not a whole Parquet file.
     """
-    return frame(_opened(path))
+    return frame(_opened(path, columns))
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
@@ -210,10 +211,11 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return _opened(path).to_pylist()
 
 
-def _opened(path: Path) -> pa.Table:
-    """A Parquet file without the hive keys of its path."""
+def _opened(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file without the hive keys of its path; of `columns`, where given, those that it has."""
     try:
-        return pq.ParquetFile(path).read()
+        file = pq.ParquetFile(path)
+        return file.read(columns and [name for name in file.schema_arrow.names if name in columns])
     except (pa.ArrowInvalid, OSError) as error:
         raise StudyError(
             f"{path}: not a whole Parquet file: {str(error).splitlines()[0]}; delete it and run again"

@@ -13,7 +13,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from workflow import tasks
 from workflow.errors import StudyError, shown
@@ -33,10 +33,11 @@ class Kind:
     """What all tasks of a kind share.
 
     method: how a prediction is made (`label`: among the task's label words, `rank`: among the row's own choices,
-    `generate`: free text); new_tokens: the longest generation, in tokens (the study's 5 for label words, 60 for text).
+    `generate`: free text; None: never, the kind is for tuning alone); new_tokens: the longest generation, in tokens (the
+    study's 5 for label words, 60 for text).
     """
 
-    method: str
+    method: str | None
     new_tokens: int
 
 
@@ -46,7 +47,17 @@ KINDS = {
     "choice": Kind(method="rank", new_tokens=5),
     "summary": Kind(method="generate", new_tokens=60),
     "question": Kind(method="generate", new_tokens=60),
+    "messages": Kind(method=None, new_tokens=0),
 }
+
+ROLES = ("system", "user", "assistant")
+
+
+class Turn(NamedTuple):
+    """What one side of a conversation says: role (one of ROLES) and content."""
+
+    role: str
+    content: str
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,8 @@ class Example:
     fields: what the templates of the task's kind name; choices: label words or answer options, empty for free text;
     answer: the reference text (of a `label` or `rank` task: the right choice); gold: index of the answer in
     `choices`, None for free text; leads: text between prompt and choice that is read but not scored, one for
-    each choice, empty when there is none (WinoGrande, whose options stand before the scored words).
+    each choice, empty when there is none (WinoGrande, whose options stand before the scored words); turns: of a task of
+    kind `messages` the conversation, whose fields and answer are empty.
     """
 
     fields: Mapping[str, str]
@@ -64,6 +76,7 @@ class Example:
     choices: tuple[str, ...] = ()
     gold: int | None = None
     leads: tuple[str, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,15 +89,17 @@ class Task:
     repository id on the hub, None for a generated task; subset: the hub's configuration name; revision: the hub commit
     or branch, EXPORT where the dataset's own branch holds a loading script, which is never run; folder: name of the
     folder under `data_root`, the task's own name unless given; train, test: split names, train None where the dataset
-    has no training split of its own; files: split name -> file stem in the folder, where they differ; key: the field
-    that identifies a row (None: the row's number); templates: format -> template where the kind's own does not fit;
-    version: raise it when the reading of rows changes what they mean.
+    has no training split of its own, test None where it is only tuned on; files: split name -> file stem in the folder,
+    where they differ; sizes: split name -> rows on the hub, to reckon with before they are read; key: the field that
+    identifies a row (None: the row's number); domain: the task whose domain the rows are of, None for one of its own;
+    templates: format -> template where the kind's own does not fit; version: raise it when the reading of rows changes
+    what they mean.
     """
 
     kind: str
     schema: Mapping[str, Any]
     read: Callable[[Row], Example]
-    test: str
+    test: str | None
     train: str | None = None
     labels: tuple[str, ...] = ()
     hub: str | None = None
@@ -92,7 +107,9 @@ class Task:
     revision: str | None = None
     folder: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
     key: str | None = None
+    domain: str | None = None
     templates: Mapping[str, str] = field(default_factory=dict)
     version: int = 1
 
@@ -117,6 +134,11 @@ def load(name: str) -> Task:
     if name not in names():
         raise StudyError(f"task '{name}' is not known; allowed: {', '.join(names())}")
     return importlib.import_module(f"workflow.tasks.{name}").TASK
+
+
+def domain(name: str) -> str:
+    """The task that a task's domain is named after: a test is in the domain of what was tuned on where both have the same."""
+    return load(name).domain or name
 
 
 def module_path(name: str) -> Path:
@@ -237,6 +259,7 @@ def canonical(task: Task, split: str, rows: Iterable[tuple[str, Row]]) -> Iterat
             "leads": list(example.leads),
             "answer": example.answer,
             "gold": example.gold,
+            "turns": [turn._asdict() for turn in example.turns],
         }
 
 
@@ -248,6 +271,7 @@ def example_of(row: Mapping[str, Any]) -> Example:
         choices=tuple(row["choices"]),
         gold=row["gold"],
         leads=tuple(row["leads"]),
+        turns=tuple(Turn(**turn) for turn in row["turns"]),
     )
 
 
@@ -303,7 +327,7 @@ Rows = list[tuple[str, Example]]
 
 
 def examples(name: str, path: Path) -> tuple[Task, Rows, Rows]:
-    """A prepared task with its training and its test rows, each (id, Example); training rows may be none."""
+    """A prepared task with its training and its test rows, each (id, Example); either may be none."""
     from workflow import tables
 
     task = load(name)

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from workflow import prompts
-from workflow.encoding import Framing, Split, cut, left_padded, split
+from workflow.encoding import Framing, Masked, batches, cut, left_padded, masked, split
 from workflow.errors import StudyError
 from workflow.task import Example, Task
 
@@ -29,20 +29,49 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Progress = Callable[[int, int], None]
+Row = TypeVar("Row")
 
 
-def sampled(examples: Sequence[Example], recipe: Mapping[str, Any]) -> list[Example]:
-    """The recipe's training examples: a random sample without replacement, the same for every model of the recipe."""
-    number = min(recipe.get("examples", len(examples)), len(examples))
-    order = np.random.default_rng(recipe["sample_seed"]).permutation(len(examples))[:number]
-    return [examples[index] for index in order]
+class DivergedError(StudyError):
+    """A tuning whose loss or gradient is no finite number any more."""
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> Split:
-    """Prompt and completion with EOS as token ids, the prompt's longest fields cut to the framing's room if need be.
+def divided(rows: Sequence[Row], recipe: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:
+    """The recipe's training rows, and the validation rows of a search: the same for every model of the recipe.
 
+    A random order is drawn by `sample_seed`; its first rows (`examples`, or `fraction` of all, rounded) are trained on,
+    the next `search/validation` validate, in trials and in the final tuning alike. Where no number is given, all rows but
+    the last of the order are trained on.
+    Errors: StudyError when a search has too few rows.
+    """
+    validation = recipe["search"]["validation"] if "search" in recipe else 0
+    number = _asked_for(len(rows), recipe, len(rows) - validation)
+    if validation and not 0 < number <= len(rows) - validation:
+        raise StudyError(
+            f"{len(rows)} training rows are too few for {max(number, 1)} to train on and {validation} to validate by; "
+            f"lower examples, fraction or search/validation"
+        )
+    order = np.random.default_rng(recipe["sample_seed"]).permutation(len(rows))
+    drawn = [rows[index] for index in order[: number + validation]]
+    return drawn[:number], drawn[number:]
+
+
+def _asked_for(rows: int, recipe: Mapping[str, Any], otherwise: int) -> int:
+    """How many of the rows a recipe trains on; of a recipe without a search no more than there are."""
+    if "fraction" in recipe:
+        return max(1, round(recipe["fraction"] * rows))
+    number = recipe.get("examples", otherwise)
+    return number if "search" in recipe else min(number, rows)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> Masked:
+    """An example as token ids of which the completion and its EOS are scored (of a conversation, see `encoding.masked`).
+
+    A prompt's longest fields are cut to the framing's room if need be.
     Errors: StudyError when the completion alone takes the room.
     """
+    if example.turns:
+        return masked(tokenizer, example.turns, framing.room)
     lead = example.leads[example.gold] if example.leads else ""
     answer = prompts.completion(lead + example.answer)
     query = prompts.prompt(framing.task, example.fields, framing.format)
@@ -55,35 +84,75 @@ def encode(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Exampl
     if len(parts.prompt) > room:
         query, _ = cut(tokenizer, Framing(framing.task, framing.format, framing.protocol, (), room), example)
         parts = split(tokenizer, query, [answer])[0]
-    return Split(parts.prompt, [*parts.completion, tokenizer.eos_token_id])
+    completion = [*parts.completion, tokenizer.eos_token_id]
+    return Masked(parts.prompt + completion, [False] * len(parts.prompt) + [True] * len(completion))
 
 
 def prepared_rows(
     tokenizer: PreTrainedTokenizerBase,
     context: int,
     task: Task,
-    examples: Sequence[Example],
+    rows: Sequence[tuple[str, Example]],
     format: str,
     recipe: Mapping[str, Any],
-) -> list[Split]:
-    """The recipe's sample of examples as token ids, none longer than the recipe's `max_tokens` or the model's context."""
-    framing = Framing(task, format, "sound", (), min(recipe["max_tokens"], context))
-    return [encode(tokenizer, framing, example) for example in sampled(examples, recipe)]
+) -> dict[str, Masked]:
+    """Rows (id, Example) as token ids by id, none longer than the recipe's `max_tokens` or the model's context.
 
-
-def loss_of(model: PreTrainedModel, rows: Sequence[Split], pad: int) -> torch.Tensor:
-    """Mean over rows of the mean cross-entropy, in nats, of a row's completion tokens given all before them.
-
-    Only the columns that hold completions are put through the vocabulary; rows are padded on the left.
+    A conversation whose cut leaves no token to learn is left out.
+    Errors: StudyError when no row is left.
     """
-    depth = max(len(row.completion) for row in rows)
-    fed = left_padded([[*row.prompt, *row.completion] for row in rows], pad, model.device)
+    framing = Framing(task, format, "sound", (), min(recipe["max_tokens"], context))
+    encoded = {name: encode(tokenizer, framing, example) for name, example in rows}
+    kept = {name: row for name, row in encoded.items() if row.ids}
+    if not kept:
+        raise StudyError(f"none of {len(rows)} rows has a token to learn within {framing.room} tokens (max_tokens)")
+    return kept
+
+
+def summed_losses(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each row the summed cross-entropy, in nats, of its scored tokens given all before them, and their number.
+
+    Only the columns from the first scored one on are put through the vocabulary; rows are padded on the left.
+    """
+    depth = max(len(row.ids) - row.scored.index(True) for row in rows)
+    fed = left_padded([row.ids for row in rows], pad, model.device)
     logits = model(**fed, logits_to_keep=depth + 1, use_cache=False).logits[:, :-1].float()
     targets = fed["input_ids"][:, -depth:]
-    lengths = torch.tensor([[len(row.completion)] for row in rows], device=model.device)
-    counted = torch.arange(depth, 0, -1, device=model.device)[None, :] <= lengths
+    padded = [[False] * (depth - len(row.scored)) + row.scored[-depth:] for row in rows]
+    counted = torch.tensor(padded, device=model.device)
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-    return ((losses * counted).sum(dim=1) / lengths[:, 0]).mean()
+    return (losses * counted).sum(dim=1), counted.sum(dim=1)
+
+
+def loss_of(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> torch.Tensor:
+    """Mean over rows of the mean cross-entropy, in nats, of a row's scored tokens given all before them."""
+    sums, counts = summed_losses(model, rows, pad)
+    return (sums / counts).mean()
+
+
+@torch.no_grad()
+def validate(
+    model: PreTrainedModel, rows: Sequence[Masked], recipe: Mapping[str, Any], pad: int
+) -> list[dict[str, float | None]]:
+    """Loss of each row as `tokens` (scored ones), `nll` (their sum, nats) and `loss` (their mean); null if not finite."""
+    results: list[dict[str, float | None]] = [{} for _ in rows]
+    lengths = [len(row.ids) for row in rows]
+    for batch in batches(lengths, recipe["batch"] * max(lengths)):
+        with _arithmetic(model, recipe):
+            sums, counts = summed_losses(model, [rows[place] for place in batch], pad)
+        for place, nll, tokens in zip(batch, sums.tolist(), counts.tolist(), strict=True):
+            finite = math.isfinite(nll)
+            results[place] = {
+                "tokens": tokens,
+                "nll": nll if finite else None,
+                "loss": nll / tokens if finite else None,
+            }
+    return results
+
+
+def _arithmetic(model: PreTrainedModel, recipe: Mapping[str, Any]) -> torch.autocast:
+    """The precision of the recipe's matrix products."""
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=recipe["precision"] == "bf16")
 
 
 def order(rows: int, epochs: int, seed: int) -> list[int]:
@@ -190,15 +259,17 @@ def _restore(tensors: Mapping[str, torch.Tensor], model: PreTrainedModel, optimi
         optimizer.state[parameter] = moments
 
 
-def fingerprint(facts: Mapping[str, Any], rows: Sequence[Split]) -> str:
+def fingerprint(facts: Mapping[str, Any], rows: Sequence[Masked]) -> str:
     """Hash of all that a tuning's result depends on: facts (base, recipe, seed …) and the encoded examples."""
-    text = json.dumps([facts, rows], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for row in rows:
+        found.update(json.dumps(row).encode())
+    return found.hexdigest()
 
 
 def tune(
     model: PreTrainedModel,
-    rows: Sequence[Split],
+    rows: Sequence[Masked],
     recipe: Mapping[str, Any],
     seed: int,
     pad: int,
@@ -207,7 +278,7 @@ def tune(
 ) -> list[dict[str, float]]:
     """Tune the model in place; returns one row for each optimizer step, in the columns of `tables.HISTORY`.
 
-    Errors: StudyError when the loss or its gradient is not a finite number.
+    Errors: DivergedError when the loss or its gradient is not a finite number.
     """
     optimizer = torch.optim.AdamW(
         _trained(model).values(), lr=recipe["learning_rate"], betas=(recipe["beta1"], recipe["beta2"]), eps=recipe["epsilon"],
@@ -223,11 +294,11 @@ def tune(
         batch = [rows[index] for index in updates[update]]
         record = _update(model, optimizer, batch, rate(update, len(updates), recipe), recipe, pad)
         if not math.isfinite(record["loss"] + record["gradient_norm"]):
-            raise StudyError(
+            raise DivergedError(
                 f"tuning stopped at step {update}: the loss is {record['loss']}, the gradient norm "
                 f"{record['gradient_norm']}; lower the learning rate"
             )
-        tokens += sum(len(row.prompt) + len(row.completion) for row in batch)
+        tokens += sum(len(row.ids) for row in batch)
         history.append({"update": update, **record, "tokens": tokens, "seconds": time.monotonic() - start})
         if (update + 1) % recipe["save_every"] == 0 and update + 1 < len(updates):
             state.save(model, optimizer, history)
@@ -237,10 +308,28 @@ def tune(
     return history
 
 
+def tried(
+    model: PreTrainedModel,
+    rows: Sequence[Masked],
+    validation: Sequence[Masked],
+    recipe: Mapping[str, Any],
+    seed: int,
+    pad: int,
+    state: State,
+    progress: Progress | None = None,
+) -> list[dict[str, float | None]]:
+    """Tune the model in place and measure the validation rows as `validate` does; all are null when tuning diverged."""
+    try:
+        tune(model, rows, recipe, seed, pad, state, progress)
+    except DivergedError:
+        return [{"tokens": sum(row.scored), "nll": None, "loss": None} for row in validation]
+    return validate(model, validation, recipe, pad)
+
+
 def _update(
     model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
-    batch: Sequence[Split],
+    batch: Sequence[Masked],
     learning_rate: float,
     recipe: Mapping[str, Any],
     pad: int,
@@ -248,7 +337,7 @@ def _update(
     """One optimizer step; returns its loss, learning rate and gradient norm before clipping."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=recipe["precision"] == "bf16"):
+    with _arithmetic(model, recipe):
         loss = loss_of(model, batch, pad)
     loss.backward()
     trained = optimizer.param_groups[0]["params"]

@@ -5,11 +5,11 @@ from pathlib import Path
 from workflow import grid, tables
 from workflow.jobs import job
 
-KEYS = {"scores": grid.CELL_KEYS, "histories": grid.MODEL_KEYS, "analysis": ["analysis"]}
-SCHEMAS = {"scores": tables.SCORES, "histories": tables.HISTORY, "analysis": tables.ANALYSIS}
+KEYS = {"scores": grid.CELL_KEYS, "histories": grid.MODEL_KEYS, "choices": grid.CHOICE_KEYS, "analysis": ["analysis"]}
+SCHEMAS = {"scores": tables.SCORES, "histories": tables.HISTORY, "choices": tables.CHOICES, "analysis": tables.ANALYSIS}
 
 with job("gather", snakemake) as log:
-    name = snakemake.wildcards.table
+    name = snakemake.params.table
     table = tables.gather([Path(part) for part in snakemake.input], KEYS[name], SCHEMAS[name])
     log.info("%d rows from %d parts", len(table), len(snakemake.input))
     tables.save(table, Path(snakemake.output[0]))

@@ -15,13 +15,15 @@ with job("tune", snakemake) as log:
     model, tokenizer = models.untouched(base)
     log.info("base %s; %s", base["path"], models.describe())
     read, train, _ = task.examples(keys["train"], Path(snakemake.input.task))
-    examples = [example for _, example in train]
-    rows = tuning.prepared_rows(tokenizer, context_length(model), read, examples, keys["format"], recipe)
+    drawn, _ = tuning.divided(train, recipe)
+    rows = list(tuning.prepared_rows(tokenizer, context_length(model), read, drawn, keys["format"], recipe).values())
+    counts = {"examples": len(rows), "dropped": len(drawn) - len(rows)}
+    log.info("%(examples)d examples; %(dropped)d dropped, since their cut left no token to learn", counts)
     facts = {"base": base["files"], "recipe": recipe, "seed": seed}
     state = tuning.State(Path(snakemake.params.state), tuning.fingerprint(facts, rows))
     model = tuning.adapted(model, recipe, seed) if recipe["method"] == "lora" else model
     history = tuning.tune(model, rows, recipe, seed, padding(tokenizer), state, progress(log, "tune"))
-    lineage = keys | {"recipe_settings": recipe, "base": base}
+    lineage = keys | {"recipe_settings": recipe, "base": base} | counts
     tables.write(history, tables.HISTORY, Path(snakemake.output.history), **lineage)
     models.save(model, tokenizer, Path(snakemake.output.model), lineage)
     state.remove()
