@@ -2,7 +2,8 @@
 
 import os
 
-from workflow import analyses, audits, corpora, search, sources, summaries, tables, task
+from workflow import analyses, audits, corpora, search, sources, splits, summaries, tables, task
+from workflow import resources as needs
 
 # Relative, so that a study moved with its repository finds its results up to date.
 PACKAGE = os.path.relpath(os.path.join(workflow.basedir, "workflow"))
@@ -15,7 +16,7 @@ CHOICE = grid.pattern(grid.CHOICE_KEYS)
 
 
 wildcard_constraints:
-    table="scores|histories|analysis|choices",
+    table="scores|histories|analysis|choices|forecasts|rankings|importance",
     released="[^/]+",
     step=r"\d+",
     seed=r"\d+",
@@ -33,6 +34,14 @@ MANIFESTS = [
 
 CHOICES = TRIALS[grid.CHOICE_KEYS].drop_duplicates()
 CHOSEN = ["results/choices.parquet"] if len(CHOICES) else []
+
+
+VARIANTS = STUDY["variants"]
+SPLITS = splits.names(VARIANTS["fields"]) if VARIANTS else []
+FORECASTED = expand(
+    "results/{table}.parquet",
+    table=["forecasts", "rankings", "importance"] if VARIANTS else [],
+)
 
 
 def parts(folder, keys, rows):
@@ -54,8 +63,12 @@ def table_parts(wildcards):
         "analysis": [
             f"results/analyses/analysis={name}/part.parquet"
             for name in grid.modules(analyses)
+            if len(CELLS) or IMPORTED
         ],
-    }[wildcards.table]
+    }.get(
+        wildcards.table,
+        [f"results/{wildcards.table}/split={split}/part.parquet" for split in SPLITS],
+    )
 
 
 def slice_parts(wildcards):

@@ -1,6 +1,16 @@
 """From scores to tables, analyses and figures."""
 
 
+localrules:
+    gather,
+    slice,
+    analyse,
+    draw,
+    summarise,
+    audit,
+    estimate,
+
+
 rule gather:
     """Gather the parts of a table into one, keys as columns."""
     input:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from workflow import config as configs
-from workflow import corpora, imports, sources, task
+from workflow import corpora, forecasting, imports, sources, task
 from workflow import figures as figure_modules
 from workflow import summaries as summary_modules
 from workflow.errors import StudyError
@@ -32,7 +32,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Errors: StudyError naming key and legal values.
     """
-    study = {"families": {}, "suites": {}, "imports": {}} | configs.validated(config)
+    study = {"families": {}, "suites": {}, "imports": {}, "variants": None} | configs.validated(config)
     for name, family in study["families"].items():
         if family["source"] == "trained":
             _check_pretraining(f"families/{name}/pretraining", family["pretraining"])
@@ -129,6 +129,8 @@ def _check_inputs(study: Mapping[str, Any]) -> None:
     """StudyError unless every local file that the study reads is there, the generated ones left out."""
     for block in study["imports"].values():
         _check_released(block)
+    if study["variants"]:
+        forecasting.check(study["variants"])
     root = study["data_root"]
     for family in study["families"].values():
         text = family.get("pretraining")

@@ -141,9 +141,62 @@ ANALYSIS = _columns(
     p_value=(FLOAT, "two-sided p-value against no difference; null where not tested"),
 )
 
+PAIRS = _columns(
+    target=(TEXT, "target"),
+    first=(TEXT, "base that comes first in the table"),
+    second=(TEXT, "base that comes later in the table"),
+    difference=(FLOAT, "target of the first minus target of the second"),
+    gap=(TEXT, "fifth of the target's pairs by the size of the difference, from gap_1, the closest"),
+    shared=(TEXTS, "config fields that both have in common"),
+    twins=(pa.bool_(), "whether both are one model: nearly equal in all indicators and targets"),
+)
+
+FORECASTS = _columns(
+    forecaster=(TEXT, "indicator, combination, config field or model that prefers one base to another; chance"),
+    kind=(TEXT, "chance, field, config (all fields), indicator, combination, comparer (of indicators), both"),
+    source=(TEXT, "target that it was fitted on; null where nothing is fitted"),
+    target=(TEXT, "target that is forecast"),
+    subset=(TEXT, "pairs that are counted: all, a gap, same_F, only_F or a contrast"),
+    ties=(TEXT, "tie rule: gt, strict or half"),
+    accuracy=(FLOAT, "share of the pairs in which the better base is preferred"),
+    sd=(FLOAT, "standard deviation of the accuracy over the rounds of the split; null for a single round"),
+    low=(FLOAT, "lower end of the interval over resampled bases; of chance: over random orders; null for few bases"),
+    high=(FLOAT, "upper end of the interval"),
+    gain=(FLOAT, "accuracy minus that of all config fields together, fitted on the target"),
+    gain_low=(FLOAT, "lower end of the interval of the gain over resampled bases"),
+    gain_high=(FLOAT, "upper end of the interval of the gain"),
+    n_pairs=(INT, "different pairs"),
+    n_bases=(INT, "different models in these pairs: what is resampled"),
+)
+
+RANKINGS = _columns(
+    forecaster=(TEXT, "as in the forecasts"),
+    kind=(TEXT, "as in the forecasts"),
+    source=(TEXT, "target that it was fitted on; null where nothing is fitted"),
+    target=(TEXT, "target that bases are ranked for"),
+    statistic=(TEXT, "recall_of_best, recall_of_top_five, regret, shortlist, longest_shortlist"),
+    k=(INT, "length of the shortlist that a recall is for; null elsewhere"),
+    value=(FLOAT, "mean over the rounds of the split; of longest_shortlist the maximum"),
+    sd=(FLOAT, "standard deviation over rounds; null for a single one"),
+    low=(FLOAT, "lower end of the interval that rounds lie in"),
+    high=(FLOAT, "upper end of the interval that rounds lie in"),
+    n=(INT, "rounds"),
+)
+
+IMPORTANCE = _columns(
+    forecaster=(TEXT, "LightGBM on indicators (lightgbm), or on config fields and indicators"),
+    source=(TEXT, "target that it was fitted on"),
+    column=(TEXT, "indicator or config field"),
+    value=(FLOAT, "its share of the gain of all splits of the trees, mean over fits"),
+    sd=(FLOAT, "standard deviation over fits"),
+    low=(FLOAT, "lower end of the interval that fits lie in"),
+    high=(FLOAT, "upper end of the interval that fits lie in"),
+    n=(INT, "fits"),
+)
+
 AUDIT = _columns(
     check=(TEXT, "name of the check"),
-    severity=(TEXT, "error: the number means something else; warning: it carries less than it seems; note: to be known"),
+    severity=(TEXT, "error: the number means something else; warning: less than it seems; note: to be known"),
     family=(TEXT, "family; null where the finding is not about one, as for all keys"),
     step=(INT, "training step of the base"),
     train=(TEXT, "task tuned on"),

@@ -18,5 +18,6 @@ with job("audit", snakemake) as log:
     )
     rows = auditing.findings(material)
     for row in rows:
-        log.info("%s %s: %s", row["severity"], row["check"], row["evidence"])
+        place = " ".join(f"{key}={row[key]}" for key in auditing.KEYS if key in row)
+        log.info("%s %s %s: %s", row["severity"], row["check"], place, row["evidence"])
     tables.write(rows, tables.AUDIT, Path(snakemake.output[0]))

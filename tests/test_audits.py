@@ -1,0 +1,601 @@
+"""Checks: each planted flaw is found and a clean study passes, on tables by hand and on a real model's predictions."""
+
+import json
+import shutil
+from itertools import product
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from workflow import auditing, audits, grid, prediction, sources, tables, task
+from workflow.auditing import Material
+from workflow.task import Example
+
+LABELS = ("entailment", "neutral", "contradiction")
+
+
+# Studies by hand
+
+
+def score(value, error=0.01, **keys):
+    """A score of an untouched base, or of a model tuned on `train`, in the columns of `tables.IMPORTED`."""
+    tuned = {"format": "default", "recipe": "full"} if "train" in keys else {}
+    named = {"family": "f", "step": 10, **grid.UNTOUCHED, **tuned, "suite": "s"}
+    test = {"test": "mnli", "test_format": "default", "shots": 0, "metric": "accuracy"}
+    return {**named, **test, "value": value, "error": error, "n": None, **keys}
+
+
+def scores(rows):
+    return tables.frame(pa.Table.from_pylist(list(rows), schema=tables.IMPORTED))
+
+
+def analysis(rows):
+    """Analyses as they are gathered."""
+    schema = pa.schema([("analysis", pa.string()), *tables.ANALYSIS])
+    return tables.frame(pa.Table.from_pylist(list(rows), schema=schema))
+
+
+def material(rows=(), analysed=(), parts=(), manifests=(), prepared=(), groups=()):
+    return Material(scores(rows), analysis(analysed), parts, manifests, prepared, dict(groups))
+
+
+def suite(**settings):
+    common = {"protocol": "sound", "precision": "fp32", "labels": "score", "tests": ["mnli"], "seed": 0}
+    return common | {"batch_tokens": 4096, "new_tokens": 8} | settings
+
+
+def cell(root, rows, settings=None, **keys):
+    """Predictions of a cell, written where the workflow writes them."""
+    named = {key: score(0, **keys)[key] for key in grid.CELL_KEYS}
+    path = root / "predictions" / grid.path(named, grid.CELL_KEYS) / "part.parquet"
+    tables.write(rows, tables.PREDICTIONS, path, suite_settings=settings or suite())
+    return path
+
+
+def predicted(guesses, gold, **columns):
+    """Predictions of labels by their places, as the method `label` makes them."""
+    common = {"test": "mnli", "test_format": "default", "shots": 0, "shots_used": 0, "shown": [], "truncated": False}
+    common |= {"prompt_tokens": 20, "choices": list(LABELS), "candidate_tokens": [1, 1, 1]}
+    return [
+        {
+            **common,
+            "id": f"test/{number}",
+            "output": LABELS[guess],
+            "reference": LABELS[right],
+            "gold": right,
+            "logprobs": [-0.1 if place == guess else -3.0 - number / 7 for place in range(3)],
+            **columns,
+        }
+        for number, (guess, right) in enumerate(zip(guesses, gold, strict=True))
+    ]
+
+
+def manifest(root, step, weights="a", size=100, path="nowhere"):
+    """A base's manifest."""
+    file = root / f"base{step}.json"
+    files = {"model.safetensors": {"bytes": size, "sha256": weights}, "config.json": {"bytes": 1, "sha256": "c"}}
+    file.write_text(json.dumps({"family": "f", "step": step, "path": str(path), "files": files}), encoding="utf-8")
+    return file
+
+
+def prepared(root, name, rows):
+    """A task's prepared rows: (split, fields, answer), with the labels as choices where the answer is one."""
+    path = root / "tasks" / f"{name}.parquet"
+    table = [
+        {
+            "id": f"{split}/{number}",
+            "split": split,
+            "fields": fields,
+            "choices": list(LABELS) if answer in LABELS else [],
+            "answer": answer,
+            "gold": LABELS.index(answer) if answer in LABELS else None,
+        }
+        for number, (split, fields, answer) in enumerate(rows)
+    ]
+    tables.write(table, tables.EXAMPLES, path)
+    return path
+
+
+def found(name, study):
+    """What one check finds, each as (severity, evidence)."""
+    rows = list(grid.module(audits, name).check(study))
+    pa.Table.from_pylist([{"check": name, **row} for row in rows], schema=tables.AUDIT)  # each fits its columns
+    assert all(set(row) < set(tables.AUDIT.names) for row in rows)
+    return rows
+
+
+def severities(rows):
+    return [row["severity"] for row in rows]
+
+
+# All checks
+
+
+STEPS, TRAINS = (10, 20, 30), ("none", "mnli")
+
+
+def clean_cell(root, step, train):
+    """A model on 30 rows without and with a demonstration, wrong in every third, fourth or fifth row by its step."""
+    gold = [0, 1, 2] * 10
+    guesses = [(right + (number % (2 + step // 10) == 0)) % 3 for number, right in enumerate(gold)]
+    own = -step - TRAINS.index(train)  # log-probabilities of its own
+    rows = [{**row, "logprobs": [v + own for v in row["logprobs"]]} for row in predicted(guesses, gold)]
+    shown = {"shots": 1, "shots_used": 1, "shown": ["train/30"], "prompt_tokens": 30}
+    return cell(root, [*rows, *({**row, **shown} for row in rows)], step=step, **tuned_on(train))
+
+
+def tuned_on(train):
+    return {} if train == "none" else {"train": train}
+
+
+def clean(root):
+    """Three bases and their tuned models, tested with and without demonstrations; nothing is amiss."""
+    own = [
+        score(
+            0.34 + step / 997 + (train != "none") * step / 100 + shots / 50,
+            step=step,
+            shots=shots,
+            n=30,
+            **tuned_on(train),
+        )
+        for step, train, shots in product(STEPS, TRAINS, (0, 1))
+    ]
+    parts = [clean_cell(root, step, train) for step, train in product(STEPS, TRAINS)]
+    split = task.load("mnli").test
+    rows = [(split, {"premise": f"p{n}", "hypothesis": "h"}, LABELS[n % 3]) for n in range(30)]
+    rows += [("train", {"premise": f"q{n}", "hypothesis": "h"}, LABELS[n % 3]) for n in range(6)]
+    (root / "model").mkdir()
+    (root / "model/config.json").write_text('{"max_position_embeddings": 64}', encoding="utf-8")
+    manifests = [manifest(root, step, weights=f"w{step}", path=root / "model") for step in STEPS]
+    value = {"analysis": "performance_difference", "group": "g", "value": 0.1}
+    return material(own, [value], parts, manifests, [prepared(root, "mnli", rows)], {"g": {"mnli": ["mnli"]}})
+
+
+def test_a_clean_study_has_no_findings(tmp_path):
+    assert auditing.findings(clean(tmp_path)) == []
+
+
+def test_a_study_without_predictions_or_scores_has_no_findings():
+    assert auditing.findings(material()) == []
+
+
+def test_findings_name_their_check_and_are_rows_of_the_table(tmp_path):
+    rows = auditing.findings(material([score(1.0, step=step, test="qqp") for step in (10, 20)]))
+    assert [row["check"] for row in rows] == ["gold_labels"]
+    tables.write(rows, tables.AUDIT, tmp_path / "audit.parquet")
+    [row] = tables.rows(tmp_path / "audit.parquet")
+    assert (row["family"], row["test"], row["step"], row["train"]) == ("f", "qqp", None, "none")
+
+
+def test_every_check_says_in_a_line_what_is_looked_for():
+    for name in grid.modules(audits):
+        assert len(grid.module(audits, name).__doc__.splitlines()[0]) > 20, name
+
+
+# Predictions of a real model, flawed
+
+
+FORESTS = [
+    "The cat can fly over the barn.",
+    "The dog eats fish.",
+    "The owl sings a song.",
+    "The hen sleeps.",
+    "A fox swims.",
+]
+LONG = "The trout swims in the river. " * 60
+
+
+def example(premise, answer):
+    fields = {"premise": premise, "hypothesis": "It sleeps in the barn."}
+    return Example(fields, answer, LABELS, LABELS.index(answer))
+
+
+@pytest.fixture(scope="module")
+def flawed(checkpoints, tmp_path_factory):
+    """A real study: one checkpoint under two steps, demonstrations from the test rows, one row too long for the context."""
+    root = tmp_path_factory.mktemp("flawed")
+    model, tokenizer, folder = checkpoints["olmo"]
+    test = [(f"validation/{n}", example(text, LABELS[n % 3])) for n, text in enumerate([*FORESTS, LONG])]
+    parts, manifests = [], []
+    for step in (1, 2):
+        shutil.copytree(folder, root / f"steps/step{step}")
+        base = sources.locate(
+            "f", {"source": "folder", "path": str(root / "steps"), "pattern": "step{step}"}, step, root
+        )
+        manifests.append(root / f"{step}.json")
+        manifests[-1].write_text(json.dumps(base), encoding="utf-8")
+        for name, protocol in (("asked", "published"), ("cut", "sound")):
+            settings = suite(protocol=protocol, formats=["default"], shots=[2])
+            tests = {"mnli": (task.load("mnli"), test[:2], test)}
+            rows = list(prediction.predict(model, tokenizer, settings, tests))
+            parts.append(cell(root, rows, settings=settings, step=step, suite=name))
+    return material(parts=parts, manifests=manifests)
+
+
+def test_demonstrations_among_the_scored_rows_are_found(flawed):
+    """Published: the first two of six rows; sound: the two rows given as training rows are test rows, by their ids."""
+    rows = found("demonstrations_scored", flawed)
+    assert [(row["suite"], row["severity"], row["value"], row["n"]) for row in rows] == [
+        ("asked", "warning", 2 / 6, 6),
+        ("cut", "warning", 2 / 6, 6),
+    ]
+    assert "2 of 6 scored rows" in rows[0]["evidence"] and "validation/0 and validation/1" in rows[0]["evidence"]
+
+
+def test_shown_are_the_demonstrations_that_were_left(flawed):
+    """The long row has no room for its demonstrations; the others show both, in the order of the prompt."""
+    shown = {
+        len(own) for rows in flawed.predictions("shown") if rows["suite"].iloc[0] == "cut" for own in rows["shown"]
+    }
+    assert shown == {0, 2}
+    [first, *_] = flawed.predictions("shown")
+    assert [list(own) for own in first["shown"]] == [["validation/0", "validation/1"]] * 6
+
+
+def test_prompts_longer_than_the_context_and_cut_ones_are_found(flawed):
+    """One row of six: too long for the published protocol, which cuts nothing; cut and without demonstrations in the other."""
+    rows = found("cut_prompts", flawed)
+    flaws = {(row["suite"], row["evidence"].split(" prompts ")[1].split(" (")[0]): row for row in rows}
+    assert {name: row["value"] for name, row in flaws.items()} == {
+        ("cut", "have lost the beginning of their input"): 1 / 6,
+        ("cut", "show fewer demonstrations than asked for"): 1 / 6,
+        ("asked", "are, with the answer, longer than the model's context"): 1 / 6,
+    }
+    assert severities(rows) == ["warning"] * 3
+
+
+def test_a_duplicated_checkpoint_is_found_by_its_weights_and_by_its_predictions(flawed):
+    rows = found("duplicate_models", flawed)
+    assert severities(rows) == ["error"] * 3
+    assert rows[0]["evidence"] == "2 bases have the same weights: step 1 and step 2 of f"
+    assert {row.get("suite") for row in rows[1:]} == {"asked", "cut"}
+
+
+# Demonstrations, prompts
+
+
+def test_demonstrations_of_other_rows_are_no_flaw_and_unknown_ones_are_said_to_be(tmp_path):
+    good = predicted([0, 1], [0, 1], shots=1, shown=["train/0"])
+    assert found("demonstrations_scored", material(parts=[cell(tmp_path / "a", good)])) == []
+    path = cell(tmp_path / "b", good)
+    pq.write_table(pq.ParquetFile(path).read().drop_columns("shown"), path)
+    [row] = found("demonstrations_scored", material(parts=[path]))
+    assert row["severity"] == "note" and "is not known" in row["evidence"]
+
+
+@pytest.mark.parametrize(("cut", "severity"), [(0, None), (1, "note"), (5, "note"), (6, "warning")])
+def test_one_row_in_twenty_may_be_cut(tmp_path, cut, severity):
+    rows = predicted([0] * 100, [0] * 100)
+    rows = [{**row, "truncated": number < cut} for number, row in enumerate(rows)]
+    study = material(parts=[cell(tmp_path, rows)])
+    assert severities(found("cut_prompts", study)) == [severity] * (severity is not None)
+
+
+def test_a_base_whose_context_is_not_at_hand_is_named(tmp_path):
+    study = material(parts=[cell(tmp_path, predicted([0], [0]))], manifests=[manifest(tmp_path, 10)])
+    [row] = found("cut_prompts", study)
+    assert row["severity"] == "note" and "f at step 10 is not at hand" in row["evidence"]
+
+
+# Gold labels, constant predictions
+
+
+def inference(*answers):
+    test = task.load("mnli").test
+    return [
+        (test, {"premise": f"Row {number}.", "hypothesis": "It is."}, answer) for number, answer in enumerate(answers)
+    ]
+
+
+def test_a_test_of_one_class_is_found(tmp_path):
+    [row] = found("gold_labels", material(prepared=[prepared(tmp_path, "mnli", inference(*["neutral"] * 4))]))
+    assert (row["severity"], row["test"], row["n"]) == ("error", "mnli", 4)
+    assert found("gold_labels", material(prepared=[prepared(tmp_path, "mnli", inference(*LABELS))])) == []
+
+
+def test_rows_without_gold_are_found(tmp_path):
+    rows = inference(*LABELS, "unlabelled")
+    [row] = found("gold_labels", material(prepared=[prepared(tmp_path, "mnli", rows)]))
+    assert (row["severity"], row["value"]) == ("error", 0.25) and "/3" in row["evidence"]
+
+
+def test_a_sample_of_one_class_is_found_even_if_the_test_has_more(tmp_path):
+    tasks = [prepared(tmp_path, "mnli", inference(*LABELS))]
+    [row] = found("gold_labels", material(parts=[cell(tmp_path, predicted([0, 1, 2], [1, 1, 1]))], prepared=tasks))
+    assert (row["severity"], row["suite"]) == ("error", "s") and "'neutral'" in row["evidence"]
+
+
+def test_imported_bases_that_solve_a_label_test_are_found():
+    """Two bases at 1; one base, a test with answers of each row's own, and tuned models may be so good."""
+    bases = [score(1.0, 0.0, step=step, test="qqp") for step in (10, 20)]
+    [row] = found("gold_labels", material([*bases, score(0.5, step=10, test="qqp", train="paws")]))
+    assert row["severity"] == "error" and "0.500" in row["evidence"]
+    assert found("gold_labels", material(bases[:1])) == []
+    assert found("gold_labels", material([score(1.0, step=step, test="arc_easy") for step in (10, 20)])) == []
+    assert found("gold_labels", material([score(1.0, step=step, test="qqp", train="paws") for step in (10, 20)])) == []
+
+
+def constants(tmp_path, gold, groups=(), **keys):
+    parts = [cell(tmp_path, predicted([1] * len(gold), gold), **keys)]
+    return found("constant_predictions", material(parts=parts, groups=groups))
+
+
+def test_a_constant_predictor_at_chance_is_noted(tmp_path):
+    [row] = constants(tmp_path, [0, 1, 2] * 20)
+    assert (row["severity"], row["value"], row["limit"]) == ("note", 1.0, 0.99)
+    assert "'neutral' from 1, untouched bases at step 10 (accuracy 0.333)" in row["evidence"]
+
+
+def test_a_constant_predictor_that_looks_skilled_is_a_warning(tmp_path):
+    """58 of 100 rows neutral: .58 is (.58 - 1/3) / sqrt(2/9/100) = 5.2 standard errors from chance."""
+    [row] = constants(tmp_path, [1] * 58 + [0, 2] * 21)
+    assert row["severity"] == "warning" and "0.580" in row["evidence"]
+
+
+def test_a_constant_predictor_that_a_claim_is_about_is_a_warning(tmp_path):
+    groups = {"learned": {"mnli": ["mnli"]}}
+    assert severities(constants(tmp_path / "a", [0, 1, 2] * 20, groups, train="mnli")) == ["warning"]
+    assert severities(constants(tmp_path / "b", [0, 1, 2] * 20, groups, train="paws")) == ["note"]
+
+
+def test_a_second_label_in_one_row_of_fifty_is_no_constant(tmp_path):
+    rows = predicted([1] * 49 + [0], [0, 1] * 25)
+    assert found("constant_predictions", material(parts=[cell(tmp_path, rows)])) == []
+
+
+def test_text_that_names_no_label_is_constant(tmp_path):
+    """Nothing named in 30 rows is 0 where guessing gives a third: 3.9 standard errors."""
+    rows = predicted([1] * 30, [0, 1, 2] * 10, logprobs=[], output="Well, ", candidate_tokens=[])
+    [row] = found("constant_predictions", material(parts=[cell(tmp_path, rows)]))
+    assert row["severity"] == "warning" and "none that is a label from 1" in row["evidence"]
+
+
+def test_imported_accuracies_of_constant_labels_meet():
+    """Six within .0001, a hundredth of the error, and others an error or more apart."""
+    same = [score(0.558 + step * 1e-6, 0.005, step=step, test="paws") for step in range(10, 70, 10)]
+    other = [score(0.50 + 0.03 * place, 0.005, step=10 * place, test="paws", train="paws") for place in range(1, 6)]
+    [row] = found("repeated_accuracies", material([*same, *other]))
+    assert row["severity"] == "warning" and row["value"] == pytest.approx(6 / 11) and row["n"] == 11
+    assert "6 within 0.5580 to 0.5581" in row["evidence"]
+
+
+def test_imported_accuracies_that_differ_or_are_coarse_do_not_meet():
+    """Steps of a third of an error; and accuracies of 100 rows, which are equal by rounding."""
+    spread = [score(0.55 + step / 6000, 0.005, step=step, test="paws") for step in range(10, 90, 10)]
+    coarse = [score(0.55, 0.0497, step=step, test="paws") for step in range(10, 90, 10)]
+    assert found("repeated_accuracies", material(spread)) == []
+    assert found("repeated_accuracies", material(coarse)) == []
+
+
+def test_bases_far_below_chance_are_a_warning_and_tuned_models_a_note():
+    """.2 is 13 errors below a third and less than three quarters of it, .3 is not; .325 is less than an error below."""
+    study = material([score(0.2, step=10), score(0.2, step=10, train="paws")])
+    assert sorted((row["severity"], row["train"]) for row in found("scores_below_chance", study)) == [
+        ("note", "paws"),
+        ("warning", "none"),
+    ]
+    assert severities(found("scores_below_chance", material([score(0.3)]))) == ["note"]
+    assert found("scores_below_chance", material([score(0.325)])) == []
+
+
+def test_few_rows_may_all_be_wrong():
+    """None of six right is 1.7 standard errors of a guess below chance; none of sixty is 5.5."""
+    assert found("scores_below_chance", material([score(0.0, 0.0, n=6)])) == []
+    assert severities(found("scores_below_chance", material([score(0.0, 0.0, n=60)]))) == ["warning"]
+
+
+def test_scores_of_exactly_0_and_1_are_found(tmp_path):
+    text = {"test": "xsum", "metric": "rouge_l"}
+    rows = [
+        score(0.0, 0.0, **text),
+        score(0.0, 0.0, train="mnli", **text),
+        score(1.0, 0.0, test="boolq"),
+        score(1.0, 0.0),
+    ]
+    assert [(row["test"], row["severity"]) for row in found("scores_at_limits", material(rows))] == [
+        ("boolq", "warning"),
+        ("xsum", "note"),
+        ("xsum", "warning"),
+    ]
+    own = material([score(0.0, 0.0, **text)], parts=[cell(tmp_path, predicted([0], [0]))])
+    assert severities(found("scores_at_limits", own)) == ["note"]
+
+
+# Means and differences
+
+
+def ratios(bases, tuned):
+    """Bases and models tuned on mnli and tested on xsum, which is tuned on as well, at steps 10, 20 …"""
+    text = {"test": "xsum", "metric": "rouge_l"}
+    rows = [score(value, step=10 * place, **text) for place, value in enumerate(bases, start=1)]
+    rows += [score(value, step=10 * place, train="mnli", **text) for place, value in enumerate(tuned, start=1)]
+    return material([*rows, score(0.2, step=10, train="xsum", **text)])
+
+
+def test_a_mean_ratio_that_one_cell_turns_round_is_found():
+    """Ratios -.5, -.5, -.5 and +5: the mean is +.875 with the last and -.5 without it."""
+    [row] = found("dominated_ratios", ratios([0.2, 0.2, 0.2, 0.02], [0.1, 0.1, 0.1, 0.12]))
+    assert (row["step"], row["train"], row["test"]) == (40, "mnli", "xsum")
+    assert row["value"] == pytest.approx(5) and row["n"] == 4
+    assert "+87.5% over all steps and pairs (4 cells) and -50.0% without it" in row["evidence"]
+
+
+def test_mean_ratios_that_many_cells_make_are_not():
+    """Ratios -.5, -.6, -.4, -.2: without the last the mean is -.5 instead of -.425."""
+    assert found("dominated_ratios", ratios([0.2] * 4, [0.1, 0.08, 0.12, 0.16])) == []
+
+
+def test_ratios_within_labels_or_within_text_are_not_averaged():
+    labels = {"test": "paws", "metric": "accuracy"}
+    bases = [score(value, step=step, **labels) for step, value in ((10, 0.5), (20, 0.5), (30, 0.01))]
+    tuned = [score(0.4, step=step, train="mnli", **labels) for step in (10, 20, 30)]
+    assert found("dominated_ratios", material([*bases, *tuned, score(0.4, train="paws", **labels)])) == []
+
+
+def neighbours(apart, late):
+    """Four tests of a tuned model at two steps, each test's scores `apart` by as much."""
+    tests = ("mnli", "rte", "gpt3_nli", "mnli_mismatched")
+    rows = [score(0.6, step=100_000, train="mnli", test=test) for test in tests]
+    rows += [score(0.6 + apart, step=late, train="mnli", test=test) for test in tests]
+    return material([*rows, score(0.65, step=100_000)])
+
+
+def test_differences_between_two_bases_of_one_step_are_the_noise_floor():
+    """.1 apart where errors of .01 explain .8 * .0141 = .0113; mnli's own change of .05 is smaller than that."""
+    [row] = found("training_noise", neighbours(0.1, 100_010))
+    assert row["severity"] == "warning" and row["value"] == pytest.approx(0.1)
+    assert row["limit"] == pytest.approx(2 * 0.0112838, rel=1e-4)
+    assert "1 of 1 difference between tuned model and base" in row["evidence"]
+
+
+def test_differences_that_rows_explain_and_bases_far_apart_are_no_noise():
+    assert found("training_noise", neighbours(0.015, 100_010)) == []
+    assert found("training_noise", neighbours(0.1, 101_000)) == []
+
+
+def test_seeds_that_differ_more_than_rows_explain_are_noted():
+    """Scores .5 and .7: a standard deviation of .141 where rows explain .01."""
+    rows = [score(value, train="mnli", seed=seed) for seed, value in enumerate((0.5, 0.7))]
+    [row] = found("training_noise", material(rows))
+    assert row["severity"] == "note" and row["value"] == pytest.approx(0.141421, rel=1e-4)
+    assert found("training_noise", material([{**row, "error": 0.1} for row in rows])) == []
+
+
+def test_more_demonstrations_that_hurt_are_found():
+    """A base that loses a tenth is noted; a tuned model that does, or a base that loses three quarters, is a warning."""
+    text = {"test": "xsum", "metric": "rouge_l"}
+    base = [score(0.20, step=10, **text), score(0.18, step=10, shots=4, error=0.001, **text)]
+    assert found("harmful_demonstrations", material(base)) == []
+    sure = [{**row, "error": 0.001} for row in base]
+    assert severities(found("harmful_demonstrations", material(sure))) == ["note"]
+    tuned = [row | {"train": "xsum", "recipe": "full"} for row in sure]
+    assert severities(found("harmful_demonstrations", material(tuned))) == ["warning"]
+    [row] = found("harmful_demonstrations", material([sure[0], {**sure[1], "value": 0.05}]))
+    assert row["severity"] == "warning" and row["value"] == pytest.approx(0.75) and "fit the context" in row["evidence"]
+
+
+# Cells
+
+
+def test_gaps_side_runs_and_models_without_a_base_are_told_apart():
+    """Of four steps: mnli at all, rte lacks one, paws has but one; a model tuned on mnli has no base with 4 shots."""
+    rows = [score(0.4 + step / 100, step=step) for step in (1, 2, 3, 4)]
+    rows += [score(0.4 + step / 100, step=step, test="rte") for step in (1, 2, 4)]
+    rows += [score(0.6, step=1, test="paws")]
+    gap, side, alone = found("missing_cells", material([*rows, score(0.7, step=1, shots=4, train="mnli")]))
+    assert (gap["severity"], gap["value"], gap["n"]) == (
+        "warning",
+        0.25,
+        4,
+    ) and "rte (default, 0 shots) lacks step 3" in gap["evidence"]
+    assert side["severity"] == "note" and "paws (default, 0 shots) lacks steps 2, 3 and 4" in side["evidence"]
+    assert alone["severity"] == "warning" and "mnli to mnli (default, 4 shots) at step 1" in alone["evidence"]
+
+
+def test_analyses_without_a_value_are_noted():
+    empty = {"analysis": "ratio", "group": "g", "family": "f", "step": 20, "estimator": "mean"}
+    [row] = found("missing_cells", material(analysed=[empty, {**empty, "step": 10, "value": 0.1}]))
+    assert (row["severity"], row["step"], row["n"]) == ("note", 20, 2) and "1 of mean (g)" in row["evidence"]
+
+
+def test_imported_models_that_agree_on_three_tests_are_one():
+    tests = ("toxigen", "gsm", "boolq", "hellaswag")
+    first = [score(0.123456 + place, step=1, test=test) for place, test in enumerate(tests)]
+    again = [{**row, "step": 2} for row in first[:3]] + [{**first[3], "step": 2, "value": 0.9}]
+    other = [{**row, "step": 3, "value": row["value"] / 2} for row in first]
+    [row] = found("duplicate_models", material([*first, *again, *other]))
+    assert (row["severity"], row["value"]) == ("error", 3) and "step 1 and step 2 of f" in row["evidence"]
+    assert found("duplicate_models", material([*first, *again[1:], *other])) == []
+
+
+def test_models_that_agree_in_constant_labels_0_and_1_may_be_two():
+    tests = ("mnli", "rte", "paws")
+    rows = [score(0.5, step=step, test=test) for step, test in product((1, 2), tests)]
+    rows += [
+        score(float(place % 2), step=step, test=test)
+        for step in (1, 2)
+        for place, test in enumerate(("gsm", "boolq", "piqa"))
+    ]
+    assert found("duplicate_models", material(rows)) == []
+
+
+def test_a_name_with_two_metrics_and_suites_that_disagree_are_found():
+    """.99 and .51 with errors of .01 are 34 errors apart; .4 and .405 less than one; .4 and .4005 a twentieth."""
+    rows = [score(0.3, test="sciq", metric="rouge_l"), score(0.9, step=20, test="sciq")]
+    assert severities(found("ambiguous_tests", material(rows))) == ["warning"]
+    [row] = found("ambiguous_tests", material([score(0.99, test="qqp"), score(0.51, test="qqp", suite="ranked")]))
+    assert row["severity"] == "warning" and row["value"] == pytest.approx(0.48)
+    assert found("ambiguous_tests", material([score(0.4), score(0.405, suite="t")])) == []
+    assert severities(found("ambiguous_tests", material([score(0.4), score(0.4005, suite="t")]))) == ["note"]
+
+
+# Rows, settings
+
+
+def sentence(split, premise, answer="neutral"):
+    return split, {"premise": premise, "hypothesis": "It sleeps."}, answer
+
+
+def test_test_rows_among_the_training_rows_are_found_whatever_their_case_and_marks(tmp_path):
+    split = task.load("mnli").test
+    rows = [
+        sentence("train", "A cat."),
+        sentence("train", "A dog."),
+        sentence(split, "a CAT"),
+        sentence(split, "An owl."),
+    ]
+    tasks = [prepared(tmp_path, "mnli", rows)]
+    [row] = found("training_overlap", material([score(0.5, train="mnli")], prepared=tasks))
+    assert (row["severity"], row["train"], row["test"], row["value"], row["n"]) == ("warning", "mnli", "mnli", 0.5, 2)
+    assert found("training_overlap", material([score(0.5)], prepared=tasks)) == []
+
+
+def test_a_row_in_a_hundred_may_stand_in_training(tmp_path):
+    split = task.load("mnli").test
+    rows = [sentence("train", "Cat 0"), *(sentence(split, f"Cat {number}") for number in range(100))]
+    tasks = [prepared(tmp_path, "mnli", rows)]
+    assert severities(found("training_overlap", material([score(0.5, train="mnli")], prepared=tasks))) == ["note"]
+
+
+def test_repeated_test_rows_are_found_with_how_many_contradict(tmp_path):
+    split = task.load("mnli").test
+    rows = [sentence(split, "A cat."), sentence(split, "A cat", "entailment"), sentence(split, "A dog.")]
+    [row] = found("repeated_rows", material(prepared=[prepared(tmp_path, "mnli", rows)]))
+    assert (row["severity"], row["value"]) == ("warning", 1 / 3)
+    assert "1 of 3 test rows" in row["evidence"] and "1 inputs have different answers" in row["evidence"]
+    other = [sentence(split, "A cat."), sentence("train", "A cat."), sentence(split, "A dog.")]
+    assert found("repeated_rows", material(prepared=[prepared(tmp_path, "mnli", other)])) == []
+
+
+def test_versions_precisions_and_sizes_that_differ_are_found(tmp_path):
+    rows = predicted([0, 1], [0, 1])
+    newer = cell(tmp_path, rows, train="mnli")
+    versions = {**tables.recorded(newer)["versions"], "torch": "3"}
+    facts = json.dumps({**tables.recorded(newer), "versions": versions})
+    pq.write_table(pq.ParquetFile(newer).read().replace_schema_metadata({"tunecast": facts}), newer)
+    half = cell(tmp_path, rows, settings=suite(precision="bf16"), suite="half")
+    manifests = [manifest(tmp_path, step, weights=str(step), size=size) for step, size in ((10, 100), (20, 200))]
+    study = material(parts=[cell(tmp_path, rows), newer, half], manifests=manifests)
+    versions, precision, sizes = found("mixed_precision", study)
+    assert (versions["severity"], versions["suite"], versions["n"]) == ("warning", "s", 2) and "torch" in versions[
+        "evidence"
+    ]
+    assert (precision["severity"], precision["test"]) == ("note", "mnli") and "bf16 in half" in precision["evidence"]
+    assert (sizes["severity"], sizes["value"], sizes["n"]) == ("warning", 2, 2)
+
+
+# Sentences
+
+
+def test_lists_spans_and_counts_read_as_in_a_sentence():
+    assert auditing.listed([3]) == "3"
+    assert auditing.listed(["a", "b", "b", "c"]) == "a, b and c"
+    assert auditing.listed(range(9), most=2) == "0, 1 and 7 more"
+    assert auditing.span(pd.Series([0.1, 0.25])) == "0.100 to 0.250"
+    assert auditing.span(pd.Series([0.1, 0.1])) == "0.100"
+    assert (auditing.counted(1, "score"), auditing.counted(2, "score")) == ("1 score", "2 scores")
+    assert auditing.models(["none", "b", "a"]) == "untouched bases and models tuned on a and b"
+    assert auditing.at_steps([20, 10, 20]) == "steps 10 and 20"
+    assert auditing.normalised("A  cat's\nnap, Ünïcode!") == "a cat s nap ünïcode"

@@ -1,0 +1,37 @@
+"""Accuracies that guessing would beat: a label that the rows do not have, answers not recognised, a rule turned round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from workflow import task
+from workflow.auditing import Material, at_steps, finding, listed, method_of, models, span
+
+ERRORS = 3.0  # standard errors: a study looks at hundreds of scores, at 2 one in twenty would differ
+FAR = 0.75  # of chance: a constant answer in a test of uneven classes is seldom below
+
+
+def check(material: Material) -> Iterator[dict[str, Any]]:
+    """One finding for each test: a warning for untouched bases far below, which have no rule to turn round; else a note."""
+    scores = material.scores[material.scores["metric"] == "accuracy"]
+    scores = scores.assign(chance=_chance(scores), untouched=scores["recipe"] == "none")
+    guessed = (scores["chance"] * (1 - scores["chance"]) / scores["n"].astype(float)) ** 0.5
+    error = guessed.fillna(scores["error"])
+    low = scores[scores["value"] + ERRORS * error < scores["chance"]]
+    for (*_, untouched), rows in low.groupby(["family", "suite", "test", "untouched"]):
+        least, chance = float(rows["value"].min()), float(rows["chance"].iloc[0])
+        evidence = (
+            f"where guessing gives {chance:.3f}, {models(rows['train'])} at {at_steps(rows['step'])} reach {span(rows['value'])} "
+            f"(formats {listed(sorted(rows['test_format']))}; {listed(sorted(rows['shots']))} demonstrations)"
+        )
+        severity = "warning" if untouched and least < FAR * chance else "note"
+        yield finding(severity, rows, evidence, value=least, limit=chance, n=len(rows))
+
+
+def _chance(scores: pd.DataFrame) -> pd.Series:
+    """Accuracy of guessing among the labels; not known of other tests."""
+    labels = {test: len(task.load(test).labels) for test in scores["test"].unique() if method_of(test) == "label"}
+    return 1 / scores["test"].map(labels).astype(float)
