@@ -1,35 +1,43 @@
-"""Tuned minus base, averaged over each group of tests, along pre-training (arXiv 2408.06663, Figure 8 and Table 6)."""
+"""Tuned minus base, averaged over each group of tests, along pre-training (arXiv 2408.06663, v5 Figure 8, v1 4; Table 6)."""
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from workflow import drawing
-from workflow.errors import StudyError
+from workflow.drawing import LINES, Style
+
+NEEDS = ("groups",)
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
-    """One panel for each family and suite; a line for each group, tested in tuning's format with the fewest demonstrations."""
-    rows = analysis[
-        (analysis["analysis"] == "performance_difference") & (analysis["format"] == analysis["test_format"])
-    ]
-    rows = rows[rows["shots"] == rows["shots"].min()]
+    """One panel for each family and suite; a line for each group, and each recipe where there are several.
+
+    Each suite is shown in the main way it tests (`drawing.chosen`). A step at which a test of the group is missing has no
+    value, so the line has a gap there.
+    Errors: StudyError when no model of a group is tested in the format it was tuned in.
+    """
+    rows = drawing.only(analysis, "performance_difference", "difference_of_means")
     if rows.empty:
-        raise StudyError(
-            "config.yaml: groups: figure 'differences' needs a group with a tuned task; allowed: task -> tests"
+        raise drawing.nothing(
+            "differences", "groups", "a group with a task that is tuned on, tested in tuning's format"
         )
-    panels = list(rows.groupby(["family", "suite"], sort=True))
-    figure, grid = plt.subplots(1, len(panels), figsize=(3.5 * len(panels), 2.8), squeeze=False, layout="constrained")
-    colours = drawing.colours(sorted(rows["group"].unique()))
-    for axis, ((family, suite), panel) in zip(grid.flat, panels, strict=True):
-        for (group, _, _), line in panel.groupby(["group", "recipe", "format"]):
-            colour, marker = colours[group]
-            drawing.interval_line(axis, line.sort_values("step"), group.replace("_", " "), colour, marker)
+    found = list(rows.groupby(drawing.PLACE))
+    figure, axes = drawing.panels(len(found), columns=2, size=(3.5, 2.4))
+    groups = dict(zip(sorted(rows["group"].unique()), drawing.looks(), strict=False))
+    for axis, ((family, suite), panel) in zip(axes, found, strict=True):
+        recipes = sorted(panel["recipe"].dropna().unique())
+
+        def style(group: str, recipe: str | None, recipes: list[str] = recipes) -> Style:
+            place = recipes.index(recipe) if recipe in recipes else 0
+            label = drawing.named(group) + (f", {recipe}" if len(recipes) > 1 and recipe in recipes else "")
+            return Style(*groups[group], LINES[place % len(LINES)], label)
+
+        drawing.lines(axis, panel, ["group", "recipe"], style)
         axis.axhline(0, color="black", linewidth=0.6)
-        drawing.step_axis(axis, panel["step"])
         axis.set_ylabel("score, tuned − base")
         axis.set_title(drawing.place_label(rows, family, suite))
-    drawing.legend(figure, grid.flat)
+    drawing.outer(axes)
+    drawing.legend(figure, axes)
     return figure

@@ -1,0 +1,68 @@
+"""The step beyond which more pre-training adds less, for bases, tuned models and gains (arXiv 2408.06663, section 6.2).
+
+The paper names such steps by eye; here they are the analysis `turning_point`'s, with intervals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from workflow import drawing
+from workflow.drawing import Style
+
+NEEDS = ()
+ROW = 0.17  # inches
+LEVEL = 0.05  # of a knot's p-value, above which a straight line fits as well
+PANELS = ("base", "tuned", "tuned − base")
+
+
+def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
+    """Three panels for each family and suite: turning steps of the base on each test, of models tested in tuning's domain
+    or tuned on conversations, and of their gains over the base. Grey: a straight line fits the curve as well. Vertical
+    lines: the first and the last step.
+
+    Each suite is shown in the main way it tests (`drawing.chosen`).
+    Errors: StudyError when no curve is long enough.
+    """
+    rows = _shown(analysis)
+    if rows.empty:
+        raise drawing.nothing("turning_points", "families", "a family with enough steps for a turning point")
+    found = list(rows.groupby([*drawing.PLACE, "panel"], sort=True))
+    tallest = max(len(panel) for _, panel in found)
+    figure, axes = drawing.panels(len(found), columns=2, size=(drawing.WIDTH / 2, 0.6 + ROW * tallest))
+    styles = drawing.model_styles(analysis, rows)
+    for axis, ((family, suite, name), panel) in zip(axes, found, strict=True):
+        drawing.intervals(axis, panel, lambda row: _style(row, styles), _label)
+        steps = analysis.loc[(analysis["family"] == family) & (analysis["analysis"] == "performance"), "step"]
+        for end in (steps.min(), steps.max()):
+            axis.axvline(end, color="lightgrey", linewidth=0.6)
+        drawing.step_axis(axis, steps)
+        axis.set_title(drawing.place_label(rows, family, suite, name))
+    drawing.legend(figure, axes)
+    return figure
+
+
+def _shown(analysis: pd.DataFrame) -> pd.DataFrame:
+    """Turning steps with the panel that each belongs to, in the panels' order of tests."""
+    rows = drawing.only(analysis, "turning_point", "turning_step")
+    rows = drawing.related(rows.dropna(subset="value"), {"base", "in_domain", "instructed"})
+    names = rows["group"].map({"level": "tuned", "gain": "tuned − base"}).where(rows["train"] != "none", "base")
+    rows = rows.assign(panel=pd.Categorical(names, PANELS, ordered=True), order=rows["test"].map(drawing.ranks(rows)))
+    rows["panel"] = rows["panel"].cat.remove_unused_categories()
+    return rows.sort_values(["order", "train", "recipe", "origin"])
+
+
+def _style(row: Any, styles: dict[tuple[str, str], Style]) -> Style:
+    """The model's look; grey where no turn is found."""
+    own = replace(styles[row.train, row.recipe], label="")
+    return own if row.p_value < LEVEL else Style("silver", own.marker, label=f"no turn found (p ≥ {LEVEL})")
+
+
+def _label(row: Any) -> str:
+    """The test, led by the task tuned on where it is another one."""
+    name = row.test if row.train in ("none", row.test) else f"{row.train} → {row.test}"
+    return name + (", published" if row.origin == "published" else "")

@@ -1,0 +1,21 @@
+"""Make one table of a study, as CSV in full precision and as Markdown to read."""
+
+from pathlib import Path
+
+from workflow import grid, summaries, tables
+from workflow.jobs import job
+
+with job("summarise", snakemake) as log:
+    found = snakemake.input
+    material = summaries.Material(
+        snakemake.params.study,
+        tables.read(found.scores),
+        tables.read(found.analysis),
+        [Path(path) for path in found.bases],
+        [Path(path) for path in found.tasks],
+        Path("results/benchmarks"),
+    )
+    table = grid.module(summaries, snakemake.wildcards.summary).summarise(material)
+    log.info("%d rows", len(table))
+    table.to_csv(snakemake.output.csv, index=False)
+    Path(snakemake.output.markdown).write_text(summaries.markdown(table), encoding="utf-8")

@@ -1,0 +1,18 @@
+"""Change relative to the base on tasks of the other class, pooled and by step (arXiv 2408.06663, Equation 1)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from workflow.summaries import Material
+
+READS = ()
+NEEDS = ("models",)
+
+
+def summarise(material: Material) -> pd.DataFrame:
+    """The rows of the analysis `ratio_of_change`, each with its interval and n.
+
+    Errors: StudyError when there is none.
+    """
+    return material.analysed("ratio_of_change")
