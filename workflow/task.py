@@ -90,8 +90,9 @@ class Task:
     or branch, EXPORT where the dataset's own branch holds a loading script, which is never run; folder: name of the
     folder under `data_root`, the task's own name unless given; train, test: split names, train None where the dataset
     has no training split of its own, test None where it is only tuned on; files: split name -> file stem in the folder,
-    where they differ; sizes: split name -> rows on the hub, to reckon with before they are read; key: the field that
-    identifies a row (None: the row's number); domain: the task whose domain the rows are of, None for one of its own;
+    where they differ; sizes: split name -> rows on the hub, to reckon with before they are read; licence: as its card or
+    source states it; key: the field that identifies a row (None: the row's number); domain: the task whose domain the
+    rows are of, None for one of its own;
     templates: format -> template where the kind's own does not fit; version: raise it when the reading of rows changes
     what they mean.
     """
@@ -108,6 +109,7 @@ class Task:
     folder: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    licence: str | None = None
     key: str | None = None
     domain: str | None = None
     templates: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The data sets of a study and what each is there for (arXiv 2408.06663, Table 1)."""
+"""The data sets of a study, what each is there for and on what terms (arXiv 2408.06663, Tables 1 and 7)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEEDS = ()
 RELATIONS = {"instructed": "after", "in_domain": "in domain of", "out_of_domain": "out of domain of"}
 COLUMNS = [
     *("task", "kind", "role", "hub", "subset", "train_split", "train_rows", "test_split", "test_rows"),
-    *("scored", "metric", "labels"),
+    *("scored", "metric", "labels", "licence"),
 ]
 
 
@@ -57,6 +57,7 @@ def _row(name: str, cells: pd.DataFrame, material: Material) -> dict[str, Any]:
         "test_rows": counts.get(found.test),
         "metric": _metric(found),
         "labels": ", ".join(found.labels) or None,
+        "licence": found.licence,
     }
 
 

@@ -22,6 +22,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 2_251, "validation": 570},
+    licence="CC BY-SA 4.0",
     key="id",
     schema={"id": Text, "question": Text, "choices": {"text": [Text], "label": [Text]}, "answerKey": Text},
     read=read,

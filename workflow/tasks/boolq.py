@@ -18,6 +18,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 9_427, "validation": 3_270},
+    licence="CC BY-SA 3.0",
     schema={"question": Text, "answer": bool, "passage": Text},
     templates={
         "default": "{passage}\nQuestion: {question}?\nAnswer: ",

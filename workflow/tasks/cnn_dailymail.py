@@ -14,6 +14,7 @@ TASK = Task(
     subset="3.0.0",
     test="test",
     sizes={"test": 11_490},
+    licence="Apache 2.0, articles © CNN / Daily Mail",
     key="id",
     schema={"article": Text, "highlights": Text, "id": Text},
     read=read,

@@ -19,6 +19,7 @@ TASK = Task(
     hub="pietrolesci/gpt3_nli",
     test="train",
     sizes={"train": 30_000},
+    licence="MIT",
     labels=mnli.LABELS,
     schema={"text_a": Text, "text_b": Text, "label": int},
     read=read,

@@ -32,6 +32,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 39_905, "validation": 10_042},
+    licence="MIT",
     schema={"activity_label": Text, "ctx_a": Text, "ctx_b": str, "endings": [Text], "label": str},
     templates={
         "default": "{context} ",

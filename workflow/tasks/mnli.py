@@ -20,6 +20,7 @@ TASK = Task(
     train="train",
     test="validation_matched",
     sizes={"train": 392_702, "validation_matched": 9_815, "validation_mismatched": 9_832},
+    licence="by genre: CC BY 3.0, CC BY-SA 3.0, MIT, other",
     files={"validation_matched": "validation"},
     key="idx",
     labels=LABELS,

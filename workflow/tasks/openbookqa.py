@@ -19,6 +19,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 4_957, "validation": 500},
+    licence="unknown",
     key="id",
     schema={"id": Text, "question_stem": Text, "choices": {"text": [Text], "label": [Text]}, "answerKey": Text},
     read=read,

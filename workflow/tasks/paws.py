@@ -19,6 +19,7 @@ TASK = Task(
     train="train",
     test="test",
     sizes={"train": 49_401, "test": 8_000},
+    licence="free for any purpose",
     key="id",
     labels=LABELS,
     schema={"id": int, "sentence1": Text, "sentence2": Text, "label": int},

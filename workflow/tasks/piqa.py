@@ -20,6 +20,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 16_113, "validation": 1_838},
+    licence="unknown",
     schema={"goal": Text, "sol1": Text, "sol2": Text, "label": int},
     read=read,
 )

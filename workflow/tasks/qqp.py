@@ -22,6 +22,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 363_846, "validation": 40_430},
+    licence="unknown, Quora's terms",
     key="idx",
     labels=paws.LABELS,
     schema={"question1": Text, "question2": Text, "label": int, "idx": int},

@@ -22,6 +22,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 2_490, "validation": 277},
+    licence="CC BY 4.0 (GLUE), texts on their own terms",
     key="idx",
     labels=mnli.LABELS,
     schema={"sentence1": Text, "sentence2": Text, "label": int, "idx": int},

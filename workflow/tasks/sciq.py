@@ -21,6 +21,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 11_679, "validation": 1_000},
+    licence="CC BY-NC 3.0",
     schema={"question": Text, **dict.fromkeys(FIELDS, Text), "support": str},
     templates={
         "default": (

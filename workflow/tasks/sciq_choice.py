@@ -24,6 +24,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 11_679, "validation": 1_000},
+    licence="CC BY-NC 3.0",
     schema={"question": Text, "support": str, **dict.fromkeys(OPTIONS, Text)},
     templates={
         "default": "{support}\nQuestion: {question}\nAnswer: ",

@@ -22,6 +22,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 33_410, "validation": 1_954},
+    licence="none stated",
     schema={"context": Text, "question": Text, "answerA": Text, "answerB": Text, "answerC": Text},
     templates={
         "default": f"### Input: {{context}}\n ### Answer: {ANSWERS}\n ### Question: ",

@@ -27,6 +27,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 5_749, "validation": 1_500},
+    licence="CC BY 4.0 (GLUE), texts on their own terms",
     key="idx",
     labels=paws.LABELS,
     schema={"sentence1": Text, "sentence2": Text, "label": float, "idx": int},

@@ -25,6 +25,7 @@ TASK = Task(
     train="train",
     test=None,
     sizes={"train": 326_154},
+    licence="ODC-BY, parts on their own terms",
     schema={"messages": [{"role": str, "content": str}]},
     read=read,
 )

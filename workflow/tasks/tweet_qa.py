@@ -21,6 +21,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 10_692, "validation": 1_086},
+    licence="CC BY-SA 4.0",
     schema={"Question": Text, "Answer": [Text], "Tweet": Text},
     read=read,
 )

@@ -35,6 +35,7 @@ TASK = Task(
     train="train",
     test="validation",
     sizes={"train": 40_398, "validation": 1_267},
+    licence="none stated",
     schema={"sentence": Text, "option1": Text, "option2": Text, "answer": str},
     templates={
         "default": "{beginning} ",

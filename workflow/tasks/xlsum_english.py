@@ -18,6 +18,7 @@ TASK = Task(
     revision=EXPORT,
     test="test",
     sizes={"test": 11_535},
+    licence="CC BY-NC-SA 4.0",
     key="id",
     domain="xsum",
     schema={"text": Text, "summary": Text, "id": Text},

@@ -15,6 +15,7 @@ TASK = Task(
     train="train",
     test="test",
     sizes={"train": 204_045, "test": 11_334},
+    licence="code MIT, articles © BBC",
     key="id",
     schema={"document": str, "summary": Text, "id": Text},
     read=read,
