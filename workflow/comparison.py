@@ -6,9 +6,10 @@ from imported results). Either can be resampled, so analyses need not know which
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 
 from workflow import task
 from workflow.metrics import PRIMARY
-from workflow.statistics import Resampling, weighted_mean
+from workflow.statistics import Resampling, p_value, weighted_mean
 
 Values = NDArray[np.float64]
+Estimator = Callable[[Values, Values], Values]
 
 PAIR_KEYS = ["family", "step", "train", "format", "recipe", "suite", "test", "test_format", "shots"]
 PLACE_KEYS = ["family", "step", "suite", "test", "test_format", "shots"]
@@ -92,35 +94,60 @@ Level = Sample | Reported
 
 
 @dataclass(frozen=True)
-class Change:
-    """A tuned model beside its own untouched base on the same test, tested in the same way. keys: those of the tuned model."""
+class Difference:
+    """Two levels on the same test, the second taken from the first. keys: those of the first."""
 
-    tuned: Level
-    base: Level
+    first: Level
+    second: Level
 
     @property
     def keys(self) -> dict[str, Any]:
-        """PAIR_KEYS of the tuned model."""
-        return self.tuned.keys
+        """PAIR_KEYS of the first level."""
+        return self.first.keys
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Task tuned on and test."""
+        return self.keys["train"], self.keys["test"]
 
     @property
     def value(self) -> float:
-        """Tuned minus base."""
-        return self.tuned.value - self.base.value
+        """First minus second."""
+        return self.first.value - self.second.value
 
     @property
     def n(self) -> int | None:
         """Number of rows."""
-        return self.tuned.n
+        return self.first.n
 
     @property
     def uncertain(self) -> bool:
         """Whether its uncertainty is known."""
-        return self.tuned.uncertain and self.base.uncertain
+        return self.first.uncertain and self.second.uncertain
+
+    @property
+    def aligned(self) -> bool:
+        """Whether both are of the same rows, as far as rows are known."""
+        levels = (self.first, self.second)
+        return len({level.ids for level in levels if isinstance(level, Sample)}) < 2
 
     def resampled(self, how: Resampling) -> Values:
         """The difference in each resample; row by row where rows are known."""
-        return self.tuned.resampled(how) - self.base.resampled(how)
+        return self.first.resampled(how) - self.second.resampled(how)
+
+
+class Change(Difference):
+    """A tuned model beside its own untouched base on the same test, tested in the same way. keys: those of the tuned model."""
+
+    @property
+    def tuned(self) -> Level:
+        """The tuned model's level."""
+        return self.first
+
+    @property
+    def base(self) -> Level:
+        """The untouched base's level."""
+        return self.second
 
 
 @dataclass(frozen=True)
@@ -169,8 +196,7 @@ def _needed(level: Level) -> bool:
 
 def _check_rows(change: Change) -> None:
     """ValueError unless base and tuned model were scored on the same rows, as far as rows are known."""
-    tuned, base = change.tuned, change.base
-    if isinstance(tuned, Sample) and isinstance(base, Sample) and tuned.ids != base.ids:
+    if not change.aligned:
         raise ValueError(f"the untouched base lacks rows that its tuned model was scored on: {change.keys}")
 
 
@@ -208,6 +234,84 @@ def _error(values: Values, errors: pd.Series) -> float | None:
     return max([*errors.dropna().astype(float), *between], default=None)
 
 
+class Panel:
+    """Changes of pairs of task and test along pre-training, tested in one way: what is pooled over pairs or over steps.
+
+    Each pair that occurs is expected at each step that occurs: where a mean lacks one, its value is null. Estimators are
+    name -> function of the changes and of the bases' levels, cells along the last axis; a value that is infinite is null
+    as well, and an interval with an infinite resample.
+    """
+
+    def __init__(self, changes: Sequence[Difference], how: Resampling) -> None:
+        """Resample each change by rows and seeds. changes: one for each pair and step."""
+        tests = sorted({change.keys["test"] for change in changes})
+        self.how = how
+        self.cells = {
+            # Tests have rows of their own, so each is resampled by a seed of its own.
+            (change.pair, change.keys["step"]): _parts(
+                change, replace(how, seed=how.seed + 2 + tests.index(change.keys["test"]))
+            )
+            for change in changes
+        }
+        self.pairs = sorted({pair for pair, _ in self.cells})
+        self.steps = sorted({step for _, step in self.cells})
+
+    def over_pairs(self, estimators: Mapping[str, Estimator]) -> Iterator[dict[str, Any]]:
+        """Rows over all pairs, at all steps (step null) and at each; n counts the pairs that have the steps.
+
+        Pairs are resampled with all their steps, since a claim is about pairs of that sort; rows and seeds within each.
+        A single pair says nothing of others: it has no interval.
+        """
+        for step in (None, *self.steps):
+            steps = self.steps if step is None else [step]
+            there = [pair for pair in self.pairs if all((pair, step) in self.cells for step in steps)]
+            keys = {"step": step, "n": len(there)}
+            if there == self.pairs:
+                parts = np.array([[self.cells[pair, step] for step in steps] for pair in there])
+                drawn = [redrawn(parts[:, :, part, 1:], self.how) for part in (0, 1)]
+                yield from self._rows(keys, estimators, parts[..., 0].reshape(-1, 2).T, drawn)
+            else:
+                yield from ({**keys, "estimator": name, "value": None} for name in estimators)
+
+    def over_steps(self, estimators: Mapping[str, Estimator]) -> Iterator[dict[str, Any]]:
+        """Rows for each pair over all steps; n counts the steps that it has.
+
+        Steps and rows are crossed, so steps are resampled as a whole, and rows and seeds alike at all of them.
+        """
+        for pair in self.pairs:
+            there = [step for step in self.steps if (pair, step) in self.cells]
+            keys = {"step": None, "train": pair[0], "test": pair[1], "n": len(there)}
+            if there == self.steps:
+                parts = np.array([self.cells[pair, step] for step in there])
+                generator = np.random.default_rng([self.how.seed, len(there)])
+                chosen = generator.integers(len(there), size=(self.how.resamples, len(there)))
+                drawn = [parts[chosen, part, 1 + np.arange(self.how.resamples)[:, None]] for part in (0, 1)]
+                yield from self._rows(keys, estimators, parts[..., 0].T, drawn)
+            else:
+                yield from ({**keys, "estimator": name, "value": None} for name in estimators)
+
+    def _rows(
+        self, keys: dict[str, Any], estimators: Mapping[str, Estimator], parts: Values, drawn: Sequence[Values]
+    ) -> Iterator[dict[str, Any]]:
+        """One row for each estimator. parts: changes and bases, each (cells,); drawn: the same, each (resamples, cells)."""
+        for name, estimator in estimators.items():
+            with np.errstate(divide="ignore", invalid="ignore"):
+                value, resampled = float(estimator(*parts)), estimator(*drawn)
+            row = {**keys, "estimator": name}
+            if not np.isfinite(value):
+                yield {**row, "value": None}
+            elif keys["n"] == 1 or not np.isfinite(resampled).all():
+                yield {**row, "value": value}
+            else:
+                yield estimate(row, value, resampled, self.how, p_value=p_value(resampled))
+
+
+def _parts(change: Difference, how: Resampling) -> Values:
+    """A change and its second level, shape (2, 1 + resamples): the value, then its resamples."""
+    level = change.second.resampled(how)
+    return np.array([[change.value, *(change.first.resampled(how) - level)], [change.second.value, *level]])
+
+
 def estimate(
     keys: dict[str, Any], value: float, resampled: Values | None, how: Resampling, **rest: Any
 ) -> dict[str, Any]:
@@ -217,7 +321,7 @@ def estimate(
 
 
 def pooled(
-    samples: Sequence[Level | Change],
+    samples: Sequence[Level | Difference],
     how: Resampling,
     centre: Callable[[Values, Values], Values] = weighted_mean,
     weights: Sequence[float] | None = None,
@@ -226,11 +330,43 @@ def pooled(
 
     centre: (values, weights) -> centre along the last axis; weights: one for each test, 1 when left out.
     """
-    # Tests have rows of their own, so each is resampled by a seed of its own; a test that is drawn twice is resampled twice.
+    # Tests have rows of their own, so each is resampled by a seed of its own.
     within = np.stack([sample.resampled(replace(how, seed=how.seed + 2 + i)) for i, sample in enumerate(samples)])
     own = np.ones(len(samples)) if weights is None else np.asarray(weights, dtype=float)
-    generator = np.random.default_rng([how.seed, len(samples)])
-    shape = (how.resamples, len(samples))
-    tests, resamples = generator.integers(len(samples), size=shape), generator.integers(how.resamples, size=shape)
+    repeated = np.broadcast_to(own[:, None, None], (len(samples), 1, how.resamples))
     value = centre(np.array([sample.value for sample in samples]), own)
-    return float(value), centre(within[tests, resamples], own[tests])
+    return float(value), centre(redrawn(within[:, None, :], how), redrawn(repeated, how))
+
+
+def redrawn(draws: Values, how: Resampling) -> Values:
+    """Clusters of cells, drawn anew for each resample with all their cells; a cluster drawn twice is resampled twice.
+
+    draws: resamples of each cell, shape (clusters, cells, resamples). Returns shape (resamples, clusters * cells); clusters
+    are drawn by `how` alone, so two arrays of one shape are drawn alike.
+    """
+    generator = np.random.default_rng([how.seed, len(draws)])
+    shape = (how.resamples, len(draws))
+    clusters, resamples = generator.integers(len(draws), size=shape), generator.integers(how.resamples, size=shape)
+    return draws[clusters, :, resamples].reshape(how.resamples, -1)
+
+
+def places(differences: Sequence[Difference], keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[Difference]]]:
+    """Differences grouped by keys, and by recipe where some task was tuned on by several.
+
+    The recipe is None where each task was tuned on by one recipe, not all by the same. Otherwise, a task tuned on by a
+    single recipe stands beside each of the others' recipes.
+    """
+
+    def place(difference: Difference) -> tuple[Any, ...]:
+        return tuple(difference.keys[key] for key in keys)
+
+    for found, grouped in itertools.groupby(sorted(differences, key=place), key=place):
+        there = list(grouped)
+        recipes: dict[str, set[str]] = {}
+        for difference in there:
+            recipes.setdefault(difference.keys["train"], set()).add(difference.keys["recipe"])
+        varied = sorted({name for names in recipes.values() if len(names) > 1 for name in names})
+        single = {name for names in recipes.values() for name in names}
+        for recipe in varied or [single.pop() if len(single) == 1 else None]:
+            own = [d for d in there if d.keys["recipe"] == recipe or len(recipes[d.keys["train"]]) == 1]
+            yield {**dict(zip(keys, found, strict=True)), "recipe": recipe}, own

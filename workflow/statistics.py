@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 
 BLOCK = 4_000_000  # multiplicities held at once: 32 MB, whatever the number of rows
+KEPT = 16_000_000  # multiplicities of one resampling that are kept, a byte each: drawing them takes most of the time
+NORMAL = 1e6  # degrees of freedom from which Student's t is the normal distribution
+FARTHEST = 40.0  # standard errors beyond which nothing is left of it with more degrees of freedom than this
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,11 @@ class Resampling:
 
         The same at each call: two statistics over the same units are resampled together, as a paired comparison needs.
         """
-        generator = np.random.default_rng(self.seed)
-        rows = max(1, BLOCK // n)
-        for start in range(0, self.resamples, rows):
-            size = min(rows, self.resamples - start)
-            yield generator.multinomial(n, np.full(n, 1 / n), size=size).astype(float)
+        if self.resamples * n > KEPT:
+            yield from _drawn(self, n)
+        else:
+            whole, rows = _multiplicities(self, n), max(1, BLOCK // n)
+            yield from (whole[start : start + rows].astype(float) for start in range(0, self.resamples, rows))
 
     def bounds(self, estimates: Values) -> tuple[float, float]:
         """Percentile interval of resampled estimates (Efron & Tibshirani 1993, section 13.3)."""
@@ -52,6 +56,20 @@ class Resampling:
     def means(self, values: Values) -> Values:
         """Resampled means of values, shape (n,), one for each resample."""
         return np.concatenate([weights @ values for weights in self.weights(len(values))]) / len(values)
+
+
+def _drawn(how: Resampling, n: int) -> Iterator[Values]:
+    """Blocks of multiplicities of n units, n of which are drawn with replacement for each resample."""
+    generator, rows = np.random.default_rng(how.seed), max(1, BLOCK // n)
+    for start in range(0, how.resamples, rows):
+        size = min(rows, how.resamples - start)
+        yield generator.multinomial(n, np.full(n, 1 / n), size=size).astype(float)
+
+
+@lru_cache(maxsize=8)
+def _multiplicities(how: Resampling, n: int) -> NDArray[np.uint8]:
+    """All multiplicities of a resampling, kept since many samples are of the same size; none is ever above 255."""
+    return np.concatenate([block.astype(np.uint8) for block in _drawn(how, n)])
 
 
 def mean(values: Values, how: Resampling) -> Interval:
@@ -83,3 +101,29 @@ def weighted_median(values: Values, weights: Values) -> Values:
     half = passed[..., -1:] / 2
     middle = np.stack([(passed >= half).argmax(axis=-1), (passed > half).argmax(axis=-1)], axis=-1)
     return np.take_along_axis(ordered, middle, -1).mean(axis=-1)
+
+
+def student_width(level: float, freedom: float) -> float:
+    """Half-width of the two-sided interval of Student's t, in standard errors. freedom: degrees of freedom, from 1."""
+    scale, angles, passed = _student(freedom)
+    return float(scale * np.tan(np.interp(level, passed, angles)))
+
+
+def student_tail(statistic: float, freedom: float) -> float:
+    """Two-sided p-value of Student's t."""
+    scale, angles, passed = _student(freedom)
+    return float(1 - np.interp(np.arctan(abs(statistic) / scale), angles, passed))
+
+
+@lru_cache
+def _student(freedom: float) -> tuple[float, Values, Values]:
+    """A scale, angles, and the share of Student's t within plus and minus the scale times the tangent of each angle.
+
+    With the root of the degrees of freedom as scale, the density in that angle is its cosine to the power of freedom - 1.
+    """
+    freedom = min(freedom, NORMAL)
+    scale = float(np.sqrt(freedom))
+    angles = np.linspace(0, np.arctan(FARTHEST / scale) if freedom > FARTHEST else np.pi / 2, 20_001)
+    density = np.maximum(np.cos(angles), 0) ** (freedom - 1)
+    passed = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return scale, angles, passed / passed[-1]

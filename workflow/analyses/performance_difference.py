@@ -6,17 +6,16 @@ learned in tuning. A test that is listed twice counts twice.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workflow import statistics
-from workflow.comparison import Change, Evidence, estimate, pooled
+from workflow.comparison import Difference, Evidence, estimate, places, pooled
 from workflow.statistics import Resampling, p_value
 
 PLACE = ["family", "step", "format", "suite", "test_format", "shots"]
 
-Pairs = dict[tuple[str, str], Change]
+Pairs = dict[tuple[str, str], Difference]
 
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
@@ -29,33 +28,10 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
     result = []
     for name, group in groups.items():
         wanted = [(train, test) for train, tests in group.items() for test in tests]
-        changes = [change for change in evidence.changes if _pair(change) in wanted]
-        for place, recipe, found in _places(changes):
-            keys = {"group": name, **dict(zip(PLACE, place, strict=True)), "recipe": recipe}
-            result += _rows(keys, wanted, found, how)
+        changes = [change for change in evidence.changes if change.pair in wanted]
+        for place, own in places(changes, PLACE):
+            result += _rows({"group": name, **place}, wanted, {change.pair: change for change in own}, how)
     return result
-
-
-def _pair(change: Change) -> tuple[str, str]:
-    return change.keys["train"], change.keys["test"]
-
-
-def _places(changes: Sequence[Change]) -> Iterator[tuple[tuple[Any, ...], str | None, Pairs]]:
-    """Changes by step and way of testing, and by recipe: None where each task was tuned on by one recipe, not all by the same."""
-
-    def place(change: Change) -> tuple[Any, ...]:
-        return tuple(change.keys[key] for key in PLACE)
-
-    for keys, grouped in itertools.groupby(sorted(changes, key=place), key=place):
-        there = list(grouped)
-        recipes: dict[str, set[str]] = {}
-        for change in there:
-            recipes.setdefault(change.keys["train"], set()).add(change.keys["recipe"])
-        varied = sorted({name for names in recipes.values() if len(names) > 1 for name in names})
-        single = {name for names in recipes.values() for name in names}
-        for recipe in varied or [single.pop() if len(single) == 1 else None]:
-            own = [c for c in there if c.keys["recipe"] == recipe or len(recipes[c.keys["train"]]) == 1]
-            yield keys, recipe, {_pair(change): change for change in own}
 
 
 def _rows(

@@ -1,0 +1,413 @@
+"""Analyses of studies small enough to follow by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from workflow import analyses, grid, tables, task
+from workflow.analyses import domain_change, format_gap, learning, ratio_of_change, turning_point
+from workflow.comparison import Evidence
+from workflow.metrics import PRIMARY
+from workflow.statistics import Resampling
+
+HOW = Resampling(resamples=400, level=0.95, seed=0)
+STEPS = [1000, 2000, 4000, 8000, 16000]
+ITEMS = [*tables.KEYS.names, *tables.ITEMS.names]
+
+
+def score(test, value, step=1000, train="none", error=0.0, **changes):
+    """A reported score; the untouched base's unless something was tuned on."""
+    tuned = train != "none"
+    return {
+        "family": "olmo",
+        "step": step,
+        "train": train,
+        "format": "default" if tuned else "none",
+        "recipe": "full" if tuned else "none",
+        "seed": 0,
+        "suite": "s",
+        "test": test,
+        "test_format": "default",
+        "shots": 0,
+        "value": value,
+        "error": error,
+        "n": None,
+    } | changes
+
+
+def analysed(module, scores, how=HOW, items=()):
+    """The rows of an analysis as a frame with all columns of `tables.ANALYSIS`."""
+    evidence = Evidence(pd.DataFrame(items, columns=ITEMS), pd.DataFrame(scores))
+    rows = module.analyse(evidence, {}, how)
+    found = tables.frame(tables.pa.Table.from_pylist(rows, schema=tables.ANALYSIS))
+    keys = [name for name in tables.ANALYSIS.names if name not in ("value", "low", "high", "n", "p_value")]
+    assert not found.duplicated(keys).any()
+    return found
+
+
+def one(found, **wanted):
+    """The single row with these keys; None stands for null."""
+    for key, value in wanted.items():
+        found = found[found[key].isna() if value is None else found[key] == value]
+    assert len(found) == 1, found
+    return found.iloc[0]
+
+
+def test_every_analysis_takes_a_study_with_next_to_nothing():
+    for name in grid.modules(analyses):
+        rows = grid.module(analyses, name).analyse(
+            Evidence(pd.DataFrame(columns=ITEMS), pd.DataFrame([score("mnli", 0.4)])), {}, HOW
+        )
+        tables.pa.Table.from_pylist(rows, schema=tables.ANALYSIS)
+
+
+# Domains
+
+
+def test_the_paper_s_second_tests_are_in_domain():
+    assert task.domain("mnli_mismatched") == "mnli" and task.domain("xlsum_english") == "xsum"
+    assert task.domain("rte") == "rte" and task.domain("mini_facts_ood") == "mini_facts_ood"
+
+
+@pytest.mark.parametrize("name", task.names())
+def test_a_domain_is_a_task_of_the_same_kind(name):
+    assert task.load(task.domain(name)).kind == task.load(name).kind
+
+
+# Ratio of change
+
+
+def transfers(base_of_424=0.1):
+    """MNLI and Paws tuned, tested on XSum and SocialIQa and on each other, at two steps; XSum tuned, tested on MNLI."""
+    bases = {("xsum", 1): 0.2, ("xsum", 2): base_of_424, ("social_iqa", 1): 0.4, ("social_iqa", 2): 0.5}
+    bases |= {("mnli", 1): 0.5, ("mnli", 2): 0.5, ("paws", 1): 0.5, ("paws", 2): 0.5}
+    tuned = {
+        ("mnli", "xsum"): (0.1, 0.3),
+        ("paws", "xsum"): (0.2, 0.1),
+        ("mnli", "social_iqa"): (0.2, 0.5),
+        ("paws", "social_iqa"): (0.4, 0.25),
+        ("mnli", "paws"): (0.9, 0.9),
+        ("xsum", "mnli"): (0.55, 0.45),
+    }
+    scores = [score(test, value, step) for (test, step), value in bases.items()]
+    for (train, test), values in tuned.items():
+        scores += [score(test, value, step, train) for step, value in zip((1, 2), values, strict=True)]
+    return [*scores, *(score("social_iqa", value, step, "social_iqa") for step, value in ((1, 0.9), (2, 0.9)))]
+
+
+def test_ratios_of_change_by_hand():
+    """Ratios at step 1: -.5 0 -.5 0; at step 2: 2 0 0 -.5. Bases 1.2 and 1.2 in all, changes -.3 and -.05."""
+    found = analysed(ratio_of_change, transfers())
+    found = found[found["group"] == "classification_to_generation"]
+    expected = {
+        None: {
+            "mean_of_ratios": 0.5 / 8,
+            "median_of_ratios": 0.0,
+            "ratio_of_means": -0.35 / 2.4,
+            "difference_of_means": -0.35 / 8,
+        },
+        1: {
+            "mean_of_ratios": -0.25,
+            "median_of_ratios": -0.25,
+            "ratio_of_means": -0.3 / 1.2,
+            "difference_of_means": -0.075,
+        },
+        2: {
+            "mean_of_ratios": 1.5 / 4,
+            "median_of_ratios": 0.0,
+            "ratio_of_means": -0.05 / 1.2,
+            "difference_of_means": -0.0125,
+        },
+    }
+    for step, values in expected.items():
+        for estimator, value in values.items():
+            row = one(found, step=step, estimator=estimator)
+            assert row["value"] == pytest.approx(value) and row["n"] == 4 and row["low"] <= row["value"] <= row["high"]
+
+
+def test_the_other_direction_has_a_single_pair_and_so_no_interval():
+    row = one(
+        analysed(ratio_of_change, transfers()),
+        group="generation_to_classification",
+        step=None,
+        estimator="difference_of_means",
+    )
+    assert row["value"] == pytest.approx(0) and row["n"] == 1 and pd.isna(row["low"]) and pd.isna(row["p_value"])
+
+
+def test_pairs_are_resampled_with_all_their_steps():
+    """Two pairs that change by +.1 and -.1 at each step: their mean is +.1, 0 or -.1 in each resample, never in between."""
+    scores = [score("xsum", 0.5, step) for step in STEPS] + [score("xsum", 0.9, 1, "xsum")]
+    for train, change in (("mnli", 0.1), ("paws", -0.1)):
+        scores += [score("xsum", 0.5 + change, step, train) for step in STEPS]
+    row = one(analysed(ratio_of_change, scores), step=None, estimator="difference_of_means")
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((0, -0.1, 0.1)) and row["n"] == 2
+
+
+def test_a_missing_cell_makes_a_mean_null():
+    scores = [s for s in transfers() if (s["train"], s["test"], s["step"]) != ("paws", "social_iqa", 2)]
+    found = analysed(ratio_of_change, scores)
+    found = found[(found["group"] == "classification_to_generation") & (found["estimator"] == "mean_of_ratios")]
+    for step, value, n in ((None, None, 3), (1, -0.25, 4), (2, None, 3)):
+        row = one(found, step=step)
+        assert row["n"] == n and (pd.isna(row["value"]) if value is None else row["value"] == pytest.approx(value))
+
+
+def test_a_base_of_0_makes_ratios_null_but_not_the_others():
+    found = analysed(ratio_of_change, transfers(base_of_424=0.0))
+    found = found[(found["group"] == "classification_to_generation") & (found["step"].isna())]
+    assert one(found, estimator="mean_of_ratios")[["value", "low", "p_value"]].isna().all()
+    assert one(found, estimator="ratio_of_means")["value"] == pytest.approx((-0.35 + 0.2) / (2.4 - 0.2))
+
+
+def test_only_tests_that_are_tuned_on_and_asked_in_that_format_count():
+    scores = transfers() + [score("tweet_qa", 0.1, step) for step in (1, 2)]
+    scores += [score("tweet_qa", 0.9, step, "mnli") for step in (1, 2)]
+    scores += [score("xsum", 0.1, 1, test_format="io"), score("xsum", 0.9, 1, "mnli", test_format="io")]
+    assert analysed(ratio_of_change, scores).equals(analysed(ratio_of_change, transfers()))
+
+
+def test_a_task_tuned_on_by_two_recipes_has_a_row_for_each():
+    scores = transfers() + [
+        score("xsum", 0.2, step, "mnli", recipe="lora") for step in (1, 2)
+    ] + [score("social_iqa", 0.4, step, "mnli", recipe="lora") for step in (1, 2)]  # fmt: skip
+    found = analysed(ratio_of_change, scores)
+    found = found[(found["group"] == "classification_to_generation") & (found["step"] == 1)]
+    values = found[found["estimator"] == "difference_of_means"].set_index("recipe")["value"]
+    assert values.to_dict() == pytest.approx({"full": -0.075, "lora": 0.0})
+
+
+# Out of domain
+
+
+def out_of_domain():
+    scores = []
+    for step, base in ((1, 0.3), (2, 0.4)):
+        scores += [score(test, base, step) for test in ("mnli", "mnli_mismatched", "rte", "gpt3_nli", "xsum")]
+        values = {"mnli": 0.9, "mnli_mismatched": 0.9, "rte": 0.5, "gpt3_nli": base + 0.3, "xsum": 0.0}
+        scores += [score(test, value, step, "mnli") for test, value in values.items()]
+    return scores
+
+
+def test_change_out_of_domain_by_hand():
+    """RTE .2 and .1, GPT3-NLI .3 and .3; MNLI's own tests and another kind stay out."""
+    found = analysed(domain_change, out_of_domain())
+    assert set(found["group"]) == {"inference"} and set(found["test"].dropna()) == {"rte", "gpt3_nli"}
+    means = found[found["estimator"] == "difference_of_means"]
+    for step, value in ((None, 0.225), (1, 0.25), (2, 0.2)):
+        row = one(means[means["test"].isna()], step=step)
+        assert row["value"] == pytest.approx(value) and row["n"] == 2
+    row = one(means, test="rte")
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((0.15, 0.1, 0.2)) and row["n"] == 2
+    assert row["train"] == "mnli" and pd.isna(row["step"])
+    medians = found[(found["estimator"] == "median_of_differences") & found["test"].isna() & found["step"].isna()]
+    assert one(medians)["value"] == pytest.approx(0.25)
+
+
+def test_a_pair_that_lacks_a_step_is_null_and_so_is_the_mean():
+    scores = [s for s in out_of_domain() if (s["train"], s["test"], s["step"]) != ("mnli", "rte", 2)]
+    found = analysed(domain_change, scores)
+    means = found[found["estimator"] == "difference_of_means"]
+    assert pd.isna(one(means, test="rte")["value"]) and one(means, test="rte")["n"] == 1
+    assert pd.isna(one(means[means["test"].isna()], step=2)["value"])
+    assert one(means[means["test"].isna()], step=1)["value"] == pytest.approx(0.25)
+
+
+def test_steps_on_the_same_rows_are_resampled_alike():
+    """A change that is the same at each step, row by row, is as uncertain over all steps as at one of them."""
+    rng = np.random.default_rng(0)
+    gains = rng.normal(0.2, 0.3, 40)
+    rows = []
+    for step in (1, 2, 3):
+        for train, values in (("none", np.full(40, 0.1)), ("mnli", 0.1 + gains)):
+            keys = {k: v for k, v in score("rte", 0, step, train).items() if k in ITEMS and k != "value"}
+            rows += [{**keys, "metric": "accuracy", "id": f"{i:02}", "value": v} for i, v in enumerate(values)]
+    evidence = Evidence(pd.DataFrame(rows), pd.DataFrame(columns=[*tables.KEYS.names, *tables.SCORES.names]))
+    row = one(pd.DataFrame(domain_change.analyse(evidence, {}, HOW)), test="rte", estimator="difference_of_means")
+    assert row["value"] == pytest.approx(gains.mean())
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * gains.std() / np.sqrt(40), rel=0.15)
+
+
+# Formats
+
+
+def formats():
+    """MNLI and XSum at four steps: default .5, io .4 for bases; tuned in the domain .8 beside .4 + .1 a step."""
+    scores = []
+    for number, step in enumerate((0, 100_000, 200_000, 300_000)):
+        for test in ("mnli", "xsum", "rte"):
+            scores += [score(test, 0.5, step), score(test, 0.4, step, test_format="io")]
+        for train in ("mnli", "xsum"):
+            scores.append(score(train, 0.8, step, train))
+            scores.append(score(train, 0.4 + number / 10, step, train, test_format="io"))
+        scores += [score("rte", 0.5, step, "mnli"), score("rte", 0.1, step, "mnli", test_format="io")]
+    return scores
+
+
+def test_gaps_between_formats_by_hand():
+    found = analysed(format_gap, formats())
+    assert set(found["group"]) == {"default_minus_io"} and found["test_format"].isna().all()
+    means = found[found["estimator"] == "difference_of_means"]
+    assert one(means, test="mnli", train="mnli", step=100_000)["value"] == pytest.approx(0.3)
+    assert one(means, test="rte", train="mnli", step=0)["value"] == pytest.approx(0.4)
+    pooled = means[means["test"].isna()]
+    bases, tuned = pooled[pooled["train"] == "none"], pooled[pooled["train"].isna()]
+    assert bases.set_index("step")["value"].to_dict() == pytest.approx(dict.fromkeys(bases["step"], 0.1))
+    assert tuned["value"].tolist() == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    assert (bases["n"] == 2).all() and (tuned["n"] == 2).all()  # RTE is of no domain that was tuned on
+
+
+def test_a_gap_s_slope_is_that_of_a_regression():
+    """It closes by .1 in 100,000 steps. With scatter: scipy's slope and interval."""
+    found = analysed(format_gap, formats())
+    row = one(found, estimator="slope", train="mnli", test="mnli")
+    assert row["value"] == pytest.approx(-0.1) and row["n"] == 4 and pd.isna(row["step"])
+    values = np.random.default_rng(1).normal(0.5, 0.1, 8)
+    steps = np.arange(8) * 50_000
+    scores = [score("mnli", v, int(s)) for v, s in zip(values, steps, strict=True)]
+    scores += [score("mnli", 0.4, int(s), test_format="io") for s in steps]
+    row, theirs = one(analysed(format_gap, scores), estimator="slope"), stats.linregress(steps / 1e5, values - 0.4)
+    half = stats.t(6).ppf(0.975) * theirs.stderr
+    assert (row["low"], row["high"]) == pytest.approx((theirs.slope - half, theirs.slope + half), rel=1e-4)
+
+
+def test_a_gap_that_one_step_lacks_makes_that_step_s_mean_null():
+    scores = [s for s in formats() if (s["train"], s["test"], s["step"], s["test_format"]) != ("none", "xsum", 0, "io")]
+    found = analysed(format_gap, scores)
+    bases = found[found["test"].isna() & (found["train"] == "none")].set_index("step")
+    assert pd.isna(bases.loc[0, "value"]) and bases.loc[0, "n"] == 1 and bases.loc[100_000, "n"] == 2
+
+
+def test_formats_are_compared_row_by_row():
+    """A gap of .1 on each row has no spread, however the rows differ; other rows are an error."""
+    keys = {k: v for k, v in score("mnli", 0).items() if k in ITEMS and k != "value"} | {"metric": "accuracy"}
+    values = np.random.default_rng(2).normal(size=20)
+    rows = [{**keys, "id": f"{i:02}", "value": v} for i, v in enumerate(values)]
+    other = [{**row, "test_format": "io", "value": row["value"] - 0.1} for row in rows]
+    scores = pd.DataFrame(columns=[*tables.KEYS.names, *tables.SCORES.names])
+    [row] = format_gap.analyse(Evidence(pd.DataFrame(rows + other), scores), {}, HOW)
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((0.1, 0.1, 0.1)) and row["n"] == 20
+    other[3]["id"] = "99"
+    with pytest.raises(ValueError, match="scored on other rows in the format 'io' than in 'default'"):
+        format_gap.analyse(Evidence(pd.DataFrame(rows + other), scores), {}, HOW)
+
+
+# Turning points
+
+
+def test_turning_points_of_levels_and_of_gains():
+    """The base rises by .1 a step of 100,000 up to 300,000 and then by .01; the tuned model does not rise."""
+    steps = list(range(0, 900_000, 100_000))
+    noise = np.random.default_rng(7).normal(0, 0.002, (2, 9))
+    bases = [0.2 + min(s, 300_000) / 1e6 + max(s - 300_000, 0) / 1e7 for s in steps]
+    scores = [score("mnli", b + e, s) for b, e, s in zip(bases, noise[0], steps, strict=True)]
+    scores += [score("mnli", 0.9 + e, s, "mnli") for e, s in zip(noise[1], steps, strict=True)]
+    found = analysed(turning_point, scores)
+    base = found[(found["group"] == "level") & (found["train"] == "none")].set_index("estimator")
+    assert base.loc["turning_step", "value"] == pytest.approx(300_000, abs=20_000)
+    assert (base.loc["turning_step", "low"], base.loc["turning_step", "high"]) == (200_000, 400_000)
+    assert base.loc["slope_before", "value"] == pytest.approx(0.1, abs=0.005)
+    assert base.loc["slope_after", "value"] == pytest.approx(0.01, abs=0.003)
+    gain = found[found["group"] == "gain"].set_index("estimator")
+    assert gain.loc["slope_before", "value"] == pytest.approx(-0.1, abs=0.005)
+    tuned = one(found, group="level", train="mnli", estimator="turning_step")
+    assert (tuned["low"], tuned["high"]) == (0, 800_000) and tuned["p_value"] > 0.05
+    assert (found["n"] == 9).all() and found["step"].isna().all()
+
+
+def test_short_curves_have_no_turning_point():
+    assert analysed(turning_point, [score("mnli", 0.1 * s, s) for s in (1, 2, 3, 4)]).empty
+
+
+# Learning
+
+
+def test_each_group_is_found():
+    """Over five doublings: risen by tuning, by pre-training, by both, not at all; noise of rows .01, scatter .01."""
+    rng = np.random.default_rng(4)
+    truths = {"mnli": (0.0, 0.4), "paws": (0.3, 0.0), "xsum": (0.3, 0.3), "social_iqa": (0.0, 0.0)}
+    scores = []
+    for test, (rise, gain) in truths.items():
+        for number, step in enumerate(STEPS):
+            base = 1 / len(task.load(test).labels or "abcde") + rise * number / 4 + rng.normal(0, 0.01)
+            tuned = base + gain + rng.normal(0, 0.01)
+            scores += [score(test, base, step, error=0.01), score(test, tuned, step, test, error=0.01)]
+    found = analysed(learning, scores)
+    groups = found[found["estimator"] == "rise_over_pretraining"].set_index("test")["group"].to_dict()
+    assert groups == {
+        "mnli": "learned_in_tuning",
+        "paws": "learned_in_pretraining",
+        "xsum": "learned_in_both",
+        "social_iqa": "not_learned",
+    }
+    shares = found[found["estimator"] == "share_of_resamples"].pivot(index="test", columns="group", values="value")
+    assert shares.sum(axis=1).tolist() == pytest.approx([1] * 4) and shares.shape == (4, 4)
+    assert shares.idxmax(axis=1).to_dict() == groups
+    rise = one(found, test="paws", estimator="rise_over_pretraining")
+    assert rise["value"] == pytest.approx(0.3, abs=0.05) and rise["low"] < 0.3 < rise["high"]
+    assert one(found, test="xsum", estimator="gain_by_tuning")["value"] == pytest.approx(0.3, abs=0.05)
+    assert pd.isna(one(found, test="xsum", estimator="end_above_baseline")["value"])  # text: the baseline is the start
+
+
+def test_jumps_between_constant_answers_are_no_rise():
+    """The published base on MNLI: shares of its classes, with standard errors that would make each jump significant."""
+    values = [0.354, 0.335, 0.343, 0.344, 0.352, 0.338, 0.328, 0.327]
+    steps = [1000, 18000, 342000, 424000, 505000, 592000, 738000, 738020]
+    found = analysed(learning, [score("mnli", v, s, error=0.0048) for v, s in zip(values, steps, strict=True)])
+    assert one(found, estimator="rise_over_pretraining")["group"] == "not_learned"
+    gain = one(found, estimator="gain_by_tuning")
+    assert pd.isna(gain["value"]) and gain["n"] == 0
+
+
+def test_a_rise_that_stays_below_chance_is_not_learned():
+    scores = [score("paws", 0.1 + 0.05 * number, step, error=0.001) for number, step in enumerate(STEPS)]
+    found = analysed(learning, scores)
+    assert one(found, estimator="rise_over_pretraining")["low"] > 0
+    end = one(found, estimator="end_above_baseline")
+    assert end["group"] == "not_learned" and end["value"] < -0.15
+
+
+def test_chance_is_that_of_the_rows_own_choices():
+    """ARC-Easy rows with 4 choices: the base ends at 1/4, where two label words would have it at 1/2."""
+    items = []
+    for step in STEPS:
+        for metric, value in ((PRIMARY["rank"], 0.25), ("chance", 0.25)):
+            keys = {k: v for k, v in score("arc_easy", 0, step).items() if k in ITEMS and k != "value"}
+            items += [{**keys, "metric": metric, "id": f"{i}", "value": value} for i in range(8)]
+    found = analysed(learning, [score("mnli", 0.4)], items=items)
+    assert one(found, test="arc_easy", estimator="end_above_baseline")["value"] == pytest.approx(0)
+
+
+def test_tuning_on_instructions_counts_where_no_other_is_in_domain():
+    scores = []
+    for step in STEPS:
+        scores += [score("boolq", 0.5, step), score("boolq", 0.9, step, "tulu")]
+        scores += [score("mnli", 0.4, step), score("mnli", 0.9, step, "tulu"), score("mnli", 0.5, step, "mnli")]
+        scores += [score("mnli", 0.8, step, "paws")]
+    found = analysed(learning, scores)
+    assert one(found, test="boolq", estimator="gain_by_tuning")["value"] == pytest.approx(0.4)
+    assert one(found, test="mnli", estimator="gain_by_tuning")["value"] == pytest.approx(0.1)
+
+
+def test_the_largest_gain_is_corrected_for_how_many_there_are():
+    """Gains .1 ± .02 throughout, for one recipe and for four: the same value or more, a lower lower end."""
+    rng = np.random.default_rng(5)
+    noise = rng.normal(0, 0.02, len(STEPS))
+    lower = []
+    for recipes in (["a"], ["a", "b", "c", "d"]):
+        scores = [score("mnli", 0.4, step) for step in STEPS]
+        for recipe in recipes:
+            scores += [score("mnli", 0.5 + e, s, "mnli", recipe=recipe) for e, s in zip(noise, STEPS, strict=True)]
+        lower.append(one(analysed(learning, scores), estimator="gain_by_tuning")["low"])
+    assert lower[1] < lower[0] < 0.1
+
+
+def test_two_steps_are_too_few():
+    row = one(analysed(learning, [score("mnli", 0.4, 1), score("mnli", 0.9, 2)]))
+    assert (
+        row["estimator"] == "rise_over_pretraining"
+        and pd.isna(row["value"])
+        and pd.isna(row["group"])
+        and row["n"] == 2
+    )
