@@ -49,7 +49,7 @@ rule analyse:
         rows=parts("items", grid.CELL_KEYS, CELLS),
         imported=IMPORTED,
         module=f"{PACKAGE}/analyses/{{analysis}}.py",
-        shared=[f"{PACKAGE}/comparison.py", f"{PACKAGE}/statistics.py"],
+        shared=[f"{PACKAGE}/{name}.py" for name in ("comparison", "curves", "statistics")],
     output:
         "results/analyses/analysis={analysis}/part.parquet",
     log:
@@ -117,6 +117,7 @@ rule audit:
             for base in grid.bases(STUDY).to_dict("records")
         ],
         tasks=expand("resources/tasks/{task}.parquet", task=grid.tasks(STUDY)),
+        forecasting=FORECASTED,
         modules=expand(f"{PACKAGE}/audits/{{check}}.py", check=grid.modules(audits)),
         shared=f"{PACKAGE}/auditing.py",
     output:
@@ -127,6 +128,7 @@ rule audit:
         "../envs/analysis.yaml"
     params:
         groups=STUDY["groups"],
+        variants=VARIANTS,
     script:
         "../workflow/scripts/audit.py"
 
