@@ -17,7 +17,7 @@ def config(name: str) -> dict:
 
 
 def test_every_study_is_tested_here():
-    assert set(STUDIES) == {*OFFLINE, "local-folder", "published", "real-sample"}
+    assert set(STUDIES) == {*OFFLINE, "indicators-published", "local-folder", "published", "real-sample"}
 
 
 def test_the_published_study_at_full_scale_lists_its_jobs(tmp_path: Path) -> None:
