@@ -25,6 +25,7 @@ include: "rules/inputs.smk"
 include: "rules/tuning.smk"
 include: "rules/evaluation.smk"
 include: "rules/reporting.smk"
+include: "rules/forecasting.smk"
 
 
 rule all:
@@ -46,3 +47,10 @@ rule all:
             summary=STUDY["summaries"],
             type=["csv", "md"],
         ),
+        FORECASTED,
+        expand(
+            "results/tables/{leaderboard}.{type}",
+            leaderboard=LEADERBOARDS if VARIANTS else [],
+            type=["csv", "md"],
+        ),
+        ["results/pairs.parquet"] if VARIANTS else [],

@@ -32,8 +32,12 @@ def main() -> None:
     for source in table.targets:
         for target, blocks in measured(table, source, given.blocks).items():
             accuracy, longest = blocks.T
+            lengths = f"{longest.min():.0f} – {longest.mean():.1f} – {longest.max():.0f}"
             spread = f"{accuracy.min():.3f} – {accuracy.mean():.3f} – {accuracy.max():.3f}"
-            print(f"| {source} | {target} | {spread} | {longest.min():.0f} – {longest.mean():.1f} – {longest.max():.0f} |", flush=True)
+            print(
+                f"| {source} | {target} | {spread} | {lengths} |",
+                flush=True,
+            )
 
 
 def measured(table: variants.Variants, source: str, blocks: int) -> dict[str, np.ndarray]:

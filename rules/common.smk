@@ -2,7 +2,8 @@
 
 import os
 
-from workflow import analyses, audits, corpora, search, sources, splits, summaries, tables, task
+from workflow import analyses, audits, corpora, search, sources, summaries, tables, task
+from workflow import leaderboards, splits, variants
 from workflow import resources as needs
 
 # Relative, so that a study moved with its repository finds its results up to date.
@@ -37,7 +38,7 @@ CHOSEN = ["results/choices.parquet"] if len(CHOICES) else []
 
 
 VARIANTS = STUDY["variants"]
-SPLITS = splits.names(VARIANTS["fields"]) if VARIANTS else []
+SPLITS = splits.names(variants.read(VARIANTS)) if VARIANTS else []
 FORECASTED = expand(
     "results/{table}.parquet",
     table=["forecasts", "rankings", "importance"] if VARIANTS else [],

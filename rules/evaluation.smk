@@ -17,6 +17,7 @@ rule predict:
         "../envs/model.yaml"
     threads: 1
     resources:
+        **needs.asked(STUDY, needs.prediction),
         gpu=1,
     params:
         suite=suite,

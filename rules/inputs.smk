@@ -1,6 +1,13 @@
 """What a study starts from: generated text, checkpoints, tasks."""
 
 
+localrules:
+    generate,
+    fetch,
+    prepare,
+    adopt,
+
+
 rule generate:
     """Write the text and the tasks of the generated mini world."""
     input:
@@ -31,7 +38,7 @@ rule pretrain:
         "../envs/model.yaml"
     threads: 2
     resources:
-        gpu=1,
+        **needs.asked(STUDY, needs.pretraining),
     params:
         pretraining=pretraining,
         data_root=STUDY["data_root"],

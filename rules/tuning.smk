@@ -1,6 +1,10 @@
 """From bases to models; where a recipe lists learning rates, one is chosen first."""
 
 
+localrules:
+    choose,
+
+
 rule try_rate:
     """Tune a base by one of the listed learning rates, with seed 0, and measure held-out rows."""
     input:
@@ -16,6 +20,7 @@ rule try_rate:
         "../envs/model.yaml"
     threads: 1
     resources:
+        **needs.asked(STUDY, needs.tuning),
         gpu=1,
     params:
         recipe=trial_recipe,
@@ -58,6 +63,7 @@ rule tune:
         "../envs/model.yaml"
     threads: 1
     resources:
+        **needs.asked(STUDY, needs.tuning),
         gpu=1,
     params:
         recipe=recipe,

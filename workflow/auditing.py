@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from workflow import audits, grid, tables, task
+from workflow.forecasting import Forecasting
 from workflow.metrics import PRIMARY
 from workflow.task import KINDS
 
@@ -27,7 +28,7 @@ class Material:
     """All that a check may look at.
 
     scores, analysis: the gathered tables (imported scores among them); parts: predictions of each cell; manifests: of
-    the bases; prepared: tasks as prepared rows; groups: the study's.
+    the bases; prepared: tasks as prepared rows; groups: the study's; forecasting: of a study with a table of variants.
     """
 
     scores: pd.DataFrame
@@ -36,6 +37,7 @@ class Material:
     manifests: Sequence[Path]
     prepared: Sequence[Path]
     groups: Mapping[str, Any]
+    forecasting: Forecasting | None = None
 
     def predictions(self, *columns: str) -> Iterator[pd.DataFrame]:
         """The rows of one test in one cell after the other: KEYS (without metric), the suite's `protocol`, the columns.

@@ -171,7 +171,9 @@ def renamed(
             listed = ", ".join(map(repr, olds))
             raise StudyError(f"{place}: families {listed} are both {name!r} here; expected one name for each")
         if name in families:
-            raise StudyError(f"{place}: imported family {name!r} is one of this study's; expected a name of its own for it")
+            raise StudyError(
+                f"{place}: imported family {name!r} is one of this study's; expected a name of its own for it"
+            )
     return [{**row, "family": names.get(row["family"], row["family"])} for row in found]
 
 

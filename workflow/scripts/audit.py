@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from workflow import auditing, tables
+from workflow import auditing, forecasting, tables
 from workflow.jobs import job
 
 with job("audit", snakemake) as log:
@@ -15,6 +15,7 @@ with job("audit", snakemake) as log:
         paths["bases"],
         paths["tasks"],
         snakemake.params.groups,
+        forecasting.load(snakemake.params.variants, *map(Path, found.forecasting)) if found.forecasting else None,
     )
     rows = auditing.findings(material)
     for row in rows:

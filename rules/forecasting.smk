@@ -1,0 +1,89 @@
+"""From a table of bases with indicators and tuned scores to what the indicators forecast."""
+
+MEASURED = VARIANTS["path"] if VARIANTS else []
+FORECASTERS = expand(
+    f"{PACKAGE}/{{name}}.py",
+    name=[
+        "variants",
+        "pairs",
+        "splits",
+        "comparers",
+        "forecasters",
+        "forecasts",
+        "ranking",
+    ],
+)
+LEADERBOARDS = (
+    list(leaderboards.tables("printed" in VARIANTS)) if VARIANTS else ["none"]
+)
+
+
+wildcard_constraints:
+    split="every_pair|random|leave_out_[^/]+",
+    leaderboard="|".join(LEADERBOARDS),
+
+
+ruleorder: tabulate > summarise
+
+
+def forecast_settings(wildcards):
+    """The part of the variants' block that forecasts depend on."""
+    read = ("path", "key", "fields", "indicators", "targets")
+    return {key: VARIANTS[key] for key in (*read, "combinations", "contrasts")}
+
+
+rule pair:
+    """List the pairs of bases of each target: difference, gap, what their configs share."""
+    input:
+        table=MEASURED,
+        modules=FORECASTERS[:2],
+    output:
+        "results/pairs.parquet",
+    log:
+        "logs/pair.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        variants=forecast_settings,
+    script:
+        "../workflow/scripts/pair.py"
+
+
+rule forecast:
+    """Forecast the targets by every forecaster in one split: accuracies, rankings, importance."""
+    input:
+        table=MEASURED,
+        modules=FORECASTERS,
+    output:
+        forecasts="results/forecasts/split={split}/part.parquet",
+        rankings="results/rankings/split={split}/part.parquet",
+        importance="results/importance/split={split}/part.parquet",
+    log:
+        "logs/forecast/{split}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        variants=forecast_settings,
+        statistics=STUDY["statistics"],
+    script:
+        "../workflow/scripts/forecast.py"
+
+
+rule tabulate:
+    """Make one table of forecasters to read, as CSV in full precision and as Markdown."""
+    input:
+        gathered=FORECASTED,
+        table=MEASURED,
+        printed=VARIANTS.get("printed", []) if VARIANTS else [],
+        modules=[f"{PACKAGE}/leaderboards.py", f"{PACKAGE}/printed.py"],
+    output:
+        csv="results/tables/{leaderboard}.csv",
+        markdown="results/tables/{leaderboard}.md",
+    log:
+        "logs/tabulate/{leaderboard}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        variants=VARIANTS,
+    script:
+        "../workflow/scripts/tabulate.py"

@@ -1,0 +1,103 @@
+"""GPUs shared by promises of memory: who gets which, who waits, what a killed job leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from workflow import devices
+
+MEMORY = {"one": 24000, "two": 16000}
+LISTED = "0, GPU-aa, 24576\n1, GPU-bb, 16384\n"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "PAUSE", 0.02)
+
+
+def test_each_job_gets_the_device_with_the_most_room(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as jobs:
+        first = jobs.enter_context(devices.promised(10000, MEMORY, tmp_path))  # room 24, 16
+        second = jobs.enter_context(devices.promised(10000, MEMORY, tmp_path))  # room 14, 16
+        with devices.promised(14000, MEMORY, tmp_path) as third:  # room 14, 6
+            assert (first, second, third) == ("one", "two", "one")
+            assert devices.taken(tmp_path / "one") == 24000
+        assert devices.taken(tmp_path / "one") == 10000
+    assert devices.taken(tmp_path / "one") == devices.taken(tmp_path / "two") == 0
+
+
+def test_a_job_waits_for_one_device_though_all_together_have_room(tmp_path: Path) -> None:
+    entered = threading.Event()
+
+    def third() -> None:
+        with devices.promised(10000, MEMORY, tmp_path):
+            entered.set()
+
+    with devices.promised(15000, MEMORY, tmp_path):  # leaves 9 and 16
+        with devices.promised(7000, MEMORY, tmp_path):  # leaves 9 and 9: 18 together
+            waiting = threading.Thread(target=third)
+            waiting.start()
+            assert not entered.wait(0.3)
+        assert entered.wait(10)
+    waiting.join()
+
+
+def test_what_no_device_can_hold_takes_the_whole_of_the_largest(tmp_path: Path) -> None:
+    with devices.promised(99000, MEMORY, tmp_path) as device:
+        assert device == "one"
+        assert devices.taken(tmp_path / "one") == 24000
+
+
+def test_a_killed_job_s_promise_is_void(tmp_path: Path) -> None:
+    held = f"""
+import sys, time
+from pathlib import Path
+from workflow import devices
+with devices.promised(20000, {{"one": 24000}}, Path({str(tmp_path)!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "held\n"
+        assert devices.taken(tmp_path / "one") == 20000
+        job.send_signal(signal.SIGKILL)
+    assert len(list((tmp_path / "one").iterdir())) == 1  # nobody tidied up
+    with devices.promised(24000, {"one": 24000}, tmp_path):
+        assert devices.taken(tmp_path / "one") == 24000
+
+
+def test_only_devices_that_the_process_may_use_count() -> None:
+    assert devices.allowed(LISTED, None) == {"GPU-aa": 24576, "GPU-bb": 16384}
+    assert devices.allowed(LISTED, "1") == {"GPU-bb": 16384}
+    assert devices.allowed(LISTED, "GPU-aa") == {"GPU-aa": 24576}
+    assert devices.allowed(LISTED, "") == {}
+
+
+def test_without_gpu_or_need_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    monkeypatch.setenv("PATH", "")
+    with devices.own(8000) as device:
+        assert device is None
+    assert devices.VISIBLE not in os.environ
+
+
+def test_a_job_sees_the_device_it_was_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{LISTED.strip()}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv(devices.VISIBLE, "1")
+    with devices.own(8000) as device:
+        assert device == os.environ[devices.VISIBLE] == "GPU-bb"
+        assert devices.taken(devices.promises() / "GPU-bb") == 8000

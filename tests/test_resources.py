@@ -1,0 +1,138 @@
+"""What jobs ask for: hand-made sums, sizes against the models themselves, activations against what autograd saves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import PAGE, Checkpoint
+from running import ROOT
+from yaml import safe_load
+
+from workflow import grid, pretraining, resources
+
+SMOKE = safe_load((ROOT / "tests" / "smoke" / "config.yaml").read_text(encoding="utf-8"))
+BILLION = resources.Size(1e9, 32000)  # 16 layers of 2,000
+ROW = SimpleNamespace(family="tiny", step="20", train="mini_inference", recipe="full", suite="formats")
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The smoke study with models of a billion parameters and a published recipe."""
+    monkeypatch.setattr(resources, "model_size", lambda study, family, base: BILLION)
+    found = grid.read(SMOKE)
+    found["recipes"]["full"] |= {"batch": 8, "max_tokens": 2048, "examples": 6000, "epochs": 3}
+    return found
+
+
+def inputs(**files: Any) -> SimpleNamespace:
+    """A job's named inputs."""
+    return SimpleNamespace(**({"base": "none"} | files))
+
+
+def test_a_tuning_holds_weights_gradients_moments_and_activations(study: dict[str, Any]) -> None:
+    needs = resources.tuning(study, ROW, inputs())
+    # 16 bytes x 1e9; 121 bytes x 32,000 x 8 x 2,048 tokens = 63.4 GB.
+    assert needs["mem_mb"] == 3000 + 16000
+    assert needs["gpu_mem_mb"] == pytest.approx(3000 + 16000 + 63439, abs=1)
+    # 6 x 1e9 x 3 x 6,000 x 1,024 = 1.1e17 operations, 11,059 s at 1e13 a second, twice that and half an hour.
+    assert needs["runtime"] == pytest.approx(30 + 2 * 11059.2 / 60)
+
+
+def test_a_lora_holds_the_base_and_a_tenth_of_a_training(study: dict[str, Any]) -> None:
+    study["recipes"]["full"]["method"] = "lora"
+    assert resources.tuning(study, ROW, inputs())["mem_mb"] == 3000 + 4000 + 1600
+
+
+def test_a_tuning_on_all_rows_takes_their_number_from_the_prepared_task(study: dict[str, Any], tmp_path: Path) -> None:
+    del study["recipes"]["full"]["examples"]
+    missing = str(tmp_path / "missing.parquet")
+    with pytest.raises(FileNotFoundError) as error:
+        resources.tuning(study, ROW, inputs(task=missing))
+    assert error.value.filename == missing
+    pq.write_table(pa.table({"id": ["a"] * 600}), tmp_path / "task.parquet")
+    needs = resources.tuning(study, ROW, inputs(task=str(tmp_path / "task.parquet")))
+    assert needs["runtime"] == pytest.approx(30 + 2 * 1105.92 / 60)
+
+
+def test_a_cell_s_needs_follow_its_precision_and_its_rows(study: dict[str, Any]) -> None:
+    exact = resources.prediction(study, ROW, inputs())
+    # The weights; keys, values and work of 8,192 tokens: 4 x 4 bytes x 32,000.
+    assert exact["mem_mb"] == 3000 + 4000
+    assert exact["gpu_mem_mb"] == pytest.approx(3000 + 4000 + 4194, abs=1)
+    # 2 tests x 6 rows x 3 formats x 2 shots = 72 rows of 1,024 tokens read and 60 written.
+    assert exact["runtime"] == pytest.approx(30 + 2 * (72 * 1024 * 2e9 / 1e13 + 72 * 60 / 500) / 60)
+    study["suites"]["formats"]["precision"] = "bf16"
+    assert resources.prediction(study, ROW, inputs())["gpu_mem_mb"] == pytest.approx(3000 + 2000 + 2097, abs=1)
+
+
+def test_each_attempt_asks_for_more(study: dict[str, Any]) -> None:
+    asked = resources.asked(study, resources.tuning)
+    assert list(asked) == ["mem_mb", "gpu_mem_mb", "runtime"]
+    assert [asked["mem_mb"](ROW, inputs(), attempt) for attempt in (1, 2, 3)] == [19000, 38000, 57000]
+
+
+def test_size_of_a_model_trained_here_is_that_of_the_model() -> None:
+    block = grid.read(SMOKE)["families"]["tiny"]["pretraining"]
+    tokenizer = pretraining.train_tokenizer(PAGE, 400, 256)
+    model = pretraining.initial(block, tokenizer)
+    size = resources.trained_here(block | {"vocabulary": len(tokenizer)})
+    assert size == (sum(weight.numel() for weight in model.parameters()), 2 * 32)
+
+
+def test_size_of_a_fetched_base_is_that_of_its_weights(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    base = tmp_path / "base.json"
+    with pytest.raises(FileNotFoundError) as error:
+        resources.fetched(str(base))
+    assert str(error.value.filename) == str(base)
+    names = [path.name for path in checkpoint.path.iterdir()]
+    base.write_text(json.dumps({"path": str(checkpoint.path), "files": {name: {} for name in names}}))
+    assert resources.fetched(str(base)) == (sum(weight.numel() for weight in checkpoint.model.parameters()), 2 * 32)
+
+
+def test_a_config_with_other_names_gives_layers_and_width_from_the_parameters(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"weight": torch.zeros(12, 8, 4).numpy()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"n_layer": 2}')
+    base = tmp_path / "base.json"
+    base.write_text(json.dumps({"path": str(tmp_path), "files": {"model.safetensors": {}, "config.json": {}}}))
+    assert resources.fetched(str(base)) == (384, 32.0)  # 384 = 12 x 32 layers x width 1
+
+
+@pytest.mark.parametrize("architecture", ["Olmo", "Olmo2", "Llama", "GPTNeoX"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_autograd_saves_no_more_than_is_asked_for(architecture: str, precision: str) -> None:
+    saved = [kept_bytes(architecture, precision, layers) for layers in (1, 3)]
+    each = (saved[1] - saved[0]) / 2 / (128 * 64)
+    assert 0.4 * resources.KEPT[precision] < each <= resources.KEPT[precision]
+
+
+def kept_bytes(architecture: str, precision: str, layers: int) -> int:
+    """Bytes that autograd keeps of a forward pass over 128 tokens through layers of width 64, weights left out."""
+    import transformers
+
+    config = getattr(transformers, f"{architecture}Config")(
+        vocab_size=64, hidden_size=64, intermediate_size=256, num_hidden_layers=layers, num_attention_heads=2,
+        max_position_embeddings=128, eos_token_id=0, pad_token_id=0, bos_token_id=0,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = (tensor.untyped_storage().nbytes(), tensor)
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        model(input_ids=torch.zeros(2, 64, dtype=torch.long), use_cache=False, logits_to_keep=1)
+        weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+        return sum(size for place, (size, _) in kept.items() if place not in weights)

@@ -1,0 +1,126 @@
+"""`snakemake --profile slurm` on a real Slurm: the smoke study's scores, what is asked for, where failures are told."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import running
+import slurm_cluster
+from test_workflow import SMOKE, smoke
+
+__all__ = ["smoke"]
+
+LACKING = slurm_cluster.missing()
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(bool(LACKING), reason=f"a Slurm needs programs that are not here: {', '.join(LACKING)}"),
+]
+
+SITE = {"gpu_partition: gpu": "gpu_partition: accelerated", "cpu_partition: cpu": "cpu_partition: short"}
+# A cluster without accounting is asked through squeue, and one for tests more often than one that others share.
+OPTIONS = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"]
+SUBMITTED = re.compile(r"has been submitted with SLURM jobid (\d+) \(log: (.+)\)")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm_cluster.Cluster]:
+    """A Slurm with two partitions and two pretended GPUs."""
+    with slurm_cluster.running(tmp_path_factory.mktemp("slurm")) as started:
+        yield started
+    assert slurm_cluster.steps(started) == []
+
+
+def with_profile(place: Path) -> Path:
+    """A place with the profile in it, the site's lines edited and no others."""
+    shutil.copytree(running.ROOT / "slurm", place / "slurm")
+    profile = place / "slurm" / "config.yaml"
+    text = profile.read_text(encoding="utf-8")
+    for line, own in SITE.items():
+        assert text.count(line) == 1
+        text = text.replace(line, own)
+    profile.write_text(text, encoding="utf-8")
+    return place
+
+
+def run(place: Path, cluster: slurm_cluster.Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the study of a place on the cluster to its end, good or bad."""
+    command = [sys.executable, "-m", "snakemake", "--directory", "study", "--profile", "slurm", *OPTIONS, *arguments]
+    environment = running.ENVIRONMENT | cluster.environment
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def submitted(cluster: slurm_cluster.Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke study after a whole run on the cluster."""
+    place = with_profile(running.lay_out(tmp_path_factory.mktemp("submitted") / "place", SMOKE))
+    ended = run(place, cluster)
+    assert ended.returncode == 0, ended.stderr
+    (place / "told").write_text(ended.stderr, encoding="utf-8")
+    return place
+
+
+def jobs(place: Path, cluster: slurm_cluster.Cluster) -> list[dict[str, str]]:
+    """What Slurm says of each job that the whole run submitted."""
+    own = {number for number, _ in SUBMITTED.findall((place / "told").read_text(encoding="utf-8"))}
+    keys = ("number", "partition", "memory", "minutes", "cpus", "gpus", "what", "state")
+    rows = [dict(zip(keys, line.split(), strict=True)) for line in cluster.jobs("%i %P %m %l %C %b %k %T")]
+    return [row for row in rows if row["number"] in own]
+
+
+def test_scores_equal_the_local_ones_exactly(submitted: Path, smoke: Path) -> None:
+    for table in ("scores", "analysis"):
+        local, remote = (pq.read_table(place / f"study/results/{table}.parquet") for place in (smoke, submitted))
+        assert remote.num_rows > 0
+        assert remote.equals(local), table
+
+
+def test_a_model_s_predictions_and_a_base_s_scores_are_one_submission_each(
+    submitted: Path, cluster: slurm_cluster.Cluster
+) -> None:
+    rules = Counter(
+        row["what"].removeprefix("rule_").split("_wildcards")[0].split("-")[0] for row in jobs(submitted, cluster)
+    )
+    # 5 models: 2 untouched bases, 2 seeds, 1 LoRA; without grouping 12 predictions and 12 scores.
+    assert rules == {"pretrain": 1, "tune": 3, "predictions": 5, "scores": 2}
+    plan = running.planned(submitted, "--forceall")
+    assert sum(plan[rule] for rule in ("pretrain", "tune", "predict", "score")) == 28
+
+
+def test_slurm_is_asked_for_what_each_job_needs(submitted: Path, cluster: slurm_cluster.Cluster) -> None:
+    rows = jobs(submitted, cluster)
+    assert {row["state"] for row in rows} == {"COMPLETED"}
+    for row in rows:
+        on_gpu = "tune" in row["what"] or "predict" in row["what"]
+        assert row["partition"] == ("accelerated" if on_gpu else "short")
+        assert row["cpus"] == ("2" if "pretrain" in row["what"] else "1")
+        # Turns: the memory of one, whatever the number of jobs.
+        assert row["memory"] == ("4000M" if "scores" in row["what"] else "3001M" if on_gpu else "3003M")
+
+
+def test_the_small_jobs_stay_on_the_login_node(submitted: Path) -> None:
+    told = (submitted / "told").read_text(encoding="utf-8")
+    local = set(re.findall(r"^localrule (\w+):", told, re.MULTILINE))
+    assert local == {"generate", "fetch", "prepare", "gather", "analyse", "audit", "draw", "all"}
+
+
+def test_a_failed_job_names_a_log_that_tells_why(submitted: Path, cluster: slurm_cluster.Cluster) -> None:
+    diverging = running.configured(submitted)
+    diverging["recipes"]["full"]["learning_rate"] = 1.0e30
+    running.configure(submitted, diverging)
+    model = "family=tiny/step=20/train=mini_inference/format=default/recipe=full/seed=0"
+    ended = run(submitted, cluster, "--retries", "1", f"results/histories/{model}/part.parquet")
+    assert ended.returncode == 1
+    logs = [Path(log) for _, log in SUBMITTED.findall(ended.stderr)]
+    assert len(logs) == 2  # at first and once again
+    assert cluster.jobs("%T %m")[-2:] == ["FAILED 3001M", "FAILED 6001M"]
+    for log in [*logs, submitted / f"study/logs/tune/{model}.log"]:
+        assert "tuning stopped at step" in log.read_text(encoding="utf-8")
+        assert str(log).removeprefix(f"{submitted}/study/") in ended.stderr

@@ -1,0 +1,39 @@
+"""Pairs of variants with equal targets, indicators or fields, which each tie rule counts in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from workflow.auditing import Material, finding, listed
+from workflow.pairs import differences
+
+LIMIT = 0.02  # accuracy: a difference between tie rules that is larger can turn a comparison round
+
+
+def check(material: Material) -> Iterator[dict[str, Any]]:
+    """A note that counts tied pairs of each column, and a warning for forecasters that rule `gt` flatters or harms."""
+    if material.forecasting is None:
+        return
+    found = material.forecasting.variants
+    ties = {
+        name: int((differences(found.values([name])[:, 0]) == 0).sum()) for name in (*found.indicators, *found.targets)
+    }
+    pairs = len(found.rows) * (len(found.rows) - 1) // 2
+    counts = [f"{number} in {name}" for name, number in ties.items() if number]
+    if counts:
+        evidence = f"of {pairs} pairs are tied: {listed(counts, len(counts))}"
+        yield finding("note", found.rows, evidence, value=max(ties.values()) / pairs, limit=0.0, n=pairs)
+    rows = material.forecasting.forecasts
+    rows = rows[(rows["split"] == "every_pair") & (rows["subset"] == "all") & (rows["kind"] != "chance")]
+    wide = rows.pivot(index=["forecaster", "source", "target"], columns="ties", values="accuracy").reset_index()
+    wide = wide[wide["source"].isna() | (wide["source"] == wide["target"])]
+    moved = wide[(wide["gt"] - wide["half"]).abs() > LIMIT]
+    if len(moved):
+        parts = [f"{row.forecaster} on {row.target} {row.gt:.3f} for {row.half:.3f}" for row in moved.itertuples()]
+        evidence = (
+            "rule gt counts a tie as a preference for the later row, so the order of the table decides: it gives "
+            f"{listed(parts)}"
+        )
+        most = float((moved["gt"] - moved["half"]).abs().max())
+        yield finding("warning", found.rows, evidence, value=most, limit=LIMIT, n=len(wide))

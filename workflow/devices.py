@@ -1,0 +1,102 @@
+"""GPUs that jobs of one machine share: each sees a single one, on which it is promised the memory that it states.
+
+A promise is a file in the device's folder, named after its memory, that the job keeps locked; the kernel lifts the lock
+however the job ends, so nothing has to be tidied up after a kill. Memory is promised, not enforced, and between jobs of
+one user on one machine only; who asks for much may wait while others that ask for little go first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from workflow.errors import StudyError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+PAUSE = 1.0  # seconds between two looks for room
+
+
+@contextlib.contextmanager
+def own(needed: int) -> Iterator[str | None]:
+    """Show this process one GPU with that much memory (MB) promised to nobody else, waiting until there is one.
+
+    To be entered before CUDA is first used. Without need or GPU nothing is changed and None is given.
+    Errors: StudyError when the folder of promises belongs to another user.
+    """
+    memory = visible() if needed else {}
+    if not memory:
+        yield None
+        return
+    with promised(needed, memory, promises()) as device:
+        os.environ[VISIBLE] = device
+        yield device
+
+
+def visible() -> dict[str, int]:
+    """Memory in MB of each GPU that this process may use, by its identifier; empty where NVIDIA's driver is missing."""
+    if shutil.which("nvidia-smi") is None:
+        return {}
+    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+    listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    return allowed(listed, os.environ.get(VISIBLE))
+
+
+def allowed(listed: str, chosen: str | None) -> dict[str, int]:
+    """Memory of the GPUs in nvidia-smi's lines of index, identifier and memory that a CUDA_VISIBLE_DEVICES leaves."""
+    rows = [[entry.strip() for entry in line.split(",")] for line in listed.splitlines() if line.strip()]
+    names = None if chosen is None else {name.strip() for name in chosen.split(",")}
+    return {uuid: int(total) for index, uuid, total in rows if names is None or {index, uuid} & names}
+
+
+def promises() -> Path:
+    """The folder of this user's promises on this machine."""
+    folder = Path(tempfile.gettempdir()) / f"tunecast-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise StudyError(f"{folder}: found it owned by another user, expected it to be one's own; remove it")
+    return folder
+
+
+@contextlib.contextmanager
+def promised(needed: int, memory: Mapping[str, int], folder: Path) -> Iterator[str]:
+    """The device with the most room, once it is enough; what exceeds the largest device takes the whole of one."""
+    needed = min(needed, max(memory.values()))
+    with contextlib.ExitStack() as promise:
+        while (device := _promise(needed, memory, folder, promise)) is None:
+            time.sleep(PAUSE)
+        yield device
+
+
+def _promise(needed: int, memory: Mapping[str, int], folder: Path, promise: contextlib.ExitStack) -> str | None:
+    """Promise memory on the device with the most room for as long as the stack lasts; None when it is not enough."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        room = {device: total - taken(folder / device) for device, total in memory.items()}
+        device = max(room, key=room.__getitem__)
+        if room[device] < needed:
+            return None
+        (folder / device).mkdir(exist_ok=True)
+        name = tempfile.NamedTemporaryFile(prefix=f"{needed}-", dir=folder / device)  # noqa: SIM115
+        fcntl.flock(promise.enter_context(name), fcntl.LOCK_EX)
+        return device
+
+
+def taken(folder: Path) -> int:
+    """Memory in MB that is promised on a device; promises whose job is gone are removed."""
+    total = 0
+    for path in folder.glob("*-*"):
+        with contextlib.suppress(FileNotFoundError), path.open() as promise:
+            try:
+                fcntl.flock(promise, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                total += int(path.name.split("-")[0])
+            else:
+                path.unlink()
+    return total

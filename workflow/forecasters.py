@@ -1,0 +1,152 @@
+"""What prefers one base to another without tuning either: indicators, their means, config fields, learned comparers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workflow import comparers
+from workflow.comparers import MODELS, Comparer
+from workflow.pairs import accuracy, differences
+from workflow.splits import Round
+from workflow.variants import Variants
+
+Values = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+CHANCE, CONFIG, BOTH = "chance", "config", "config_and_indicators"
+NAMES = {CHANCE, CONFIG, BOTH, *MODELS, *(f"{model}_symmetric" for model in MODELS)}
+RANDOM = 1000  # orders drawn for the baseline of chance, half of them the reverse of the others
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Preferences of one forecaster in a split, shape (rounds, pairs), 0 for pairs outside a round.
+
+    kind: indicator, combination, field, config (all fields together), comparer, both; source: the target that it was
+    fitted on, None where nothing was fitted.
+    """
+
+    forecaster: str
+    kind: str
+    source: str | None
+    preferences: Values
+
+
+def minmax(values: Values) -> Values:
+    """Values of each column between 0 and 1; a column that is always the same becomes 0."""
+    spread = np.ptp(values, axis=0)
+    return (values - values.min(axis=0)) / np.where(spread > 0, spread, 1)
+
+
+def rank(values: Values) -> Values:
+    """Rank of each value in its column, from 0 to 1; equal values share the mean of their ranks."""
+    above = values[:, None] - values[None]
+    return (1 + np.sign(above)).mean(axis=1) / 2
+
+
+NORMALISERS = {"minmax": minmax, "rank": rank}
+
+
+def unfitted(variants: Variants, combinations: Mapping[str, Mapping[str, float]], rounds: int) -> list[Forecast]:
+    """Each indicator alone, and each combination as a weighted mean of min-max values and of ranks over all bases."""
+    scores = {("indicator", name): variants.values([name])[:, 0] for name in variants.indicators}
+    for name, weights in combinations.items():
+        for normaliser, normalise in NORMALISERS.items():
+            columns = normalise(variants.values(list(weights)))
+            scores["combination", f"{normaliser}:{name}"] = columns @ np.array(list(weights.values()), dtype=float)
+    return [Forecast(name, kind, None, np.tile(differences(own), (rounds, 1))) for (kind, name), own in scores.items()]
+
+
+def fitted(variants: Variants, source: str, rounds: Sequence[Round]) -> tuple[list[Forecast], dict[str, Values]]:
+    """What is fitted on a target: fields, comparers, comparers of fields; and the importance of the latters' columns.
+
+    The importance is that of LightGBM's columns in each fold, by forecaster: shape (folds, indicators or fields and
+    indicators), in the order of the table.
+    """
+    target = variants.values([source])[:, 0]
+    found: dict[tuple[str, str], Values] = {}
+    importance: dict[str, list[Values]] = {}
+    for number, folds in enumerate(rounds):
+        for fold in folds:
+            models = compare(variants, target, fold.train)
+            told = fields(variants, target, fold.train) | _told(models)
+            for key, preferences in told.items():
+                whole = found.setdefault(key, np.zeros((len(rounds), len(fold.pairs))))
+                whole[number, fold.pairs] = preferences[fold.pairs]
+            for name, model in _weighed(variants, models).items():
+                importance.setdefault(name, []).append(model)
+    forecasts = [Forecast(name, kind, source, own) for (kind, name), own in found.items()]
+    return forecasts, {name: np.array(shares) for name, shares in importance.items()}
+
+
+def fields(variants: Variants, target: Values, train: Mask) -> dict[tuple[str, str], Values]:
+    """Preferences by each config field alone, from training bases: a number's better direction, a level's mean."""
+    found = {}
+    for name in variants.fields:
+        column = variants.rows[name].to_numpy()
+        score = _directed(column, target, train) if variants.numeric(name) else _level_means(column, target, train)
+        found["field", name] = differences(score)
+    return found
+
+
+def _directed(column: Values, target: Values, train: Mask) -> Values:
+    """A numeric field, reversed where the lower value is the better one in most training pairs."""
+    rising = accuracy(differences(column[train].astype(float)), differences(target[train]))
+    return column.astype(float) if not rising < 0.5 else -column.astype(float)
+
+
+def _level_means(column: NDArray, target: Values, train: Mask) -> Values:
+    """The mean target of the training bases of each level; of all of them where a level has none."""
+    means = {level: target[train & (column == level)].mean() for level in np.unique(column[train])}
+    return np.array([means.get(level, target[train].mean()) for level in column])
+
+
+def compare(variants: Variants, target: Values, train: Mask) -> dict[str, Comparer]:
+    """Every model on the indicators, and LightGBM on config fields without and with them."""
+    indicators, config = variants.values(variants.indicators), design(variants)[0]
+    models = {name: comparers.fit(name, indicators, target, train) for name in MODELS}
+    models[CONFIG] = comparers.fit("lightgbm", config, target, train)
+    models[BOTH] = comparers.fit("lightgbm", np.hstack([config, indicators]), target, train)
+    return models
+
+
+def design(variants: Variants) -> tuple[Values, list[str]]:
+    """Config fields as columns, and the field behind each: a number as it is, text as one column for each level."""
+    columns, names = [], []
+    for name in variants.fields:
+        column = variants.rows[name].to_numpy()
+        own = [column.astype(float)] if variants.numeric(name) else [column == level for level in variants.levels(name)]
+        columns += own
+        names += [name] * len(own)
+    return np.column_stack(columns).astype(float), names
+
+
+def _told(models: Mapping[str, Comparer]) -> dict[tuple[str, str], Values]:
+    """Preferences of comparers: of indicators in the published form and the symmetric one, else in the latter alone."""
+    found = {}
+    for name, model in models.items():
+        if name in MODELS:
+            found["comparer", name] = model.preferences()
+            found["comparer", f"{name}_symmetric"] = model.symmetric_preferences()
+        else:
+            found["config" if name == CONFIG else "both", name] = model.symmetric_preferences()
+    return found
+
+
+def _weighed(variants: Variants, models: Mapping[str, Comparer]) -> dict[str, Values]:
+    """Importance of indicators in `lightgbm`, of fields and indicators in `config_and_indicators`."""
+    owners = [*design(variants)[1], *variants.indicators]
+    shares = models[BOTH].importance()
+    both = [shares[[owner == name for owner in owners]].sum() for name in (*variants.fields, *variants.indicators)]
+    return {"lightgbm": models["lightgbm"].importance(), BOTH: np.array(both)}
+
+
+def chance(bases: int, seed: int) -> Values:
+    """Preferences of random orders of the bases, each with its reverse: shape (RANDOM, pairs)."""
+    generator = np.random.default_rng(seed)
+    orders = differences(generator.permuted(np.tile(np.arange(bases, dtype=float), (RANDOM // 2, 1)), axis=1))
+    return np.concatenate([orders, -orders])

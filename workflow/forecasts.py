@@ -1,0 +1,175 @@
+"""How often each forecaster is right: pairwise accuracy by split, subset and tie rule, with intervals over bases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workflow import forecasters, ranking, splits
+from workflow.forecasters import CHANCE, CONFIG, Forecast
+from workflow.pairs import TIES, contrasts, credit, differences, first_second, gaps, matched, resampled_weights
+from workflow.statistics import Resampling
+from workflow.variants import Variants
+
+Values = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+ENOUGH = 8  # models: resamples of fewer repeat each other, and their interval is too narrow to be shown
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all rows of a split share.
+
+    asked: pairs of each round, shape (rounds, pairs); weights: of pairs in resamples of bases, shape (resamples,
+    pairs); random: preferences of random orders, shape (orders, pairs).
+    """
+
+    variants: Variants
+    asked: Mask
+    weights: Values
+    random: Values
+    how: Resampling
+
+
+def forecast(
+    variants: Variants,
+    block: Mapping[str, Any],
+    split: str,
+    how: Resampling,
+    report: Callable[[int, int], None],
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the tables `forecasts`, `rankings` and `importance` for one split.
+
+    block: the study's `variants`; report: called with the targets that have been fitted and all of them.
+    """
+    rounds = splits.rounds(variants, split)
+    asked = splits.asked(rounds)
+    made = forecasters.unfitted(variants, block["combinations"], len(rounds))
+    found: dict[str, list[dict[str, Any]]] = {"forecasts": [], "rankings": [], "importance": []}
+    for number, source in enumerate(variants.targets, start=1):
+        fitted, importance = forecasters.fitted(variants, source, rounds)
+        made += fitted
+        found["importance"] += _importance(variants, source, importance, how)
+        report(number, len(variants.targets))
+    where = setting(variants, asked, how)
+    for target in variants.targets:
+        masks = subsets(variants, target, split, block["contrasts"])
+        found["forecasts"] += evaluate(made, target, masks, where)
+        found["rankings"] += ranking.evaluate(made, target, variants, asked, how)
+    return found
+
+
+def _importance(
+    variants: Variants, source: str, importance: Mapping[str, Values], how: Resampling
+) -> Iterator[dict[str, Any]]:
+    """Rows of `tables.IMPORTANCE`; importance: by forecaster, shape (fits, columns)."""
+    columns = {"lightgbm": variants.indicators, forecasters.BOTH: [*variants.fields, *variants.indicators]}
+    for name, shares in importance.items():
+        for column, own in zip(columns[name], shares.T, strict=True):
+            low, high = how.bounds(own)
+            figures = {
+                "value": float(own.mean()),
+                "sd": float(own.std(ddof=1)),
+                "low": low,
+                "high": high,
+                "n": len(own),
+            }
+            yield {"forecaster": name, "source": source, "column": column} | figures
+
+
+def setting(variants: Variants, asked: Mask, how: Resampling) -> Setting:
+    """The setting of a split, its resamples drawn."""
+    random = forecasters.chance(len(variants.rows), how.seed)
+    return Setting(variants, asked, resampled_weights(variants.twins, how), random, how)
+
+
+def subsets(variants: Variants, target: str, split: str, contrasted: Sequence[Sequence[str]]) -> dict[str, Mask]:
+    """The sets of pairs that accuracy is given for in a split: name -> pairs.
+
+    Everywhere `all`; by gap and by config except where a field's value is left out; by contrast over every pair.
+    """
+    difference = differences(variants.values([target])[:, 0])
+    found = {"all": np.ones(len(difference), dtype=bool)}
+    if split in ("every_pair", "random"):
+        found |= gaps(difference) | matched(variants)
+    if split == "every_pair":
+        for fields in contrasted:
+            found |= contrasts(variants, fields)
+    return found
+
+
+def evaluate(
+    forecasts: Sequence[Forecast], target: str, masks: Mapping[str, Mask], where: Setting
+) -> Iterator[dict[str, Any]]:
+    """Rows of `tables.FORECASTS` for one target: every forecaster and chance on every subset under every tie rule.
+
+    A pair counts once for each round that asks about it. sd is the standard deviation of the accuracy over rounds; the
+    interval is over resampled bases, forecasters as fitted, and null below ENOUGH models. gain is the accuracy minus
+    that of `config` fitted on the same target. For `chance` the interval holds the random orders themselves.
+    """
+    difference = differences(where.variants.values([target])[:, 0])
+    preferences = np.array([forecast.preferences for forecast in forecasts])
+    rival = next((n for n, own in enumerate(forecasts) if own.forecaster == CONFIG and own.source == target), None)
+    for ties in TIES:
+        earned, counted = credit(preferences, difference, ties)
+        lucky, _ = credit(where.random, difference, ties)
+        for subset, mask in masks.items():
+            asked = where.asked & counted & mask
+            times = asked.sum(axis=0)
+            if times.any():
+                keys = {"target": target, "subset": subset, "ties": ties, **_sizes(where.variants, times > 0)}
+                yield keys | {"forecaster": CHANCE, "kind": CHANCE} | _spread(lucky, times, where.how)
+                for forecast, figures in zip(forecasts, _figures(earned, asked, rival, where), strict=True):
+                    own = {"forecaster": forecast.forecaster, "kind": forecast.kind, "source": forecast.source}
+                    yield keys | own | (figures if keys["n_bases"] >= ENOUGH else figures | UNKNOWN)
+
+
+UNKNOWN = dict.fromkeys(("low", "high", "gain_low", "gain_high"))
+
+
+def _sizes(variants: Variants, pairs: Mask) -> dict[str, int]:
+    """Pairs, and the different models that they are made of."""
+    first, second = first_second(len(variants.rows))
+    models = variants.twins[np.concatenate([first[pairs], second[pairs]])]
+    return {"n_pairs": int(pairs.sum()), "n_bases": len(np.unique(models))}
+
+
+def _spread(lucky: Values, times: NDArray[np.int64], how: Resampling) -> dict[str, float]:
+    """Mean accuracy of random orders, and the interval that they lie in."""
+    values = lucky @ times / times.sum()
+    low, high = how.bounds(values)
+    return {"accuracy": float(values.mean()), "low": low, "high": high}
+
+
+def _figures(earned: Values, asked: Mask, rival: int | None, where: Setting) -> list[dict[str, float | None]]:
+    """Accuracy of each forecaster with interval, spread over rounds, gain over a rival; earned: (n, rounds, pairs)."""
+    used = asked.any(axis=0)
+    total, times = (earned * asked).sum(axis=1)[:, used], asked.sum(axis=0)[used]
+    values = total.sum(axis=1) / times.sum()
+    weights = where.weights[:, used]
+    there = weights @ times
+    resampled = (weights @ total.T)[there > 0] / there[there > 0, None]
+    rows: list[dict[str, float | None]] = []
+    spread = _over_rounds(earned, asked)
+    for number, value in enumerate(values):
+        low, high = where.how.bounds(resampled[:, number])
+        row = {"accuracy": float(value), "sd": spread[number], "low": low, "high": high}
+        if rival is not None:
+            ends = where.how.bounds(resampled[:, number] - resampled[:, rival])
+            row |= {"gain": float(value - values[rival]), "gain_low": ends[0], "gain_high": ends[1]}
+        rows.append(row)
+    return rows
+
+
+def _over_rounds(earned: Values, asked: Mask) -> list[float | None]:
+    """Standard deviation of each forecaster's accuracy over the rounds that have pairs; None for a single one."""
+    sizes = asked.sum(axis=1)
+    if (sizes > 0).sum() < 2:
+        return [None] * len(earned)
+    values = (earned * asked).sum(axis=2)[:, sizes > 0] / sizes[sizes > 0]
+    return [float(value) for value in values.std(axis=1, ddof=1)]

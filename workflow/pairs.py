@@ -1,0 +1,138 @@
+"""Pairs of bases: is the one that a forecaster prefers the better one after tuning? (arXiv 2504.12491, section 2).
+
+Pairs are those of `first_second`, in the order of the table. A preference is a number for each pair: above 0 for the
+first, below 0 for the second, 0 for none; a difference is the target of the first minus that of the second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workflow.statistics import Resampling
+from workflow.variants import Variants
+
+Values = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Places = NDArray[np.int64]
+
+TIES = ("gt", "strict", "half")
+QUINTILES = 5
+
+
+def first_second(n: int) -> tuple[Places, Places]:
+    """The places of both bases in each of the n(n - 1)/2 unordered pairs of n bases."""
+    return np.triu_indices(n, k=1)
+
+
+def differences(values: Values) -> Values:
+    """First minus second in each pair; values: shape (..., bases)."""
+    first, second = first_second(values.shape[-1])
+    return values[..., first] - values[..., second]
+
+
+def credit(preferences: Values, difference: Values, ties: str) -> tuple[Values, Mask]:
+    """What each preference earns (0, a half or 1), and which pairs count; preferences: shape (..., pairs).
+
+    gt: right if both say "first is better" or both do not; what is published is nearest to this.
+    strict: right if both say the same base is better, so that a tie in either is wrong.
+    half: pairs without a better base do not count, no preference earns a half (Harrell's concordance index).
+    """
+    counted = np.ones(len(difference), dtype=bool)
+    if ties == "gt":
+        return ((preferences > 0) == (difference > 0)).astype(float), counted
+    if ties == "strict":
+        return (preferences * difference > 0).astype(float), counted
+    return (1 + np.sign(preferences) * np.sign(difference)) / 2, difference != 0
+
+
+def accuracy(preferences: Values, difference: Values, ties: str = "half") -> Values:
+    """Share of the pairs that count in which the better base is preferred, along the last axis."""
+    earned, counted = credit(preferences, difference, ties)
+    return earned[..., counted].mean(axis=-1)
+
+
+def null_deviation(n: int) -> float:
+    """Standard deviation of the accuracy of a random order of n bases: half that of Kendall's tau (Kendall 1938)."""
+    return math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1))) / 2
+
+
+def resampled_weights(twins: Places, how: Resampling) -> Values:
+    """How often each pair occurs in each resample of bases, shape (resamples, pairs).
+
+    Bases that are one model are drawn together; a pair within them occurs as often as they do, others as often as the
+    product says, since a base makes no pair with itself.
+    """
+    drawn = np.concatenate(list(how.weights(int(twins.max()) + 1)))[:, twins]
+    first, second = first_second(len(twins))
+    return np.where(twins[first] == twins[second], drawn[:, first], drawn[:, first] * drawn[:, second])
+
+
+def gaps(difference: Values) -> dict[str, Mask]:
+    """Fifths of the pairs by the size of the difference, the closest first: `gap_1` to `gap_5`."""
+    size = np.abs(difference)
+    edges = np.quantile(size, np.arange(1, QUINTILES) / QUINTILES)
+    fifth = np.searchsorted(edges, size, side="left")
+    return {f"gap_{number + 1}": fifth == number for number in range(QUINTILES)}
+
+
+def matched(variants: Variants) -> dict[str, Mask]:
+    """Pairs by what their configs share: `same_F` have field F in common, `only_F` differ in F and nothing else."""
+    alike = {name: _alike(variants, [name]) for name in variants.fields}
+    masks = {f"same_{name}": own for name, own in alike.items()}
+    for name, own in alike.items():
+        others = _alike(variants, [other for other in variants.fields if other != name])
+        masks[f"only_{name}"] = others & ~own
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def contrasts(variants: Variants, fields: Sequence[str]) -> dict[str, Mask]:
+    """Pairs of two groups of bases that agree in all but some fields: `F=A/B` for two values (or combinations).
+
+    Only groups that meet in at least one such pair are named (arXiv 2504.12491, Figures 2, 6 and 7).
+    """
+    groups = variants.rows[list(fields)].astype(str).agg(",".join, axis=1).to_numpy()
+    first, second = first_second(len(groups))
+    rest = _alike(variants, [name for name in variants.fields if name not in fields]) & (
+        groups[first] != groups[second]
+    )
+    masks: dict[str, Mask] = {}
+    for pair in np.flatnonzero(rest):
+        one, other = sorted((groups[first[pair]], groups[second[pair]]))
+        mask = masks.setdefault(f"{','.join(fields)}={one}/{other}", np.zeros(len(first), dtype=bool))
+        mask[pair] = True
+    return masks
+
+
+def _alike(variants: Variants, fields: Iterable[str]) -> Mask:
+    """Pairs whose bases have all these fields in common."""
+    first, second = first_second(len(variants.rows))
+    columns = [variants.rows[name].to_numpy() for name in fields]
+    return np.all([column[first] == column[second] for column in columns] or [np.ones(len(first), dtype=bool)], axis=0)
+
+
+def rows(variants: Variants) -> list[dict[str, Any]]:
+    """Rows of `tables.PAIRS`: every pair for every target."""
+    first, second = first_second(len(variants.rows))
+    alike = {name: _alike(variants, [name]) for name in variants.fields}
+    found = []
+    for target in variants.targets:
+        difference = differences(variants.values([target])[:, 0])
+        fifths = gaps(difference)
+        for pair, (one, other) in enumerate(zip(first, second, strict=True)):
+            found.append(
+                {
+                    "target": target,
+                    "first": variants.ids[one],
+                    "second": variants.ids[other],
+                    "difference": float(difference[pair]),
+                    "gap": next(name for name, mask in fifths.items() if mask[pair]),
+                    "shared": [name for name, mask in alike.items() if mask[pair]],
+                    "twins": bool(variants.twins[one] == variants.twins[other]),
+                }
+            )
+    return found

@@ -1,0 +1,158 @@
+"""What a GPU stage's job needs, reckoned before it runs from its model's size: memory, GPU memory, time.
+
+Reckoned high, so that a job fits at its first attempt: a scheduler kills what outgrows its share. A model trained here
+is known from the config, any other once it has been fetched. Arithmetic follows the rule of 2 operations a parameter
+and token forward and 6 with the backward pass (Kaplan et al., 2020, arXiv 2001.08361, section 2.1).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from workflow import grid
+
+Needs = Mapping[str, float]
+
+NAMES = ("mem_mb", "gpu_mem_mb", "runtime")
+PROCESS = 3000  # MB of Python, torch, transformers and CUDA
+TRAINED = 16  # bytes a parameter in fp32: weight, gradient and AdamW's two moments
+BYTES = {"fp32": 4, "bf16": 2}
+# Bytes that the forward pass keeps for each token, layer and unit of width: measured as what autograd saves, the most
+# of OLMo, OLMo 2, Llama and GPT-NeoX with feed-forward layers of four times the width. Attention stores no scores.
+KEPT = {"fp32": 121, "bf16": 99}
+LAYERS = 32  # of a large model; smaller ones have fewer and need less
+START = 30.0  # minutes that any job may take: a queue of readers before a shared disk, a slow start
+SLACK = 2.0
+GPU_SPEED = {"fp32": 1e13, "bf16": 1e14}  # operations in a second
+CPU_SPEED = 2e10
+WRITTEN = 500.0  # tokens in a second
+MEAN_TOKENS = 1024  # of a prompt with its demonstrations, on average; few data sets come near it
+
+
+class Size(NamedTuple):
+    """How large a model is: its parameters, and its layers times their width."""
+
+    parameters: float
+    layers_times_width: float
+
+
+def asked(study: Mapping[str, Any], stage: Callable[..., Needs]) -> dict[str, Callable[..., int]]:
+    """Resource functions of a rule: what the stage needs, doubled at the second attempt, tripled at the third.
+
+    Snakemake takes a function that meets a file not yet made as one to ask again when the job is ready.
+    """
+
+    def resource(name: str) -> Callable[..., int]:
+        def amount(wildcards: Any, input: Any, attempt: int) -> int:
+            return attempt * math.ceil(stage(study, wildcards, input)[name])
+
+        return amount
+
+    return {name: resource(name) for name in NAMES}
+
+
+def pretraining(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
+    """Needs of a training from scratch, which runs on the CPU: MB, MB, minutes."""
+    block = study["families"][wildcards.family]["pretraining"]
+    size, tokens = trained_here(block), block["batch"] * block["sequence"]
+    held = TRAINED * size.parameters + KEPT["fp32"] * size.layers_times_width * tokens
+    minutes = _minutes(6 * size.parameters * tokens * block["steps"] / CPU_SPEED)
+    return {"mem_mb": PROCESS + held / 1e6, "gpu_mem_mb": 0, "runtime": minutes}
+
+
+def tuning(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
+    """Needs of a tuning, or of a trial of a learning rate: MB, MB, minutes."""
+    recipe = study["recipes"][wildcards.recipe]
+    size = model_size(study, wildcards.family, input.base)
+    # Of a LoRA the base, and adapters of no more than a tenth of it.
+    state = (TRAINED if recipe["method"] == "full" else BYTES["fp32"] + 0.1 * TRAINED) * size.parameters
+    tokens = recipe["batch"] * recipe["max_tokens"]
+    activations = KEPT[recipe["precision"]] * size.layers_times_width * tokens
+    rows = recipe["examples"] if "examples" in recipe else _rows([input.task])
+    operations = 6 * size.parameters * recipe["epochs"] * rows * min(recipe["max_tokens"], MEAN_TOKENS)
+    return _needs(state, activations, operations / GPU_SPEED[recipe["precision"]])
+
+
+def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
+    """Needs of a cell: MB, MB, minutes."""
+    suite = study["suites"][wildcards.suite]
+    size = model_size(study, wildcards.family, input.base)
+    state = BYTES[suite["precision"]] * size.parameters
+    # Keys and values of every layer, and as much for what one layer is at work on.
+    activations = 4 * BYTES[suite["precision"]] * size.layers_times_width * suite["batch_tokens"]
+    tests = len(grid.suite_tests(suite, wildcards.train))
+    rows = tests * suite["limit"] if "limit" in suite else _rows(input.tasks)
+    rows *= len(suite["formats"]) * len(suite["shots"])
+    read = 2 * size.parameters * rows * MEAN_TOKENS / GPU_SPEED[suite["precision"]]
+    return _needs(state, activations, read + rows * suite["new_tokens"] / WRITTEN)
+
+
+def _needs(state: float, activations: float, seconds: float) -> Needs:
+    """Needs of a job on a GPU; the host holds the state once, on its way from and to the disk."""
+    return {
+        "mem_mb": PROCESS + state / 1e6,
+        "gpu_mem_mb": PROCESS + (state + activations) / 1e6,
+        "runtime": _minutes(seconds),
+    }
+
+
+def _minutes(seconds: float) -> float:
+    """Wall time that a job may take."""
+    return START + SLACK * seconds / 60
+
+
+def _rows(parts: Sequence[str]) -> int:
+    """Rows of prepared tasks, all splits together."""
+    from pyarrow.parquet import read_metadata
+
+    total = 0
+    for part in parts:
+        with open(
+            part, "rb"
+        ) as file:  # Python's own error names the file, by which Snakemake knows that it is an input
+            total += read_metadata(file).num_rows
+    return total
+
+
+def model_size(study: Mapping[str, Any], family: str, base: str) -> Size:
+    """Size of a family's models: by arithmetic when it is trained here, else of a fetched base.
+
+    base: path of the manifest that `fetch` writes. Errors: FileNotFoundError while it is needed and not yet there.
+    """
+    block = study["families"][family]
+    return trained_here(block["pretraining"]) if block["source"] == "trained" else fetched(base)
+
+
+def trained_here(block: Mapping[str, Any]) -> Size:
+    """Size of a model trained here: tied embeddings, attention and gated feed-forward layers, norms without weights."""
+    layer = 4 * block["hidden"] ** 2 + 3 * block["hidden"] * block["intermediate"]
+    parameters = block["vocabulary"] * block["hidden"] + block["layers"] * layer
+    return Size(parameters, block["layers"] * block["hidden"])
+
+
+@functools.cache
+def fetched(base: str) -> Size:
+    """Size of a base: parameters as the headers of its weight files list them, layers and width from its config.
+
+    A config that calls these otherwise is taken for a model of LAYERS layers: it has 12 x layers x width^2 parameters
+    (Kaplan et al., table 1).
+    """
+    manifest = json.loads(Path(base).read_text(encoding="utf-8"))
+    folder = Path(manifest["path"])
+    parameters = sum(_listed(folder / name) for name in manifest["files"] if name.endswith(".safetensors"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if {"num_hidden_layers", "hidden_size"} <= set(config):
+        return Size(parameters, config["num_hidden_layers"] * config["hidden_size"])
+    return Size(parameters, math.sqrt(parameters * LAYERS / 12))
+
+
+def _listed(path: Path) -> int:
+    """Numbers that a safetensors file holds: its header is JSON behind the header's length in eight bytes."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")

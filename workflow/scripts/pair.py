@@ -1,0 +1,11 @@
+"""List the pairs of bases of each target: difference, gap, what their configs share."""
+
+from pathlib import Path
+
+from workflow import pairs, tables, variants
+from workflow.jobs import job
+
+with job("pair", snakemake) as log:
+    rows = pairs.rows(variants.read(snakemake.params.variants))
+    log.info("%d pairs", len(rows))
+    tables.write(rows, tables.PAIRS, Path(snakemake.output[0]))

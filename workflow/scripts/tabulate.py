@@ -1,0 +1,14 @@
+"""Make one table of forecasters to read, as CSV in full precision and as Markdown."""
+
+from pathlib import Path
+
+from workflow import forecasting, leaderboards, summaries
+from workflow.jobs import job
+
+with job("tabulate", snakemake) as log:
+    made = leaderboards.tables("printed" in snakemake.params.variants)[snakemake.wildcards.leaderboard]
+    table = made(forecasting.load(snakemake.params.variants, *map(Path, snakemake.input.gathered)))
+    log.info("%d rows", len(table))
+    table.to_csv(snakemake.output.csv, index=False)
+    text = summaries.markdown(leaderboards.readable(table))
+    Path(snakemake.output.markdown).write_text(text, encoding="utf-8")

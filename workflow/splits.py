@@ -1,0 +1,117 @@
+"""Which bases a forecaster is fitted on and which pairs it is then asked about; no model is ever on both sides.
+
+A split has rounds, each with a set of pairs to be told; a round has folds, each with the bases that a forecaster is
+fitted on before it is asked about some of the round's pairs. Bases that are one model (`Variants.twins`) stay together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workflow.pairs import first_second
+from workflow.variants import Variants
+
+Mask = NDArray[np.bool_]
+Places = NDArray[np.int64]
+
+REPEATS = 20  # random splits, seeds 0 to 19, and their share of training bases (arXiv 2504.12491, section 4.3)
+TRAIN = 0.6
+LEAST = 5  # training bases: 20 ordered pairs, as many as a leaf of the trees needs
+GROUPS = 5  # of which a pair's two are held out: the rest is again 60 % of the bases
+
+
+@dataclass(frozen=True)
+class Fold:
+    """train: bases to fit on, shape (bases,); pairs: to ask about, shape (pairs,), none of them with such a base."""
+
+    train: Mask
+    pairs: Mask
+
+
+Round = list[Fold]
+
+
+def names(variants: Variants) -> list[str]:
+    """The splits of a table; a field none of whose values can be left out, as when each base has its own, has none."""
+    return ["every_pair", "random", *(f"leave_out_{name}" for name in variants.fields if _left_out(variants, name))]
+
+
+def rounds(variants: Variants, split: str) -> list[Round]:
+    """The rounds of a split.
+
+    every_pair: one round with every pair of the table, asked when both bases are held out.
+    random: one round for each of the seeds, in which 40 % of the bases are held out.
+    leave_out_F: one round for each value of field F, its bases held out; not for a value with a single base, which
+    makes no pair, nor for one that leaves fewer than LEAST bases to fit on.
+    """
+    if split == "every_pair":
+        return [every_pair(variants.twins)]
+    if split == "random":
+        return [[drawn(variants.twins, seed)] for seed in range(REPEATS)]
+    return _left_out(variants, split.removeprefix("leave_out_"))
+
+
+def _left_out(variants: Variants, field: str) -> list[Round]:
+    """One round for each value of a field that can be left out."""
+    column = variants.rows[field].to_numpy()
+    folds = [_held_out(column == level, variants.twins) for level in variants.levels(field)]
+    return [[fold] for fold in folds if fold.pairs.any() and fold.train.sum() >= LEAST]
+
+
+def every_pair(twins: Places) -> Round:
+    """One fold for each two of GROUPS random groups: pairs between them; of neighbours also those within the first."""
+    group = _dealt(twins)
+    first, second = (group[side] for side in first_second(len(twins)))
+    folds = []
+    for one in range(GROUPS):
+        for other in range(one + 1, GROUPS):
+            asked = (np.minimum(first, second) == one) & (np.maximum(first, second) == other)
+            for alone in (one, other):
+                partner = (alone + 1) % GROUPS
+                if partner in (one, other):
+                    asked |= (first == alone) & (second == alone)
+            folds.append(Fold(~np.isin(group, (one, other)), asked))
+    return folds
+
+
+def _dealt(twins: Places) -> Places:
+    """A random group for each base, all of nearly equal size."""
+    group = np.zeros(len(twins), dtype=np.int64)
+    sizes = np.zeros(GROUPS, dtype=np.int64)
+    for model in np.random.default_rng(0).permutation(twins.max() + 1):
+        smallest = sizes.argmin()
+        group[twins == model] = smallest
+        sizes[smallest] += (twins == model).sum()
+    return group
+
+
+def drawn(twins: Places, seed: int) -> Fold:
+    """A random 60 % of the bases to fit on, the rest held out: models in random order, each taken if it still fits."""
+    room = round(TRAIN * len(twins))
+    train = np.zeros(len(twins), dtype=bool)
+    for model in np.random.default_rng(seed).permutation(twins.max() + 1):
+        own = twins == model
+        if train.sum() + own.sum() <= room:
+            train |= own
+    return _held_out(~train, twins)
+
+
+def _held_out(test: Mask, twins: Places) -> Fold:
+    """All pairs of the held-out bases, to be told from the bases that are none of their models."""
+    first, second = first_second(len(twins))
+    return Fold(~np.isin(twins, twins[test]), test[first] & test[second])
+
+
+def asked(rounds: Sequence[Round]) -> Mask:
+    """Pairs that each round asks about, shape (rounds, pairs)."""
+    return np.array([np.any([fold.pairs for fold in folds], axis=0) for folds in rounds])
+
+
+def candidates(pairs: Mask, bases: int) -> Places:
+    """Places of the bases that some pairs are made of."""
+    first, second = first_second(bases)
+    return np.unique(np.concatenate([first[pairs], second[pairs]]))
