@@ -64,3 +64,11 @@ def test_a_size_counts_the_hub_s_rows_and_measures_the_prepared_ones():
     assert (found.train, found.test) == (392702, 9815)
     assert found.prompt == pytest.approx(len("### Input_1: aa\n ### Input_2: bbbb\n ### Inference:") / 4.2)
     assert (found.answer, found.choices) == (pytest.approx(7 / 4.2), 2)
+
+
+def test_a_family_that_is_trained_here_needs_no_statement():
+    """300 x 8 embeddings, and two layers of 4 x 64 + 3 x 8 x 16 weights: 3,680 parameters, four bytes each."""
+    shape = {"vocabulary": 300, "hidden": 8, "intermediate": 16, "layers": 2, "heads": 2}
+    small = {"source": "trained", "pretraining": {"corpus": "miniworld", "save": [0], **shape}}
+    study = {key: value for key, value in STUDY.items() if key != "estimate"} | {"families": {"small": small}}
+    assert table(study)["gigabytes"]["fetch"] == pytest.approx(3680 * 4 / 1e9)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from workflow import grid, prompts, task
 from workflow.errors import StudyError
+from workflow.resources import trained_here
 from workflow.task import KINDS, Example, Task
 
 FORWARD, TRAINING = 2, 6  # operations for each parameter and token
@@ -84,12 +85,14 @@ def estimate(study: Mapping[str, Any], sizes: Mapping[str, Size]) -> pd.DataFram
 
 
 def _parameters(study: Mapping[str, Any]) -> dict[str, float]:
-    """Parameters of each family's models."""
-    stated = study.get("estimate", {}).get("parameters", {})
-    for name in study["families"]:
-        if name not in stated:
+    """Parameters of each family's models: as stated, or by arithmetic where the family is trained here."""
+    known = dict(study["estimate"]["parameters"])
+    for name, family in study["families"].items():
+        if family["source"] == "trained":
+            known.setdefault(name, trained_here(family["pretraining"]).parameters)
+        elif name not in known:
             raise StudyError(f"config.yaml: estimate/parameters: {name!r} is missing; expected the model's parameters")
-    return stated
+    return known
 
 
 def _tuning_hours(
