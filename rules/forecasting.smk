@@ -13,6 +13,12 @@ FORECASTERS = expand(
         "ranking",
     ],
 )
+# What forecasts depend on of the variants' block.
+FORECAST_SETTINGS = {
+    key: block
+    for key, block in (VARIANTS or {}).items()
+    if key not in ("test_rows", "full_score", "printed")
+}
 LEADERBOARDS = (
     list(leaderboards.tables("printed" in VARIANTS)) if VARIANTS else ["none"]
 )
@@ -24,12 +30,6 @@ wildcard_constraints:
 
 
 ruleorder: tabulate > summarise
-
-
-def forecast_settings(wildcards):
-    """The part of the variants' block that forecasts depend on."""
-    read = ("path", "key", "fields", "indicators", "targets")
-    return {key: VARIANTS[key] for key in (*read, "combinations", "contrasts")}
 
 
 rule pair:
@@ -44,7 +44,7 @@ rule pair:
     conda:
         "../envs/analysis.yaml"
     params:
-        variants=forecast_settings,
+        variants=FORECAST_SETTINGS,
     script:
         "../workflow/scripts/pair.py"
 
@@ -63,7 +63,7 @@ rule forecast:
     conda:
         "../envs/analysis.yaml"
     params:
-        variants=forecast_settings,
+        variants=FORECAST_SETTINGS,
         statistics=STUDY["statistics"],
     script:
         "../workflow/scripts/forecast.py"

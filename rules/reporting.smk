@@ -49,7 +49,9 @@ rule analyse:
         rows=parts("items", grid.CELL_KEYS, CELLS),
         imported=IMPORTED,
         module=f"{PACKAGE}/analyses/{{analysis}}.py",
-        shared=[f"{PACKAGE}/{name}.py" for name in ("comparison", "curves", "statistics")],
+        shared=[
+            f"{PACKAGE}/{name}.py" for name in ("comparison", "curves", "statistics")
+        ],
     output:
         "results/analyses/analysis={analysis}/part.parquet",
     log:

@@ -107,8 +107,9 @@ def test_slurm_is_asked_for_what_each_job_needs(submitted: Path, cluster: slurm_
 
 def test_the_small_jobs_stay_on_the_login_node(submitted: Path) -> None:
     told = (submitted / "told").read_text(encoding="utf-8")
-    local = set(re.findall(r"^localrule (\w+):", told, re.MULTILINE))
-    assert local == {"generate", "fetch", "prepare", "gather", "analyse", "audit", "draw", "all"}
+    local, remote = (set(re.findall(rf"^ *{kind} (\w+):", told, re.MULTILINE)) for kind in ("localrule", "rule"))
+    assert remote == {"pretrain", "tune", "predict", "score"}
+    assert local >= {"generate", "fetch", "prepare", "gather", "analyse", "audit", "draw", "all"}
 
 
 def test_a_failed_job_names_a_log_that_tells_why(submitted: Path, cluster: slurm_cluster.Cluster) -> None:
@@ -120,7 +121,7 @@ def test_a_failed_job_names_a_log_that_tells_why(submitted: Path, cluster: slurm
     assert ended.returncode == 1
     logs = [Path(log) for _, log in SUBMITTED.findall(ended.stderr)]
     assert len(logs) == 2  # at first and once again
-    assert cluster.jobs("%T %m")[-2:] == ["FAILED 3001M", "FAILED 6001M"]
+    assert cluster.jobs("%T %m")[-2:] == ["FAILED 3001M", "FAILED 6002M"]
     for log in [*logs, submitted / f"study/logs/tune/{model}.log"]:
         assert "tuning stopped at step" in log.read_text(encoding="utf-8")
         assert str(log).removeprefix(f"{submitted}/study/") in ended.stderr

@@ -287,7 +287,9 @@ def recipe_for(study: Mapping[str, Any], name: str, train: str) -> dict[str, Any
     if not isinstance(rates, Mapping):
         return found
     if train not in rates:
-        raise StudyError(f"config.yaml: recipes/{name}/learning_rate: {train!r} is missing; it is tuned on by this recipe")
+        raise StudyError(
+            f"config.yaml: recipes/{name}/learning_rate: {train!r} is missing; it is tuned on by this recipe"
+        )
     return {**found, "learning_rate": rates[train]}
 
 

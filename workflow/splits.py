@@ -45,7 +45,7 @@ def rounds(variants: Variants, split: str) -> list[Round]:
 
     every_pair: one round with every pair of the table, asked when both bases are held out.
     random: one round for each of the seeds, in which 40 % of the bases are held out.
-    leave_out_F: one round for each value of field F, its bases held out; not for a value with a single base, which
+    leave_out_F: one round for each value of field F, its bases held out; not for a value with a single model, which
     makes no pair, nor for one that leaves fewer than LEAST bases to fit on.
     """
     if split == "every_pair":
@@ -57,9 +57,10 @@ def rounds(variants: Variants, split: str) -> list[Round]:
 
 def _left_out(variants: Variants, field: str) -> list[Round]:
     """One round for each value of a field that can be left out."""
-    column = variants.rows[field].to_numpy()
-    folds = [_held_out(column == level, variants.twins) for level in variants.levels(field)]
-    return [[fold] for fold in folds if fold.pairs.any() and fold.train.sum() >= LEAST]
+    column, twins = variants.rows[field].to_numpy(), variants.twins
+    levels = [level for level in variants.levels(field) if len(np.unique(twins[column == level])) > 1]
+    folds = [_held_out(column == level, twins) for level in levels]
+    return [[fold] for fold in folds if fold.train.sum() >= LEAST]
 
 
 def every_pair(twins: Places) -> Round:

@@ -43,10 +43,11 @@ def _levels(found: Variants, name: str, field: str, fine: np.ndarray, decimals: 
     chance = math.comb(rows - without, most) / math.comb(rows, most)
     if chance < LIMIT:
         values = found.values([name])[:, 0]
+        levels, others = _named(column[~coarse]), _named(column[coarse])
+        medians = f"{np.median(values[~coarse]):g} and {np.median(values[coarse]):g}"
         evidence = (
-            f"{name} has {decimals} decimals in {most} of {rows - without} rows with {field} "
-            f"{_named(column[~coarse])}, and in none of {without} with {_named(column[coarse])}; its median is {np.median(values[~coarse]):g} and "
-            f"{np.median(values[coarse]):g}: the two groups may have been evaluated differently"
+            f"{name} has {decimals} decimals in {most} of {rows - without} rows with {field} {levels}, and in none of "
+            f"{without} with {others}; its median is {medians}: the two groups may have been evaluated differently"
         )
         yield finding("warning", found.rows, evidence, value=float(chance), limit=LIMIT, n=rows)
 
