@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test worlds check lock clean
+.PHONY: run test worlds slurm check lock clean
 
 run: .venv/run  ## the default study
 	$(BIN)/snakemake --cores all
@@ -12,6 +12,9 @@ test: .venv/test  ## the tests
 
 worlds: .venv/test  ## the default study on three generated worlds: are the planted truths found in each?
 	$(BIN)/python -m pytest -m worlds
+
+slurm: .venv/test  ## the smoke study on a Slurm that the tests start
+	$(BIN)/python -m pytest -m slurm -rs
 
 check: .venv/test  ## lint and format
 	$(BIN)/snakemake --lint

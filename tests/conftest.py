@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+import running
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -109,3 +110,12 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 def checkpoint(request: pytest.FixtureRequest, checkpoints: dict[str, Checkpoint]) -> Checkpoint:
     """Each of the checkpoints in turn."""
     return checkpoints[request.param]
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke study after a whole run; not to be changed."""
+    place = running.lay_out(tmp_path_factory.mktemp("smoke") / "place", running.SMOKE)
+    ended = running.run(place)
+    assert ended.returncode == 0, ended.stderr
+    return place

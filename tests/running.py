@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
+SMOKE = yaml.safe_load((ROOT / "tests" / "smoke" / "config.yaml").read_text(encoding="utf-8"))
 CODE = ("Snakefile", "rules", "workflow", "envs", "profiles")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 

@@ -14,9 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import running
 import slurm_cluster
-from test_workflow import SMOKE, smoke
-
-__all__ = ["smoke"]
+from running import SMOKE
 
 LACKING = slurm_cluster.missing()
 pytestmark = [

@@ -22,13 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import running
-import yaml
+from running import SMOKE
 
 from workflow import tables
 
 Change = Callable[[Path], None]
 
-SMOKE = yaml.safe_load((running.ROOT / "tests" / "smoke" / "config.yaml").read_text(encoding="utf-8"))
 LABEL_METRICS = ["accuracy", "chance", "macro_f1", "majority", "most_predicted"]
 METRICS = {
     "mini_facts": ["accuracy", "accuracy_per_token", "accuracy_per_byte", "chance"],
@@ -42,15 +41,6 @@ MODEL = ["family", "step", "train", "format", "recipe", "seed"]
 CELL = [*MODEL, "suite"]
 TEST = ["test", "test_format", "shots"]
 SCORE = [*CELL, *TEST, "metric"]
-
-
-@pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke study after a whole run; not to be changed."""
-    place = running.lay_out(tmp_path_factory.mktemp("smoke") / "place", SMOKE)
-    ended = running.run(place)
-    assert ended.returncode == 0, ended.stderr
-    return place
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from workflow import devices
 from workflow.errors import StudyError
 
 LINES = 20  # progress lines of a long loop in a log
@@ -18,7 +19,7 @@ LINES = 20  # progress lines of a long loop in a log
 
 @contextlib.contextmanager
 def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
-    """Run a script's work with a logger that writes to its log file.
+    """Run a script's work with a logger that writes to its log file, on a GPU of its own if it asks for one's memory.
 
     A StudyError ends the job with its one line, here and in the log; any other error leaves its traceback in the log and
     one line that names the log. Exit code 1 for both.
@@ -27,7 +28,8 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
     logger = _logger(log)
     place = " ".join([rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
     try:
-        yield logger
+        with devices.own(snakemake.resources.get("gpu_mem_mb", 0)):
+            yield logger
     except StudyError as error:
         logger.error("%s: %s", place, error)
         sys.exit(f"{place}: {error}")
