@@ -114,11 +114,8 @@ rule audit:
         scores="results/scores.parquet",
         analysis="results/analysis.parquet",
         predictions=parts("predictions", grid.CELL_KEYS, CELLS),
-        bases=[
-            f"resources/bases/{grid.path(base, grid.BASE_KEYS)}/base.json"
-            for base in grid.bases(STUDY).to_dict("records")
-        ],
-        tasks=expand("resources/tasks/{task}.parquet", task=grid.tasks(STUDY)),
+        bases=MANIFESTS,
+        tasks=PREPARED,
         forecasting=FORECASTED,
         modules=expand(f"{PACKAGE}/audits/{{check}}.py", check=grid.modules(audits)),
         shared=f"{PACKAGE}/auditing.py",
@@ -138,7 +135,7 @@ rule audit:
 rule estimate:
     """Reckon what the study costs before it has run: jobs, GPU-hours, disk."""
     input:
-        expand("resources/tasks/{task}.parquet", task=grid.tasks(STUDY)),
+        PREPARED,
     output:
         "results/estimate.csv",
     log:

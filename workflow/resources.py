@@ -18,6 +18,7 @@ from workflow import grid
 
 Needs = Mapping[str, float]
 
+FORWARD, TRAINING = 2, 6  # operations for each parameter and token
 NAMES = ("mem_mb", "gpu_mem_mb", "runtime")
 PROCESS = 3000  # MB of Python, torch, transformers and CUDA
 TRAINED = 16  # bytes a parameter in fp32: weight, gradient and AdamW's two moments
@@ -61,7 +62,7 @@ def pretraining(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     block = study["families"][wildcards.family]["pretraining"]
     size, tokens = trained_here(block), block["batch"] * block["sequence"]
     held = TRAINED * size.parameters + KEPT["fp32"] * size.layers_times_width * tokens
-    minutes = _minutes(6 * size.parameters * tokens * block["steps"] / CPU_SPEED)
+    minutes = _minutes(TRAINING * size.parameters * tokens * block["steps"] / CPU_SPEED)
     return {"mem_mb": PROCESS + held / 1e6, "gpu_mem_mb": 0, "runtime": minutes}
 
 
@@ -74,7 +75,7 @@ def tuning(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     tokens = recipe["batch"] * recipe["max_tokens"]
     activations = KEPT[recipe["precision"]] * size.layers_times_width * tokens
     rows = recipe["examples"] if "examples" in recipe else _rows([input.task])
-    operations = 6 * size.parameters * recipe["epochs"] * rows * min(recipe["max_tokens"], MEAN_TOKENS)
+    operations = TRAINING * size.parameters * recipe["epochs"] * rows * min(recipe["max_tokens"], MEAN_TOKENS)
     return _needs(state, activations, operations / GPU_SPEED[recipe["precision"]])
 
 
@@ -88,7 +89,7 @@ def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     tests = len(grid.suite_tests(suite, wildcards.train))
     rows = tests * suite["limit"] if "limit" in suite else _rows(input.tasks)
     rows *= len(suite["formats"]) * len(suite["shots"])
-    read = 2 * size.parameters * rows * MEAN_TOKENS / GPU_SPEED[suite["precision"]]
+    read = FORWARD * size.parameters * rows * MEAN_TOKENS / GPU_SPEED[suite["precision"]]
     return _needs(state, activations, read + rows * suite["new_tokens"] / WRITTEN)
 
 
@@ -112,9 +113,8 @@ def _rows(parts: Sequence[str]) -> int:
 
     total = 0
     for part in parts:
-        with open(
-            part, "rb"
-        ) as file:  # Python's own error names the file, by which Snakemake knows that it is an input
+        # Python's own error names the file, by which Snakemake knows that it is an input.
+        with open(part, "rb") as file:
             total += read_metadata(file).num_rows
     return total
 
