@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow import audits, grid, tables, task
+from workflow import audits, grid, sources, tables, task
 from workflow.forecasting import Forecasting
 from workflow.metrics import PRIMARY
 from workflow.task import KINDS
@@ -60,7 +59,7 @@ class Material:
 
     def bases(self) -> list[dict[str, Any]]:
         """The manifest of each base (`sources.locate`)."""
-        return [json.loads(path.read_text(encoding="utf-8")) for path in self.manifests]
+        return [sources.read_base(path) for path in self.manifests]
 
     def examples(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A task's prepared rows, in the columns of `tables.EXAMPLES`."""

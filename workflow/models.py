@@ -20,11 +20,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ADAPTER = "adapter_config.json"
 
 
-def read_base(path: str) -> dict[str, Any]:
-    """What `fetch` recorded of a base: its folder, files and where they come from."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
 def device() -> str:
     """The GPU that the job was given, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workflow import grid
+from workflow import grid, sources
 
 Needs = Mapping[str, float]
 
@@ -142,7 +142,7 @@ def fetched(base: str) -> Size:
     A config that calls these otherwise is taken for a model of LAYERS layers: it has 12 x layers x width^2 parameters
     (Kaplan et al., table 1).
     """
-    manifest = json.loads(Path(base).read_text(encoding="utf-8"))
+    manifest = sources.read_base(base)
     folder = Path(manifest["path"])
     parameters = sum(_listed(folder / name) for name in manifest["files"] if name.endswith(".safetensors"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

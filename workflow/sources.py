@@ -161,6 +161,11 @@ def locate(name: str, family: Mapping[str, Any], step: int, trained_root: Path) 
     }
 
 
+def read_base(path: Path | str) -> dict[str, Any]:
+    """What `fetch` recorded of a base: its folder, files and where they come from."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
 def _files(folder: Path) -> list[Path]:
     """Files of a checkpoint that a model needs, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.is_file() and _fits(path.name, NEEDED))

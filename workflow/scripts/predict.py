@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-from workflow import models, prediction, tables, task
+from workflow import models, prediction, sources, tables, task
 from workflow.jobs import job, progress
 
 with job("predict", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
     suite = snakemake.params.suite
-    base = models.read_base(snakemake.input.base)
+    base = sources.read_base(snakemake.input.base)
     model, tokenizer = models.ready(base, next(iter(snakemake.input.model), None), suite["precision"])
     log.info("model of %s; %s", base["path"], models.describe())
     tests = {name: task.examples(name, path) for name, path in zip(suite["tests"], snakemake.input.tasks, strict=True)}

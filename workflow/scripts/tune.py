@@ -4,14 +4,14 @@ from pathlib import Path
 
 import torch
 
-from workflow import models, tables, task, tuning
+from workflow import models, sources, tables, task, tuning
 from workflow.encoding import context_length, padding
 from workflow.jobs import job, progress
 
 with job("tune", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
     keys, recipe = dict(snakemake.wildcards.items()), snakemake.params.recipe
-    seed, base = int(keys["seed"]), models.read_base(snakemake.input.base)
+    seed, base = int(keys["seed"]), sources.read_base(snakemake.input.base)
     model, tokenizer = models.untouched(base)
     log.info("base %s; %s", base["path"], models.describe())
     read, train, _ = task.examples(keys["train"], Path(snakemake.input.task))

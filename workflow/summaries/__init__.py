@@ -6,7 +6,6 @@ their full precision in the frame and the CSV file; the Markdown file rounds the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow import tables
+from workflow import sources, tables
 from workflow.errors import StudyError
 
 INTERVAL = ["value", "low", "high"]
@@ -39,7 +38,7 @@ class Material:
     @cached_property
     def bases(self) -> list[dict[str, Any]]:
         """The manifest of each base (`sources.locate`)."""
-        return [json.loads(path.read_text(encoding="utf-8")) for path in self.manifests]
+        return [sources.read_base(path) for path in self.manifests]
 
     @cached_property
     def rows(self) -> dict[str, dict[str, int]]:
