@@ -16,7 +16,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from workflow import comparers, grid, pairs, ranking, splits, variants
+from workflow import grid
+from workflow.forecasting import comparers, pairs, ranking, splits, variants
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import os
 
 from workflow import analyses, audits, corpora, search, sources, summaries, tables, task
-from workflow import leaderboards, splits, variants
+from workflow.forecasting import leaderboards, splits, variants
 from workflow import resources as needs
 
 # Relative, so that a study moved with its repository finds its results up to date.

@@ -2,7 +2,7 @@
 
 MEASURED = VARIANTS["path"] if VARIANTS else []
 FORECASTERS = expand(
-    f"{PACKAGE}/{{name}}.py",
+    f"{PACKAGE}/forecasting/{{name}}.py",
     name=[
         "variants",
         "pairs",
@@ -75,7 +75,10 @@ rule tabulate:
         gathered=FORECASTED,
         table=MEASURED,
         printed=VARIANTS.get("printed", []) if VARIANTS else [],
-        modules=[f"{PACKAGE}/leaderboards.py", f"{PACKAGE}/printed.py"],
+        modules=[
+            f"{PACKAGE}/forecasting/leaderboards.py",
+            f"{PACKAGE}/forecasting/printed.py",
+        ],
     output:
         csv="results/tables/{leaderboard}.csv",
         markdown="results/tables/{leaderboard}.md",

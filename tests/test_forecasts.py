@@ -14,22 +14,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from workflow import audits as audit_modules
-from workflow import (
-    comparers,
-    forecasters,
-    forecasting,
-    forecasts,
-    grid,
-    leaderboards,
-    pairs,
-    printed,
-    splits,
-    tables,
-    variants,
-)
+from workflow import grid, tables
 from workflow.auditing import Material
 from workflow.audits import label_noise, outlying_variants
 from workflow.errors import StudyError
+from workflow.forecasting import (
+    comparers,
+    forecasters,
+    forecasts,
+    leaderboards,
+    pairs,
+    printed,
+    results,
+    splits,
+    variants,
+)
 from workflow.statistics import Resampling
 
 HOW = Resampling(400, 0.95, 0)
@@ -255,7 +254,7 @@ def test_few_bases_have_no_interval(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> forecasting.Forecasting:
+def found(tmp_path_factory: pytest.TempPathFactory) -> results.Forecasting:
     """A table with planted flaws, forecast in the random splits and over every pair.
 
     leaked follows the rate alone, as the target does but for a part that `knows` has; base 5 is base 25 again;
@@ -291,10 +290,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> forecasting.Forecasting:
         f"Table 1,accuracy,knows,,s,every_pair,all,gt,,>=,{right - 0.2},0\n"
         "Figure 3,importance_rank,lightgbm,s,,random,,,leaked,=,1,0\n"
     )
-    return forecasting.Forecasting(settings, table, **frames, published=printed.read(folder / "printed.csv"))
+    return results.Forecasting(settings, table, **frames, published=printed.read(folder / "printed.csv"))
 
 
-def test_every_table_has_its_baselines(found: forecasting.Forecasting) -> None:
+def test_every_table_has_its_baselines(found: results.Forecasting) -> None:
     for keys, rows in found.forecasts.groupby(["split", "subset", "ties"]):
         assert {"chance", "lr", "kind", "config", "config_and_indicators"} <= set(rows["forecaster"]), keys
     keys = ["forecaster", "source", "target", "split", "subset", "ties"]
@@ -302,7 +301,7 @@ def test_every_table_has_its_baselines(found: forecasting.Forecasting) -> None:
     assert set(found.forecasts["kind"]) == set(leaderboards.ORDER)
 
 
-def test_gain_is_over_all_config_fields(found: forecasting.Forecasting) -> None:
+def test_gain_is_over_all_config_fields(found: results.Forecasting) -> None:
     rows = found.forecasts.query("split == 'random'")
     config, own = chosen(rows, "config"), chosen(rows, "lightgbm_symmetric")
     assert config.gain == config.gain_low == config.gain_high == 0
@@ -310,21 +309,21 @@ def test_gain_is_over_all_config_fields(found: forecasting.Forecasting) -> None:
     assert own.gain_low < own.gain < own.gain_high
 
 
-def test_importance_adds_up_to_one(found: forecasting.Forecasting) -> None:
+def test_importance_adds_up_to_one(found: results.Forecasting) -> None:
     sums = found.importance.groupby(["split", "forecaster", "source"])["value"].sum()
     assert sums.to_numpy() == pytest.approx(1)
     both = found.importance.query("forecaster == 'config_and_indicators' and split == 'random'")
     assert list(both["column"]) == ["lr", "kind", "leaked", "knows"] and set(both["n"]) == {REPEATS}
 
 
-def test_recall_rises_to_one_with_the_shortlist(found: forecasting.Forecasting) -> None:
+def test_recall_rises_to_one_with_the_shortlist(found: results.Forecasting) -> None:
     rows = found.rankings.query("statistic == 'recall_of_best' and split == 'random'")
     for _, own in rows.groupby(["forecaster"]):
         values = own.sort_values("k")["value"].to_numpy()
         assert (np.diff(values) >= 0).all() and values[-1] == 1 and len(values) == 16
 
 
-def test_leaderboards_have_a_row_for_each_forecaster_and_a_readable_form(found: forecasting.Forecasting) -> None:
+def test_leaderboards_have_a_row_for_each_forecaster_and_a_readable_form(found: results.Forecasting) -> None:
     for name, make in leaderboards.tables(printed=True).items():
         table = make(found)
         assert len(table), name
@@ -335,7 +334,7 @@ def test_leaderboards_have_a_row_for_each_forecaster_and_a_readable_form(found: 
     assert own["s"] == chosen(found.forecasts.query("split == 'random'"), "knows").accuracy
 
 
-def test_printed_numbers_are_set_beside_their_own(found: forecasting.Forecasting) -> None:
+def test_printed_numbers_are_set_beside_their_own(found: results.Forecasting) -> None:
     table = found.comparison
     assert list(table["follows"])[:3] == [True, False, True]
     assert table["difference"].iloc[0] == pytest.approx(-0.009)
@@ -369,7 +368,7 @@ CHECKS = (
 )  # fmt: skip
 
 
-def findings(found: forecasting.Forecasting | None, *names: str) -> list[dict[str, Any]]:
+def findings(found: results.Forecasting | None, *names: str) -> list[dict[str, Any]]:
     empty = pd.DataFrame()
     material = Material(empty, empty, [], [], [], {}, found)
     return [one for name in names for one in grid.module(audit_modules, name).check(material)]
@@ -379,7 +378,7 @@ def test_checks_of_variants_are_silent_without_any() -> None:
     assert findings(None, *CHECKS) == []
 
 
-def test_planted_flaws_are_found(found: forecasting.Forecasting) -> None:
+def test_planted_flaws_are_found(found: results.Forecasting) -> None:
     (repeated,) = findings(found, "repeated_variants")
     assert repeated["severity"] == "error" and "bases b5 and b25 have the same 3 indicators" in repeated["evidence"]
     assert "differ in kind" in repeated["evidence"]
@@ -405,7 +404,7 @@ def test_planted_flaws_are_found(found: forecasting.Forecasting) -> None:
     assert noise["severity"] == "warning" and noise["value"] == pytest.approx(noisy_share(found))
 
 
-def noisy_share(found: forecasting.Forecasting) -> float:
+def noisy_share(found: results.Forecasting) -> float:
     """Pairs closer than a standard error, one after the other."""
     values = list(found.variants.rows["s"])
     errors = [(p * (1 - p) / 100 + p * (1 - p) / 400) ** 0.5 / 2 for p in values]
@@ -429,7 +428,7 @@ def test_a_sound_table_raises_no_warning(tmp_path: Path) -> None:
     own = generator.normal(size=40)
     table, settings = simulated(tmp_path, p=own + 0.3 * generator.normal(size=40), s=0.5 + 0.1 * own)
     settings |= {"test_rows": {"s": [10**6]}}
-    sound = forecasting.Forecasting(settings, table, **whole(table, settings), published=None)
+    sound = results.Forecasting(settings, table, **whole(table, settings), published=None)
     assert {one["severity"] for one in findings(sound, *CHECKS)} <= {"note"}
 
 

@@ -12,11 +12,12 @@ import running
 import yaml
 
 from workflow import audits as audit_modules
-from workflow import comparers, config, forecasters, forecasts, grid, pairs, printed, splits, variants
+from workflow import config, grid
 from workflow.auditing import Material
-from workflow.forecasting import Forecasting
+from workflow.forecasting import comparers, forecasters, forecasts, pairs, printed, splits, variants
+from workflow.forecasting.results import Forecasting
+from workflow.forecasting.variants import Variants
 from workflow.statistics import Resampling
-from workflow.variants import Variants
 
 STUDY = running.ROOT / "studies" / "indicators-published"
 CONFIG = yaml.safe_load((STUDY / "config.yaml").read_text(encoding="utf-8"))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, somersd
 
-from workflow import pairs, ranking, splits, variants
 from workflow.errors import StudyError
+from workflow.forecasting import pairs, ranking, splits, variants
 from workflow.statistics import Resampling
 
 HOW = Resampling(400, 0.95, 0)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from workflow import audits, grid, sources, tables, task
-from workflow.forecasting import Forecasting
+from workflow.forecasting.results import Forecasting
 from workflow.metrics import PRIMARY
 from workflow.task import KINDS
 

@@ -13,10 +13,11 @@ from typing import Any
 import pandas as pd
 
 from workflow import config as configs
-from workflow import corpora, forecasting, imports, sources, task
+from workflow import corpora, imports, sources, task
 from workflow import figures as figure_modules
 from workflow import summaries as summary_modules
 from workflow.errors import StudyError
+from workflow.forecasting import settings
 
 BASE_KEYS = ["family", "step"]
 MODEL_KEYS = [*BASE_KEYS, "train", "format", "recipe", "seed"]
@@ -130,7 +131,7 @@ def _check_inputs(study: Mapping[str, Any]) -> None:
     for block in study["imports"].values():
         _check_released(block)
     if study["variants"]:
-        forecasting.check(study["variants"])
+        settings.check(study["variants"])
     root = study["data_root"]
     for family in study["families"].values():
         text = family.get("pretraining")

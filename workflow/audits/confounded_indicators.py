@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.auditing import Material, finding
-from workflow.forecasting import Forecasting
+from workflow.forecasting.results import Forecasting
 
 HALF = 0.5  # of the distance from chance: an indicator that keeps more forecasts within a level as well
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from workflow.auditing import Material, finding
-from workflow.pairs import differences, first_second
+from workflow.forecasting.pairs import differences, first_second
 
 LIMIT = (
     0.25  # share of the pairs: beyond it, no forecaster can reach an accuracy of 0.9 even if it knew the true scores

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow.auditing import Material, finding, listed
-from workflow.variants import Variants
+from workflow.forecasting.variants import Variants
 
 LIMIT = 1.0  # times the whole range of the other values: a gap that no distribution with one peak leaves in so few rows
 SHARE = 0.1  # of the rows at most: more of them are a group, not single values

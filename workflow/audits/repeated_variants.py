@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from workflow.auditing import Material, finding, listed
-from workflow.variants import NEAR
+from workflow.forecasting.variants import NEAR
 
 
 def check(material: Material) -> Iterator[dict[str, Any]]:

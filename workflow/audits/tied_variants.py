@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from workflow.auditing import Material, finding, listed
-from workflow.pairs import differences
+from workflow.forecasting.pairs import differences
 
 LIMIT = 0.02  # accuracy: a difference between tie rules that is larger can turn a comparison round
 

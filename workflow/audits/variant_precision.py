@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from workflow.auditing import Material, finding, listed
-from workflow.variants import Variants
+from workflow.forecasting.variants import Variants
 
 LIMIT = (
     1e-6  # chance that the finest numbers avoid some levels of a field; small, since levels are chosen by what is seen

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from workflow import auditing, forecasting, tables
+from workflow import auditing, tables
+from workflow.forecasting import results
 from workflow.jobs import job
 
 with job("audit", snakemake) as log:
@@ -15,7 +16,7 @@ with job("audit", snakemake) as log:
         paths["bases"],
         paths["tasks"],
         snakemake.params.groups,
-        forecasting.load(snakemake.params.variants, *map(Path, found.forecasting)) if found.forecasting else None,
+        results.load(snakemake.params.variants, *map(Path, found.forecasting)) if found.forecasting else None,
     )
     rows = auditing.findings(material)
     for row in rows:

@@ -3,7 +3,8 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from workflow import forecasts, splits, tables, variants
+from workflow import tables
+from workflow.forecasting import forecasts, splits, variants
 from workflow.jobs import job, progress
 from workflow.statistics import Resampling
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from workflow import pairs, tables, variants
+from workflow import tables
+from workflow.forecasting import pairs, variants
 from workflow.jobs import job
 
 with job("pair", snakemake) as log:

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from workflow import forecasting, leaderboards, summaries
+from workflow import summaries
+from workflow.forecasting import leaderboards, results
 from workflow.jobs import job
 
 with job("tabulate", snakemake) as log:
     made = leaderboards.tables("printed" in snakemake.params.variants)[snakemake.wildcards.leaderboard]
-    table = made(forecasting.load(snakemake.params.variants, *map(Path, snakemake.input.gathered)))
+    table = made(results.load(snakemake.params.variants, *map(Path, snakemake.input.gathered)))
     log.info("%d rows", len(table))
     table.to_csv(snakemake.output.csv, index=False)
     text = summaries.markdown(leaderboards.readable(table))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.pairs import first_second
-from workflow.variants import Variants
+from workflow.forecasting.pairs import first_second
+from workflow.forecasting.variants import Variants
 
 Mask = NDArray[np.bool_]
 Places = NDArray[np.int64]

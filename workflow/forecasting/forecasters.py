@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow import comparers
-from workflow.comparers import MODELS, Comparer
-from workflow.pairs import accuracy, differences
-from workflow.splits import Round
-from workflow.variants import Variants
+from workflow.forecasting import comparers
+from workflow.forecasting.comparers import MODELS, Comparer
+from workflow.forecasting.pairs import accuracy, differences
+from workflow.forecasting.splits import Round
+from workflow.forecasting.variants import Variants
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]

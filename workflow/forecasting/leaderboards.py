@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from workflow.forecasting import Forecasting
+from workflow.forecasting.results import Forecasting
 
 ORDER = ["chance", "field", "config", "indicator", "combination", "comparer", "both"]
 ROWS = ["split", "subset", "kind", "forecaster"]

@@ -9,11 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow import forecasters, ranking, splits
-from workflow.forecasters import CHANCE, CONFIG, Forecast
-from workflow.pairs import TIES, contrasts, credit, differences, first_second, gaps, matched, resampled_weights
+from workflow.forecasting import forecasters, ranking, splits
+from workflow.forecasting.forecasters import CHANCE, CONFIG, Forecast
+from workflow.forecasting.pairs import (
+    TIES,
+    contrasts,
+    credit,
+    differences,
+    first_second,
+    gaps,
+    matched,
+    resampled_weights,
+)
+from workflow.forecasting.variants import Variants
 from workflow.statistics import Resampling
-from workflow.variants import Variants
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.pairs import first_second
+from workflow.forecasting.pairs import first_second
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.forecasters import Forecast
-from workflow.pairs import first_second
-from workflow.splits import candidates
+from workflow.forecasting.forecasters import Forecast
+from workflow.forecasting.pairs import first_second
+from workflow.forecasting.splits import candidates
+from workflow.forecasting.variants import Variants
 from workflow.statistics import Resampling
-from workflow.variants import Variants
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workflow.forecasting.variants import Variants
 from workflow.statistics import Resampling
-from workflow.variants import Variants
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
