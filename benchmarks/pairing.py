@@ -1,0 +1,139 @@
+"""What the benchmarks of the hot paths share: paired runs, the machine's ceiling in the same run, a subject, real rows.
+
+Ways of doing one thing run in turn, each once in a round, in an order that is reversed every other round; what else the
+machine does then meets all of them alike, and a ratio within a round says more than seconds do. Reported are medians of
+the rounds' ratios with their range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workflow import corpora, pretraining, task
+from workflow.task import Example
+
+SUBJECT = {
+    "vocabulary": 8192, "hidden": 384, "layers": 6, "heads": 6, "intermediate": 1536, "context": 2048, "seed": 0,
+}  # fmt: skip
+# OLMo-1B's configuration (arXiv 2402.00838, table 1), for random weights on a GPU.
+OLMO_1B = {
+    "vocab_size": 50304, "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 16,
+    "intermediate_size": 8192, "max_position_embeddings": 2048, "tie_word_embeddings": True, "eos_token_id": 50279,
+    "pad_token_id": 1, "bos_token_id": None,
+}  # fmt: skip
+# Operations in a second of dense bf16 matrix products, as makers state them.
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
+SIZE = 1024  # of the matrices that the ceiling is measured with
+
+
+def parser(text: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks have; text: the benchmark's docstring."""
+    found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--data", type=Path, required=True, help="folder of rows in the hub's schema, as data_root")
+    found.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    found.add_argument("--model", choices=["small", "olmo-1b"], default="small", help="olmo-1b: with random weights")
+    found.add_argument("--threads", type=int, default=1)
+    found.add_argument("--pairs", type=int, default=5, help="rounds")
+    found.add_argument("--rows", type=int, default=200, help="rows of each task")
+    return found
+
+
+def ceiling(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+    """Operations a second of torch's own product of two square matrices: the best of several."""
+    a, b = (torch.randn(SIZE, SIZE, device=device, dtype=dtype) for _ in range(2))
+    return 2 * SIZE**3 / min(timed(lambda: a @ b, device)[0] for _ in range(8))
+
+
+def timed(run: Callable[[], Any], device: str = "cpu") -> tuple[float, Any]:
+    """Seconds that a run takes, and what it gives."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    found = run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, found
+
+
+def paired(
+    ways: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu"
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of every way in every round, and what each gave in the last; one run of each before that is not counted."""
+    found = {name: run() for name, run in ways.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name in ways if number % 2 == 0 else reversed(ways):
+            taken, found[name] = timed(ways[name], device)
+            seconds[name].append(taken)
+    return seconds, found
+
+
+def ratios(seconds: Mapping[str, Sequence[float]], name: str, peer: str) -> list[float]:
+    """How many times as fast as its peer a way was, round by round."""
+    return [theirs / own for own, theirs in zip(seconds[name], seconds[peer], strict=True)]
+
+
+def compared(seconds: Mapping[str, Sequence[float]], peer: str) -> list[dict[str, str]]:
+    """A row for each way: median seconds, and the median ratio to the peer with its range."""
+    rows = []
+    for name, own in seconds.items():
+        found = ratios(seconds, name, peer)
+        ratio = f"{statistics.median(found):.2f} ({min(found):.2f}–{max(found):.2f})"
+        rows.append({"way": name, "seconds": f"{statistics.median(own):.2f}", f"× {peer}": ratio})
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table."""
+    head = list(rows[0])
+    lines = [head, ["---"] * len(head), *([str(row[name]) for name in head] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def examples(data: Path, name: str, split: str, limit: int | None = None) -> list[tuple[str, Example]]:
+    """The first rows of a task's split in canonical form, each (id, Example)."""
+    read = task.load(name)
+    found = task.canonical(read, split, task.read_folder(data, read, name, split))
+    return [(row["id"], task.example_of(row)) for row in itertools.islice(found, limit)]
+
+
+def words(data: Path, context: int = SUBJECT["context"]) -> Any:
+    """A byte-level BPE tokenizer of 8,192 tokens, trained on the data folder's pre-training text."""
+    paths = corpora.files(data / "pretraining", None)
+    return pretraining.train_tokenizer(list(corpora.documents(paths)), SUBJECT["vocabulary"], context)
+
+
+def subject(tokenizer: Any) -> Any:
+    """A model of OLMo's architecture with 17 M parameters of random weights, in evaluation mode."""
+    return pretraining.initial(SUBJECT, tokenizer).eval()
+
+
+def olmo_1b(device: str, dtype: torch.dtype) -> Any:
+    """A model of OLMo-1B's shape with random weights, in evaluation mode."""
+    from transformers.models.olmo.configuration_olmo import OlmoConfig
+    from transformers.models.olmo.modeling_olmo import OlmoForCausalLM
+
+    torch.manual_seed(0)
+    with torch.device(device):
+        return OlmoForCausalLM(OlmoConfig(**OLMO_1B)).to(dtype).eval()
+
+
+def peak(device: str) -> float | None:
+    """The stated operations a second of the GPU at hand in bf16; None for one that is not listed, or a CPU."""
+    name = torch.cuda.get_device_name() if device == "cuda" else ""
+    return next((value for part, value in PEAKS.items() if part in name), None)
+
+
+def parameters(model: Any) -> int:
+    """Parameters that a token goes through: all but input embeddings that are not tied."""
+    total = sum(weight.numel() for weight in model.parameters())
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    return total if tied else total - model.get_input_embeddings().weight.numel()
