@@ -42,9 +42,12 @@ class Packing:
         """Causal attention inside each row; tensors of shape (tokens, heads, head size), with fewer heads of key and value."""
         if _flash(query, value) and not how.dropout and how.softcap is None and how.sinks is None:
             return self._at_once(query, key, value, how)
+        found = [(rows, length) for _, rows, length in runs(self.lengths)]
+        # Split: the gradient of a slice would be as long as the whole sequence, once for each row.
+        pieces = [tensor.split([rows * length for rows, length in found]) for tensor in (query, key, value)]
         parts = [
-            together(*(block(tensor, start, rows, length) for tensor in (query, key, value)), how)
-            for start, rows, length in runs(self.lengths)
+            together(*(block(piece, 0, rows, length) for piece in run), how)
+            for *run, (rows, length) in zip(*pieces, found, strict=True)
         ]
         return torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
 
