@@ -118,3 +118,13 @@ def test_packed_rows_are_rows_alone_on_a_gpu(architecture, dtype, near):
     attention.adopt(model)
     found = model(**attention.packed(ROWS, "cuda"), use_cache=False).logits[0]
     assert (found - expected).abs().max() < near * expected.std()
+
+
+@pytest.mark.parametrize("how", [{}, {"window": 3}, {"softcap": 2.0}, {"sinks": torch.ones(4)}])
+@pytest.mark.parametrize("asked", [1, 4, 9])
+def test_the_last_queries_alone_find_what_they_find_among_all(how, asked):
+    generator = torch.Generator().manual_seed(2)
+    query, key, value = (torch.randn(2, heads, 9, 8, generator=generator) for heads in (4, 2, 2))
+    how = attention.How(**how)
+    found = attention.together(query[:, :, -asked:], key, value, how)
+    assert torch.allclose(found, attention.together(query, key, value, how)[:, :, -asked:], atol=1e-6)

@@ -94,8 +94,11 @@ def block(tensor: torch.Tensor, start: int, rows: int, length: int) -> torch.Ten
 
 
 def together(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> torch.Tensor:
-    """Causal attention of rows of equal length; tensors and result of shape (rows, heads, length, head size)."""
-    length, grouped = query.shape[2], query.shape[1] != key.shape[1]
+    """Causal attention of rows of equal length; tensors and result of shape (rows, heads, length, head size).
+
+    Queries may be fewer than keys: they are then those of the rows' last places.
+    """
+    asked, length, grouped = query.shape[2], key.shape[2], query.shape[1] != key.shape[1]
     windowed = how.window is not None and how.window < length
     if how.softcap is not None or how.sinks is not None:
         return _spelled_out(query, key, value, how)
@@ -103,16 +106,18 @@ def together(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: H
     if grouped and query.device.type != "cpu":
         key, value = (_for_each_head(tensor, query.shape[1]) for tensor in (key, value))
         grouped = False
-    mask = _visible(length, how.window, query.device) if windowed else None
+    mask = _visible(asked, length, how.window, query.device) if windowed or 1 < asked < length else None
     return functional.scaled_dot_product_attention(
-        query, key, value, mask, how.dropout, is_causal=mask is None, scale=how.scale, enable_gqa=grouped
-    )
+        query, key, value, mask, how.dropout, is_causal=mask is None and asked == length, scale=how.scale,
+        enable_gqa=grouped,
+    )  # fmt: skip
 
 
-def _visible(length: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """Which keys each query of a row sees, of shape (length, length)."""
-    whole = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    return whole if window is None else whole.triu(1 - window)
+def _visible(asked: int, length: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """Which keys of a row each of its last queries sees, of shape (asked, length)."""
+    before = length - asked
+    whole = torch.ones(asked, length, dtype=torch.bool, device=device).tril(before)
+    return whole if window is None else whole.triu(before + 1 - window)
 
 
 def _for_each_head(tensor: torch.Tensor, heads: int) -> torch.Tensor:
@@ -126,7 +131,7 @@ def _spelled_out(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ho
     scores = query @ key.transpose(2, 3) * (query.shape[3] ** -0.5 if how.scale is None else how.scale)
     if how.softcap is not None:
         scores = how.softcap * torch.tanh(scores / how.softcap)
-    scores = scores.masked_fill(~_visible(query.shape[2], how.window, query.device), -torch.inf)
+    scores = scores.masked_fill(~_visible(*scores.shape[2:], how.window, query.device), -torch.inf)
     if how.sinks is not None:
         sinks = how.sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
         scores = torch.cat([scores, sinks], dim=3)
