@@ -24,6 +24,7 @@ include: "rules/common.smk"
 include: "rules/inputs.smk"
 include: "rules/tuning.smk"
 include: "rules/evaluation.smk"
+include: "rules/indicators.smk"
 include: "rules/reporting.smk"
 include: "rules/forecasting.smk"
 
@@ -47,6 +48,7 @@ rule all:
             summary=STUDY["summaries"],
             type=["csv", "md"],
         ),
+        INDICATORS,
         FORECASTED,
         expand(
             "results/tables/{leaderboard}.{type}",

@@ -2,7 +2,8 @@
 
 import os
 
-from workflow import analyses, audits, corpora, search, sources, summaries, tables, task
+from workflow import analyses, audits, corpora, indicators, search, sources, summaries
+from workflow import tables, task
 from workflow.forecasting import leaderboards, splits, variants
 from workflow import resources as needs
 
@@ -17,7 +18,7 @@ CHOICE = grid.pattern(grid.CHOICE_KEYS)
 
 
 wildcard_constraints:
-    table="scores|histories|analysis|choices|forecasts|rankings|importance",
+    table="scores|histories|indicators|analysis|choices|forecasts|rankings|importance",
     released="[^/]+",
     step=r"\d+",
     seed=r"\d+",
@@ -45,6 +46,11 @@ FORECASTED = expand(
 )
 
 
+# Indicators that a base has to be run for.
+RUN_FOR = indicators.run_for(STUDY)
+INDICATORS = ["results/indicators.parquet"] if RUN_FOR else []
+
+
 def parts(folder, keys, rows):
     """The part of each row of a grid table under a folder of results."""
     return [
@@ -60,6 +66,7 @@ def table_parts(wildcards):
         "histories": parts(
             "histories", grid.MODEL_KEYS, MODELS[MODELS["recipe"] != "none"]
         ),
+        "indicators": parts("indicators", grid.BASE_KEYS, grid.bases(STUDY)),
         "choices": parts("choices", grid.CHOICE_KEYS, CHOICES),
         "analysis": [
             f"results/analyses/analysis={name}/part.parquet"
@@ -87,12 +94,33 @@ def pretraining(wildcards):
 
 def corpus_files(wildcards):
     """The text that a family is trained on."""
-    block = pretraining(wildcards)
+    return text_files(pretraining(wildcards), "train")
+
+
+def text_files(block, split):
+    """The files of a split of a corpus: of the generated text its folder, as it is not there at first."""
     if block["corpus"] == corpora.GENERATED:
         return ["resources/miniworld"]
     return corpora.files(
-        corpora.folder(block, STUDY["data_root"]), block.get("domains")
+        corpora.folder(block, STUDY["data_root"]), block.get("domains"), split
     )
+
+
+def indicator_texts(wildcards):
+    """The texts that indicators are measured on."""
+    found = [
+        path
+        for block in RUN_FOR.values()
+        if "corpus" in block
+        for path in text_files(block, block["split"])
+    ]
+    return list(dict.fromkeys(found))
+
+
+def indicator_tasks(wildcards):
+    """The prepared tasks that indicators read."""
+    names = [name for block in RUN_FOR.values() for name in indicators.tasks(block)]
+    return expand("resources/tasks/{task}.parquet", task=dict.fromkeys(names))
 
 
 def checkpoint_files(wildcards):

@@ -117,6 +117,7 @@ rule audit:
         bases=MANIFESTS,
         tasks=PREPARED,
         forecasting=FORECASTED,
+        indicators=INDICATORS,
         modules=expand(f"{PACKAGE}/audits/{{check}}.py", check=grid.modules(audits)),
         shared=f"{PACKAGE}/auditing.py",
     output:
@@ -128,6 +129,7 @@ rule audit:
     params:
         groups=STUDY["groups"],
         variants=VARIANTS,
+        indicators=STUDY["indicators"],
     script:
         "../workflow/scripts/audit.py"
 

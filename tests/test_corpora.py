@@ -94,7 +94,20 @@ def test_documents_come_file_by_file_as_they_were_written(tmp_path: Path) -> Non
         tmp_path, books=[{"text": "Ünïcode\n日本語", "source": "x"}, {"text": " two "}], wiki=[{"text": "three"}]
     )
     found = list(corpora.documents(corpora.files(root, ["wiki", "books"])))
-    assert found == ["three", "Ünïcode\n日本語", " two "]
+    assert found == [("wiki", "1", "three"), ("books", "1", "Ünïcode\n日本語"), ("books", "2", " two ")]
+
+
+def test_a_document_keeps_the_id_of_its_row(tmp_path: Path) -> None:
+    root = corpus(tmp_path, books=[{"text": "one", "id": "a/1"}, {"text": "two", "id": 7}])
+    assert [document.id for document in corpora.documents(corpora.files(root, None))] == ["a/1", "7"]
+
+
+def test_another_split_has_its_own_files(tmp_path: Path) -> None:
+    root = corpus(tmp_path, wiki=[], books=[])
+    (root / "wiki/validation.jsonl").write_text("")
+    assert corpora.files(root, None, "validation") == [root / "wiki/validation.jsonl"]
+    line = refusal(lambda: corpora.files(root, ["books"], "validation"))
+    assert line == f"{root}: no text domain 'books' with a validation.jsonl; allowed: wiki"
 
 
 @pytest.mark.parametrize(

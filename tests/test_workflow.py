@@ -162,7 +162,7 @@ def test_each_cell_has_one_part_whose_rows_are_unique(smoke: Path) -> None:
 def test_no_part_holds_a_key_of_its_path(smoke: Path) -> None:
     found = parts(smoke, ".")
     assert {part.relative_to(smoke / "study" / "results").parts[0] for part in found} == {
-        "predictions", "scores", "items", "histories", "analyses",
+        "predictions", "scores", "items", "histories", "analyses", "indicators", "losses",
     }  # fmt: skip
     for part in found:
         # An analysis pools over keys of cells, so they are columns of its rows; its own key is its name.
@@ -265,7 +265,18 @@ def add_figure(place: Path) -> None:
 
 
 GPU_STAGES = [
-    f"workflow/{name}.py" for name in ("pretraining", "sources", "models", "encoding", "tuning", "prediction")
+    f"workflow/{name}.py"
+    for name in (
+        "pretraining",
+        "sources",
+        "models",
+        "encoding",
+        "tuning",
+        "prediction",
+        "losses",
+        "measuring",
+        "indicators/clm",
+    )
 ]
 ANOTHER_FAMILY = SMOKE["families"] | {"other": SMOKE["families"]["tiny"]}
 
@@ -273,11 +284,11 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
     "nothing": (lambda place: None, {}),
     "a kept step of a trained family": (
         config("families", "tiny", steps=[0, 10, 20]),
-        {"fetch": 1, "predict": 3, "score": 3, **TAIL},
+        {"fetch": 1, "measure": 1, "predict": 3, "score": 3, **TAIL, "gather": 3},
     ),
     "a family": (
         config(families=ANOTHER_FAMILY),
-        {"pretrain": 1, "fetch": 2, "tune": 3, "predict": 12, "score": 12, **TAIL_WITH_HISTORIES},
+        {"pretrain": 1, "fetch": 2, "measure": 2, "tune": 3, "predict": 12, "score": 12, **TAIL, "gather": 4},
     ),
     "a seed": (
         config("models", "0", seeds=[0, 1, 2]),
@@ -316,6 +327,14 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
     "an analysis": (edit("workflow/analyses/performance.py"), TAIL | {"analyse": 1, "gather": 1}),
     "a figure": (edit("workflow/figures/curves.py"), {"draw": 1, "all": 1}),
     "a new figure": (add_figure, {"draw": 1, "all": 1}),
+    "an indicator": (
+        config("indicators", masked={"measure": "span_corruption", "corpus": "miniworld", "documents": 4}),
+        {"measure": 2, "gather": 1, "audit": 1, "all": 1},
+    ),
+    "how an indicator is read": (
+        config("indicators", "ppl_clm", transform="neg_loss", per="byte"),
+        {"audit": 1, "all": 1},
+    ),
     "the code of GPU stages": (edit(*GPU_STAGES), {}),
 }
 

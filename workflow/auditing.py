@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ class Material:
     """All that a check may look at.
 
     scores, analysis: the gathered tables (imported scores among them); parts: predictions of each cell; manifests: of
-    the bases; prepared: tasks as prepared rows; groups: the study's; forecasting: of a study with a table of variants.
+    the bases; prepared: tasks as prepared rows; groups: the study's; forecasting: of a study with a table of variants;
+    indicators: the gathered table, None where no base is run for one; measures: the study's block of indicators.
     """
 
     scores: pd.DataFrame
@@ -37,6 +38,8 @@ class Material:
     prepared: Sequence[Path]
     groups: Mapping[str, Any]
     forecasting: Forecasting | None = None
+    indicators: pd.DataFrame | None = None
+    measures: Mapping[str, Any] = field(default_factory=dict)
 
     def predictions(self, *columns: str) -> Iterator[pd.DataFrame]:
         """The rows of one test in one cell after the other: KEYS (without metric), the suite's `protocol`, the columns.

@@ -89,12 +89,15 @@ def _allowed(error: ValidationError) -> str:
 def _branch(error: ValidationError) -> ValidationError:
     """The cause that the writer most likely meant, among those of an `anyOf` or `oneOf`.
 
-    Of a family that of its own source; of a list that about its entries, not that it should have been a word.
+    Of a family that of its own source, of an indicator that of its own measure; of a list that about its entries, not that
+    it should have been a word.
     """
-    wrong_source = {
-        cause.schema_path[0] for cause in error.context if cause.validator == "const" and list(cause.path) == ["source"]
+    other_sort = {
+        cause.schema_path[0]
+        for cause in error.context
+        if cause.validator == "const" and list(cause.path) in (["source"], ["measure"])
     }
-    meant = [cause for cause in error.context if cause.schema_path[0] not in wrong_source] or list(error.context)
+    meant = [cause for cause in error.context if cause.schema_path[0] not in other_sort] or list(error.context)
     return max(meant, key=lambda cause: (len(cause.absolute_path), cause.validator not in ("const", "type")))
 
 

@@ -16,10 +16,9 @@ import pandas as pd
 from workflow import grid, prompts, task
 from workflow.constrained import BEAMS
 from workflow.errors import StudyError
-from workflow.resources import FORWARD, TRAINING, trained_here
+from workflow.resources import BYTES_PER_TOKEN, FORWARD, TRAINING, trained_here
 from workflow.task import KINDS, Example, Task
 
-BYTES_PER_TOKEN = 4.2  # English text in a vocabulary of 50,000
 WEIGHT_BYTES = 4  # models are kept in fp32
 PREDICTION_BYTES = 400  # of one row in a compressed part
 START = 30.0  # seconds in which a job loads a model of a billion parameters

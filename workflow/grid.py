@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from workflow import config as configs
-from workflow import corpora, imports, sources, task
+from workflow import corpora, imports, indicators, sources, task
 from workflow import figures as figure_modules
 from workflow import summaries as summary_modules
 from workflow.errors import StudyError
@@ -50,6 +50,8 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
         _check_tests(f"suites/{name}/tests", suite_tests(suite, "none"))
         if isinstance(suite["tests"], Mapping):
             _known(f"suites/{name}/tests", suite["tests"], _trained_on(study))
+    for name, block in study["indicators"].items():
+        _check_indicator(f"indicators/{name}", block, study)
     _check_groups(study)
     for name, block in study["imports"].items():
         _known(f"imports/{name}/reader", [block["reader"]], modules(imports))
@@ -137,6 +139,10 @@ def _check_inputs(study: Mapping[str, Any]) -> None:
         text = family.get("pretraining")
         if text and text["corpus"] != corpora.GENERATED:
             corpora.files(corpora.folder(text, root), text.get("domains"))
+    for name, block in study["indicators"].items():
+        if block.get("corpus", corpora.GENERATED) != corpora.GENERATED:
+            text = corpora.folder(block, root, f"indicators/{name}/corpus")
+            corpora.files(text, block.get("domains"), block["split"])
     for name in tasks(study):
         if task.load(name).hub:
             task.check_files(name, root)
@@ -222,6 +228,21 @@ def _check_training_tasks(place: str, found: Sequence[str], formats: Sequence[st
                 f"config.yaml: {place}: {name!r} has a form of its own, so formats {listed} are not allowed; "
                 "allowed: default alone (in a block of its own)"
             )
+
+
+def _check_indicator(place: str, block: Mapping[str, Any], study: Mapping[str, Any]) -> None:
+    """StudyError unless an indicator reads what there is: a suite's tests, tasks with the split that it needs."""
+    if block["measure"] == indicators.SCORED:
+        _known(f"{place}/suite", [block["suite"]], study["suites"])
+        suite = study["suites"][block["suite"]]
+        _known(f"{place}/tests", block.get("tests", []), suite_tests(suite, "none"))
+        _known(f"{place}/shots", [block["shots"]], suite["shots"])
+        _known(f"{place}/format", [block["format"]], suite["formats"])
+    elif block.get("rows") == "test":
+        _check_tests(f"{place}/tests", block["tests"])
+    else:
+        key = "train" if "train" in block else "tests"
+        _check_training_tasks(f"{place}/{key}", indicators.tasks(block), [block.get("format", "default")])
 
 
 def _trained_on(study: Mapping[str, Any]) -> set[str]:
@@ -329,8 +350,10 @@ def tests(study: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def tasks(study: Mapping[str, Any]) -> list[str]:
-    """All tasks the study reads, trained on or tested, sorted."""
-    return sorted(_trained_on(study) | {t for suite in study["suites"].values() for t in suite_tests(suite, "none")})
+    """All tasks the study reads, trained on, tested or measured on, sorted."""
+    tested = {test for suite in study["suites"].values() for test in suite_tests(suite, "none")}
+    measured = {name for block in study["indicators"].values() for name in indicators.tasks(block)}
+    return sorted(_trained_on(study) | tested | measured)
 
 
 def path(keys: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workflow import grid, sources
+from workflow import grid, indicators, sources
 
 Needs = Mapping[str, float]
 
@@ -32,6 +32,7 @@ SLACK = 2.0
 GPU_SPEED = {"fp32": 1e13, "bf16": 1e14}  # operations in a second
 CPU_SPEED = 2e10
 WRITTEN = 500.0  # tokens in a second
+BYTES_PER_TOKEN = 4.2  # English text in a vocabulary of 50,000
 MEAN_TOKENS = 1024  # of a prompt with its demonstrations, on average; few data sets come near it
 
 
@@ -91,6 +92,37 @@ def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     rows *= len(suite["formats"]) * len(suite["shots"])
     read = FORWARD * size.parameters * rows * MEAN_TOKENS / GPU_SPEED[suite["precision"]]
     return _needs(state, activations, read + rows * suite["new_tokens"] / WRITTEN)
+
+
+def measuring(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
+    """Needs of a base's indicators, one after the other in one process: MB, MB, minutes."""
+    size = model_size(study, wildcards.family, input.base)
+    state = activations = seconds = 0.0
+    for block in indicators.run_for(study).values():
+        own, kept, operations = _measured(block, size, input)
+        state, activations = max(state, own), max(activations, kept)
+        seconds += operations / GPU_SPEED[block["precision"]]
+    return _needs(state, activations, seconds)
+
+
+def _measured(block: Mapping[str, Any], size: Size, input: Any) -> tuple[float, float, float]:
+    """Bytes of weights and what belongs to them, bytes of activations, operations of one indicator."""
+    width, draws = BYTES[block["precision"]], block.get("draws", 1)
+    held = 4 * width * size.layers_times_width * block["batch_tokens"]  # as of a prediction
+    if block["measure"] == "tuning_probe":
+        tokens = block["batch"] * block["max_tokens"]
+        read = draws * (TRAINING * block["steps"] * block["batch"] + 2 * FORWARD * block["validation"]) * MEAN_TOKENS
+        kept = KEPT[block["precision"]] * size.layers_times_width * tokens
+        return (TRAINED + width) * size.parameters, max(held, kept), read * size.parameters
+    if "corpus" in block:
+        # Of a text that is not made yet the size of its folder, which is next to nothing, as generated text is.
+        texts = sum(Path(path).stat().st_size for path in input.texts) / BYTES_PER_TOKEN
+        tokens = block["documents"] * block["window"] if "documents" in block else texts
+    else:
+        tokens = len(block["tests"]) * block["limit"] if "limit" in block else _rows(input.tasks)
+        tokens *= MEAN_TOKENS
+    copies = 2 if block["measure"] == "weight_noise" else 1
+    return copies * width * size.parameters, held, FORWARD * size.parameters * tokens * (draws + 1)
 
 
 def _needs(state: float, activations: float, seconds: float) -> Needs:

@@ -141,6 +141,42 @@ ANALYSIS = _columns(
     p_value=(FLOAT, "two-sided p-value against no difference; null where not tested"),
 )
 
+MEASURED = _columns(
+    indicator=(TEXT, "indicator"),
+    corpus=(TEXT, "text that was read, as the config names it, or task"),
+    group=(TEXT, "text domain, or task"),
+    variant=(TEXT, "which loss of the indicator: see the module of its measure"),
+    draw=(INT, "which of the masks, noises, tunings or sets of demonstrations, from 0"),
+    id=(TEXT, "document, or row of the task"),
+    tokens=(INT, "scored tokens"),
+    bytes=(INT, "UTF-8 bytes that the scored tokens stand for"),
+    nll=(FLOAT, "summed negative log-likelihood of the scored tokens, nats; of variants that compare, its change"),
+)
+
+INDICATORS = _columns(
+    indicator=(TEXT, "indicator"),
+    measure=(TEXT, "what is measured: a module of workflow/indicators"),
+    corpus=(TEXT, "text that was read, as the config names it, or task"),
+    group=(TEXT, "text domain, or task"),
+    variant=(TEXT, "which loss of the indicator: see the module of its measure"),
+    draw=(
+        INT,
+        "which of the masks, noises, tunings or sets of demonstrations; null: each document summed over all draws",
+    ),
+    documents=(INT, "documents, or rows of the task"),
+    tokens=(INT, "scored tokens"),
+    bytes=(INT, "UTF-8 bytes that the scored tokens stand for"),
+    nll=(FLOAT, "summed negative log-likelihood of the scored tokens, nats; of variants that compare, its change"),
+    nll_nll=(FLOAT, "sum over documents of the squared nll; with the next ones, what standard errors are made of"),
+    nll_tokens=(FLOAT, "sum over documents of nll times tokens"),
+    tokens_tokens=(FLOAT, "sum over documents of squared tokens"),
+    nll_bytes=(FLOAT, "sum over documents of nll times bytes"),
+    bytes_bytes=(FLOAT, "sum over documents of squared bytes"),
+    manifest=(TEXT, "hash of settings, texts and prompts: rows of one indicator compare where it is the same"),
+    tokenization=(TEXT, "hash of the token ids that were read: losses per token compare where it is the same"),
+    versions=(TEXT, "packages that measured"),
+)
+
 PAIRS = _columns(
     target=(TEXT, "target"),
     first=(TEXT, "base that comes first in the table"),

@@ -17,6 +17,8 @@ with job("audit", snakemake) as log:
         paths["tasks"],
         snakemake.params.groups,
         results.load(snakemake.params.variants, *map(Path, found.forecasting)) if found.forecasting else None,
+        tables.read(found.indicators) if found.indicators else None,
+        snakemake.params.indicators,
     )
     rows = auditing.findings(material)
     for row in rows:

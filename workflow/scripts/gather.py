@@ -6,8 +6,10 @@ from workflow import grid, tables
 from workflow.jobs import job
 
 KEYS = {"scores": grid.CELL_KEYS, "histories": grid.MODEL_KEYS, "choices": grid.CHOICE_KEYS, "analysis": ["analysis"]}
+KEYS |= {"indicators": grid.BASE_KEYS}
 KEYS |= {name: ["split"] for name in ("forecasts", "rankings", "importance")}
 SCHEMAS = {"scores": tables.SCORES, "histories": tables.HISTORY, "choices": tables.CHOICES, "analysis": tables.ANALYSIS}
+SCHEMAS |= {"indicators": tables.INDICATORS}
 SCHEMAS |= {"forecasts": tables.FORECASTS, "rankings": tables.RANKINGS, "importance": tables.IMPORTANCE}
 
 with job("gather", snakemake) as log:

@@ -11,7 +11,7 @@ with job("pretrain", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
     recipe = snakemake.params.pretraining
     root = corpora.folder(recipe, snakemake.params.data_root)
-    documents = list(corpora.documents(corpora.files(root, recipe.get("domains"))))
+    documents = [document.text for document in corpora.documents(corpora.files(root, recipe.get("domains")))]
     log.info("%d documents from %s", len(documents), root)
     report = progress(log, "pretrain")
     history = pretraining.pretrain(

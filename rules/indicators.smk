@@ -1,0 +1,30 @@
+"""From untouched bases to the numbers that may forecast how they turn out after tuning."""
+
+
+rule measure:
+    """Measure the indicators of a base in one process; those for which nothing has changed keep their rows."""
+    input:
+        base=f"resources/bases/{BASE}/base.json",
+        texts=indicator_texts,
+        tasks=indicator_tasks,
+    output:
+        sums=update(f"results/indicators/{BASE}/part.parquet"),
+        losses=update(f"results/losses/{BASE}/part.parquet"),
+    log:
+        f"logs/measure/{BASE}.log",
+    benchmark:
+        f"results/benchmarks/measure/{BASE}.tsv"
+    conda:
+        "../envs/model.yaml"
+    threads: 1
+    resources:
+        **needs.asked(STUDY, needs.measuring),
+        gpu=1,
+    params:
+        indicators={
+            name: indicators.measured(block) | {"batch_tokens": block["batch_tokens"]}
+            for name, block in RUN_FOR.items()
+        },
+        data_root=STUDY["data_root"],
+    script:
+        "../workflow/scripts/measure.py"

@@ -1,0 +1,235 @@
+"""Measuring indicators on one base: what is read, what has to be measured anew, and the sums that are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from workflow import corpora, grid, indicators, prompts, tables
+from workflow.corpora import Document
+from workflow.task import Example, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Progress = Callable[[int, int], None]
+Rows = Sequence[tuple[str, Example]]
+Tasks = Mapping[str, tuple[Task, Rows, Rows]]
+
+PACKAGES = ("torch", "transformers", "tokenizers")  # that a measured number may depend on
+KEYS = ["corpus", "group", "variant", "draw"]
+ADDED = ["tokens", "bytes", "nll"]
+
+
+class Loss(NamedTuple):
+    """The loss of one document in one draw; the columns of `tables.MEASURED` but for `indicator`."""
+
+    corpus: str
+    group: str
+    variant: str
+    draw: int
+    id: str
+    tokens: int
+    bytes: int
+    nll: float
+
+
+class Measurement(NamedTuple):
+    """The losses of an indicator, a hash of the token ids that were read, and what else the rows must share to compare."""
+
+    losses: list[Loss]
+    tokenization: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A base in memory."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Material:
+    """What an indicator reads: documents of its corpus (all of them), tasks with their training and test rows."""
+
+    documents: Sequence[Document]
+    tasks: Tasks
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the texts, and of the rows with the templates that make prompts of them."""
+        found = hashlib.sha256()
+        for document in self.documents:
+            found.update(json.dumps(document).encode())
+        for name, (task, *splits) in sorted(self.tasks.items()):
+            templates = [prompts.template(task, format) for format in prompts.FORMATS if task.kind != "messages"]
+            found.update(json.dumps([name, templates]).encode())
+            for rows in splits:
+                found.update(json.dumps([(key, repr(example)) for key, example in rows]).encode())
+        return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of a base: sums and losses of its indicators, and by name the fingerprint and manifest of each."""
+
+    sums: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[dict[str, Any]] = field(default_factory=list)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def of(self, name: str) -> Part:
+        """What is known of one indicator."""
+        rows = [[row for row in table if row["indicator"] == name] for table in (self.sums, self.losses)]
+        return Part(*rows, {name: self.fingerprints[name]}, {name: self.manifests[name]})
+
+    def extend(self, other: Part) -> None:
+        """Take over what another part knows of other indicators."""
+        self.sums.extend(other.sums)
+        self.losses.extend(other.losses)
+        self.fingerprints.update(other.fingerprints)
+        self.manifests.update(other.manifests)
+
+
+def read(sums: Path, losses: Path) -> Part:
+    """The part of a base as it was written; an empty one where there is none."""
+    if not (sums.is_file() and losses.is_file()):
+        return Part()
+    facts = tables.recorded(sums)
+    return Part(tables.rows(sums), tables.rows(losses), facts["fingerprints"], facts["manifests"])
+
+
+def write(part: Part, sums: Path, losses: Path, **facts: Any) -> None:
+    """Write the part of a base, with facts about how it was made."""
+    facts |= {"fingerprints": part.fingerprints, "manifests": part.manifests}
+    tables.write(part.losses, tables.MEASURED, losses, **facts)
+    tables.write(part.sums, tables.INDICATORS, sums, **facts)
+
+
+def material(settings: Mapping[str, Any], data_root: str | None, prepared: Tasks) -> Material:
+    """What an indicator reads, of a study's corpora and prepared tasks."""
+    documents: list[Document] = []
+    if "corpus" in settings:
+        root = corpora.folder(settings, data_root)
+        documents = list(corpora.documents(corpora.files(root, settings.get("domains"), settings["split"])))
+    return Material(documents, {name: prepared[name] for name in indicators.tasks(settings)})
+
+
+def update(
+    before: Part,
+    base: Mapping[str, Any],
+    blocks: Mapping[str, Mapping[str, Any]],
+    found: Callable[[Mapping[str, Any]], Material],
+    subject: Callable[[str], Subject],
+    progress: Callable[[str], Progress],
+) -> Part:
+    """All indicators of a base: rows of what has not changed are kept, the others measured.
+
+    base: its manifest; found: what an indicator reads; subject: the base in memory, by precision; progress: by indicator.
+    """
+    part = Part()
+    for name, settings in blocks.items():
+        material = found(settings)
+        current = fingerprint(settings, base, material)
+        if before.fingerprints.get(name) == current:
+            part.extend(before.of(name))
+        else:
+            sums, losses, manifest = measure(name, settings, subject(settings["precision"]), material, progress(name))
+            part.extend(Part(sums, losses, {name: current}, {name: manifest}))
+    return part
+
+
+def sampled(documents: Sequence[Document], settings: Mapping[str, Any]) -> list[Document]:
+    """The documents that an indicator is measured on, in their order: each text once, at most `documents`, drawn by `seed`."""
+    distinct = list({document.text: document for document in reversed(documents)}.values())[::-1]
+    count = settings.get("documents", len(distinct))
+    if count >= len(distinct):
+        return distinct
+    chosen = random.Random(settings["seed"]).sample(range(len(distinct)), count)
+    return [distinct[place] for place in sorted(chosen)]
+
+
+def measure(
+    name: str, settings: Mapping[str, Any], subject: Subject, material: Material, progress: Progress | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+    """An indicator of a base: rows of `tables.INDICATORS`, rows of `tables.MEASURED`, and the manifest behind its hash."""
+    found = grid.module(indicators, settings["measure"]).measure(subject, settings, material, progress)
+    manifest = {
+        "settings": indicators.measured(settings),
+        "material": material.fingerprint,
+        "contract": indicators.CONTRACT,
+        **found.facts,
+    }
+    constant = {
+        "indicator": name,
+        "measure": settings["measure"],
+        "manifest": hashed(manifest)[:16],
+        "tokenization": found.tokenization,
+        "versions": ", ".join(f"{package} {number}" for package, number in versions().items()),
+    }
+    documents = [{"indicator": name, **loss._asdict()} for loss in found.losses]
+    return [{**row, **constant} for row in sums(found.losses)], documents, manifest
+
+
+def sums(losses: Iterable[Loss]) -> list[dict[str, Any]]:
+    """Additive sums over the documents of each group, variant and draw, and of each document's sums over all draws."""
+    table = pd.DataFrame(losses, columns=Loss._fields)
+    whole = table.groupby([*KEYS[:-1], "id"], as_index=False, sort=False)[ADDED].sum(skipna=False)
+    parts = [table, whole.assign(draw=None)]
+    rows = []
+    for part in parts:
+        for keys, own in part.groupby(KEYS, dropna=False, sort=False):
+            corpus, group, variant, draw = keys
+            rows.append(
+                {
+                    "corpus": corpus,
+                    "group": group,
+                    "variant": variant,
+                    "draw": None if pd.isna(draw) else int(draw),
+                    "documents": len(own),
+                    **_sums(own),
+                }
+            )
+    return rows
+
+
+def _sums(own: pd.DataFrame) -> dict[str, Any]:
+    """First and second moments, about zero, over documents."""
+    nll, tokens, size = (own[name].to_numpy(dtype=float) for name in ("nll", "tokens", "bytes"))
+    return {
+        "tokens": int(own["tokens"].sum()),
+        "bytes": int(own["bytes"].sum()),
+        "nll": float(nll.sum()),
+        "nll_nll": float(nll @ nll),
+        "nll_tokens": float(nll @ tokens),
+        "tokens_tokens": float(tokens @ tokens),
+        "nll_bytes": float(nll @ size),
+        "bytes_bytes": float(size @ size),
+    }
+
+
+def fingerprint(settings: Mapping[str, Any], base: Mapping[str, Any], material: Material) -> str:
+    """Hash of all that an indicator's rows depend on; while it stays they are kept."""
+    files = {name: file["sha256"] for name, file in base["files"].items()}
+    return hashed([indicators.measured(settings), indicators.CONTRACT, files, material.fingerprint, versions()])
+
+
+def hashed(facts: Any) -> str:
+    """Hash of facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a measured number may depend on."""
+    return {name: version(name) for name in PACKAGES}
