@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test worlds slurm check lock clean
+.PHONY: run test worlds slurm network check lock clean
 
 run: .venv/run  ## the default study
 	$(BIN)/snakemake --cores all
@@ -15,6 +15,9 @@ worlds: .venv/test  ## the default study on three generated worlds: are the plan
 
 slurm: .venv/test  ## the smoke study on a Slurm that the tests start
 	$(BIN)/python -m pytest -m slurm -rs
+
+network: .venv/test  ## faults of a hub; a study without a network; a study that grows
+	$(BIN)/python -m pytest -m network -rs
 
 check: .venv/test  ## lint and format
 	$(BIN)/snakemake --lint

@@ -33,6 +33,15 @@ MANIFESTS = [
     f"resources/bases/{grid.path(base, grid.BASE_KEYS)}/base.json"
     for base in grid.bases(STUDY).to_dict("records")
 ]
+PINS = [
+    f"resources/pins/bases/{grid.path(base, grid.BASE_KEYS)}.json"
+    for base in grid.bases(STUDY).to_dict("records")
+    if STUDY["families"][base["family"]]["source"] == "hub"
+] + [
+    f"resources/pins/tasks/{name}.json"
+    for name in grid.tasks(STUDY)
+    if not task.row_root(task.load(name), STUDY["data_root"])
+]
 
 CHOICES = TRIALS[grid.CHOICE_KEYS].drop_duplicates()
 CHOSEN = ["results/choices.parquet"] if len(CHOICES) else []
@@ -124,8 +133,10 @@ def indicator_tasks(wildcards):
 
 
 def checkpoint_files(wildcards):
-    """What a base is made from: the family's training here, the files of a local folder, or nothing for the hub."""
+    """What a base is made from: the family's training here, the files of a local folder, or what is pinned on the hub."""
     family = STUDY["families"][wildcards.family]
+    if family["source"] == "hub":
+        return [f"resources/pins/bases/{grid.path(wildcards, grid.BASE_KEYS)}.json"]
     if family["source"] == "trained":
         return [f"resources/pretrained/family={wildcards.family}"]
     return sources.files(wildcards.family, family, int(wildcards.step))
@@ -146,9 +157,11 @@ def source(wildcards):
 
 
 def task_rows(wildcards):
-    """The files that a task's rows are read from; none when they come from the hub."""
+    """The files that a task's rows are read from, or what is pinned on the hub."""
     if task.load(wildcards.task).hub is None:
         return ["resources/miniworld"]
+    if STUDY["data_root"] is None:
+        return [f"resources/pins/tasks/{wildcards.task}.json"]
     return task.row_files(wildcards.task, STUDY["data_root"])
 
 

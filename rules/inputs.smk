@@ -3,6 +3,9 @@
 
 localrules:
     generate,
+    pin_base,
+    pin_task,
+    prefetch,
     fetch,
     prepare,
     adopt,
@@ -44,6 +47,46 @@ rule pretrain:
         data_root=STUDY["data_root"],
     script:
         "../workflow/scripts/pretrain.py"
+
+
+rule pin_base:
+    """Pin a base on the hub: its commit, its files, their sizes and hashes."""
+    output:
+        f"resources/pins/bases/{BASE}.json",
+    log:
+        f"logs/pin_base/{BASE}.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        source=source,
+    script:
+        "../workflow/scripts/pin_base.py"
+
+
+rule pin_task:
+    """Pin a task's dataset on the hub: its commit, its files, their sizes and hashes."""
+    output:
+        "resources/pins/tasks/{task}.json",
+    log:
+        "logs/pin_task/{task}.log",
+    conda:
+        "../envs/model.yaml"
+    script:
+        "../workflow/scripts/pin_task.py"
+
+
+rule prefetch:
+    """Fetch everything that the study reads from the hub, so that all other jobs need no network."""
+    input:
+        PINS,
+    output:
+        "resources/prefetched.json",
+    log:
+        "logs/prefetch.log",
+    conda:
+        "../envs/model.yaml"
+    script:
+        "../workflow/scripts/prefetch.py"
 
 
 rule fetch:

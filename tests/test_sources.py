@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hub_client
 import pytest
 import torch
 from hub_server import HubServer
@@ -371,7 +371,8 @@ from pathlib import Path
 from workflow import sources
 from workflow.errors import StudyError
 try:
-    print(json.dumps(sources.locate("olmo", json.loads(sys.argv[1]), int(sys.argv[2]), Path("unused"))))
+    family, step = json.loads(sys.argv[1]), int(sys.argv[2])
+    print(json.dumps(sources.locate("olmo", family, step, Path("unused"), sources.pin("olmo", family, step))))
 except StudyError as error:
     print(error)
     traceback.print_exc()
@@ -379,26 +380,11 @@ except StudyError as error:
 """
 
 
-class Client:
-    """A user's machine: its own cache and settings, and everything that it was shown."""
-
-    def __init__(self, home: Path, endpoint: str) -> None:
-        self.home = home
-        self.settings = {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        self.shown = ""
+class Client(hub_client.Client):
+    """A user's machine that finds the steps of a family."""
 
     def _run(self, step: int, family: dict, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        basics = {"PATH": os.environ["PATH"], "HOME": str(self.home), "HF_HOME": str(self.home / "hf")}
-        result = subprocess.run(
-            [sys.executable, "-c", LOCATE, json.dumps({**HUB, **family}), str(step)],
-            env={**basics, "OMP_NUM_THREADS": "1", **self.settings, **settings},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        self.shown += result.stdout + result.stderr
-        return result
+        return self.run(LOCATE, json.dumps({**HUB, **family}), str(step), **settings)
 
     def locate(self, step: int, family: dict, **settings: str) -> dict:
         """The manifest of a step, found in a fresh process."""

@@ -3,10 +3,8 @@
 import json
 import os
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
-import datasets
 import lm_eval
 import pytest
 from lm_eval.tasks.hellaswag.utils import preprocess
@@ -430,40 +428,6 @@ def test_an_unknown_task_is_refused_with_the_known_ones():
 def test_a_task_depends_on_the_modules_it_builds_on():
     assert [path.name for path in task.module_paths("arc_challenge")] == ["arc_challenge.py", "arc_easy.py"]
     assert task.module_paths("boolq") == [task.module_path("boolq")]
-
-
-def test_rows_come_from_the_hub_client_as_from_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    row, expected = ROWS["paws"]
-    types = datasets.Features({name: datasets.Value("string") for name in ("sentence1", "sentence2")})
-    types |= {"id": datasets.Value("int32"), "label": datasets.ClassLabel(names=["0", "1"])}
-    rows = datasets.Dataset.from_list([row], features=datasets.Features(types))
-    rows.to_parquet(tmp_path / "paws" / "test-00000-of-00001.parquet")
-    found = replace(task.load("paws"), hub=str(tmp_path / "paws"), subset=None)
-    [read] = task.canonical(found, "test", task.read_hub(found, "paws", "test"))
-    assert task.example_of(read) == expected
-
-
-def test_only_the_subset_is_read_from_an_export(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    row, expected = ROWS["xlsum_english"]
-    for language in ("english", "french"):
-        (tmp_path / "xlsum" / language / "test").mkdir(parents=True)
-        rows = datasets.Dataset.from_list([row, {**row, "id": language}])
-        rows.to_parquet(tmp_path / "xlsum" / language / "test" / "0000.parquet")
-    found = replace(task.load("xlsum_english"), hub=str(tmp_path / "xlsum"))
-    read = list(task.canonical(found, "test", task.read_hub(found, "xlsum_english", "test")))
-    assert [row["id"] for row in read] == ["test/1", "test/english"]
-    assert task.example_of(read[0]) == expected
-
-
-def test_a_dataset_that_cannot_be_read_from_the_hub_is_one_line(tmp_path):
-    found = replace(task.load("paws"), hub=str(tmp_path / "nothing"))
-    with pytest.raises(
-        StudyError, match=r"nothing, split 'test' of task 'paws' cannot be read from the hub: "
-    ) as caught:
-        list(task.read_hub(found, "paws", "test"))
-    assert "\n" not in str(caught.value) and str(caught.value).endswith("set data_root to a folder that holds it")
 
 
 def real_file(name: str, split: str) -> Path:

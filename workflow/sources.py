@@ -1,8 +1,7 @@
 """Where a base's weights come from: family + step -> a checked folder of safetensors, and the one place that loads it.
 
 A family is trained here, lies in a local folder with one sub-folder for each step, or is a hub repository with one
-revision for each step. The hub is read through its ordinary client, so a mirror (HF_ENDPOINT), the cache (HF_HOME) and
-HF_HUB_OFFLINE=1 mean here what they mean everywhere.
+revision for each step.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from workflow.errors import StudyError
+from workflow import hub
+from workflow.errors import StudyError, first_line
 
 if TYPE_CHECKING:
     import torch
-    from huggingface_hub import HfApi
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS = "model.safetensors"
@@ -129,36 +127,43 @@ def files(name: str, family: Mapping[str, Any], step: int) -> list[str]:
     return [str(path) for path in _files(_folders(name, family)[step])]
 
 
-def locate(name: str, family: Mapping[str, Any], step: int, trained_root: Path) -> dict[str, Any]:
+def locate(
+    name: str, family: Mapping[str, Any], step: int, trained_root: Path, pinned: hub.Pin | None = None
+) -> dict[str, Any]:
     """Find the checkpoint of a base, downloading it where it is on the hub, check it, and return its manifest.
 
-    The manifest: family, step, source, repo and revision (the hub's commit; None for other sources), path (folder;
-    absolute, but for trained families, so that a study can be moved), files (name -> bytes, sha256). Trained families
-    lie in `<trained_root>/family=<name>/step=<step>`.
+    pinned: what `pin` says of a step on the hub. The manifest: family, step, source, repo and revision (the hub's commit;
+    None for other sources), path (folder; absolute, but for trained families, so that a study can be moved), files
+    (name -> bytes, sha256). Trained families lie in `<trained_root>/family=<name>/step=<step>`.
     Errors: StudyError when there is no such checkpoint or it is not one that can be loaded safely and whole.
     """
-    revision = None
-    if family["source"] == "hub":
-        folder, revision = _download(name, family, step)
-    elif family["source"] == "folder":
-        found = _folders(name, family)
-        if step not in found:
-            raise StudyError(
-                f"family {name}: step {step} is not in {family['path']}; nearest steps: {_nearest(found, step)}"
-            )
-        folder = found[step]
+    if pinned:
+        with hub.errors(f"family {name}, step {step}: {pinned['repo']}"):
+            folder, files = hub.fetched(pinned)
     else:
-        folder = trained_root / f"family={name}" / f"step={step}"
+        folder = _local(name, family, step, trained_root)
     check(folder)
     return {
         "family": name,
         "step": step,
         "source": family["source"],
-        "repo": _repository(family, step) if family["source"] == "hub" else None,
-        "revision": revision,
+        "repo": pinned["repo"] if pinned else None,
+        "revision": pinned["commit"] if pinned else None,
         "path": str(folder if family["source"] == "trained" else folder.absolute()),
-        "files": {path.name: _fingerprint(path) for path in _files(folder)},
+        "files": files if pinned else {path.name: _fingerprint(path) for path in _files(folder)},
     }
+
+
+def _local(name: str, family: Mapping[str, Any], step: int, trained_root: Path) -> Path:
+    """The folder of a step that was trained here, or lies in the family's folder."""
+    if family["source"] == "trained":
+        return trained_root / f"family={name}" / f"step={step}"
+    found = _folders(name, family)
+    if step not in found:
+        raise StudyError(
+            f"family {name}: step {step} is not in {family['path']}; nearest steps: {_nearest(found, step)}"
+        )
+    return found[step]
 
 
 def read_base(path: Path | str) -> dict[str, Any]:
@@ -247,31 +252,30 @@ def _check_header(path: Path) -> None:
         with safe_open(path, framework="numpy"):
             pass
     except (SafetensorError, OSError) as error:
-        raise StudyError(f"{path}: damaged or cut short ({_first_line(error)}); fetch or save it again") from error
+        raise StudyError(f"{path}: damaged or cut short ({first_line(error)}); fetch or save it again") from error
 
 
-def _first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def pin(name: str, family: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """What the hub holds of a step now (`hub.pin`): repository, commit and the files that a model needs.
 
+    Pickles, which a download would leave out without a word, are refused before one that may take hours.
+    Errors: StudyError when there is no such step, or it is none that can be loaded.
+    """
+    from huggingface_hub import is_offline_mode, snapshot_download
 
-def _download(name: str, family: Mapping[str, Any], step: int) -> tuple[Path, str]:
-    """Folder and commit of a step's revision, from the hub or, offline, from its cache."""
-    from huggingface_hub import HfApi, is_offline_mode, snapshot_download
+    repo = _repository(family, step)
+    with hub.errors(f"family {name}, step {step}: {repo}"):
+        reference = _reference(name, family, step, hub.refs(repo))
 
-    repo, offline, api = _repository(family, step), is_offline_mode(), HfApi()
-    with _hub_errors(f"family {name}, step {step}: {repo}"):
-        refs = _cached_refs(repo) if offline else _listed_refs(api, repo)
-        # Resolving by name records the name in the cache: without it an offline run could not find the commit again.
-        revision = api.resolve_revision(repo, revision=_reference(name, family, step, refs), local_files_only=offline)
-        if not offline:
-            # Before the download, which would leave pickles out without a word and may take hours.
-            names = [name for name in api.list_repo_files(repo, revision=revision.resolved) if "/" not in name]
-            _check_names(f"{repo} at {revision}", names)
-        folder = snapshot_download(
-            repo, revision=revision, allow_patterns=list(NEEDED), ignore_patterns=["*/*"], local_files_only=offline
-        )
-    return Path(folder), revision.resolved
+        def wanted(names: list[str]) -> list[str]:
+            there = [name for name in names if "/" not in name]
+            if is_offline_mode():  # the client knows what an earlier download was to bring
+                patterns = {"allow_patterns": list(NEEDED), "ignore_patterns": ["*/*"]}
+                snapshot_download(repo, revision=reference, local_files_only=True, **patterns)
+            _check_names(f"{repo} at {reference}", there)
+            return [name for name in there if _fits(name, NEEDED)]
+
+        return hub.pin(repo, "model", reference, wanted)
 
 
 def _repository(family: Mapping[str, Any], step: int) -> str:
@@ -279,28 +283,6 @@ def _repository(family: Mapping[str, Any], step: int) -> str:
     if "repos" in family:
         return next(entry["repo"] for entry in family["repos"] if entry["step"] == step)
     return family["repo"]
-
-
-def _listed_refs(api: HfApi, repo: str) -> dict[str, set[str]]:
-    """Branches and tags of a repository with their commits: two where a branch and a tag of one name differ."""
-    listing = api.list_repo_refs(repo)
-    refs: dict[str, set[str]] = {}
-    for ref in [*listing.branches, *listing.tags]:
-        refs.setdefault(ref.name, set()).add(ref.target_commit)
-    return refs
-
-
-def _cached_refs(repo: str) -> dict[str, set[str]]:
-    """Branches and tags that the cache knows of a repository, with their commits.
-
-    Read from the cache's documented layout (`models--<owner>--<name>/refs/<ref>`): `scan_cache_dir` hides a whole
-    repository as soon as one of its downloads was broken off early.
-    """
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    root = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "refs"
-    return {path.relative_to(root).as_posix(): {path.read_text().strip()} for path in root.rglob("*") if path.is_file()}
 
 
 def _reference(name: str, family: Mapping[str, Any], step: int, refs: Mapping[str, set[str]]) -> str:
@@ -316,7 +298,7 @@ def _reference(name: str, family: Mapping[str, Any], step: int, refs: Mapping[st
         own = "main" if is_main else family["pattern"].replace("{step}", str(step))
         wanted = own if is_main else f"{own} or {own}-*"
         raise StudyError(
-            f"{place} has no revision {wanted}{_where()}; nearest steps: {_nearest(numbered.values(), step)}"
+            f"{place} has no revision {wanted}{hub.where()}; nearest steps: {_nearest(numbered.values(), step)}"
         )
     if len(set.union(*(refs[ref] for ref in fitting))) > 1:
         raise StudyError(f"{place} has several revisions for this step: {', '.join(fitting)}; expected one commit")
@@ -329,50 +311,10 @@ def _numbered(expression: re.Pattern[str], refs: Iterable[str]) -> dict[str, int
     return {ref: int(match["step"]) for ref in refs if (match := extended.fullmatch(ref))}
 
 
-def _where() -> str:
-    """Where revisions were looked for, for messages."""
-    from huggingface_hub import is_offline_mode
-
-    return " in the local cache (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
-
-
 def _nearest(there: Iterable[int], step: int) -> str:
     """The up to five steps nearest to one that is not there, for messages."""
     nearest = sorted(set(there), key=lambda other: (abs(other - step), other))[:5]
     return ", ".join(map(str, sorted(nearest))) or "none"
-
-
-@contextmanager
-def _hub_errors(place: str) -> Iterator[None]:
-    """Turn whatever the hub's client raises into a StudyError of one line."""
-    try:
-        yield
-    except StudyError:
-        raise
-    except Exception as error:  # the client lets some twenty unrelated classes through; each needs its owner's hand
-        # Neither the message nor the chain: they quote addresses and headers, in which credentials can stand.
-        raise StudyError(f"{place}: {_hub_reason(error)}") from None
-
-
-def _hub_reason(error: Exception) -> str:
-    """What an error of the hub's client means to its user."""
-    from huggingface_hub import constants, errors
-
-    host = urlsplit(constants.ENDPOINT).hostname
-    if isinstance(error, errors.GatedRepoError):
-        return f"gated by {host}: accept its terms there, then log in with a token that may read it"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            f"not found on {host}: there is no such repository, or it is private and no token that may read it is set"
-        )
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        return f"{host} answered with status {status}" + ("; check the token" if status in (401, 403) else "")
-    if isinstance(error, errors.LocalEntryNotFoundError) and constants.is_offline_mode():
-        return "not whole in the local cache (HF_HUB_OFFLINE is set); fetch it once with a connection"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot be written to the local cache: {error.strerror}"
-    return f"cannot be read from {host} ({type(error).__name__}); check the connection, HF_ENDPOINT and the token"
 
 
 def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
@@ -426,4 +368,4 @@ def _loading_errors(path: Path | str, what: str) -> Iterator[None]:
     except StudyError:
         raise
     except Exception as error:  # transformers and its parsers raise every kind, plain Exception among them
-        raise StudyError(f"{path}: the {what} cannot be loaded: {_first_line(error)}") from error
+        raise StudyError(f"{path}: the {what} cannot be loaded: {first_line(error)}") from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workflow import tasks
+from workflow import hub, tasks
 from workflow.errors import StudyError, shown
 
 Row = Mapping[str, Any]
@@ -213,25 +213,24 @@ def read_folder(root: Path, task: Task, name: str, split: str) -> Iterator[tuple
             yield place, row
 
 
-def read_hub(task: Task, name: str, split: str) -> Iterator[tuple[str, Row]]:
-    """Rows of a split from the hub (its mirror, or its cache when offline), with where each stands.
+def pin(name: str) -> dict[str, Any]:
+    """What the hub holds of the task's dataset now (`hub.pin_dataset`).
 
-    Errors: StudyError with the hub client's reason when the dataset cannot be read.
+    Errors: StudyError with the hub client's reason when it cannot be read.
     """
-    import datasets
+    task = load(name)
+    with hub.errors(f"task '{name}': {task.hub}"):
+        # The export keeps each configuration in a folder of its own and does not know it by name.
+        return hub.pin_dataset(task.hub, task.subset, task.revision, folders=task.revision == EXPORT)
 
-    # The export keeps each configuration in a folder of its own and does not know it by name.
-    part = {"data_dir": task.subset} if task.revision == EXPORT else {"name": task.subset}
-    try:
-        rows = datasets.load_dataset(task.hub, **part, split=split, revision=task.revision)
-    except Exception as error:  # the client raises some twenty unrelated classes; all mean the same to the user
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise StudyError(
-            f"{task.hub}, split '{split}' of task '{name}' cannot be read from the hub: {reason}; "
-            f"set data_root to a folder that holds it"
-        ) from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{task.hub} {split}, row {number}", row
+
+def read_hub(pinned: hub.Pin, split: str) -> Iterator[tuple[str, Row]]:
+    """Rows of a split of a pinned dataset, with where each stands.
+
+    Errors: StudyError when the dataset cannot be read.
+    """
+    for number, row in enumerate(hub.rows(pinned, split), start=1):
+        yield f"{pinned['repo']} {split}, row {number}", row
 
 
 def canonical(task: Task, split: str, rows: Iterable[tuple[str, Row]]) -> Iterator[dict[str, Any]]:
@@ -308,15 +307,15 @@ def split_file(root: Path, task: Task, name: str, split: str) -> Path:
     return root / (task.folder or name) / f"{task.files.get(split, split)}.jsonl"
 
 
-def prepared(name: str, data_root: str | None) -> Iterator[dict[str, Any]]:
-    """All rows of a task in the columns of `tables.EXAMPLES`, read from wherever `row_root` says.
+def prepared(name: str, data_root: str | None, pinned: hub.Pin | None = None) -> Iterator[dict[str, Any]]:
+    """All rows of a task in the columns of `tables.EXAMPLES`, read from wherever `row_root` says; of the hub what is pinned.
 
     Errors: StudyError naming file, row, field and reason for a row that does not fit, or a split without rows.
     """
     task = load(name)
     root = row_root(task, data_root)
     for split in splits(task):
-        found = read_folder(root, task, name, split) if root else read_hub(task, name, split)
+        found = read_hub(pinned, split) if pinned else read_folder(root, task, name, split)
         count = 0
         for row in canonical(task, split, found):
             count += 1

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from workflow import tables, task
+from workflow import hub, tables, task
 from workflow.jobs import job
 
 with job("prepare", snakemake) as log:
     name, root = snakemake.wildcards.task, snakemake.params.data_root
     read = task.load(name)
-    source = str(task.row_root(read, root) or f"hub {read.hub}")
-    rows = list(task.prepared(name, root))
+    pinned = None if task.row_root(read, root) else hub.read_pin(snakemake.input.rows[0])
+    source = f"hub {read.hub}" if pinned else str(task.row_root(read, root))
+    rows = list(task.prepared(name, root, pinned))
     log.info("%s: %d rows from %s", name, len(rows), source)
-    facts = {"task": name, "version": read.version, "source": source, "revision": read.revision}
+    facts = {"task": name, "version": read.version, "source": source, "revision": pinned and pinned["commit"]}
     tables.write(rows, tables.EXAMPLES, Path(snakemake.output[0]), **facts)
