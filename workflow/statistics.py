@@ -88,6 +88,15 @@ def p_value(resampled: Values) -> float:
     return float(min(1.0, 2 * min(below, above) / (len(resampled) + 1)))
 
 
+def holm(p_values: Values) -> Values:
+    """P-values adjusted for looking at all of them (Holm, 1979): below a level each, the chance of any false one is."""
+    order = np.argsort(p_values)
+    steps = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted
+
+
 def weighted_mean(values: Values, weights: Values) -> Values:
     """Mean along the last axis."""
     return (values * weights).sum(axis=-1) / weights.sum(axis=-1)

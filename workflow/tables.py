@@ -250,6 +250,23 @@ AUDIT = _columns(
     evidence=(TEXT, "what was found, in one sentence with its figures"),
 )
 
+AUDIT_KEYS = [
+    "family", "step", "train", "format", "recipe", "seed", "suite", "test", "test_format", "shots", "metric"
+]  # fmt: skip
+
+FINDINGS = _columns(
+    section=(TEXT, "section of the report"),
+    finding=(TEXT, "kind of finding: the module that made it"),
+    statement=(TEXT, "what was found, in one sentence"),
+    value=(FLOAT, "the number that it is about"),
+    low=(FLOAT, "lower end of its interval"),
+    high=(FLOAT, "upper end of its interval"),
+    n=(INT, "what the number is made of, as in its table"),
+    table=(TEXT, "table that the number is from, below results/"),
+    filter=(TEXT, "the row of that table, as JSON: column -> value; rows that differ in `estimator` alone may be quoted too"),
+    warnings=(TEXTS, "what the audit says against it"),
+)
+
 
 def provenance(**facts: Any) -> dict[str, str]:
     """Facts about how a part was made, with the versions of the packages that can change it."""
@@ -298,6 +315,13 @@ def rows(path: Path) -> list[dict[str, Any]]:
     Errors: StudyError when the file is not a whole Parquet file.
     """
     return _opened(path).to_pylist()
+
+
+def matching(table: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of a table with these values; None stands for null."""
+    for key, value in conditions.items():
+        table = table[table[key].isna() if pd.isna(value) else (table[key] == value).fillna(False).astype(bool)]
+    return table
 
 
 def _opened(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -1,0 +1,57 @@
+"""When each test is learned: in pre-training, in tuning, in both, or not at all (analysis `learning`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from workflow import drawing
+from workflow.findings import Material, about, finding, siblings
+
+SECTION = "base"
+READS = ("analysis",)
+SETTLED = 0.9  # share of resamples in one group from which on a test is said to be in it
+KEYS = ["analysis", "group", "family", "suite", "test", "test_format", "shots", "estimator"]
+DECIDING = {
+    "learned_in_pretraining": "rise_over_pretraining",
+    "learned_in_tuning": "gain_by_tuning",
+    "learned_in_both": "rise_over_pretraining",
+    "not_learned": "rise_over_pretraining",
+}
+
+
+def find(material: Material) -> Iterator[dict[str, Any]]:
+    """One finding for each test in the main way of testing; a test that no group holds in nine resamples of ten is not
+    settled."""
+    whole = material.rows("learning")
+    shares = whole[whole["estimator"] == "share_of_resamples"]
+    for _, own in shares.groupby([*drawing.PLACE, "test"], sort=False):
+        ranked = own.sort_values("value", ascending=False, kind="stable")
+        best = ranked.iloc[0]
+        place = f"{best['test']}{about(shares, best)}"
+        if best["value"] < SETTLED:
+            yield finding(f"{place}: not settled {_between(ranked)}.", best, KEYS)
+        else:
+            yield _settled(material, place, best, dict(siblings(whole, best, KEYS)))
+
+
+def _between(ranked: pd.DataFrame) -> str:
+    """The groups that resamples fall into, the most frequent first."""
+    there = ranked[ranked["value"] > 0].to_dict("records")
+    return "whether " + ", ".join(f"{drawing.named(row['group'])} ({row['value']:.0%} of resamples)" for row in there)
+
+
+def _settled(
+    material: Material, place: str, best: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """A test in one group, by the number that puts it there."""
+    group = best["group"]
+    deciding = beside.get(DECIDING[group], best)
+    texts = [f"{place}: {drawing.named(group)} ({best['value']:.0%} of resamples)"]
+    if "rise_over_pretraining" in beside:
+        texts.append(f"over pre-training the untouched base changes by {material.interval(beside['rise_over_pretraining'])}")
+    gain = beside.get("gain_by_tuning")
+    texts.append("no model is tuned for it" if gain is None else f"tuning adds {material.interval(gain)} at the last step")
+    return finding("; ".join(texts) + ".", deciding, KEYS)
