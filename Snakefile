@@ -1,3 +1,4 @@
+import os
 import sys
 
 from snakemake.utils import min_version
@@ -9,6 +10,10 @@ min_version("9.0")
 
 
 configfile: "config.yaml"
+
+
+# Made by `present` from the tables, so that the report says what the study is.
+report: os.path.abspath("results/description.rst")
 
 
 try:
@@ -56,3 +61,4 @@ rule all:
             type=["csv", "md"],
         ),
         ["results/pairs.parquet"] if VARIANTS else [],
+        "results/pages",

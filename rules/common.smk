@@ -1,9 +1,10 @@
 """Paths and input functions that several rules share."""
 
 import os
+import pathlib
 
-from workflow import analyses, audits, corpora, indicators, search, sources, summaries
-from workflow import tables, task
+from workflow import analyses, audits, corpora, findings, indicators, search, sources
+from workflow import summaries, tables, task
 from workflow.forecasting import leaderboards, splits, variants
 from workflow import resources as needs
 
@@ -54,10 +55,24 @@ FORECASTED = expand(
     table=["forecasts", "rankings", "importance"] if VARIANTS else [],
 )
 
-
 # Indicators that a base has to be run for.
 RUN_FOR = indicators.run_for(STUDY)
 INDICATORS = ["results/indicators.parquet"] if RUN_FOR else []
+
+SUMMARISED = expand(
+    "results/tables/{table}.csv",
+    table=STUDY["summaries"]
+    + (list(leaderboards.tables("printed" in VARIANTS)) if VARIANTS else []),
+)
+# What findings are made of.
+TABLES = [
+    "results/analysis.parquet",
+    "results/audit.parquet",
+    *FORECASTED,
+    *INDICATORS,
+    *(path for path in SUMMARISED if path.endswith("/gpu_hours.csv")),
+]
+
 
 
 def parts(folder, keys, rows):

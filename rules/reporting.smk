@@ -8,6 +8,9 @@ localrules:
     draw,
     summarise,
     audit,
+    find,
+    present,
+    report,
     estimate,
 
 
@@ -132,6 +135,77 @@ rule audit:
         indicators=STUDY["indicators"],
     script:
         "../workflow/scripts/audit.py"
+
+
+rule find:
+    """State in words what the tables show, by fixed rules."""
+    input:
+        tables=TABLES,
+        modules=expand(f"{PACKAGE}/findings/{{kind}}.py", kind=grid.modules(findings)),
+        shared=f"{PACKAGE}/findings/__init__.py",
+    output:
+        "results/findings.parquet",
+    log:
+        "logs/find.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        level=STUDY["statistics"]["level"],
+    script:
+        "../workflow/scripts/find.py"
+
+
+rule present:
+    """Make the pages of the report: findings, figures with captions, tables that sort."""
+    input:
+        tables=["results/findings.parquet", TABLES, SUMMARISED],
+        figures=expand("results/figures/{figure}.png", figure=STUDY["figures"]),
+        vector=expand("results/figures/{figure}.pdf", figure=STUDY["figures"]),
+        shared=[
+            f"{PACKAGE}/{name}"
+            for name in (
+                "pages.py",
+                "presenting.py",
+                "description.py",
+                "report/page.css",
+                "report/page.js",
+            )
+        ],
+    output:
+        pages=report(
+            directory("results/pages"),
+            patterns=["{chapter}/{page}.html"],
+            category="{chapter}",
+            labels={"page": "{page}"},
+            caption="../workflow/report/caption.rst",
+        ),
+        captions="results/captions.rst",
+        description="results/description.rst",
+    log:
+        "logs/present.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        study=STUDY,
+        captions=pathlib.Path("results/captions.rst"),
+    script:
+        "../workflow/scripts/present.py"
+
+
+rule report:
+    """Make the report of a study that has run: one HTML file that answers without a terminal, results/report.html."""
+    input:
+        rules.present.output,
+    output:
+        "results/report.html",
+    log:
+        "logs/report.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        snakefile=os.path.relpath(workflow.main_snakefile),
+    script:
+        "../workflow/scripts/report.py"
 
 
 rule estimate:

@@ -263,7 +263,10 @@ FINDINGS = _columns(
     high=(FLOAT, "upper end of its interval"),
     n=(INT, "what the number is made of, as in its table"),
     table=(TEXT, "table that the number is from, below results/"),
-    filter=(TEXT, "the row of that table, as JSON: column -> value; rows that differ in `estimator` alone may be quoted too"),
+    filter=(
+        TEXT,
+        "the row of that table, as JSON: column -> value; rows that differ in `estimator` alone may be quoted too",
+    ),
     warnings=(TEXTS, "what the audit says against it"),
 )
 

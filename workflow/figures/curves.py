@@ -8,6 +8,9 @@ from matplotlib.figure import Figure
 from workflow import drawing
 
 NEEDS = ()
+SECTION = "tuned"
+INTERVAL = "over resampled test rows, and over tuning seeds where there are several"
+CONCLUSIONS = ("gains", "turning_points")
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:

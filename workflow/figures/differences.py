@@ -9,6 +9,9 @@ from workflow import drawing
 from workflow.drawing import LINES, Style
 
 NEEDS = ("groups",)
+SECTION = "tuned"
+INTERVAL = "over resampled tests of the group, and rows within them"
+CONCLUSIONS = ("groups",)
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:

@@ -11,6 +11,9 @@ from workflow import drawing, task
 from workflow.drawing import Style
 
 NEEDS = ("models",)
+SECTION = "transfer"
+INTERVAL = "over resampled steps (of a mean over pairs: resampled pairs), and rows within them"
+CONCLUSIONS = ("domains", "transfer")
 ROW = 0.17  # inches
 
 

@@ -8,6 +8,9 @@ from matplotlib.figure import Figure
 from workflow import drawing
 
 NEEDS = ("models",)
+SECTION = "transfer"
+INTERVAL = "over resampled test rows, and over tuning seeds where there are several"
+CONCLUSIONS = ("transfer", "domains")
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:

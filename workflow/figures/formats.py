@@ -13,6 +13,9 @@ from workflow.drawing import Style
 from workflow.prompts import FORMATS
 
 NEEDS = ("formats",)
+SECTION = "formats"
+INTERVAL = "over resampled test rows, and over tuning seeds where there are several"
+CONCLUSIONS = ("formats",)
 BASE_LINE = (0, (1, 1.5))
 
 

@@ -13,6 +13,9 @@ from workflow import drawing
 from workflow.drawing import Style
 
 NEEDS = ()
+SECTION = "base"
+INTERVAL = "over resampled test rows, and over tuning seeds where there are several"
+CONCLUSIONS = ("learning",)
 GROUPS = ("learned_in_pretraining", "learned_in_both", "learned_in_tuning", "not_learned")
 
 

@@ -15,6 +15,9 @@ from workflow import drawing
 from workflow.drawing import Style
 
 NEEDS = ()
+SECTION = "tuned"
+INTERVAL = "the steps at which a bend cannot be ruled out, moved outwards to steps of the study"
+CONCLUSIONS = ("turning_points",)
 ROW = 0.17  # inches
 LEVEL = 0.05  # of a knot's p-value, above which a straight line fits as well
 PANELS = ("base", "tuned", "tuned − base")

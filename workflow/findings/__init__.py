@@ -99,12 +99,16 @@ def found(material: Material, audit: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for name in kinds(list(material.tables)):
         module = grid.module(package, name)
-        rows += [{"section": module.SECTION, "finding": name, **row} for row in module.find(material)]  # some name their own
+        rows += [
+            {"section": module.SECTION, "finding": name, **row} for row in module.find(material)
+        ]  # some name their own
     rows.sort(key=lambda row: list(SECTIONS).index(row["section"]))
     return [{**row, "warnings": weakened(json.loads(row["filter"]), row["section"], audit)} for row in rows]
 
 
-def finding(statement: str, row: Mapping[str, Any], keys: Sequence[str], table: str = ANALYSIS, **own: Any) -> dict[str, Any]:
+def finding(
+    statement: str, row: Mapping[str, Any], keys: Sequence[str], table: str = ANALYSIS, **own: Any
+) -> dict[str, Any]:
     """A finding about one row of a table. keys: the columns that name it, null ones among them; own: other figures."""
     known = {key: None if pd.isna(row[key]) else row[key] for key in keys}
     conditions = {key: value.item() if isinstance(value, np.generic) else value for key, value in known.items()}
@@ -140,7 +144,9 @@ def about(rows: pd.DataFrame, row: Mapping[str, Any], *more: str) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-def siblings(rows: pd.DataFrame, row: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def siblings(
+    rows: pd.DataFrame, row: Mapping[str, Any], keys: Sequence[str]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The rows that share all keys with a row but the estimator: estimator, row."""
     conditions = {key: row[key] for key in keys if key != "estimator"}
     for _, other in tables.matching(rows, conditions).iterrows():

@@ -8,12 +8,12 @@ from typing import Any
 from workflow.findings import Material, finding
 
 SECTION = "cost"
-READS = ("gpu_hours",)
+READS = ("tables/gpu_hours",)
 
 
 def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding: the hours of all measured jobs of the stages that take a GPU where there is one."""
-    table = material.tables["gpu_hours"]
+    table = material.tables["tables/gpu_hours"]
     for _, row in table[table["stage"] == "all"].iterrows():
         if row["measured"] > 0:
             text = (

@@ -51,7 +51,11 @@ def _settled(
     deciding = beside.get(DECIDING[group], best)
     texts = [f"{place}: {drawing.named(group)} ({best['value']:.0%} of resamples)"]
     if "rise_over_pretraining" in beside:
-        texts.append(f"over pre-training the untouched base changes by {material.interval(beside['rise_over_pretraining'])}")
+        texts.append(
+            f"over pre-training the untouched base changes by {material.interval(beside['rise_over_pretraining'])}"
+        )
     gain = beside.get("gain_by_tuning")
-    texts.append("no model is tuned for it" if gain is None else f"tuning adds {material.interval(gain)} at the last step")
+    texts.append(
+        "no model is tuned for it" if gain is None else f"tuning adds {material.interval(gain)} at the last step"
+    )
     return finding("; ".join(texts) + ".", deciding, KEYS)

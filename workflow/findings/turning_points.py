@@ -24,7 +24,11 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each curve with a bend; for each sort of curve one that counts those without."""
     whole = material.rows("turning_point")
     turns = drawing.related(whole[whole["estimator"] == "turning_step"], {"base", "in_domain", "instructed"})
-    span = material.analysis.loc[material.analysis["analysis"] == "performance"].groupby("family")["step"].agg(["min", "max"])
+    span = (
+        material.analysis.loc[material.analysis["analysis"] == "performance"]
+        .groupby("family")["step"]
+        .agg(["min", "max"])
+    )
     for _, own in turns.groupby([*drawing.PLACE, "group", turns["train"] == "none"], sort=False):
         for _, row in own[own["p_value"] < LEVEL].sort_values("value", kind="stable").iterrows():
             unit = _unit(span.loc[row["family"]])
@@ -67,7 +71,15 @@ def _bend(material: Material, turns: pd.DataFrame, row: Any, beside: Mapping[str
 def _straight(turns: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
     """How many curves of a sort a straight line fits as well."""
     row, straight = own.iloc[0], int((own["p_value"] >= LEVEL).sum())
-    sort = "untouched bases" if row["train"] == "none" else "tuned models" if row["group"] == "level" else "gains by tuning"
-    text = f"A straight line fits {straight} of {len(own)} curves of {sort}{about(turns, row)} as well as one with a bend."
+    sort = (
+        "untouched bases"
+        if row["train"] == "none"
+        else "tuned models"
+        if row["group"] == "level"
+        else "gains by tuning"
+    )
+    text = (
+        f"A straight line fits {straight} of {len(own)} curves of {sort}{about(turns, row)} as well as one with a bend."
+    )
     keys = [key for key in KEYS if key not in ("train", "format", "recipe", "test")]
     return finding(text, row, keys, value=straight, low=None, high=None, n=len(own))

@@ -12,6 +12,7 @@ from workflow.summaries import Material
 
 READS = ()
 NEEDS = ()
+SECTION = "study"
 RELATIONS = {"instructed": "after", "in_domain": "in domain of", "out_of_domain": "out of domain of"}
 COLUMNS = [
     *("task", "kind", "role", "hub", "subset", "train_split", "train_rows", "test_split", "test_rows"),

@@ -12,6 +12,7 @@ from workflow.summaries import Material
 
 READS = ("families", "imports")
 NEEDS = ()
+SECTION = "study"
 
 
 def summarise(material: Material) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from workflow.summaries import Material
 
 READS = ("families", "models", "recipes", "suites")
 NEEDS = ("suites",)
+SECTION = "cost"
 KEYS = ["stage", "family", "train", "suite"]
 
 

@@ -8,6 +8,7 @@ from workflow.summaries import Material
 
 READS = ()
 NEEDS = ("groups",)
+SECTION = "tuned"
 
 
 def summarise(material: Material) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from workflow.summaries import INTERVAL, Material
 
 READS = ("suites",)
 NEEDS = ()
+SECTION = "formats"
 KEYS = ["family", "step", "test", "train", "recipe", "seed", "test_format", "shots", "suite"]
 
 

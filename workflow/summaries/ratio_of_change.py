@@ -8,6 +8,7 @@ from workflow.summaries import Material
 
 READS = ()
 NEEDS = ("models",)
+SECTION = "transfer"
 
 
 def summarise(material: Material) -> pd.DataFrame:

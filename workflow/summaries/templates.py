@@ -9,6 +9,7 @@ from workflow.summaries import Material
 
 READS = ()
 NEEDS = ()
+SECTION = "study"
 
 
 def summarise(material: Material) -> pd.DataFrame:

@@ -1,0 +1,82 @@
+"""What a study is, for the first page of its report: what it takes up, what is missing of it, by which versions it was made."""
+
+from __future__ import annotations
+
+import platform
+import textwrap
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import pandas as pd
+
+from workflow import grid, sources
+from workflow.pages import plain
+
+PACKAGES = (*("snakemake", "numpy", "pandas", "matplotlib"), *("torch", "transformers", "peft", "datasets", "pyarrow"))
+LONGEST = 200  # characters of what is missing
+LACKING = ("missing_cells",)  # checks of the audit that say what is not there
+
+
+def describe(study: Mapping[str, Any], analysis: pd.DataFrame, audit: pd.DataFrame) -> str:
+    """The description in reStructuredText; analysis, audit: the study's tables."""
+    parts = {
+        "Families": list(_families(study, analysis)),
+        "Tuned": list(_models(study)),
+        "Tested": list(_suites(study)),
+        "Missing": list(_missing(study, audit)) or ["nothing that the study asks for"],
+        "Made by": [
+            ", ".join(f"{name} {version(name)}" for name in PACKAGES) + f"; Python {platform.python_version()}"
+        ],
+    }
+    blocks = [
+        f"**{name}**\n\n" + "\n".join(f"- {plain(text)}" for text in texts) for name, texts in parts.items() if texts
+    ]
+    return "\n\n".join(["Tunecast: what fine-tuning makes of pre-training checkpoints.", *blocks]) + "\n"
+
+
+def _families(study: Mapping[str, Any], analysis: pd.DataFrame) -> Iterator[str]:
+    """Each family with its source and steps; those of imported scores by the steps that occur."""
+    for name, family in study["families"].items():
+        steps = sources.steps(name, family)
+        yield f"{name}: {family['source']}, {_listed('step', steps)}"
+    rows = analysis[(analysis["analysis"] == "performance") & ~analysis["family"].isin(list(study["families"]))]
+    for name, own in rows.groupby("family"):
+        yield f"{name}: scores that others released, {_listed('step', sorted(own['step'].unique()))}"
+    if study["variants"]:
+        yield f"variants: a table of bases, {study['variants']['path']}"
+
+
+def _models(study: Mapping[str, Any]) -> Iterator[str]:
+    """Each recipe with what is tuned by it."""
+    models = grid.models(study)
+    for recipe, own in models[models["recipe"] != "none"].groupby("recipe", sort=False):
+        keys = {"task": "train", "format": "format", "seed": "seed"}
+        parts = [_listed(noun, own[key].unique()) for noun, key in keys.items()]
+        method = study["recipes"][recipe]["method"]
+        yield f"by {recipe} ({method}), {len(own)} models: {'; '.join(parts)}"
+
+
+def _suites(study: Mapping[str, Any]) -> Iterator[str]:
+    """Each suite with its tests and the ways in which it tests."""
+    for name, suite in study["suites"].items():
+        tests = grid.suite_tests(suite, "none")
+        ways = f"{_listed('format', suite['formats'])}; demonstrations {', '.join(map(str, suite['shots']))}"
+        limit = f"; {suite['limit']} rows at most" if "limit" in suite else ""
+        yield f"{name} ({suite['protocol']}): {_listed('test', tests)}; {ways}{limit}"
+
+
+def _missing(study: Mapping[str, Any], audit: pd.DataFrame) -> Iterator[str]:
+    """What the study leaves out, and what the audit misses."""
+    for name, family in study["families"].items():
+        saved = set(family.get("pretraining", {}).get("save", []))
+        if left := sorted(saved - set(sources.steps(name, family))):
+            yield f"{name}: {_listed('step', left)} saved, but not listed among the steps to study"
+    for evidence in audit.loc[audit["check"].isin(LACKING), "evidence"]:
+        yield textwrap.shorten(evidence, LONGEST, placeholder=" … (the audit has the rest)")
+
+
+def _listed(noun: str, values: Any) -> str:
+    """Values after their noun."""
+    found = [str(value) for value in values]
+    return f"{noun}{'' if len(found) == 1 else 's'} {', '.join(found)}"

@@ -1,0 +1,218 @@
+"""Pages of a study's report: figures with their captions, tables that sort, findings in words.
+
+Each page is one HTML file that needs nothing else: style, script and pictures are in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from workflow import tables
+from workflow.findings import Material
+from workflow.sections import SECTIONS
+
+ASSETS = Path(__file__).parent / "report"
+ROWS = 3000  # of a table that a page shows
+QUOTED = 6  # findings that a caption quotes
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What stands below a figure. title, shows, cells, interval: one paragraph each; conclusions: findings."""
+
+    title: str
+    shows: str
+    cells: str
+    interval: str
+    conclusions: Sequence[Mapping[str, Any]]
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Its paragraphs by what they are about."""
+        return {"Shows": self.shows, "Over": self.cells, "Intervals": self.interval}
+
+    @property
+    def quoted(self) -> list[str]:
+        """The first findings, and how many more there are."""
+        statements = [row["statement"] for row in self.conclusions[:QUOTED]]
+        beyond = len(self.conclusions) - QUOTED
+        return [*statements, f"{beyond} more on the page of findings."] if beyond > 0 else statements
+
+    def rst(self) -> str:
+        """As reStructuredText."""
+        lines = [f"**{plain(self.title)}**", *(f"*{name}*: {plain(text)}" for name, text in self.parts.items())]
+        return "\n\n".join([*lines, *(f"- {plain(text)}" for text in self.quoted)]) + "\n"
+
+    def html(self) -> str:
+        """As HTML."""
+        items = {name: html.escape(text) for name, text in self.parts.items()}
+        if self.quoted:
+            items["To conclude"] = f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in self.quoted)}</ul>"
+        return "<dl>" + "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in items.items()) + "</dl>"
+
+
+def plain(text: str) -> str:
+    """Text whose characters mean nothing in reStructuredText."""
+    return "".join(f"\\{mark}" if mark in "\\`*_|<>" else mark for mark in text)
+
+
+def title(module: ModuleType) -> str:
+    """What a module is about: the first sentence of its docstring without the citation."""
+    return paragraph(module).split(" (arXiv")[0].rstrip(".")
+
+
+def paragraph(thing: Any) -> str:
+    """The first paragraph of a docstring, as one line."""
+    return " ".join(inspect.getdoc(thing).split("\n\n")[0].split())
+
+
+def caption(module: ModuleType, material: Material, findings: pd.DataFrame) -> Caption:
+    """The caption of a figure's module, filled from the tables."""
+    found = findings[findings["finding"].isin(module.CONCLUSIONS)]
+    found = found[(found["section"] == module.SECTION) | ~found["section"].isin([module.SECTION]).any()]
+    interval = f"{material.level:.0%}, {module.INTERVAL}."
+    return Caption(title(module), paragraph(module.draw), cells(material), interval, found.to_dict("records"))
+
+
+def cells(material: Material) -> str:
+    """Over which cells a study's figures are: families with their steps, suites with their main way, rows of tests."""
+    rows = material.analysis[material.analysis["analysis"] == "performance"]
+    families = [
+        f"{name} ({own['step'].nunique()} steps, {own['step'].min()} to {own['step'].max()})"
+        for name, own in rows.groupby("family")
+    ]
+    ways = [
+        f"{row.suite} of {row.family} (format {row.test_format}, {row.shots} demonstrations)"
+        for row in material.ways.itertuples()
+    ]
+    counts = rows["n"].dropna()
+    of = f" Tests have {counts.min()} to {counts.max()} rows." if len(counts) else ""
+    return f"families {'; '.join(families)}. Each suite in its main way of testing: {'; '.join(ways)}.{of}"
+
+
+def page(heading: str, body: str, wide: bool = False) -> str:
+    """A whole page. heading: text; body: HTML."""
+    style, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<link rel="icon" href="data:,"><meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(heading)}</title><style>{style}</style></head>"
+        f"<body{' class=wide' if wide else ''}><h1>{html.escape(heading)}</h1>\n{body}\n<script>{script}</script></body></html>\n"
+    )
+
+
+def figure_page(caption: Caption, picture: bytes, pdf: bytes, name: str) -> str:
+    """The page of a figure: the picture, its caption, and the PDF to save."""
+    shown, saved = (base64.b64encode(data).decode() for data in (picture, pdf))
+    link = f'<a download="{name}.pdf" href="data:application/pdf;base64,{saved}">{name}.pdf</a>'
+    image = f'<img alt="{html.escape(caption.title)}" src="data:image/png;base64,{shown}">'
+    return page(
+        caption.title, f'<figure>{image}<figcaption>{caption.html()}</figcaption></figure><p class="note">{link}</p>'
+    )
+
+
+def table_page(heading: str, table: pd.DataFrame, source: str, descriptions: Mapping[str, str]) -> str:
+    """The page of a table that sorts and can be searched. source: its path; descriptions: of columns."""
+    beyond = "" if len(table) <= ROWS else f" The first {ROWS} of {len(table)} rows are shown."
+    note = (
+        f'<p class="note">{len(table)} rows of <code>{html.escape(source)}</code>.{beyond} A click on a name sorts.</p>'
+    )
+    search = '<input type="search" placeholder="show rows that hold these words" aria-label="search">'
+    shown = html_table(table.head(ROWS), descriptions)
+    return page(heading, f'{note}<div class="filtered">{search}<div class="scroll">{shown}</div></div>', wide=True)
+
+
+def html_table(table: pd.DataFrame, descriptions: Mapping[str, str] | None = None) -> str:
+    """A sortable table in HTML, its full numbers kept for sorting."""
+    told = descriptions or {}
+    heads = "".join(
+        f'<th scope="col" title="{html.escape(told.get(name, ""))}"><button>{html.escape(str(name))}</button></th>'
+        for name in table.columns
+    )
+    rows = "".join(
+        f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in table.itertuples(index=False, name=None)
+    )
+    return f'<table class="sortable"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _cell(value: Any) -> str:
+    """One cell: numbers rounded for the eye, lists one entry a line, nothing for what is missing."""
+    if isinstance(value, (list, np.ndarray)):
+        return f"<td>{'<br>'.join(html.escape(str(entry)) for entry in value)}</td>"
+    if value is None or pd.isna(value):
+        return "<td></td>"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        return f"<td>{html.escape(str(value))}</td>"
+    whole = float(value).is_integer() and abs(value) < 1e15
+    shown = f"{int(value)}" if whole else f"{value:.4g}"
+    return f'<td class="number" data-value="{float(value):.17g}">{shown}</td>'
+
+
+def findings_page(findings: pd.DataFrame, sources: Mapping[str, pd.DataFrame], level: float) -> str:
+    """All findings by section, each with the rows behind it and what the audit says against it.
+
+    sources: the tables that findings are about, by name.
+    """
+    intro = (
+        f"Each statement follows from the tables by a fixed rule; numbers in brackets are {level:.0%} intervals. Differences "
+        "that can be told from 0 are so after Holm's correction for all statements of their kind. A warning beside a statement "
+        "is the audit's, about the same cells."
+    )
+    body = [f'<p class="note">{intro}</p>']
+    for section, name in SECTIONS.items():
+        own = findings[findings["section"] == section]
+        if len(own):
+            items = "".join(_statement(row, sources) for row in own.to_dict("records"))
+            body.append(f'<h2>{name}</h2><ul class="statements">{items}</ul>')
+    return page("Findings in words", "".join(body))
+
+
+def _statement(row: Mapping[str, Any], sources: Mapping[str, pd.DataFrame]) -> str:
+    """One finding, its rows and its warnings folded away."""
+    parts = [html.escape(row["statement"])]
+    if len(row["warnings"]):
+        items = "".join(f"<li>{html.escape(text)}</li>" for text in row["warnings"])
+        parts.append(
+            f'<details class="against"><summary>⚠ weakened: {len(row["warnings"])}</summary><ul>{items}</ul></details>'
+        )
+    behind = rows_behind(row, sources)
+    table, rows = html.escape(row["table"]), html.escape(row["filter"])
+    where = f'<p class="note"><code>results/{table}</code> where <code>{rows}</code></p>'
+    parts.append(f"<details><summary>rows</summary>{where}{'' if behind is None else html_table(behind)}</details>")
+    return f"<li>{' '.join(parts)}</li>"
+
+
+def rows_behind(row: Mapping[str, Any], sources: Mapping[str, pd.DataFrame]) -> pd.DataFrame | None:
+    """The rows of its table that a finding is made of; None for a table or a filter that is read elsewhere."""
+    table = sources.get(row["table"])
+    if table is None:
+        return None
+    try:
+        conditions = json.loads(row["filter"])
+    except json.JSONDecodeError:
+        return None
+    rows = tables.matching(table, {key: value for key, value in conditions.items() if key != "estimator"})
+    return rows.dropna(axis="columns", how="all").head(QUOTED * QUOTED)
+
+
+def captions(blocks: Iterable[tuple[str, str]]) -> str:
+    """All captions in one file as `report/caption.rst` reads it. blocks: path of a page below the pages' folder, caption."""
+    return "\f".join(f"{place}\n\n{text}" for place, text in blocks)
+
+
+def described(path: Path) -> dict[str, str]:
+    """Descriptions of the columns of a Parquet file, as it holds them itself."""
+    fields = pq.read_schema(path)
+    return {field.name: (field.metadata or {}).get(b"description", b"").decode() for field in fields}

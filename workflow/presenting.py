@@ -1,0 +1,114 @@
+"""Which pages a study's report has, in which chapter: everything that it drew, tabled and found."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from workflow import figures, grid, pages, summaries, tables
+from workflow.findings import Material
+from workflow.sections import title
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the report. section: key of SECTIONS; name: its label, a file name; caption: in reStructuredText."""
+
+    section: str
+    name: str
+    content: str
+    caption: str
+
+    @property
+    def place(self) -> str:
+        """Its path below the pages' folder, without suffix."""
+        return f"{title(self.section)}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the report is of. settings: the config, defaults filled in; paths: its tables and summaries; figures: PNG files."""
+
+    settings: Mapping[str, Any]
+    paths: Sequence[Path]
+    figures: Sequence[Path]
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table by its path below `results/`, without suffix."""
+        return read(self.paths)
+
+    @property
+    def material(self) -> Material:
+        """What findings were made of."""
+        return Material(self.tables, self.settings["statistics"]["level"])
+
+
+def read(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    """Tables in Parquet or CSV by their path below `results/`, without suffix."""
+    return {named(path): pd.read_csv(path) if path.suffix == ".csv" else tables.read(path) for path in paths}
+
+
+def named(path: Path) -> str:
+    """A table's name."""
+    return path.relative_to(RESULTS).with_suffix("").as_posix()
+
+
+def made(study: Study) -> Iterator[Page]:
+    """All pages of a study."""
+    found = study.tables["findings"]
+    content = pages.findings_page(found, study.tables, study.material.level)
+    yield Page("answer", "Findings in words", content, "What the tables show, by fixed rules.\n")
+    for path in study.figures:
+        yield _figure(study, path, found)
+    for path in study.paths:
+        yield _table(study, path)
+    text = yaml.safe_dump(dict(study.settings), sort_keys=False, allow_unicode=True, width=100)
+    config = pages.page("Configuration", f"<pre>{html.escape(text)}</pre>")
+    yield Page("study", "Configuration", config, "The study's config, defaults filled in.\n")
+
+
+def _figure(study: Study, path: Path, found: pd.DataFrame) -> Page:
+    """The page of a figure."""
+    module = grid.module(figures, path.stem)
+    caption = pages.caption(module, study.material, found)
+    content = pages.figure_page(caption, path.read_bytes(), path.with_suffix(".pdf").read_bytes(), path.stem)
+    return Page(module.SECTION, f"Figure {path.stem}", content, caption.rst())
+
+
+GATHERED = {"findings": "answer", "recommendations": "answer", "audit": "audit", "indicators": "base"}
+FORECASTING = ("forecasts", "rankings", "importance")
+
+
+def _table(study: Study, path: Path) -> Page:
+    """The page of a table, in the chapter that its module names."""
+    name = named(path)
+    section, about = GATHERED.get(name, "study"), ""
+    if path.suffix == ".csv":
+        section = "forecasts"  # what is no module of summaries is a table of forecasters
+        if path.stem in grid.modules(summaries):
+            module = grid.module(summaries, path.stem)
+            section, about = module.SECTION, f"{pages.title(module)}.\n\n"
+    elif name in FORECASTING:
+        section = "forecasts"
+    rows = study.tables[name]
+    descriptions = {} if path.suffix == ".csv" else pages.described(path)
+    content = pages.table_page(f"Table {path.stem}", rows, str(path), descriptions)
+    return Page(section, f"Table {path.stem}", content, f"{pages.plain(about)}{len(rows)} rows of ``{path}``.\n")
+
+
+def write(made: Sequence[Page], folder: Path) -> None:
+    """Write pages below a folder, one HTML file each."""
+    for page in made:
+        path = folder / f"{page.place}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page.content, encoding="utf-8")

@@ -1,0 +1,12 @@
+"""State in words what the tables of a study show, by fixed rules."""
+
+from pathlib import Path
+
+from workflow import findings, presenting, tables
+from workflow.jobs import job
+
+with job("find", snakemake) as log:
+    read = presenting.read([Path(path) for path in snakemake.input.tables])
+    rows = findings.found(findings.Material(read, snakemake.params.level), read["audit"])
+    log.info("%d findings", len(rows))
+    tables.write(rows, tables.FINDINGS, Path(snakemake.output[0]))

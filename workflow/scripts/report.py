@@ -1,0 +1,27 @@
+"""Make the report of a study that has run, one HTML file that needs nothing else."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from workflow.errors import StudyError
+from workflow.jobs import job
+
+with job("report", snakemake) as log, tempfile.TemporaryDirectory() as folder:
+    config = Path(folder) / "config.yaml"
+    config.write_text(yaml.safe_dump(dict(snakemake.config)), encoding="utf-8")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", snakemake.params.snakefile]
+    command += [
+        "--replace-workflow-config",
+        "--configfile",
+        str(config),
+        "--nolock",
+    ]  # the run that asks holds the lock
+    command += ["--report", snakemake.output[0]]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    log.info("%s", ended.stderr)
+    if ended.returncode:
+        raise StudyError(ended.stderr.strip().splitlines()[-1])
