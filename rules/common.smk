@@ -74,7 +74,6 @@ TABLES = [
 ]
 
 
-
 def parts(folder, keys, rows):
     """The part of each row of a grid table under a folder of results."""
     return [

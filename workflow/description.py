@@ -14,7 +14,8 @@ from workflow import grid, sources
 from workflow.pages import plain
 
 PACKAGES = (*("snakemake", "numpy", "pandas", "matplotlib"), *("torch", "transformers", "peft", "datasets", "pyarrow"))
-LONGEST = 200  # characters of what is missing
+LONGEST = 120  # characters of what is missing: the report's first page has room for little
+MOST = 3
 LACKING = ("missing_cells",)  # checks of the audit that say what is not there
 
 
@@ -72,8 +73,11 @@ def _missing(study: Mapping[str, Any], audit: pd.DataFrame) -> Iterator[str]:
         saved = set(family.get("pretraining", {}).get("save", []))
         if left := sorted(saved - set(sources.steps(name, family))):
             yield f"{name}: {_listed('step', left)} saved, but not listed among the steps to study"
-    for evidence in audit.loc[audit["check"].isin(LACKING), "evidence"]:
-        yield textwrap.shorten(evidence, LONGEST, placeholder=" … (the audit has the rest)")
+    found = audit.loc[audit["check"].isin(LACKING), "evidence"].tolist()
+    for evidence in found[:MOST]:
+        yield textwrap.shorten(evidence, LONGEST, placeholder=" …")
+    if len(found) > MOST:
+        yield f"{len(found) - MOST} more findings of the audit"
 
 
 def _listed(noun: str, values: Any) -> str:

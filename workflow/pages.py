@@ -25,6 +25,7 @@ from workflow.sections import SECTIONS
 
 ASSETS = Path(__file__).parent / "report"
 ROWS = 3000  # of a table that a page shows
+WORD = 40  # characters of a cell that stays on one line
 QUOTED = 6  # findings that a caption quotes
 
 
@@ -154,7 +155,8 @@ def _cell(value: Any) -> str:
     if value is None or pd.isna(value):
         return "<td></td>"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
-        return f"<td>{html.escape(str(value))}</td>"
+        text = str(value)
+        return f"<td{' class=word' if len(text) <= WORD else ''}>{html.escape(text)}</td>"
     whole = float(value).is_integer() and abs(value) < 1e15
     shown = f"{int(value)}" if whole else f"{value:.4g}"
     return f'<td class="number" data-value="{float(value):.17g}">{shown}</td>'
