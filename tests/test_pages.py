@@ -100,6 +100,7 @@ def test_the_smoke_study_has_a_page_for_everything(smoke: Path):
     assert found == {
         "1 Answer/Findings in words.html",
         "1 Answer/Table findings.html",
+        "2 Untouched bases/Table indicators.html",
         "3 Tuned and base/Figure curves.html",
         "3 Tuned and base/Figure differences.html",
         "3 Tuned and base/Table performance_difference.html",

@@ -329,7 +329,7 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
     "a new figure": (add_figure, {"draw": 1, "present": 1, "all": 1}),
     "an indicator": (
         config("indicators", masked={"measure": "span_corruption", "corpus": "miniworld", "documents": 4}),
-        {"measure": 2, "gather": 1, "audit": 1, "all": 1},
+        {"measure": 2, "gather": 1, "audit": 1, "find": 1, "present": 1, "all": 1},
     ),
     "how an indicator is read": (
         config("indicators", "ppl_clm", transform="neg_loss", per="byte"),
