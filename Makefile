@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test worlds slurm network check lock clean
+.PHONY: run test worlds slurm network browser check lock clean
 
 run: .venv/run  ## the default study
 	$(BIN)/snakemake --cores all
@@ -18,6 +18,9 @@ slurm: .venv/test  ## the smoke study on a Slurm that the tests start
 
 network: .venv/test  ## faults of a hub; a study without a network; a study that grows
 	$(BIN)/python -m pytest -m network -rs
+
+browser: .venv/test  ## the report of the published study in headless Chromium
+	$(BIN)/python -m pytest -m browser -rs
 
 check: .venv/test  ## lint and format
 	$(BIN)/snakemake --lint
