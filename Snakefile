@@ -4,7 +4,7 @@ import sys
 from snakemake.utils import min_version
 
 from workflow import grid
-from workflow.errors import StudyError
+from workflow.errors import StudyError, told
 
 min_version("9.0")
 
@@ -21,8 +21,8 @@ try:
     MODELS = grid.models(STUDY)
     CELLS = grid.cells(STUDY)
     TRIALS = grid.trials(STUDY)
-except StudyError as error:
-    sys.exit(str(error))
+except (StudyError, OSError) as error:
+    sys.exit(told(error) or str(error))
 
 
 include: "rules/common.smk"

@@ -66,9 +66,10 @@ def test_a_part_is_in_place_only_when_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["part.parquet"]
     # A folder in the way of the finished file: the write ends before it could be put there.
     (tmp_path / "blocked" / "inside").mkdir(parents=True)
-    with pytest.raises(OSError):
+    with pytest.raises(StudyError, match=r"blocked: cannot be written: Is a directory; mend it and run again$"):
         tables.write([SCORE], tables.SCORES, tmp_path / "blocked")
     assert (tmp_path / "blocked" / "inside").is_dir()
+    assert not list(tmp_path.glob(".*")), "nothing unfinished is left"
 
 
 def test_facts_travel_with_the_part(tmp_path: Path) -> None:

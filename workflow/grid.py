@@ -135,7 +135,10 @@ def _check_inputs(study: Mapping[str, Any]) -> None:
     if study["variants"]:
         settings.check(study["variants"])
     root = study["data_root"]
-    for family in study["families"].values():
+    for name, family in study["families"].items():
+        if family["source"] == "folder":
+            for step in sources.steps(name, family):
+                sources.files(name, family, step)
         text = family.get("pretraining")
         if text and text["corpus"] != corpora.GENERATED:
             corpora.files(corpora.folder(text, root), text.get("domains"))

@@ -11,7 +11,6 @@ import dataclasses
 import glob
 import hashlib
 import itertools
-import json
 import logging
 import re
 import shutil
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from workflow.errors import StudyError, first_line
+from workflow.files import json_object
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -89,7 +89,7 @@ def pin(repo: str, kind: str, reference: str | None, wanted: Callable[[list[str]
 
 def read_pin(path: Path | str) -> dict[str, Any]:
     """A pin that was written down."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return json_object(Path(path))
 
 
 def _listed_files(api: Any, repo: str, kind: str, commit: str) -> dict[str, dict[str, Any]]:

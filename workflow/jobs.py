@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow import devices
-from workflow.errors import StudyError
+from workflow.errors import told
 
 LINES = 20  # progress lines of a long loop in a log
 
@@ -21,8 +21,8 @@ LINES = 20  # progress lines of a long loop in a log
 def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
     """Run a script's work with a logger that writes to its log file, on a GPU of its own if it asks for one's memory.
 
-    A StudyError ends the job with its one line, here and in the log; any other error leaves its traceback in the log and
-    one line that names the log. Exit code 1 for both.
+    A StudyError ends the job with its one line, here and in the log, as does a file that the system refuses; any other
+    error leaves its traceback in the log and one line that names the log. Exit code 1 for all.
     """
     log = Path(snakemake.log[0])
     logger = _logger(log)
@@ -30,12 +30,14 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
     try:
         with devices.own(snakemake.resources.get("gpu_mem_mb", 0)):
             yield logger
-    except StudyError as error:
-        logger.error("%s: %s", place, error)
-        sys.exit(f"{place}: {error}")
     except Exception as error:  # the outermost frame of a job: whatever was not foreseen goes to its log
-        logger.error("%s", traceback.format_exc())
-        sys.exit(f"{place}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; see {log}")
+        line = told(error)
+        if line is None:
+            logger.error("%s", traceback.format_exc())
+            line = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; see {log}"
+        else:
+            logger.error("%s: %s", place, line)
+        sys.exit(f"{place}: {line}")
 
 
 def _logger(path: Path) -> logging.Logger:
@@ -47,6 +49,7 @@ def _logger(path: Path) -> logging.Logger:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a log that a full disk refuses must not hide the line that says so
     logger = logging.getLogger("tunecast")
     logger.setLevel(logging.INFO)
     return logger

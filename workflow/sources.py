@@ -7,7 +7,6 @@ revision for each step.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from workflow import hub
 from workflow.errors import StudyError, first_line
+from workflow.files import json_object
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+FLOATS = ("F16", "BF16", "F32", "F64")
 # What a model needs in order to be loaded: optimizer states, logs and other frameworks' weights stay where they are.
 NEEDED = (
     "*.safetensors",
@@ -168,7 +169,7 @@ def _local(name: str, family: Mapping[str, Any], step: int, trained_root: Path) 
 
 def read_base(path: Path | str) -> dict[str, Any]:
     """What `fetch` recorded of a base: its folder, files and where they come from."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return json_object(Path(path))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -197,7 +198,7 @@ def check(folder: Path) -> None:
         raise StudyError(f"{folder}: no such folder; expected a checkpoint")
     _check_names(str(folder), [path.name for path in folder.iterdir() if path.is_file()])
     for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and "auto_map" in _json_object(folder / name):
+        if (folder / name).is_file() and "auto_map" in json_object(folder / name):
             raise StudyError(f"{folder / name}: 'auto_map' asks for code from the checkpoint, which is never run")
     for shard in _shards(folder):
         _check_header(shard)
@@ -219,22 +220,11 @@ def _check_names(place: str, names: Iterable[str]) -> None:
         raise StudyError(f"{place}: the tokenizer is missing; expected one of {', '.join(TOKENIZERS)}")
 
 
-def _json_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise StudyError(f"{path}: not JSON in UTF-8: {error}") from error
-    if not isinstance(content, dict):
-        raise StudyError(f"{path}: expected a JSON object, found a {type(content).__name__}")
-    return content
-
-
 def _shards(folder: Path) -> list[Path]:
     """Weight files of a checkpoint: the single one, which wins as it does in transformers, or those of its index."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
-    entries = _json_object(folder / INDEX).get("weight_map")
+    entries = json_object(folder / INDEX).get("weight_map")
     if not isinstance(entries, dict) or not entries:
         raise StudyError(f"{folder / INDEX}: 'weight_map' is missing; expected tensor names with their files")
     shards = sorted({str(name) for name in entries.values()})
@@ -245,12 +235,18 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _check_header(path: Path) -> None:
-    """StudyError unless the file is as long as its own header says."""
+    """StudyError unless the file is as long as its own header says, and its weights are plain numbers.
+
+    Integers would be read as if they were weights; buffers that are none, such as masks, do not count.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="numpy"):
-            pass
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118
+                found = file.get_slice(name).get_dtype()
+                if name.endswith(".weight") and found not in FLOATS:
+                    raise StudyError(f"{path}: {name} is of type {found}; allowed: {', '.join(FLOATS)}")
     except (SafetensorError, OSError) as error:
         raise StudyError(f"{path}: damaged or cut short ({first_line(error)}); fetch or save it again") from error
 

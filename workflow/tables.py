@@ -6,8 +6,8 @@ Keys of a row that its path already holds (hive style) are not repeated inside t
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workflow.errors import StudyError
+from workflow.errors import StudyError, first_line
+from workflow.files import whole
 
 RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "pyarrow", "rouge-score")
 
@@ -278,8 +279,15 @@ def provenance(**facts: Any) -> dict[str, str]:
 
 
 def recorded(path: Path) -> dict[str, Any]:
-    """The facts that `provenance` put into a part."""
-    return json.loads(pq.read_schema(path).metadata[b"tunecast"])
+    """The facts that `provenance` put into a part.
+
+    Errors: StudyError when the file is not a whole part.
+    """
+    with _reading(path):
+        facts = (pq.read_schema(path).metadata or {}).get(b"tunecast")
+    if facts is None:
+        raise StudyError(f"{path}: does not say how it was made, so no job made it; delete it and run again")
+    return json.loads(facts)
 
 
 def write(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, path: Path, **facts: Any) -> None:
@@ -292,11 +300,8 @@ def write(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, path: Path, **fa
 
 def save(table: pa.Table, path: Path, **facts: Any) -> None:
     """Write a table whole or not at all, with the facts about how it was made."""
-    table = table.replace_schema_metadata(provenance(**facts))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    pq.write_table(table, unfinished)
-    os.replace(unfinished, path)
+    with whole(path) as unfinished:
+        pq.write_table(table.replace_schema_metadata(provenance(**facts)), unfinished)
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -329,13 +334,18 @@ def matching(table: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame
 
 def _opened(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file without the hive keys of its path; of `columns`, where given, those that it has."""
-    try:
+    with _reading(path):
         file = pq.ParquetFile(path)
         return file.read(columns and [name for name in file.schema_arrow.names if name in columns])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name a file that is not a whole part, or cannot be read."""
+    try:
+        yield
     except (pa.ArrowInvalid, OSError) as error:
-        raise StudyError(
-            f"{path}: not a whole Parquet file: {str(error).splitlines()[0]}; delete it and run again"
-        ) from error
+        raise StudyError(f"{path}: not a whole Parquet file: {first_line(error)}; delete it and run again") from error
 
 
 def gather(parts: Sequence[Path], keys: Sequence[str], schema: pa.Schema) -> pa.Table:
@@ -356,4 +366,7 @@ def _keyed(part: Path, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:
         if name not in table.column_names:
             column = pa.array([found[name]] * len(table)).cast(schema.field(name).type)
             table = table.add_column(place, name, column)
+    for name in schema.names:
+        if name not in table.column_names:
+            raise StudyError(f"{part}: column {name!r} is missing, so another version made it; delete it and run again")
     return table.select(schema.names).cast(schema)

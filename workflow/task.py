@@ -171,6 +171,14 @@ def one_of(row: Row, name: str, allowed: Iterable[Any]) -> Any:
     return value
 
 
+def check_text(value: str, name: str) -> None:
+    """FieldError for text that is none in any encoding: JSON can name half a character (a lone surrogate)."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise FieldError(name, value, f"whole characters, unlike character {error.start + 1}") from error
+
+
 def check_types(value: Any, expected: Any, name: str) -> None:
     """Compare a value with a schema entry (a type, [element], or {field: entry}); FieldError names the first misfit."""
     if isinstance(expected, dict):
@@ -191,6 +199,8 @@ def check_types(value: Any, expected: Any, name: str) -> None:
             raise FieldError(name, value, "text that is not blank")
     elif not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise FieldError(name, value, f"a value of type {expected.__name__}")
+    if isinstance(value, str):
+        check_text(value, name)
 
 
 def read_folder(root: Path, task: Task, name: str, split: str) -> Iterator[tuple[str, Row]]:

@@ -1,8 +1,11 @@
 """Draw one figure, as PDF and PNG."""
 
+from pathlib import Path
+
 import matplotlib.style
 
 from workflow import drawing, figures, grid, tables
+from workflow.files import whole
 from workflow.jobs import job
 
 with job("draw", snakemake) as log:
@@ -10,6 +13,7 @@ with job("draw", snakemake) as log:
     matplotlib.style.use(snakemake.input.style)
     analysis = drawing.overlaid(tables.read(snakemake.input.analysis), snakemake.params.overlays)
     figure = module.draw(tables.read(snakemake.input.scores), analysis)
-    figure.savefig(snakemake.output.pdf, metadata={"CreationDate": None})
-    figure.savefig(snakemake.output.png)
+    for kind, facts in (("pdf", {"CreationDate": None}), ("png", None)):
+        with whole(Path(snakemake.output[kind])) as unfinished:
+            figure.savefig(unfinished, format=kind, metadata=facts)
     log.info("drawn")

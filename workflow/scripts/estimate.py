@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from workflow import costs, task
+from workflow import costs, files, task
 from workflow.jobs import job
 
 with job("estimate", snakemake) as log:
@@ -10,4 +10,4 @@ with job("estimate", snakemake) as log:
     sizes = {name: costs.size(*task.examples(name, path)) for name, path in prepared.items()}
     table = costs.estimate(snakemake.params.study, sizes)
     log.info("%s", table.to_string(index=False))
-    Path(snakemake.output[0]).write_text(table.to_csv(index=False), encoding="utf-8")
+    files.write_text(table.to_csv(index=False), Path(snakemake.output[0]))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from workflow import grid, summaries, tables
+from workflow import files, grid, summaries, tables
 from workflow.jobs import job
 
 with job("summarise", snakemake) as log:
@@ -17,5 +17,5 @@ with job("summarise", snakemake) as log:
     )
     table = grid.module(summaries, snakemake.wildcards.summary).summarise(material)
     log.info("%d rows", len(table))
-    table.to_csv(snakemake.output.csv, index=False)
-    Path(snakemake.output.markdown).write_text(summaries.markdown(table), encoding="utf-8")
+    files.write_text(table.to_csv(index=False), Path(snakemake.output.csv))
+    files.write_text(summaries.markdown(table), Path(snakemake.output.markdown))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from workflow import summaries
+from workflow import files, summaries
 from workflow.forecasting import leaderboards, results
 from workflow.jobs import job
 
@@ -10,6 +10,6 @@ with job("tabulate", snakemake) as log:
     made = leaderboards.tables("printed" in snakemake.params.variants)[snakemake.wildcards.leaderboard]
     table = made(results.load(snakemake.params.variants, *map(Path, snakemake.input.gathered)))
     log.info("%d rows", len(table))
-    table.to_csv(snakemake.output.csv, index=False)
+    files.write_text(table.to_csv(index=False), Path(snakemake.output.csv))
     text = summaries.markdown(leaderboards.readable(table))
-    Path(snakemake.output.markdown).write_text(text, encoding="utf-8")
+    files.write_text(text, Path(snakemake.output.markdown))

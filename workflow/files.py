@@ -1,0 +1,78 @@
+"""Files of a study: read with their place named where they are broken, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workflow.errors import StudyError
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Errors: StudyError naming the file when it is not one.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StudyError(f"{path}: not JSON in UTF-8: {error}") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: expected a JSON object, found a {type(content).__name__}")
+    return content
+
+
+def write_json(content: Mapping[str, Any] | Sequence[Any], path: Path) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(json.dumps(content, indent=1, sort_keys=True), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file whole or not at all."""
+    with whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A place to write a file or a folder to, which becomes `path` when all went well and is gone when not.
+
+    Errors: StudyError naming the path and the system's reason, such as a full disk or a missing right.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(unfinished)
+        yield unfinished
+        if unfinished.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        os.replace(unfinished, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # what could not be written may not be there to remove
+            _remove(unfinished)
+        if reason := _system_s(error):
+            raise StudyError(f"{path}: cannot be written: {reason}; mend it and run again") from error
+        raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _system_s(error: BaseException) -> str | None:
+    """The operating system's reason behind an error of its own, or of a library that quotes it; None for other errors."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    quoted = re.search(r"os error (\d+)", str(error))  # safetensors' way
+    return os.strerror(int(quoted[1])) if quoted else None
