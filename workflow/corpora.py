@@ -72,7 +72,7 @@ def documents(paths: Sequence[Path]) -> Iterator[Document]:
 def _row(line: bytes, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise StudyError(f"{place}: not a JSON object in UTF-8: {error}") from error
     text = row.get("text") if isinstance(row, dict) else None
     if not isinstance(text, str) or not text:

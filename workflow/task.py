@@ -216,7 +216,7 @@ def read_folder(root: Path, task: Task, name: str, split: str) -> Iterator[tuple
             place = f"{path}, row {number}"
             try:
                 row = json.loads(line.decode("utf-8"))
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
                 raise StudyError(f"{place}: not a JSON object in UTF-8: {error}") from error
             if not isinstance(row, dict):
                 raise StudyError(f"{place}: found a JSON {type(row).__name__}, expected an object")

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from workflow import prompts
 from workflow.encoding import Framing, Masked, batches, cut, left_padded, masked, split
-from workflow.errors import StudyError
+from workflow.errors import StudyError, first_line
 from workflow.task import Example, Task
 
 if TYPE_CHECKING:
@@ -102,7 +102,12 @@ def prepared_rows(
     Errors: StudyError when no row is left.
     """
     framing = Framing(task, format, "sound", (), min(recipe["max_tokens"], context))
-    encoded = {name: encode(tokenizer, framing, example) for name, example in rows}
+    encoded = {}
+    for name, example in rows:
+        try:
+            encoded[name] = encode(tokenizer, framing, example)
+        except StudyError as error:
+            raise StudyError(f"row {name}: {error}") from error
     kept = {name: row for name, row in encoded.items() if row.ids}
     if not kept:
         raise StudyError(f"none of {len(rows)} rows has a token to learn within {framing.room} tokens (max_tokens)")
@@ -182,7 +187,10 @@ def rate(update: int, updates: int, recipe: Mapping[str, Any]) -> float:
 
 
 def adapted(model: PreTrainedModel, recipe: Mapping[str, Any], seed: int) -> PreTrainedModel:
-    """The model with low-rank adapters (Hu et al., 2021) of seeded initial weights; all other weights frozen."""
+    """The model with low-rank adapters (Hu et al., 2021) of seeded initial weights; all other weights frozen.
+
+    Errors: StudyError for layers that the model does not have.
+    """
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
@@ -193,7 +201,14 @@ def adapted(model: PreTrainedModel, recipe: Mapping[str, Any], seed: int) -> Pre
         target_modules=recipe.get("lora_modules", "all-linear"),
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, settings)
+    try:
+        return get_peft_model(model, settings)
+    except ValueError as error:
+        layers = [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)]
+        allowed = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in layers}))
+        raise StudyError(
+            f"recipes/lora_modules: {recipe.get('lora_modules')} cannot be adapted ({first_line(error)}); allowed: {allowed}"
+        ) from error
 
 
 class State:
