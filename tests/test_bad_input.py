@@ -181,106 +181,173 @@ class Case:
 CASES = {
     # checkpoints
     "a pickle instead of safetensors": Case(
-        "fetch", lambda: (STEP / "model.safetensors").rename(STEP / "pytorch_model.bin"),
+        "fetch",
+        lambda: (STEP / "model.safetensors").rename(STEP / "pytorch_model.bin"),
         "../steps/step10: holds pickled weights only (pytorch_model.bin); convert to safetensors",
     ),
-    "truncated safetensors": Case("fetch", cut(STEP / "model.safetensors", 5000), "../steps/step10/model.safetensors: damaged or"),
-    "noise as safetensors": Case(
-        "fetch", text(STEP / "model.safetensors", b"\x93" * 999), "../steps/step10/model.safetensors: damaged or cut short"
+    "truncated safetensors": Case(
+        "fetch", cut(STEP / "model.safetensors", 5000), "../steps/step10/model.safetensors: damaged or"
     ),
-    "empty safetensors": Case("fetch", text(STEP / "model.safetensors", b""), "../steps/step10/model.safetensors: damaged or"),
-    "no weights": Case("fetch", gone(STEP / "model.safetensors"), "../steps/step10: weights are missing; expected model."),
+    "noise as safetensors": Case(
+        "fetch",
+        text(STEP / "model.safetensors", b"\x93" * 999),
+        "../steps/step10/model.safetensors: damaged or cut short",
+    ),
+    "empty safetensors": Case(
+        "fetch", text(STEP / "model.safetensors", b""), "../steps/step10/model.safetensors: damaged or"
+    ),
+    "no weights": Case(
+        "fetch", gone(STEP / "model.safetensors"), "../steps/step10: weights are missing; expected model."
+    ),
     "no config": Case("fetch", gone(STEP / "config.json"), "../steps/step10: config.json is missing"),
-    "config that is no JSON": Case("fetch", cut(STEP / "config.json", 30), "../steps/step10/config.json: not JSON in UTF-8: "),
+    "config that is no JSON": Case(
+        "fetch", cut(STEP / "config.json", 30), "../steps/step10/config.json: not JSON in UTF-8: "
+    ),
     "config that is not UTF-8": Case(
         "fetch", text(STEP / "config.json", b'{"a": "\xe9"}'), "../steps/step10/config.json: not JSON in UTF-8: "
     ),
-    "config that is a list": Case("fetch", text(STEP / "config.json", "[]"), "../steps/step10/config.json: expected a JSON object"),
-    "missing tokenizer": Case("fetch", gone(STEP / "tokenizer.json"), "../steps/step10: the tokenizer is missing; expected one"),
+    "config that is a list": Case(
+        "fetch", text(STEP / "config.json", "[]"), "../steps/step10/config.json: expected a JSON object"
+    ),
+    "missing tokenizer": Case(
+        "fetch", gone(STEP / "tokenizer.json"), "../steps/step10: the tokenizer is missing; expected one"
+    ),
     "code in the repository": Case(
-        "fetch", setting(STEP / "config.json", auto_map={"AutoModelForCausalLM": "code.Model"}),
+        "fetch",
+        setting(STEP / "config.json", auto_map={"AutoModelForCausalLM": "code.Model"}),
         "../steps/step10/config.json: 'auto_map' asks for code from the checkpoint, which is never run",
     ),
     "a tokenizer that is code": Case(
-        "fetch", setting(STEP / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.T", None]}),
+        "fetch",
+        setting(STEP / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.T", None]}),
         "../steps/step10/tokenizer_config.json: 'auto_map' asks for code",
     ),
     "an index that leaves its folder": Case(
         "fetch",
-        lambda: (gone(STEP / "model.safetensors")(), text(SHARDS, '{"weight_map": {"a": "../../secret.safetensors"}}')()),
+        lambda: (
+            gone(STEP / "model.safetensors")(),
+            text(SHARDS, '{"weight_map": {"a": "../../secret.safetensors"}}')(),
+        ),
         "../steps/step10/model.safetensors.index.json: names ../../secret.safetensors, which is not in the folder",
     ),
     "weights of whole numbers": Case(
-        "fetch", weights(lambda tensors: tensors.update({INTEGERS: tensors[INTEGERS].to(torch.int8)})),
+        "fetch",
+        weights(lambda tensors: tensors.update({INTEGERS: tensors[INTEGERS].to(torch.int8)})),
         f"../steps/step10/model.safetensors: {INTEGERS} is of type I8; allowed: F16, BF16, F32, F64",
     ),
     "a step that went away": Case(
-        "fetch", lambda: STEP.rename(STEP.with_name("step11")), "family mine: step 10 is not in ../steps; nearest steps: 11"
+        "fetch",
+        lambda: STEP.rename(STEP.with_name("step11")),
+        "family mine: step 10 is not in ../steps; nearest steps: 11",
     ),
     "a checkpoint that went away": Case("tune", lambda: shutil.rmtree(STEP), "no such folder; expected a checkpoint"),
     "config of another architecture": Case(
-        "tune", setting(STEP / "config.json", model_type="gpt_neox", architectures=["GPTNeoXForCausalLM"]),
+        "tune",
+        setting(STEP / "config.json", model_type="gpt_neox", architectures=["GPTNeoXForCausalLM"]),
         "weights do not fit config.json: ",
     ),
-    "config of no architecture": Case("tune", setting(STEP / "config.json", model_type="nothing"), "the model cannot be loaded: "),
-    "config of another size": Case("tune", setting(STEP / "config.json", intermediate_size=48), "the model cannot be loaded: "),
-    "a weight too few": Case(
-        "tune", weights(lambda tensors: tensors.pop(INTEGERS)), f"weights do not fit config.json: 1 missing, such as {INTEGERS}"
+    "config of no architecture": Case(
+        "tune", setting(STEP / "config.json", model_type="nothing"), "the model cannot be loaded: "
     ),
-    "a tokenizer larger than the model": Case("tune", setting(STEP / "config.json", vocab_size=20), "the model cannot be loaded: "),
+    "config of another size": Case(
+        "tune", setting(STEP / "config.json", intermediate_size=48), "the model cannot be loaded: "
+    ),
+    "a weight too few": Case(
+        "tune",
+        weights(lambda tensors: tensors.pop(INTEGERS)),
+        f"weights do not fit config.json: 1 missing, such as {INTEGERS}",
+    ),
+    "a tokenizer larger than the model": Case(
+        "tune", setting(STEP / "config.json", vocab_size=20), "the model cannot be loaded: "
+    ),
     "a tokenizer that is empty": Case("tune", text(STEP / "tokenizer.json", "{}"), "the tokenizer cannot be loaded: "),
     "tuned weights cut short": Case(
         "predict", lambda: cut(f"{WEIGHTS}/model.safetensors", 4000)(), "the model cannot be loaded: "
     ),
     # rows
-    "empty data set": Case("prepare", text(ROWS, ""), "../data: split 'train' of task 'rte' has no rows; expected at least one"),
-    "missing split": Case(
-        "prepare", gone(ROWS), "../data/rte/train.jsonl: split 'train' of task 'rte' is missing; expected one JSON object a line"
+    "empty data set": Case(
+        "prepare", text(ROWS, ""), "../data: split 'train' of task 'rte' has no rows; expected at least one"
     ),
-    "a label outside the set": Case("prepare", rows({"label": 2}), ROW3 + "field 'label': found 2, expected one of 0, 1"),
+    "missing split": Case(
+        "prepare",
+        gone(ROWS),
+        "../data/rte/train.jsonl: split 'train' of task 'rte' is missing; expected one JSON object a line",
+    ),
+    "a label outside the set": Case(
+        "prepare", rows({"label": 2}), ROW3 + "field 'label': found 2, expected one of 0, 1"
+    ),
     "a hidden label": Case("prepare", rows({"label": -1}), ROW3 + "field 'label': found -1, expected one of 0, 1"),
-    "a label as text": Case("prepare", rows({"label": "1"}), ROW3 + "field 'label': found '1', expected a value of type int"),
-    "a label that is no number": Case("prepare", rows({"label": float("nan")}), ROW3 + "field 'label': found nan, expected"),
-    "a null": Case("prepare", rows({"sentence2": None}), ROW3 + "field 'sentence2': found None, expected text that is not blank"),
-    "a blank": Case("prepare", rows({"sentence2": "  "}), ROW3 + "field 'sentence2': found '  ', expected text that is not blank"),
-    "a field too few": Case("prepare", rows(without("sentence1")), ROW3 + "field 'sentence1': found None, expected a value: the"),
-    "a number as text": Case("prepare", rows({"sentence1": 7}), ROW3 + "field 'sentence1': found 7, expected text that is not blank"),
-    "a truth value as a number": Case("prepare", rows({"label": True}), ROW3 + "field 'label': found True, expected a value of type"),
+    "a label as text": Case(
+        "prepare", rows({"label": "1"}), ROW3 + "field 'label': found '1', expected a value of type int"
+    ),
+    "a label that is no number": Case(
+        "prepare", rows({"label": float("nan")}), ROW3 + "field 'label': found nan, expected"
+    ),
+    "a null": Case(
+        "prepare", rows({"sentence2": None}), ROW3 + "field 'sentence2': found None, expected text that is not blank"
+    ),
+    "a blank": Case(
+        "prepare", rows({"sentence2": "  "}), ROW3 + "field 'sentence2': found '  ', expected text that is not blank"
+    ),
+    "a field too few": Case(
+        "prepare", rows(without("sentence1")), ROW3 + "field 'sentence1': found None, expected a value: the"
+    ),
+    "a number as text": Case(
+        "prepare", rows({"sentence1": 7}), ROW3 + "field 'sentence1': found 7, expected text that is not blank"
+    ),
+    "a truth value as a number": Case(
+        "prepare", rows({"label": True}), ROW3 + "field 'label': found True, expected a value of type"
+    ),
     "half a character": Case(
-        "prepare", rows('{"sentence1": "a\\ud83d", "sentence2": "b", "label": 0, "idx": 9}'),
+        "prepare",
+        rows('{"sentence1": "a\\ud83d", "sentence2": "b", "label": 0, "idx": 9}'),
         ROW3 + "field 'sentence1': found 'a\\ud83d', expected whole characters, unlike character 2",
     ),
     "rows that are not UTF-8": Case("prepare", rows(b'{"sentence1": "\xe9"}'), ROW3 + "not a JSON object in UTF-8: "),
-    "a byte-order mark": Case("prepare", text(ROWS, "\ufeff{}"), "../data/rte/train.jsonl, row 1: not a JSON object in UTF-8: "),
+    "a byte-order mark": Case(
+        "prepare", text(ROWS, "\ufeff{}"), "../data/rte/train.jsonl, row 1: not a JSON object in UTF-8: "
+    ),
     "a row cut short": Case("prepare", rows('{"sentence1": "A c'), ROW3 + "not a JSON object in UTF-8: "),
     "a row that is a list": Case("prepare", rows("[1, 2]"), ROW3 + "found a JSON list, expected an object"),
     "an empty line": Case("prepare", rows(""), ROW3 + "not a JSON object in UTF-8: "),
     "duplicate ids": Case(
-        "prepare", rows({"idx": 1}), ROW3 + "field 'idx': '1' is already used by ../data/rte/train.jsonl, row 2; expected a unique"
+        "prepare",
+        rows({"idx": 1}),
+        ROW3 + "field 'idx': '1' is already used by ../data/rte/train.jsonl, row 2; expected a unique",
     ),
     "nesting without end": Case("prepare", rows("[" * 100_000), ROW3 + "not a JSON object in UTF-8: "),
     # jobs' own files
     "a manifest cut short": Case("tune", lambda: cut(MANIFEST, 40)(), f"{MANIFEST}: not JSON in UTF-8: "),
     "prepared rows cut short": Case("tune", lambda: cut(PREPARED, 900)(), f"{PREPARED}: not a whole Parquet file: "),
-    "half-written predictions": Case("score", lambda: cut(PREDICTED, 900)(), f"{PREDICTED}: not a whole Parquet file: "),
-    "predictions of nobody": Case("score", lambda: foreign(PREDICTED)(), f"{PREDICTED}: does not say how it was made, so no job"),
+    "half-written predictions": Case(
+        "score", lambda: cut(PREDICTED, 900)(), f"{PREDICTED}: not a whole Parquet file: "
+    ),
+    "predictions of nobody": Case(
+        "score", lambda: foreign(PREDICTED)(), f"{PREDICTED}: does not say how it was made, so no job"
+    ),
     "empty predictions": Case("score", text(PREDICTED, b""), f"{PREDICTED}: not a whole Parquet file: "),
     "half-written scores": Case("gather", lambda: cut(SCORED, 900)(), f"{SCORED}: not a whole Parquet file: "),
-    "scores of another version": Case("gather", other_columns, f"{SCORED}: column 'error' is missing, so another version made it"),
+    "scores of another version": Case(
+        "gather", other_columns, f"{SCORED}: column 'error' is missing, so another version made it"
+    ),
     "text as Parquet": Case("analyse", text(ITEMS, "items"), f"{ITEMS}: not a whole Parquet file: "),
     "a folder in the way": Case(
-        "gather", in_place_of("results/scores.parquet"), "results/scores.parquet: cannot be written: Is a directory; mend it"
+        "gather",
+        in_place_of("results/scores.parquet"),
+        "results/scores.parquet: cannot be written: Is a directory; mend it",
     ),
     # recipes that only the model or the rows show to be wrong
     "adapters of layers that are not there": Case(
-        "tune", lambda: None, "recipes/lora_modules: ['q_prj'] cannot be adapted (",
+        "tune",
+        lambda: None,
+        "recipes/lora_modules: ['q_prj'] cannot be adapted (",
         tune(method="lora", lora_modules=["q_prj"]),
     ),
     "no room for an answer": Case("tune", lambda: None, "row train/", tune(max_tokens=1)),
     "a learning rate without measure": Case(
         "tune", lambda: None, "tuning stopped at step ", tune(learning_rate=1.0e30, warmup=0.0)
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
