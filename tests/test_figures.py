@@ -330,7 +330,7 @@ def test_learning_puts_a_test_where_most_resamples_do():
     ]
     scores = pd.DataFrame([score("mnli", "chance", 0.33), score("mnli", "majority", 0.35)])
     found = drawn(draw("learning", frame(*STUDY, rows), scores))
-    assert found["learned in pretraining"] == {"boolq": [0.6, 0.62]}
+    assert found["learned in pre-training"] == {"boolq": [0.6, 0.62]}
     assert found["learned in tuning"]["mnli"] == [0.3, 0.4]
     assert [0.35, 0.35] in found["learned in tuning"].values()
 

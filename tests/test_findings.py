@@ -137,10 +137,12 @@ def warned(conditions, section="tuned", **keys):
 
 def test_a_warning_weakens_what_shares_its_keys():
     about = {"family": "mini", "train": "a", "test": "b", "step": 5}
-    assert warned(about, family="mini") == ["warning, c: e"]
+    assert warned(about, family="mini", train="a") == ["warning, c: e"]
     assert warned(about, family="mini", test="b", shots=4) == ["warning, c: e"]
     assert warned(about, family="mini", test="c") == []
     assert warned(about, family="other") == []
+    assert warned(about, family="mini", suite="x") == []  # of the whole suite
+    assert warned({"family": "mini", "train": None}, family="mini", suite="x") == ["warning, c: e"]
     assert warned(about, family="mini", severity="note") == []
     assert warned({"family": "mini", "test": None}, family="mini", test="c") == ["warning, c: e"]
 

@@ -180,7 +180,7 @@ def model_styles(analysis: pd.DataFrame, shown: pd.DataFrame) -> dict[tuple[str,
 
 def named(name: str) -> str:
     """The name of a group for readers."""
-    return name.replace("_", " ")
+    return name.replace("_", " ").replace("pretraining", "pre-training")
 
 
 def metric_label(test: str) -> str:

@@ -25,6 +25,7 @@ from workflow.sections import SECTIONS
 
 ASSETS = Path(__file__).parent / "report"
 ROWS = 3000  # of a table that a page shows
+SHOWN_WIDTH = 0.75  # of a figure's pixels: 150 to an inch of print
 WORD = 40  # characters of a cell that stays on one line
 QUOTED = 6  # findings that a caption quotes
 
@@ -118,7 +119,8 @@ def figure_page(caption: Caption, picture: bytes, pdf: bytes, name: str) -> str:
     """The page of a figure: the picture, its caption, and the PDF to save."""
     shown, saved = (base64.b64encode(data).decode() for data in (picture, pdf))
     link = f'<a download="{name}.pdf" href="data:application/pdf;base64,{saved}">{name}.pdf</a>'
-    image = f'<img alt="{html.escape(caption.title)}" src="data:image/png;base64,{shown}">'
+    width = round(int.from_bytes(picture[16:20]) * SHOWN_WIDTH)  # a PNG's width stands behind its signature
+    image = f'<img alt="{html.escape(caption.title)}" width="{width}" src="data:image/png;base64,{shown}">'
     return page(
         caption.title, f'<figure>{image}<figcaption>{caption.html()}</figcaption></figure><p class="note">{link}</p>'
     )
@@ -172,13 +174,20 @@ def findings_page(findings: pd.DataFrame, sources: Mapping[str, pd.DataFrame], l
         "that can be told from 0 are so after Holm's correction for all statements of their kind. A warning beside a statement "
         "is the audit's, about the same cells."
     )
-    body = [f'<p class="note">{intro}</p>']
+    body = [f'<p class="note">{intro}</p>', _errors(sources.get("audit"))]
     for section, name in SECTIONS.items():
         own = findings[findings["section"] == section]
         if len(own):
             items = "".join(_statement(row, sources) for row in own.to_dict("records"))
             body.append(f'<h2>{name}</h2><ul class="statements">{items}</ul>')
     return page("Findings in words", "".join(body))
+
+
+def _errors(audit: pd.DataFrame | None) -> str:
+    """The audit's errors, to be read before anything else."""
+    rows = [] if audit is None else audit.loc[audit["severity"] == "error", "evidence"].tolist()
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in rows)
+    return f'<div class="box">The audit found errors:<ul>{items}</ul></div>' if rows else ""
 
 
 def _statement(row: Mapping[str, Any], sources: Mapping[str, pd.DataFrame]) -> str:

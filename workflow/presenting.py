@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -100,10 +101,25 @@ def _table(study: Study, path: Path) -> Page:
             section, about = module.SECTION, f"{pages.title(module)}.\n\n"
     elif name in FORECASTING:
         section = "forecasts"
-    rows = study.tables[name]
+    rows = _readable(study.tables[name])
     descriptions = {} if path.suffix == ".csv" else pages.described(path)
     content = pages.table_page(f"Table {path.stem}", rows, str(path), descriptions)
     return Page(section, f"Table {path.stem}", content, f"{pages.plain(about)}{len(rows)} rows of ``{path}``.\n")
+
+
+FIRST = ("check", "severity", "evidence", "section", "statement")
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table without empty columns, what is to be read first, lists by their length."""
+    lists = {
+        name: table[name].map(len)
+        for name in table.columns
+        if len(table) and isinstance(table[name].iloc[0], (list, np.ndarray))
+    }
+    shown = table.assign(**lists).dropna(axis="columns", how="all")
+    first = [name for name in FIRST if name in shown]
+    return shown[[*first, *(name for name in shown if name not in first)]]
 
 
 def write(made: Sequence[Page], folder: Path) -> None:

@@ -122,8 +122,9 @@ def finding(
 def weakened(conditions: Mapping[str, Any], section: str, audit: pd.DataFrame) -> list[str]:
     """The audit's errors and warnings about the same thing: none of their keys differs from those of the filter.
 
-    Where one says nothing of a key it is taken to be about all of them; a finding about no family is weakened by what
-    the audit says about no family, and only by that.
+    Against a finding about a task or a test stands what the audit says of that task or test; what it says of a whole suite
+    stands against what is pooled. Where one says nothing of a key it is taken to be about all of them; a finding about no
+    family is weakened by what the audit says about no family, and only by that.
     """
     rows = audit[audit["severity"].isin(WEAKENING)]
     rows = rows[rows["family"].notna() == ("family" in conditions)]
@@ -131,6 +132,9 @@ def weakened(conditions: Mapping[str, Any], section: str, audit: pd.DataFrame) -
         return []
     for key in (name for name in tables.AUDIT_KEYS if conditions.get(name) is not None):
         rows = rows[rows[key].isna() | (rows[key] == conditions[key])]
+    named = [key for key in ("train", "test") if conditions.get(key) not in (None, "none")]
+    if named:
+        rows = rows[rows[named].notna().any(axis=1)]
     return [f"{row.severity}, {row.check}: {row.evidence}" for row in rows.itertuples()]
 
 

@@ -13,6 +13,7 @@ from workflow.findings import Material, about, finding, siblings
 SECTION = "base"
 READS = ("analysis",)
 SETTLED = 0.9  # share of resamples in one group from which on a test is said to be in it
+SHOWN = 0.005  # share of resamples that a sentence rounds to a percent
 KEYS = ["analysis", "group", "family", "suite", "test", "test_format", "shots", "estimator"]
 DECIDING = {
     "learned_in_pretraining": "rise_over_pretraining",
@@ -39,7 +40,7 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
 
 def _between(ranked: pd.DataFrame) -> str:
     """The groups that resamples fall into, the most frequent first."""
-    there = ranked[ranked["value"] > 0].to_dict("records")
+    there = ranked[ranked["value"] >= SHOWN].to_dict("records")
     return "whether " + ", ".join(f"{drawing.named(row['group'])} ({row['value']:.0%} of resamples)" for row in there)
 
 
