@@ -3,7 +3,7 @@ import sys
 
 from snakemake.utils import min_version
 
-from workflow import grid
+from workflow import announcing, grid
 from workflow.errors import StudyError, told
 
 min_version("9.0")
@@ -62,3 +62,17 @@ rule all:
         ),
         ["results/pairs.parquet"] if VARIANTS else [],
         "results/pages",
+
+
+onstart:
+    for line in announcing.beginning(
+        STUDY, to_do(), pathlib.Path("results/benchmarks")
+    ):
+        print(line, file=sys.stderr)
+
+
+onerror:
+    for line in announcing.failures(
+        "".join(pathlib.Path(path).read_text() for path in log)
+    ):
+        print(line, file=sys.stderr)

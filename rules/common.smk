@@ -1,5 +1,6 @@
 """Paths and input functions that several rules share."""
 
+import collections
 import os
 import pathlib
 
@@ -70,7 +71,7 @@ TABLES = [
     "results/audit.parquet",
     *FORECASTED,
     *INDICATORS,
-    *(path for path in SUMMARISED if path.endswith("/gpu_hours.csv")),
+    *(path for path in SUMMARISED if path.endswith("gpu_hours.csv")),
 ]
 
 
@@ -264,3 +265,10 @@ def summary_settings(wildcards):
     """The part of the config that a summary reads."""
     keys = grid.module(summaries, wildcards.summary).READS
     return {key: STUDY[key] for key in keys}
+
+
+def to_do():
+    """The jobs that this run has before it: rule -> count, in the order of the rules."""
+    jobs = collections.Counter(job.rule.name for job in workflow.dag.needrun_jobs())
+    order = [known.name for known in workflow.rules if known.name != "all"]
+    return {name: jobs[name] for name in order if jobs[name]}

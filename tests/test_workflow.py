@@ -560,6 +560,9 @@ def failure(place: Path, output: str, log: str) -> tuple[str, str]:
     assert "Traceback" not in ended.stdout + ended.stderr
     assert not (place / "study" / output).exists()
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith(f"{rule} ") and ": " in line]
+    (told,) = [line for line in ended.stderr.splitlines() if line.startswith("FAILED ")]
+    last = (place / "study" / log).read_text().strip().splitlines()[-1]
+    assert told == f"FAILED {rule}, log {log}: {last}"
     return line, (place / "study" / log).read_text()
 
 
