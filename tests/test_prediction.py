@@ -205,7 +205,7 @@ def test_requests_share_inputs_and_keep_their_own_sums(checkpoint):
     """Continuations of one context where some begin others, repeat, or differ at the first token; two contexts."""
     requests = [([5, 6, 7], [8]), ([5, 6, 7], [8, 9, 10]), ([5, 6, 7], [8, 9]), ([5, 6, 7], [11]), ([5, 6, 7], [8])]
     requests += [([5], [6, 7, 8, 9]), ([5, 6, 7], [8, 11, 12])]
-    found = prediction.log_probabilities(checkpoint.model, requests, 0, 20)
+    found = prediction.log_probabilities(checkpoint.model, requests, 20)
     for (context, ids), value in zip(requests, found, strict=True):
         with torch.no_grad():
             logits = checkpoint.model(input_ids=torch.tensor([[*context, *ids]])).logits[0].log_softmax(dim=-1)

@@ -67,11 +67,12 @@ class Packing:
 class How:
     """What a layer asks of its attention beside causality.
 
-    scale: factor of the scores; dropout: share of weights that are dropped; window: keys that a query sees, itself among
-    them (None: all before it); softcap: scores go through softcap * tanh(score / softcap); sinks: for each head the
-    score of a key without a value.
+    layer: its number; scale: factor of the scores; dropout: share of weights that are dropped; window: keys that a query
+    sees, itself among them (None: all before it); softcap: scores go through softcap * tanh(score / softcap); sinks: for
+    each head the score of a key without a value.
     """
 
+    layer: int | None = None
     scale: float | None = None
     dropout: float = 0.0
     window: int | None = None
@@ -168,7 +169,7 @@ def forward(
         raise StudyError(f"{type(module).__name__}: packed rows with {found}, expected nothing but rows")
     if query.dtype != value.dtype:  # rotary embeddings leave fp32 behind under autocast
         query, key = query.to(value.dtype), key.to(value.dtype)
-    how = How(scaling, dropout, sliding_window, softcap, s_aux)
+    how = How(getattr(module, "layer_idx", None), scaling, dropout, sliding_window, softcap, s_aux)
     found = packing.attend(*(tensor[0].transpose(0, 1) for tensor in (query, key, value)), how)
     return found[None], None
 
@@ -202,8 +203,13 @@ def adopt(model: PreTrainedModel) -> None:
 
 def packable(model: PreTrainedModel) -> bool:
     """Whether rows of the model can be packed, as two short rows show: packed and alone they come out alike."""
+    return asked(model) is not None
+
+
+def asked(model: PreTrainedModel) -> list[How] | None:
+    """What each layer of a model asks of its attention, in order; None where its rows cannot be packed, see `packable`."""
     if not model._can_set_attn_implementation():
-        return False
+        return None
     own, training = model.config._attn_implementation, model.training
     rows = _probes(model.config.get_text_config().vocab_size)
     fed = packed(rows, model.device)
@@ -215,21 +221,23 @@ def packable(model: PreTrainedModel) -> bool:
             model.set_attn_implementation(IMPLEMENTATION)
             found = model(**fed | {"packing": heard}, use_cache=False).logits
     except (StudyError, TypeError):  # a mask of its own; a forward that takes no such argument
-        return False
+        return None
     finally:
         model.set_attn_implementation(own)
         model.train(training)
-    return _limits(model) <= set(heard.windows) and _alike(found, torch.cat(alone, dim=1))
+    whole = _limits(model) <= {how.window for how in heard.asked}
+    return heard.asked if whole and _alike(found, torch.cat(alone, dim=1)) else None
 
 
 @dataclass(frozen=True)
 class _Listening(Packing):
-    """A packing that notes which windows the layers ask for."""
+    """A packing that notes what the layers ask for."""
 
-    windows: list[int | None] = field(default_factory=list)
+    asked: list[How] = field(default_factory=list)
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> torch.Tensor:
-        self.windows.append(how.window)
+        """As any packing does."""
+        self.asked.append(how)
         return super().attend(query, key, value, how)
 
 

@@ -25,13 +25,13 @@ from workflow.constrained import constrained
 from workflow.encoding import Framing, Prompt, batches, context_length, fitted, left_padded, opening, padding, split
 from workflow.errors import StudyError
 from workflow.metrics import method
+from workflow.scoring import Progress, Request, log_probabilities
 from workflow.task import KINDS, Example, Task
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Rows = Sequence[tuple[str, Example]]
-Progress = Callable[[int, int], None]
 
 # What stands for every field of a prompt without content (Zhao et al. 2021, "Calibrate Before Use", section 5).
 CONTENT_FREE = ("N/A", "[MASK]", "")
@@ -56,62 +56,6 @@ def sample(rows: Rows, limit: int | None, seed: int) -> Rows:
         return rows
     chosen = sorted(random.Random(seed).sample(range(len(rows)), limit))
     return [rows[number] for number in chosen]
-
-
-Request = tuple[Sequence[int], Sequence[int]]
-Reading = tuple[int, int, Sequence[int]]
-
-
-@torch.inference_mode()
-def log_probabilities(
-    model: PreTrainedModel,
-    requests: Sequence[Request],
-    pad: int,
-    batch_tokens: int,
-    progress: Progress | None = None,
-) -> list[float]:
-    """Summed log-probability, in nats, of each request's continuation given its context (token ids, neither empty).
-
-    An input fed once serves every continuation that it contains: the one-token labels of a prompt cost one row together.
-    """
-    inputs, readings = _rows_to_feed(requests)
-    sums = [0.0] * len(requests)
-    done = 0
-    for batch in batches([len(row) for row in inputs], batch_tokens):
-        depth = 1 + max(len(inputs[row]) - start for row in batch for _, start, _ in readings[row])
-        fed = left_padded([inputs[row] for row in batch], pad, model.device)
-        scores = model(**fed, logits_to_keep=depth, use_cache=False).logits.float().log_softmax(dim=-1)
-        for line, row in enumerate(batch):
-            for request, start, ids in readings[row]:
-                first = depth - len(inputs[row]) + start - 1
-                picked = scores[line, range(first, first + len(ids)), list(ids)]
-                sums[request] = float(picked.double().sum())
-        done += len(batch)
-        if progress:
-            progress(done, len(inputs))
-    return sums
-
-
-def _rows_to_feed(requests: Sequence[Request]) -> tuple[list[list[int]], list[list[Reading]]]:
-    """Inputs that hold every continuation but its last token, shared by neighbouring requests with one context.
-
-    A reading of an input is (request, start of its continuation, its ids).
-    """
-    inputs: list[list[int]] = []
-    readings: list[list[Reading]] = []
-    for context, group in itertools.groupby(range(len(requests)), key=lambda number: requests[number][0]):
-        own: list[int] = []
-        for request in sorted(group, key=lambda number: -len(requests[number][1])):
-            ids = requests[request][1]
-            needed = [*context, *ids[:-1]]
-            row = next((row for row in own if inputs[row][: len(needed)] == needed), None)
-            if row is None:
-                row = len(inputs)
-                inputs.append(needed)
-                readings.append([])
-                own.append(row)
-            readings[row].append((request, len(context), ids))
-    return inputs, readings
 
 
 @torch.inference_mode()
@@ -327,8 +271,7 @@ def _context(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
 def _highest(run: Evaluation, pools: Sequence[Sequence[Pool]]) -> list[list[float]]:
     """The highest log-probability of each pool, in nats."""
     requests = [request for row in pools for pool in row for request in pool]
-    batch_tokens = run.suite["batch_tokens"]
-    sums = iter(log_probabilities(run.model, requests, padding(run.tokenizer), batch_tokens, run.progress))
+    sums = iter(log_probabilities(run.model, requests, run.suite["batch_tokens"], run.progress))
     return [[max(next(sums) for _ in pool) for pool in row] for row in pools]
 
 

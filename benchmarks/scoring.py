@@ -1,0 +1,157 @@
+"""Log-probabilities of labels and choices against lm-evaluation-harness: real rows, the same model, tokenizer and texts.
+
+Run from the repository's root: `PYTHONPATH=. python benchmarks/scoring.py --data FOLDER`; `--threads 2` for two threads,
+`--device cuda --model olmo-1b` for OLMo-1B's shape with random weights in bf16, which is not compared but measured: prompts and
+tokens a second, share of the peak, memory. Prints Markdown tables.
+
+Both sides start from texts and end with log-probabilities: tokenisation counts. Ours goes through `predict_test` and so
+makes the priors of labels as well. The subject has random weights: what it says does not matter here, that both say the
+same does. The harness gets one request for each label or choice, as its own tasks make them, in batches of 8.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import pairing
+
+from workflow import prediction, prompts, task
+from workflow.encoding import Framing, fitted
+from workflow.prediction import Evaluation
+from workflow.task import Example
+
+# task, demonstrations
+TESTS = (("mnli", 0), ("mnli", 4), ("hellaswag", 0), ("arc_easy", 0), ("arc_challenge", 0))
+PEER = "lm-eval, batch 8"
+SUITE = {"protocol": "sound", "labels": "score", "seed": 0, "new_tokens": 60, "batch_tokens": 8192}
+Rows = Sequence[tuple[str, Example]]
+
+
+def chosen(text: str) -> tuple[str, int]:
+    """A test and its demonstrations, as an option names them."""
+    name, _, shots = text.partition(":")
+    return name, int(shots or 0)
+
+
+def ours(model: Any, tokenizer: Any, name: str, rows: tuple[Rows, Rows], shots: int) -> list[list[float]]:
+    """Log-probabilities of each row's candidates by Tunecast."""
+    run = Evaluation(model, tokenizer, SUITE)
+    found = prediction.predict_test(run, task.load(name), *rows, "default", shots)
+    return [row["logprobs"] for row in found]
+
+
+def texts(tokenizer: Any, name: str, rows: tuple[Rows, Rows], shots: int) -> list[tuple[str, list[str]]]:
+    """Each row's prompt and the texts that may follow it."""
+    shown, _ = prediction.demonstrations(*rows, shots, SUITE["seed"], "sound")
+    framing = Framing(task.load(name), "default", "sound", tuple(example for _, example in shown), None)
+    return [
+        (fitted(tokenizer, framing, example).text, [prompts.completion(choice) for choice in example.choices])
+        for _, example in rows[1]
+    ]
+
+
+def harness(model: Any, tokenizer: Any) -> Any:
+    """lm-evaluation-harness's wrapper around the model."""
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, device="cpu")
+
+
+def theirs(wrapper: Any, asked: Sequence[tuple[str, list[str]]]) -> list[list[float]]:
+    """The same by lm-evaluation-harness."""
+    from lm_eval.api.instance import Instance
+
+    requests = [
+        Instance(request_type="loglikelihood", doc={}, arguments=(prompt, text), idx=number)
+        for number, (prompt, candidates) in enumerate(asked)
+        for text in candidates
+    ]
+    found = iter(wrapper.loglikelihood(requests, disable_tqdm=True))
+    return [[next(found)[0] for _ in candidates] for _, candidates in asked]
+
+
+def agreement(found: Sequence[Sequence[float]], expected: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """The largest difference, and how many rows are predicted otherwise."""
+    pairs = list(zip(found, expected, strict=True))
+    gap = max(abs(a - b) for own, other in pairs for a, b in zip(own, other, strict=True))
+    return gap, sum(own.index(max(own)) != other.index(max(other)) for own, other in pairs)
+
+
+def compare(options: Any) -> None:
+    """Paired runs on a CPU."""
+    tokenizer = pairing.words(options.data)
+    model = pairing.subject(tokenizer)
+    print(f"{pairing.parameters(model) / 1e6:.1f} M parameters, {options.threads} threads, ", end="")
+    print(f"matmul ceiling {pairing.ceiling() / 1e9:.0f} GFLOP/s\n")
+    for name, shots in options.tests:
+        read = task.load(name)
+        rows = [], pairing.examples(options.data, name, read.test, options.rows)
+        if shots:
+            rows = pairing.examples(options.data, name, read.train, 500), rows[1]
+        asked = texts(tokenizer, name, rows, shots)
+        wrapper = harness(model, tokenizer)
+        ways = {"Tunecast": lambda name=name, rows=rows, shots=shots: ours(model, tokenizer, name, rows, shots)}
+        ways[PEER] = lambda wrapper=wrapper, asked=asked: theirs(wrapper, asked)
+        seconds, found = pairing.paired(ways, options.pairs)
+        gap, flips = agreement(found["Tunecast"], found[PEER])
+        print(f"{name}, {shots} shots, {len(rows[1])} rows: largest difference {gap:.1e}, {flips} other predictions\n")
+        print(pairing.table(pairing.compared(seconds, PEER)) + "\n", flush=True)
+    halved(model, tokenizer, options)
+
+
+def halved(model: Any, tokenizer: Any, options: Any) -> None:
+    """How many of a thousand predictions are others in bf16."""
+    for name, shots in TESTS[:2]:
+        read = task.load(name)
+        rows = tuple(pairing.examples(options.data, name, split, 500) for split in (read.train, read.test))
+        whole = ours(model.float(), tokenizer, name, rows, shots)
+        _, flips = agreement(ours(model.bfloat16(), tokenizer, name, rows, shots), whole)
+        print(f"bf16, {name}, {shots} shots: {1000 * flips / len(whole):.0f} flips per 1,000 rows")
+    model.float()
+
+
+def measure(options: Any) -> None:
+    """OLMo-1B's shape on a GPU: what it gets through in a second."""
+    tokenizer = pairing.words(options.data)
+    model = pairing.olmo_1b(options.device, torch.bfloat16)
+    results = []
+    for name, shots in TESTS:
+        read = task.load(name)
+        rows = tuple(pairing.examples(options.data, name, split, options.rows) for split in (read.train, read.test))
+        ours(model, tokenizer, name, rows, shots)
+        seconds = sorted(
+            pairing.timed(lambda name=name, rows=rows, shots=shots: ours(model, tokenizer, name, rows, shots), "cuda")[
+                0
+            ]
+            for _ in range(options.pairs)
+        )[options.pairs // 2]
+        prompt = sum(len(tokenizer(text)["input_ids"]) for text, _ in texts(tokenizer, name, rows, shots))
+        results.append({
+            "test": f"{name}, {shots} shots", "rows": len(rows[1]), "prompts a second": f"{len(rows[1]) / seconds:.0f}",
+            "prompt tokens a second": f"{prompt / seconds:.0f}",
+            "share of peak": _share(model, prompt / seconds), "GB": f"{torch.cuda.max_memory_allocated() / 1e9:.1f}",
+        })  # fmt: skip
+    print(
+        f"{torch.cuda.get_device_name()}, matmul ceiling {pairing.ceiling('cuda', torch.bfloat16) / 1e12:.0f} TFLOP/s\n"
+    )
+    print(pairing.table(results))
+
+
+def _share(model: Any, tokens: float) -> str:
+    """Operations a second of so many tokens a second, as a share of the peak; of tokens that are shared, too."""
+    peak = pairing.peak("cuda")
+    return f"{2 * pairing.parameters(model) * tokens / peak:.0%}" if peak else "unknown"
+
+
+if __name__ == "__main__":
+    asked = pairing.parser(__doc__)
+    asked.add_argument("--tests", nargs="*", default=TESTS, type=chosen, help="such as mnli:4, for 4 demonstrations")
+    options = asked.parse_args()
+    torch.set_num_threads(options.threads)
+    measure(options) if options.device == "cuda" else compare(options)
