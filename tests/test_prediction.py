@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import GenerationConfig, PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
 
-from workflow import metrics, models, prediction, tables, task
+from workflow import generation, metrics, models, prediction, scoring, tables, task
 from workflow.errors import StudyError
 from workflow.prediction import Evaluation
 from workflow.statistics import Resampling
@@ -205,7 +205,7 @@ def test_requests_share_inputs_and_keep_their_own_sums(checkpoint):
     """Continuations of one context where some begin others, repeat, or differ at the first token; two contexts."""
     requests = [([5, 6, 7], [8]), ([5, 6, 7], [8, 9, 10]), ([5, 6, 7], [8, 9]), ([5, 6, 7], [11]), ([5, 6, 7], [8])]
     requests += [([5], [6, 7, 8, 9]), ([5, 6, 7], [8, 11, 12])]
-    found = prediction.log_probabilities(checkpoint.model, requests, 20)
+    found = scoring.log_probabilities(checkpoint.model, requests, 20)
     for (context, ids), value in zip(requests, found, strict=True):
         with torch.no_grad():
             logits = checkpoint.model(input_ids=torch.tensor([[*context, *ids]])).logits[0].log_softmax(dim=-1)
@@ -457,7 +457,7 @@ def test_written_text_equals_generate(checkpoint, protocol, shots, batch_tokens)
 def test_greedy_equals_generate_token_for_token_and_ends_at_eos(checkpoint, batch_tokens):
     texts = [f"{a} {b}" for a, b in PAIRS] + ["Dora", "The fox sings.", "yes or no", "Question: What eats fish?\n"]
     contexts = [checkpoint.tokenizer(text)["input_ids"] for text in texts]
-    found = prediction.greedy(checkpoint.model, checkpoint.tokenizer, contexts, 20, (), batch_tokens)
+    found = generation.greedy(checkpoint.model, checkpoint.tokenizer, contexts, 20, (), batch_tokens)
     assert found == [loop_greedy(checkpoint, text, 20) for text in texts]
     assert len({tuple(ids) for ids in found}) > 4, "outputs differ between prompts"
     assert {len(ids) < 20 for ids in found} == {True, False}, "some end by EOS, some by the limit"
@@ -468,7 +468,7 @@ def test_a_checkpoint_s_own_generation_settings_do_not_matter(checkpoints):
     contexts = [tokenizer(f"{a} {b}")["input_ids"] for a, b in PAIRS]
     own = GenerationConfig(repetition_penalty=5.0, num_beams=3, do_sample=True, top_k=2, eos_token_id=9, max_length=3)
     model.generation_config = own
-    found = prediction.greedy(model, tokenizer, contexts, 20, (), 4000)
+    found = generation.greedy(model, tokenizer, contexts, 20, (), 4000)
     assert found == [loop_greedy(checkpoints["olmo2"], f"{a} {b}", 20) for a, b in PAIRS]
     assert model.generation_config is own and own.repetition_penalty == 5.0
 
@@ -488,7 +488,7 @@ def test_stop_strings_only_cut(checkpoint):
         expected.append(next(held, ids))
     assert sum(map(len, expected)) < sum(map(len, free))
     for batch_tokens in (1, 4000):
-        assert prediction.greedy(checkpoint.model, tokenizer, contexts, 20, stops, batch_tokens) == expected
+        assert generation.greedy(checkpoint.model, tokenizer, contexts, 20, stops, batch_tokens) == expected
 
 
 @pytest.mark.parametrize(

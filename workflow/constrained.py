@@ -22,14 +22,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from workflow.encoding import batches, left_padded, padding
 from workflow.errors import StudyError
+from workflow.reading import Ids, Reader, bounds, fans, reading
+from workflow.sharing import Branching, Fans, Keys
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -103,7 +104,6 @@ class Options(NamedTuple):
     end: float
 
 
-@torch.inference_mode()
 def constrained(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -128,16 +128,74 @@ def constrained(
         )
     outputs: list[list[int]] = [[] for _ in contexts]
     done = 0
-    for batch in batches([beams * (len(context) + new_tokens) for context in contexts], batch_tokens):
-        own = [contexts[row] for row in batch]
-        starts = [_state(search.constraint, context) if prompt_counts else 0 for context in own]
-        found = _searched(model, own, starts, padding(tokenizer), search)
-        for row, tokens in zip(batch, found, strict=True):
-            outputs[row] = list(tokens)
-        done += len(batch)
-        if progress:
-            progress(done, len(contexts))
+    with reading(model, batch_tokens) as reader:
+        for length, numbers in reader.groups(contexts):
+            rows = {number: contexts[number] for number in numbers}
+            for count in _found(reader, rows, length, search, prompt_counts, outputs):
+                if progress:
+                    progress(done + count, len(contexts))
+            done += len(numbers)
     return outputs
+
+
+def _found(
+    reader: Reader,
+    contexts: Mapping[int, Ids],
+    length: int,
+    search: Search,
+    prompt_counts: bool,
+    outputs: list[list[int]],
+) -> Iterator[int]:
+    """Search after contexts that share a prefix of some length, and put what is found in place; gives how many are done."""
+    prefix = reader.prefix(next(iter(contexts.values()))[:length]) if length else None
+    numbers = list(contexts)
+
+    def run(places: list[int]) -> None:
+        own = [contexts[numbers[place]] for place in places]
+        starts = [_state(search.constraint, context) if prompt_counts else 0 for context in own]
+        found = _searched(_Texts(reader, own, prefix, length), starts, search)
+        for place, tokens in zip(places, found, strict=True):
+            outputs[numbers[place]] = list(tokens)
+
+    written = search.beams * search.new_tokens
+    tokens = [len(contexts[number]) - length for number in numbers]
+    costs = [reader.cost(count + written, search.beams) + count * reader.kept for count in tokens]
+    return reader.in_packs(costs, run)
+
+
+class _Texts:
+    """Contexts of a pack, read once, and the texts that are tried behind them.
+
+    contexts: whole, with the prefix of `length` tokens that they share.
+    """
+
+    def __init__(self, reader: Reader, contexts: Sequence[Ids], prefix: Keys | None, length: int) -> None:
+        self.reader, self.contexts, self.prefix, self.length = reader, contexts, prefix, length
+        self.keys = Keys()
+
+    def first(self) -> torch.Tensor:
+        """Scores over the vocabulary after each context, of shape (contexts, vocabulary)."""
+        if not self.reader.shares:
+            return self.reader.after(self.contexts)
+        pieces = [(context[self.length :], self.length) for context in self.contexts]
+        return self._read(pieces, None, self.keys)
+
+    def next(self, tried: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
+        """Scores after the texts tried behind each context, in order, of shape (texts, vocabulary)."""
+        if not self.reader.shares:
+            pairs = zip(self.contexts, tried, strict=True)
+            return self.reader.after([[*context, *tokens] for context, own in pairs for tokens in own])
+        pieces = [(tokens, len(context)) for context, own in zip(self.contexts, tried, strict=True) for tokens in own]
+        contexts = [len(context) - self.length for context in self.contexts]
+        written = [sum(map(len, own)) for own in tried]
+        return self._read(pieces, fans(contexts, written, self.reader.device, self.keys), None)
+
+    def _read(self, pieces: Sequence[tuple[Ids, int]], fan: Fans | None, kept: Keys | None) -> torch.Tensor:
+        lengths = tuple(len(ids) for ids, _ in pieces)
+        packing = Branching(lengths, bounds(lengths, self.reader.device), fan, self.prefix, kept)
+        ids = list(itertools.chain.from_iterable(piece for piece, _ in pieces))
+        positions = list(itertools.chain.from_iterable(range(start, start + len(piece)) for piece, start in pieces))
+        return self.reader.logits(ids, positions, packing, [end - 1 for end in itertools.accumulate(lengths)])
 
 
 def _state(constraint: Constraint, tokens: Sequence[int]) -> int:
@@ -148,21 +206,20 @@ def _state(constraint: Constraint, tokens: Sequence[int]) -> int:
     return 0 if constraint.need[state] else state
 
 
-def _searched(
-    model: PreTrainedModel, contexts: Sequence[Sequence[int]], starts: Sequence[int], pad: int, search: Search
-) -> list[tuple[int, ...]]:
-    """The best hypothesis after each context of one batch; starts: the state that each context leaves."""
-    fed, past = left_padded(contexts, pad, model.device), None
+def _searched(texts: _Texts, starts: Sequence[int], search: Search) -> list[tuple[int, ...]]:
+    """The best hypothesis after each context; starts: the state that each context leaves."""
+    scores = texts.first()
     alive = [[Hypothesis(row, (), 0.0, state)] for row, state in enumerate(starts)]
-    ended: list[list[tuple[float, tuple[int, ...]]]] = [[] for _ in contexts]
+    ended: list[list[tuple[float, tuple[int, ...]]]] = [[] for _ in starts]
     for left in reversed(range(search.new_tokens)):
-        found = model(**fed, past_key_values=past, use_cache=True, logits_to_keep=1)
-        options = _options(found.logits[:, -1].float().log_softmax(dim=-1), search)
+        options = _options(scores.log_softmax(dim=-1), search)
         for known, own in zip(ended, alive, strict=True):
             known += _ended(own, options, search)
         alive = [_allocated(_continued(own, options, search, left), search) for own in alive]
         if left:
-            past, fed, alive = _advanced(found.past_key_values, fed, alive)
+            scores = texts.next([[hypothesis.tokens for hypothesis in own] for own in alive])
+            rows = itertools.count()
+            alive = [[hypothesis._replace(row=next(rows)) for hypothesis in own] for own in alive]
     for known, own in zip(ended, alive, strict=True):
         known += [(hypothesis.total / search.new_tokens, hypothesis.tokens) for hypothesis in own]
     return [_best(known) for known in ended]
@@ -211,23 +268,6 @@ def _allocated(candidates: Sequence[Hypothesis], search: Search) -> list[Hypothe
         order.append((taken[bank], -bank, hypothesis))
         taken[bank] += 1
     return [hypothesis for *_, hypothesis in sorted(order, key=lambda place: place[:2])[: search.beams]]
-
-
-def _advanced(
-    past: object, fed: Mapping[str, torch.Tensor], alive: Sequence[Sequence[Hypothesis]]
-) -> tuple[object, dict[str, torch.Tensor], list[list[Hypothesis]]]:
-    """Cache, inputs and hypotheses of the next forward pass, in which each hypothesis has a row of its own."""
-    flat = list(itertools.chain(*alive))
-    parents = torch.tensor([hypothesis.row for hypothesis in flat], device=fed["input_ids"].device)
-    past.reorder_cache(parents)
-    last = torch.tensor([[hypothesis.tokens[-1]] for hypothesis in flat], device=parents.device)
-    inputs = {
-        "input_ids": last,
-        "attention_mask": torch.cat([fed["attention_mask"][parents], torch.ones_like(last)], dim=1),
-        "position_ids": fed["position_ids"][parents, -1:] + 1,
-    }
-    rows = itertools.count()
-    return past, inputs, [[hypothesis._replace(row=next(rows)) for hypothesis in own] for own in alive]
 
 
 def _best(ended: Sequence[tuple[float, tuple[int, ...]]]) -> tuple[int, ...]:

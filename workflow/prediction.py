@@ -9,7 +9,6 @@ Each method goes three ways in turn: rows to token ids, token ids through the mo
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import math
@@ -22,14 +21,15 @@ import torch
 
 from workflow import prompts
 from workflow.constrained import constrained
-from workflow.encoding import Framing, Prompt, batches, context_length, fitted, left_padded, opening, padding, split
+from workflow.encoding import Framing, Prompt, context_length, fitted, opening, split
 from workflow.errors import StudyError
+from workflow.generation import greedy
 from workflow.metrics import method
 from workflow.scoring import Progress, Request, log_probabilities
 from workflow.task import KINDS, Example, Task
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Rows = Sequence[tuple[str, Example]]
 
@@ -56,58 +56,6 @@ def sample(rows: Rows, limit: int | None, seed: int) -> Rows:
         return rows
     chosen = sorted(random.Random(seed).sample(range(len(rows)), limit))
     return [rows[number] for number in chosen]
-
-
-@torch.inference_mode()
-def greedy(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    contexts: Sequence[Sequence[int]],
-    new_tokens: int,
-    stops: Sequence[str],
-    batch_tokens: int,
-    progress: Progress | None = None,
-) -> list[list[int]]:
-    """Greedily generated token ids after each context: up to EOS, a stop string or `new_tokens`; EOS left out."""
-    from transformers import GenerationConfig, StoppingCriteriaList
-
-    end, pad = tokenizer.eos_token_id, padding(tokenizer)
-    # Rows that are done are filled up with EOS, so that what a row wrote ends at its first EOS, however it was stopped.
-    settings = GenerationConfig(do_sample=False, max_new_tokens=new_tokens, eos_token_id=end, pad_token_id=end)
-    outputs: list[list[int]] = [[] for _ in contexts]
-    done = 0
-    for batch in batches([len(context) + new_tokens for context in contexts], batch_tokens):
-        fed = left_padded([contexts[row] for row in batch], pad, model.device)
-        width = fed["input_ids"].shape[1]
-        criteria = StoppingCriteriaList([_stop_at(tokenizer, stops, width)] if stops else [])
-        with _defaults(model, settings):
-            produced = model.generate(**fed, generation_config=settings, stopping_criteria=criteria)[:, width:]
-        for row, ids in zip(batch, produced.tolist(), strict=True):
-            outputs[row] = ids[: ids.index(end)] if end in ids else ids
-        done += len(batch)
-        if progress:
-            progress(done, len(contexts))
-    return outputs
-
-
-@contextlib.contextmanager
-def _defaults(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
-    """Keep the checkpoint's own generation settings out: `generate` fills gaps with them, such as a repetition penalty."""
-    own, model.generation_config = model.generation_config, settings
-    try:
-        yield
-    finally:
-        model.generation_config = own
-
-
-def _stop_at(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], width: int) -> Callable[..., torch.Tensor]:
-    """A criterion that is true for the rows whose generated text holds a stop string."""
-
-    def reached(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        texts = tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)
-        return torch.tensor([any(stop in text for stop in stops) for text in texts], device=ids.device)
-
-    return reached
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> str:

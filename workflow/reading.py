@@ -23,7 +23,7 @@ from workflow import attention
 from workflow.attention import IMPLEMENTATION, Packing, packed
 from workflow.encoding import context_length
 from workflow.errors import StudyError
-from workflow.sharing import Kept, Keys, shareable
+from workflow.sharing import Branching, Fans, Keys, shareable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,7 +41,7 @@ def reading(model: PreTrainedModel, batch_tokens: int) -> Iterator[Reader]:
     """The model's Reader; inside another `reading` of the same model that one's, with these `batch_tokens`."""
     known = _open.get(model)
     if known is not None:
-        yield Reader(known.model, batch_tokens, known.layers)
+        yield Reader(known.model, batch_tokens, known.layers, known.own)
         return
     own, layers = model.config._attn_implementation, attention.asked(model)
     with contextlib.ExitStack() as stack, torch.inference_mode():
@@ -49,7 +49,7 @@ def reading(model: PreTrainedModel, batch_tokens: int) -> Iterator[Reader]:
             stack.callback(model.set_attn_implementation, own)
             model.set_attn_implementation(IMPLEMENTATION)
         stack.enter_context(_fast_products(model))
-        _open[model] = Reader(model, batch_tokens, layers)
+        _open[model] = Reader(model, batch_tokens, layers, own)
         stack.callback(_open.pop, model)
         yield _open[model]
 
@@ -57,12 +57,13 @@ def reading(model: PreTrainedModel, batch_tokens: int) -> Iterator[Reader]:
 class Reader:
     """A readied model, and how much it may be fed at once.
 
-    batch_tokens: most tokens of a pack; layers: what its layers ask of attention, None where rows cannot be packed.
+    batch_tokens: most tokens of a pack; layers: what its layers ask of attention, None where rows cannot be packed; own:
+    the attention that the model came with.
     limit: bytes that a pack may take beside the model; halved whenever the device's memory runs out.
     """
 
-    def __init__(self, model: PreTrainedModel, batch_tokens: int, layers: list[attention.How] | None) -> None:
-        self.model, self.layers, self.device = model, layers, model.device
+    def __init__(self, model: PreTrainedModel, batch_tokens: int, layers: list[attention.How] | None, own: str) -> None:
+        self.model, self.layers, self.own, self.device = model, layers, own, model.device
         self.packs = layers is not None
         self.shares = self.packs and shareable(layers, context_length(model))
         self.token, self.read, self.kept = token_bytes(model), read_bytes(model), kept_bytes(model)
@@ -131,17 +132,41 @@ class Reader:
             return self.model(input_ids=fed, use_cache=False, logits_to_keep=places).logits[0].float()
         return self.model(input_ids=fed, use_cache=False).logits[0, places].float()
 
+    @contextlib.contextmanager
+    def as_it_was(self) -> Iterator[None]:
+        """The model with its own attention, for as long as this lasts."""
+        readied = self.model.config._attn_implementation
+        self.model.set_attn_implementation(self.own)
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(readied)
+
     def prefix(self, ids: Ids) -> Keys:
         """Keys and values of a text, for rows that go on from it."""
-        fed = packed([ids], self.device)
         keys = Keys()
-        kept = Kept(fed["packing"].lengths, fed["packing"].bounds, keys)
+        fed = packed([ids], self.device)
+        kept = Branching(fed["packing"].lengths, fed["packing"].bounds, kept=keys)
         self.model(**fed | {"packing": kept}, use_cache=False, logits_to_keep=1)
         return keys
+
+    def after(self, texts: Sequence[Ids]) -> torch.Tensor:
+        """Scores over the vocabulary after each text, fp32 of shape (texts, vocabulary), nothing shared."""
+        if not self.packs:
+            return torch.cat([self.alone(text, [len(text) - 1]) for text in texts])
+        fed = packed(texts, self.device)
+        ends = fed["packing"].bounds[1:].long() - 1
+        return self.model(**fed, use_cache=False, logits_to_keep=ends).logits[0].float()
 
     def groups(self, contexts: Sequence[Ids]) -> list[tuple[int, list[int]]]:
         """Contexts in groups (length of the shared prefix, numbers), so that much is saved by reading prefixes once."""
         return shared(contexts) if self.shares else [(0, list(range(len(contexts))))]
+
+
+def fans(contexts: Sequence[int], branches: Sequence[int], device: torch.device, seen: Keys | None = None) -> Fans:
+    """Fans of contexts and branches of these lengths."""
+    ends = bounds(contexts, device), bounds(branches, device)
+    return Fans(tuple(contexts), tuple(branches), *ends, seen)
 
 
 def bounds(lengths: Sequence[int], device: torch.device) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from workflow.reading import Ids, Reader, bounds, reading
+from workflow.reading import Ids, Reader, bounds, fans, reading
 from workflow.sharing import Branching, Keys
 
 if TYPE_CHECKING:
@@ -116,13 +116,13 @@ def _read_alone(reader: Reader, row: Row, sums: list[float]) -> None:
 def _read_pack(reader: Reader, rows: Sequence[Row], prefix: Keys | None, length: int, sums: list[float]) -> None:
     """Rows as one sequence, roots before branches; all places that are read go through the vocabulary together."""
     rows = sorted(rows, key=lambda row: (not row.branches, len(row.root), sum(map(len, row.branches))))
-    fans = [sum(map(len, row.branches)) for row in rows if row.branches]
+    branched = [row for row in rows if row.branches]
     pieces = [(row.root[length:], length) for row in rows]
-    pieces += [(branch, row.start) for row in rows for branch in row.branches]
+    pieces += [(branch, row.start) for row in branched for branch in row.branches]
     lengths = tuple(len(ids) for ids, _ in pieces)
-    packing = Branching(
-        lengths, bounds(lengths, reader.device), tuple(fans), bounds(fans, reader.device), prefix
-    )  # fmt: skip
+    contexts, branches = [row.start - length for row in branched], [sum(map(len, row.branches)) for row in branched]
+    fan = fans(contexts, branches, reader.device) if branched else None
+    packing = Branching(lengths, bounds(lengths, reader.device), fan, prefix)
     read, picks = _places(rows, length, lengths)
     ids = list(itertools.chain.from_iterable(piece for piece, _ in pieces))
     positions = list(itertools.chain.from_iterable(range(start, start + len(piece)) for piece, start in pieces))

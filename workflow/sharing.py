@@ -10,7 +10,7 @@ no gradients, no dropout; layers with windows that rows reach, soft caps or sink
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -40,80 +40,86 @@ class Keys:
 
 
 @dataclass(frozen=True)
-class Kept(Packing):
-    """A packing whose keys and values are kept: a prefix that others will see."""
+class Fans:
+    """Contexts and the branches that go on from them: `contexts` has the tokens of each, `branches` those of all its own.
 
-    keys: Keys = field(default_factory=Keys)
+    The bounds are where each begins and the last one ends, counted from the first. seen: keys of the contexts, where
+    these were read before.
+    """
 
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> torch.Tensor:
-        """As any packing does."""
-        self.keys.layers[how.layer] = (key.clone(), value.clone())
-        return super().attend(query, key, value, how)
+    contexts: tuple[int, ...]
+    branches: tuple[int, ...]
+    context_bounds: torch.Tensor
+    branch_bounds: torch.Tensor
+    seen: Keys | None = None
 
 
 @dataclass(frozen=True)
 class Branching(Packing):
-    """Contexts with branches, then rows without, then the branches: `lengths` are those of all in this order.
+    """Contexts with branches, unless seen before, then rows without, then the branches: `lengths` of all in this order.
 
-    fans: for each of the contexts the tokens of all its branches together;
-    fan_bounds: where each context's branches begin and the last ones end, counted from the first branch; prefix: keys
-    that all see.
+    fans: which branches belong to which context; prefix: keys that all see; kept: where this pack's keys are left.
     """
 
-    fans: tuple[int, ...] = ()
-    fan_bounds: torch.Tensor | None = None
+    fans: Fans | None = None
     prefix: Keys | None = None
+    kept: Keys | None = None
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> torch.Tensor:
         """Each token sees its own row so far, a branch its context, all of them the prefix."""
-        if not self.fans and self.prefix is None:
+        if self.kept is not None:
+            self.kept.layers[how.layer] = (key.clone(), value.clone())
+        if self.fans is None and self.prefix is None:
             return super().attend(query, key, value, how)
         found = own(query, key, value, self.lengths, self.bounds, how)
-        if self.fans:
-            asked, seen = len(query) - sum(self.fans), sum(self.lengths[: len(self.fans)])
-            branches = tuple(part[asked:] for part in found)
-            _merge(branches, self._over_contexts(query[asked:], key[:seen], value[:seen], how))
+        if self.fans is not None:
+            asked, seen = sum(self.fans.branches), sum(self.fans.contexts)
+            known = self.fans.seen.layers[how.layer] if self.fans.seen else (key[:seen], value[:seen])
+            branches = tuple(part[len(query) - asked :] for part in found)
+            _merge(branches, _over_contexts(query[len(query) - asked :], *known, self.fans, how))
         if self.prefix is not None:
             _merge(found, over(query, *self.prefix.layers[how.layer], how))
         return found[0]
 
-    def _over_contexts(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> Weighed:
-        """Branches over their contexts, neighbours of equal lengths together."""
-        contexts = self.lengths[: len(self.fans)]
-        if _flash(query, value):
-            bounds = self.fan_bounds, self.bounds[: len(self.fans) + 1]
-            return _varlen(query, key, value, bounds, (max(self.fans), max(contexts)), (-1, -1), how)
-        parts, asked, seen = [], 0, 0
-        for (fan, length), group in itertools.groupby(zip(self.fans, contexts, strict=True)):
-            rows = sum(1 for _ in group)
-            keys = (block(tensor, seen, rows, length) for tensor in (key, value))
+
+def _over_contexts(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, fans: Fans, how: How) -> Weighed:
+    """Branches over their contexts, neighbours of equal lengths together."""
+    if _flash(query, value):
+        longest = max(fans.branches), max(fans.contexts)
+        return _varlen(query, key, value, (fans.branch_bounds, fans.context_bounds), longest, (-1, -1), how)
+    parts, asked, seen = [], 0, 0
+    for (fan, length), group in itertools.groupby(zip(fans.branches, fans.contexts, strict=True)):
+        rows = sum(1 for _ in group)
+        keys = (block(tensor, seen, rows, length) for tensor in (key, value))
+        if fan:
             parts.append(_flat(weighed(block(query, asked, rows, fan), *keys, how)))
-            asked, seen = asked + rows * fan, seen + rows * length
-        return _joined(parts)
+        asked, seen = asked + rows * fan, seen + rows * length
+    return _joined(parts)
 
 
 @dataclass(frozen=True)
 class Writing(Packing):
     """One token each of the first slots, then whole rows for the slots behind them: a step of rows that are written on.
 
-    cache: of each layer keys and values of shape (slots, room, heads, size), where this step's are put; lengths: 1 for
-    each slot in use, then the new rows'; filled: tokens that each slot in use holds already; mask: scores to be added
+    slots: gives a layer's keys and values of shape (slots, room, heads, size), where this step's are put, from the
+    layer's number and this step's; lengths: 1 for each slot in use, then the new rows'; filled: tokens that each slot in
+    use holds already; places: where this step's token stands in it, counted through all slots; mask: scores to be added
     for these slots, of shape (slots, 1, 1, longest), -inf where nothing stands; prefix: keys that all see.
     """
 
-    cache: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()
-    filled: tuple[int, ...] = ()
-    places: torch.Tensor | None = None
+    slots: Callable[[int, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+    filled: tuple[int, ...]
+    places: torch.Tensor
     mask: torch.Tensor | None = None
     prefix: Keys | None = None
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> torch.Tensor:
         """Each slot's token sees what its slot holds and itself, each new row itself so far, all of them the prefix."""
         used = len(self.filled)
-        self._put(key, value, how)
-        parts = []
-        if used:
-            parts.append(self._over_slots(query[:used], how))
+        slots = self.slots(how.layer, key, value)
+        for kept, given in zip(slots, (key, value), strict=True):
+            self._put(kept, given)
+        parts = [self._over_slots(query[:used], *slots, how)] if used else []
         if len(self.lengths) > used:
             rows = tuple(tensor[used:] for tensor in (query, key, value))
             parts.append(own(*rows, self.lengths[used:], self.bounds[used:] - used, how))
@@ -122,21 +128,19 @@ class Writing(Packing):
             _merge(found, over(query, *self.prefix.layers[how.layer], how))
         return found[0]
 
-    def _put(self, key: torch.Tensor, value: torch.Tensor, how: How) -> None:
-        """Keep this step's keys and values in their slots."""
+    def _put(self, kept: torch.Tensor, given: torch.Tensor) -> None:
+        """Keep this step's keys, or values, in their slots."""
         used = len(self.filled)
-        for kept, given in zip(self.cache[how.layer], (key, value), strict=True):
-            if used:
-                kept.view(-1, *kept.shape[2:])[self.places] = given[:used]
-            start = used
-            for slot, length in enumerate(self.lengths[used:], start=used):
-                kept[slot, :length] = given[start : start + length]
-                start += length
+        if used:
+            kept.view(-1, *kept.shape[2:])[self.places] = given[:used]
+        start = used
+        for slot, length in enumerate(self.lengths[used:], start=used):
+            kept[slot, :length] = given[start : start + length]
+            start += length
 
-    def _over_slots(self, query: torch.Tensor, how: How) -> Weighed:
+    def _over_slots(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, how: How) -> Weighed:
         """The slots' tokens over all that their slots hold."""
         used, longest = len(self.filled), max(self.filled) + 1
-        keys, values = self.cache[how.layer]
         if _flash(query, values[0]):
             room, device = keys.shape[1], query.device
             starts = torch.arange(used + 1, dtype=torch.int32, device=device)

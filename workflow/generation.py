@@ -1,0 +1,240 @@
+"""Greedy text: a row that ends leaves its slot at once to one that waits; what rows share is read once.
+
+Each step feeds the last token of every row that is being written, and whole the contexts of those that enter, as one
+sequence; keys and values stay in slots that are laid out beforehand. Texts are those that `generate` writes row by row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from workflow.reading import Ids, Reader, bounds, reading
+from workflow.sharing import Keys, Writing
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Progress = Callable[[int, int], None]
+
+SLOTS = {"cpu": 32, "cuda": 256}  # beyond which more rows at once are no faster
+
+
+class Ending:
+    """When a text is done: at EOS, at a stop string, at its longest."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], new_tokens: int) -> None:
+        self.tokenizer, self.stops, self.new_tokens = tokenizer, stops, new_tokens
+        self.end = tokenizer.eos_token_id
+        self._completes: dict[int, bool] = {}
+
+    def reached(self, ids: Ids) -> bool:
+        """Whether a text is done with its last token, which is no EOS."""
+        return len(ids) >= self.new_tokens or (self._may_complete(ids[-1]) and self._holds_stop(ids))
+
+    def _may_complete(self, token: int) -> bool:
+        """Whether a token has the last character of a stop string, or part of some character: else nothing is decoded."""
+        if token not in self._completes:
+            text = self.tokenizer.decode([token, token])  # twice, since a leading space is not always shown
+            self._completes[token] = any(stop[-1] in text for stop in self.stops) or "\ufffd" in text
+        return self._completes[token]
+
+    def _holds_stop(self, ids: Ids) -> bool:
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return any(stop in text for stop in self.stops)
+
+
+@dataclass
+class Text:
+    """A row that is being written: its number, the tokens its slot holds, what it has written."""
+
+    number: int
+    held: int
+    ids: list[int] = field(default_factory=list)
+
+
+def greedy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    contexts: Sequence[Ids],
+    new_tokens: int,
+    stops: Sequence[str],
+    batch_tokens: int,
+    progress: Progress | None = None,
+) -> list[list[int]]:
+    """Greedily generated token ids after each context: up to EOS, a stop string or `new_tokens`; EOS left out.
+
+    Errors: StudyError where the memory does not even do for one row.
+    """
+    outputs: list[list[int]] = [[] for _ in contexts]
+    ending = Ending(tokenizer, stops, new_tokens)
+    done = 0
+    with reading(model, batch_tokens) as reader:
+        for number, ids in (
+            _written(reader, contexts, ending) if reader.shares else _generated(reader, contexts, ending)
+        ):
+            outputs[number] = ids
+            done += 1
+            if progress:
+                progress(done, len(contexts))
+    return outputs
+
+
+def _written(reader: Reader, contexts: Sequence[Ids], ending: Ending) -> Iterator[tuple[int, list[int]]]:
+    """Texts by the numbers of their contexts, as they are done."""
+    for length, numbers in reader.groups(contexts):
+        prefix = reader.prefix(contexts[numbers[0]][:length]) if length else None
+        own = {number: list(contexts[number][length:]) for number in numbers}
+        yield from Desk(reader, own, prefix, length, ending).written()
+
+
+class Desk:
+    """Rows that share a prefix, some being written in slots, others waiting.
+
+    own: number -> tokens behind the prefix; length: tokens of the prefix.
+    """
+
+    def __init__(
+        self, reader: Reader, own: dict[int, list[int]], prefix: Keys | None, length: int, ending: Ending
+    ) -> None:
+        self.reader, self.own, self.prefix, self.length, self.ending = reader, own, prefix, length, ending
+        self.waiting = deque(sorted(own, key=lambda number: -len(own[number])))
+        self.texts: list[Text] = []
+        self.cache: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.slots = self.room = 0
+
+    def written(self) -> Iterator[tuple[int, list[int]]]:
+        """Every row's text, as it is done."""
+        while self.waiting or self.texts:
+            entering = self._entering()
+            tokens: list[int] = []
+            rows = len(self.texts) + len(entering)
+            if self.reader.survives(lambda new=entering, out=tokens: out.extend(self._step(new)), rows):
+                self.texts += [Text(number, len(self.own[number])) for number in entering]
+                yield from self._ended(tokens)
+            else:  # all that is not done begins anew, in fewer slots
+                self.waiting.extendleft(reversed([*(text.number for text in self.texts), *entering]))
+                self.texts, self.cache, self.slots = [], [], 0
+
+    def _entering(self) -> list[int]:
+        """The waiting rows that enter now: as many as slots are free, and as fit into a pack."""
+        if not self.slots:
+            self._measure()
+        found: list[int] = []
+        cost = self.reader.cost(len(self.texts), len(self.texts))
+        while self.waiting and len(self.texts) + len(found) < self.slots:
+            cost += self.reader.cost(len(self.own[self.waiting[0]]), 1)
+            if cost > min(self.reader.limit, self.reader.pack_limit) and (found or self.texts):
+                break
+            found.append(self.waiting.popleft())
+        return found
+
+    def _measure(self) -> None:
+        """How many slots there are, and the tokens that each has room for; the longest of the waiting comes first."""
+        reader = self.reader
+        self.room = len(self.own[self.waiting[0]]) + self.ending.new_tokens
+        left = reader.limit - min(reader.pack_limit, reader.limit / 2)
+        most = min(SLOTS.get(reader.device.type, 32), len(self.waiting))
+        self.slots = max(1, min(most, int(left // (self.room * reader.kept))))
+
+    def _step(self, entering: Sequence[int]) -> list[int]:
+        """Feed every row's last token and the entering rows whole; the next token of each, in this order."""
+        device, used = self.reader.device, len(self.texts)
+        filled = tuple(text.held for text in self.texts)
+        lengths = (1,) * used + tuple(len(self.own[number]) for number in entering)
+        ids = [text.ids[-1] for text in self.texts]
+        ids += itertools.chain.from_iterable(self.own[number] for number in entering)
+        positions = [self.length + held for held in filled]
+        positions += itertools.chain.from_iterable(range(self.length, self.length + count) for count in lengths[used:])
+        places = torch.tensor([slot * self.room + held for slot, held in enumerate(filled)], device=device)
+        packing = Writing(
+            lengths, bounds(lengths, device), self._slots_of, filled, places, _mask(filled, self.reader), self.prefix
+        )
+        ends = [end - 1 for end in itertools.accumulate(lengths)]
+        return self.reader.logits(ids, positions, packing, ends).argmax(dim=1).tolist()
+
+    def _slots_of(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The slots of a layer, laid out when it is first met."""
+        while len(self.cache) <= layer:
+            self.cache.append(tuple(
+                tensor.new_zeros(self.slots, self.room, *tensor.shape[1:]) for tensor in (key, value)
+            ))  # fmt: skip
+        return self.cache[layer]
+
+    def _ended(self, tokens: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+        """Take in every row's next token; those that are done leave, and the last ones move to their slots."""
+        for text, token in zip(self.texts, tokens, strict=True):
+            text.held += bool(text.ids)
+            text.ids.append(token)
+        for slot in reversed(range(len(self.texts))):
+            text = self.texts[slot]
+            at_end = text.ids[-1] == self.ending.end
+            if at_end or self.ending.reached(text.ids):
+                yield text.number, text.ids[:-1] if at_end else text.ids
+                self._leave(slot)
+
+    def _leave(self, slot: int) -> None:
+        """Give a slot to the last row."""
+        last = self.texts.pop()
+        if slot == len(self.texts):
+            return
+        self.texts[slot] = last
+        for tensors in self.cache:
+            for tensor in tensors:
+                tensor[slot, : last.held] = tensor[len(self.texts), : last.held]
+
+
+def _mask(filled: Sequence[int], reader: Reader) -> torch.Tensor | None:
+    """Scores to be added where slots hold nothing, of shape (slots, 1, 1, longest); None where all hold the same."""
+    if len(set(filled)) < 2:
+        return None
+    held = torch.tensor(filled, device=reader.device)[:, None, None, None]
+    empty = torch.arange(max(filled) + 1, device=reader.device) > held
+    return torch.zeros(empty.shape, dtype=reader.model.dtype, device=reader.device).masked_fill_(empty, -torch.inf)
+
+
+# Models whose rows cannot share keys
+
+
+def _generated(reader: Reader, contexts: Sequence[Ids], ending: Ending) -> Iterator[tuple[int, list[int]]]:
+    """Texts by transformers' `generate`, row by row, with the model's own attention."""
+    from transformers import GenerationConfig, StoppingCriteriaList
+
+    end = ending.end
+    settings = GenerationConfig(
+        do_sample=False, max_new_tokens=ending.new_tokens, eos_token_id=end, pad_token_id=end
+    )  # fmt: skip
+    for number, context in enumerate(contexts):
+        fed = torch.tensor([list(context)], device=reader.device)
+        criteria = StoppingCriteriaList([_stop_at(ending, len(context))])
+        with _defaults(reader.model, settings), reader.as_it_was():
+            produced = reader.model.generate(
+                fed, attention_mask=torch.ones_like(fed), generation_config=settings, stopping_criteria=criteria
+            )
+        ids = produced[0, len(context) :].tolist()
+        yield number, ids[: ids.index(end)] if end in ids else ids
+
+
+@contextlib.contextmanager
+def _defaults(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
+    """Keep the checkpoint's own generation settings out: `generate` fills gaps with them, such as a repetition penalty."""
+    own, model.generation_config = model.generation_config, settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def _stop_at(ending: Ending, width: int) -> Callable[..., torch.Tensor]:
+    """A criterion that is true once what follows the context is done."""
+
+    def reached(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        return torch.tensor([ending.reached(own[width:].tolist()) for own in ids], device=ids.device)
+
+    return reached
