@@ -23,6 +23,7 @@ from workflow import attention
 from workflow.attention import IMPLEMENTATION, Packing, packed
 from workflow.encoding import context_length
 from workflow.errors import StudyError
+from workflow.linear import Linear, product
 from workflow.sharing import Branching, Fans, Keys, shareable
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class Reader:
         self.model, self.layers, self.own, self.device = model, layers, own, model.device
         self.packs = layers is not None
         self.shares = self.packs and shareable(layers, context_length(model))
-        self.token, self.read, self.kept = token_bytes(model), read_bytes(model), kept_bytes(model)
+        self.token, self.read = token_bytes(model), read_bytes(model)
+        self.kept = kept_bytes(model) if self.shares else 0
         wide = min(batch_tokens, PACK.get(self.device.type, batch_tokens))
         self.batch_tokens = batch_tokens
         self.pack_limit = wide * self.token
@@ -270,21 +272,17 @@ def _out_of_memory(error: RuntimeError) -> bool:
 @contextlib.contextmanager
 def _fast_products(model: PreTrainedModel) -> Iterator[None]:
     """Let linear layers compute by oneDNN where that is faster, as long as this lasts; results agree but for rounding."""
-    layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear] if _pays(model) else []
+    layers = [layer for layer in model.modules() if type(layer) in (torch.nn.Linear, Linear)] if _pays(model) else []
     double = sum(layer.weight.nbytes for layer in layers)
     lay_out = double < 0.25 * _free(model.device)
     for layer in layers:
         weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight, PACK["cpu"]) if lay_out else layer.weight
-        layer.forward = functools.partial(_product, weight, layer.bias)
+        layer.forward = functools.partial(product, b=weight, bias=layer.bias)
     try:
         yield
     finally:
         for layer in layers:
             del layer.forward
-
-
-def _product(weight: torch.Tensor, bias: torch.Tensor | None, inputs: torch.Tensor) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
 
 
 def _pays(model: PreTrainedModel) -> bool:

@@ -198,7 +198,7 @@ def weighed(
     if mask is not None:
         scores = scores + mask
     if causal:
-        scores = scores.masked_fill(~_visible(query.shape[2], None, query.device), -torch.inf)
+        scores = scores.masked_fill(~_visible(*scores.shape[2:], None, query.device), -torch.inf)
     sums = scores.logsumexp(dim=3)
     return (scores - sums[..., None]).exp().to(value.dtype) @ value, sums
 
