@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import random
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +16,14 @@ import torch
 from conftest import PAGE, Checkpoint
 
 from workflow import config as configs
-from workflow import grid, indicators, losses, measuring, tables
+from workflow import grid, indicators, losses, measuring, prediction, prompts, spans, tables, task, tuning
 from workflow.corpora import Document
-from workflow.encoding import padding
+from workflow.encoding import padding, split
 from workflow.errors import StudyError
+from workflow.indicators.span_corruption import sentinels, stream
+from workflow.indicators.weight_noise import disturb
 from workflow.measuring import Loss, Material, Subject
+from workflow.task import Example
 
 TEXTS = [" ".join(PAGE[start : start + 6]) for start in range(0, 48, 6)] + [
     "Ça va? Ünïcode, 日本語 and 😀😃🎉. " * 4,
@@ -40,6 +47,13 @@ def measured(block: dict[str, Any], checkpoint: Checkpoint, material: Material) 
     """What a measure finds on a checkpoint."""
     settings = filled(block)
     return grid.module(indicators, settings["measure"]).measure(subject(checkpoint), settings, material)
+
+
+def test_every_measure_is_a_module_and_has_its_settings_in_the_schema() -> None:
+    block = configs.schema()["properties"]["indicators"]["additionalProperties"]
+    names = sorted([*grid.modules(indicators), indicators.SCORED])
+    assert sorted(block["properties"]["measure"]["enum"]) == names
+    assert sorted(branch["properties"]["measure"]["const"] for branch in block["oneOf"]) == names
 
 
 # --- losses ----------------------------------------------------------------------------------------------------------
@@ -191,16 +205,15 @@ def test_standard_errors_are_the_spread_of_repeated_measurements(document: float
     """Losses with effects of documents, of draws and of both together: the root mean squared error estimate against
     the standard deviation of the loss over 400 repetitions. No variance is negative, which makes it a little too large."""
     generator = np.random.default_rng(1)
-    settings = filled({**CLM, "transform": "neg_loss"})
-    estimates = []
-    for _ in range(400):
+    found: list[Loss] = []
+    for number in range(400):
         tokens = generator.integers(20, 60, 40)
         effects = document * generator.normal(size=(40, 1)) + draw * generator.normal(size=(1, 4))
         losses_of = tokens[:, None] * (5 + effects + both * generator.normal(size=(40, 4)))
-        rows = table(some(losses_of, tokens))
-        estimates.append(indicators.estimate(rows, settings["per"], "neg_loss")[:2])
+        found += [loss._replace(corpus=str(number)) for loss in some(losses_of, tokens)]
+    estimates = [indicators.estimate(own, "token", "neg_loss")[:2] for _, own in table(found).groupby("corpus")]
     values, errors = np.array(estimates).T
-    assert 0.9 < np.sqrt((errors**2).mean()) / values.std() < 1.2
+    assert len(values) == 400 and 0.9 < np.sqrt((errors**2).mean()) / values.std() < 1.2
 
 
 def test_a_loss_that_is_no_number_makes_no_value() -> None:
@@ -254,3 +267,311 @@ def test_a_mean_of_scores_that_are_not_there_is_refused() -> None:
         indicators.values(
             pd.DataFrame(), {"it": filled({**KSHOT, "tests": ["boolq", "winogrande"]})}, pd.DataFrame([SCORE])
         )
+
+
+# --- masked spans ----------------------------------------------------------------------------------------------------
+
+MASKED = {"measure": "span_corruption", "corpus": "miniworld", "window": 60, "draws": 2}
+
+
+def by_hand(checkpoint: Checkpoint, draw: int, words: list[list[int]]) -> dict[str, list[Any]]:
+    """Of each document its tokens under the masks and their summed loss, then those of all targets: plain loops."""
+    tokenizer, end = checkpoint.tokenizer, checkpoint.tokenizer.eos_token_id
+    whole = [
+        (token, document.id)
+        for document in DOCUMENTS
+        for token in [*tokenizer(document.text, add_special_tokens=False)["input_ids"], end]
+    ]
+    generator, found = np.random.default_rng([0, draw]), {document.id: [0, 0.0, 0, 0.0] for document in DOCUMENTS}
+    for start in range(0, len(whole), 60):
+        window = whole[start : start + 60]
+        mask = spans.noise_mask(len(window), 0.15, 3, generator)
+        inputs, targets, number = [], [], -1
+        for place, (token, owner) in enumerate(window):
+            if mask[place] and not mask[place - 1]:
+                number += 1
+                inputs += words[number]
+                targets += [(word, owner, False) for word in words[number]]
+            if mask[place]:
+                targets.append((token, owner, True))
+            else:
+                inputs.append(token)
+        targets.append((end, window[-1][1], False))
+        with torch.no_grad():
+            row = torch.tensor([[*inputs, *(token for token, _, _ in targets)]])
+            logits = checkpoint.model(row).logits[0].log_softmax(-1)
+        for at, (token, owner, spanned) in enumerate(targets, start=len(inputs) - 1):
+            loss = -logits[at, token].item()
+            found[owner][2] += 1
+            found[owner][3] += loss
+            if spanned:
+                found[owner][0] += 1
+                found[owner][1] += loss
+    return found
+
+
+def test_the_loss_of_spans_is_that_of_a_loop(checkpoint: Checkpoint) -> None:
+    """Sentinels as words, since none of these tokenizers has a token for them."""
+    rows = measured(MASKED, checkpoint, Material(DOCUMENTS, {})).losses
+    found = {(row.id, row.draw, row.variant): row for row in rows}
+    assert len(found) == len(rows) == 2 * 2 * len(DOCUMENTS)
+    words = [checkpoint.tokenizer(f"<extra_id_{n}>", add_special_tokens=False)["input_ids"] for n in range(9)]
+    assert all(len(ids) > 5 for ids in words)
+    for draw in (0, 1):
+        for key, (spanned, in_spans, everything, in_all) in by_hand(checkpoint, draw, words).items():
+            own = [found[key, draw, variant] for variant in ("spans", "targets")]
+            assert [row.tokens for row in own] == [spanned, everything]
+            assert [row.nll for row in own] == pytest.approx([in_spans, in_all], rel=1e-5, abs=1e-5)
+    assert found["0", 0, "spans"].nll != found["0", 1, "spans"].nll
+
+
+def test_the_stream_holds_every_byte_once(checkpoint: Checkpoint) -> None:
+    pieces = list(stream(checkpoint.tokenizer, DOCUMENTS, 50))
+    assert [len(piece.ids) for piece in pieces[:-1]] == [50] * (len(pieces) - 1)
+    sizes = dict.fromkeys(range(len(DOCUMENTS)), 0)
+    for piece in pieces:
+        for owner, size in zip(piece.owners, piece.bytes, strict=True):
+            sizes[owner] += size
+    assert list(sizes.values()) == [len(text.encode()) for text in TEXTS]
+
+
+def test_bytes_of_spans_are_those_of_the_text_under_the_mask(checkpoint: Checkpoint) -> None:
+    """With all but the first token of a window masked."""
+    block = {**MASKED, "density": 0.999, "span": 1000, "draws": 1, "window": 50}
+    spanned = [
+        row.bytes for row in measured(block, checkpoint, Material(DOCUMENTS, {})).losses if row.variant == "spans"
+    ]
+    kept = sum(piece.bytes[0] for piece in stream(checkpoint.tokenizer, DOCUMENTS, 50))
+    assert kept > 0 and sum(spanned) == sum(len(text.encode()) for text in TEXTS) - kept
+
+
+def test_a_tokenizer_s_own_sentinels_are_used_or_not_as_asked(checkpoint: Checkpoint) -> None:
+    tokenizer = copy.deepcopy(checkpoint.tokenizer)
+    words = sentinels(tokenizer, "own")(0)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<extra_id_0>"]})
+    assert len(sentinels(tokenizer, "own")(0)) == 1
+    assert sentinels(tokenizer, "words")(0) == words and len(words) > 5
+
+
+def test_a_masked_window_that_does_not_fit_is_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(StudyError, match="the model has a context of 256; lower `window` of the indicator"):
+        measured({**MASKED, "window": 250}, checkpoint, Material([Document("d", "1", " ".join(PAGE))], {}))
+
+
+def test_reading_the_text_as_a_whole_changes_the_loss_of_spans(checkpoint: Checkpoint) -> None:
+    causal, whole = (
+        measured({**MASKED, "prefix": prefix}, checkpoint, Material(DOCUMENTS[:3], {})).losses[0]
+        for prefix in ("causal", "bidirectional")
+    )
+    assert causal.tokens == whole.tokens and abs(causal.nll - whole.nll) > 1e-3
+
+
+# --- answers after demonstrations ------------------------------------------------------------------------------------
+
+
+def task_material(name: str, train: int, test: int = 0) -> Material:
+    """A task of questions with so many rows."""
+    beasts = ["cat", "dog", "fox", "hen", "owl", "trout"]
+
+    def rows(split: str, count: int) -> list[tuple[str, Example]]:
+        return [
+            (
+                f"{split}/{n}",
+                Example({"question": f"Which beast has the number {n}?"}, beasts[n % 6], tuple(beasts), n % 6),
+            )
+            for n in range(count)
+        ]
+
+    return Material([], {name: (task.load(name), rows("train", train), rows("test", test))})
+
+
+def test_the_loss_of_answers_is_that_of_prediction(checkpoint: Checkpoint) -> None:
+    """Prompts and demonstrations as a suite makes them; rows of the training split, none of which is a demonstration."""
+    material = task_material("mini_facts", 12, 4)
+    block = {"measure": "gold_answer", "tests": ["mini_facts"], "shots": 2, "draws": 2}
+    found = measured(block, checkpoint, material).losses
+    read, train, _ = material.tasks["mini_facts"]
+    shown = [random.Random(draw).sample(train, 2) for draw in (0, 1)]
+    used = {key for own in shown for key, _ in own}
+    assert {row.id for row in found} == {key for key, _ in train} - used
+    for draw, own in enumerate(shown):
+        before = "".join(prompts.demonstration(read, example, "default") for _, example in own)
+        for row in [row for row in found if row.draw == draw]:
+            example = dict(train)[row.id]
+            text = before + prompts.prompt(read, example.fields, "default")
+            parts = split(checkpoint.tokenizer, text, [prompts.completion(example.answer)])[0]
+            expected = prediction.log_probabilities(checkpoint.model, [parts], padding(checkpoint.tokenizer), 1000)
+            assert row.nll == pytest.approx(-expected[0], rel=1e-4)
+            assert (row.tokens, row.bytes) == (len(parts.completion), len(example.answer))
+
+
+def test_answers_of_the_test_split_only_when_asked_for(checkpoint: Checkpoint) -> None:
+    block = {"measure": "gold_answer", "tests": ["mini_facts"], "shots": 1, "rows": "test", "limit": 3}
+    found = measured(block, checkpoint, task_material("mini_facts", 5, 6)).losses
+    assert len(found) == 3 and all(row.id.startswith("test/") for row in found)
+
+
+def test_no_row_beside_the_demonstrations_is_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(StudyError, match="task mini_facts: no row is left beside its demonstrations"):
+        measured({"measure": "gold_answer", "tests": ["mini_facts"]}, checkpoint, task_material("mini_facts", 5))
+
+
+# --- noise and tuning ------------------------------------------------------------------------------------------------
+
+
+def weights_of(model: Any) -> list[torch.Tensor]:
+    """A copy of all weights."""
+    return [weight.detach().clone() for weight in model.parameters()]
+
+
+def test_noise_has_the_size_asked_for_and_leaves_no_trace(checkpoint: Checkpoint) -> None:
+    before = weights_of(checkpoint.model)
+    with measuring.restored(checkpoint.model):
+        disturb(checkpoint.model, 0.1, seed=0, draw=0)
+        for old, new in zip(before, weights_of(checkpoint.model), strict=True):
+            if old.numel() >= 1024 and old.abs().max() > 0:
+                assert ((new - old).square().mean() / old.square().mean()).sqrt().item() == pytest.approx(0.1, rel=0.1)
+    assert all(torch.equal(*pair) for pair in zip(before, weights_of(checkpoint.model), strict=True))
+
+
+def test_noise_is_that_of_seed_and_draw(checkpoint: Checkpoint) -> None:
+    found = []
+    for seed, draw in ((0, 0), (0, 0), (0, 1), (1, 0)):
+        with measuring.restored(checkpoint.model):
+            disturb(checkpoint.model, 0.1, seed, draw)
+            found.append(weights_of(checkpoint.model)[0])
+    same = [torch.equal(found[0], other) for other in found[1:]]
+    assert same == [True, False, False]
+
+
+def test_the_rise_is_the_loss_with_noise_minus_that_without(checkpoint: Checkpoint) -> None:
+    block = {"measure": "weight_noise", "corpus": "miniworld", "draws": 2, "size": 0.3, "window": 64}
+    found = pd.DataFrame(measured(block, checkpoint, Material(DOCUMENTS, {})).losses)
+    wide = found.pivot_table(index=["id", "draw"], columns="variant", values="nll")
+    assert np.allclose(wide["rise"], wide["noisy"] - wide["clean"])
+    plain = measured(
+        {"measure": "clm", "corpus": "miniworld", "window": 64}, checkpoint, Material(DOCUMENTS, {})
+    ).losses
+    assert np.allclose(wide["clean"].xs(0, level="draw"), pd.Series({row.id: row.nll for row in plain}).sort_index())
+    assert np.abs(wide["rise"]).min() > 0
+
+
+PROBE = {
+    "measure": "tuning_probe",
+    "train": "mini_facts",
+    "steps": 4,
+    "validation": 6,
+    "learning_rate": 1.0e-3,
+    "draws": 2,
+}
+
+
+def test_a_probe_learns_and_leaves_no_trace(checkpoint: Checkpoint) -> None:
+    before = weights_of(checkpoint.model)
+    found = pd.DataFrame(
+        measured({**PROBE, "learning_rate": 1.0e-2}, checkpoint, task_material("mini_facts", 40)).losses
+    )
+    assert all(torch.equal(*pair) for pair in zip(before, weights_of(checkpoint.model), strict=True))
+    wide = found.pivot_table(index=["id", "draw"], columns="variant", values="nll")
+    assert len(wide) == 6 * 2
+    assert np.allclose(wide["drop"], wide["before"] - wide["after"])
+    assert (wide["drop"].groupby("draw").sum() > 0).all()
+    assert (wide["before"].xs(0, level="draw") == wide["before"].xs(1, level="draw")).all()
+    assert (wide["after"].xs(0, level="draw") != wide["after"].xs(1, level="draw")).all()
+
+
+def test_the_loss_after_a_probe_is_that_of_a_tuning(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
+    """The same rows by `tuning.tune` itself, on a copy; the loss of a held-out row is that of answer and EOS."""
+    checkpoint, material = checkpoints["olmo"], task_material("mini_facts", 40)
+    found = {
+        row.id: row for row in measured({**PROBE, "draws": 1}, checkpoint, material).losses if row.variant == "after"
+    }
+    read, train, _ = material.tasks["mini_facts"]
+    order = [train[place] for place in np.random.default_rng(0).permutation(40)]
+    rest = order[6:]
+    seen = [rest[place] for place in np.random.default_rng([0, 0]).permutation(34)[:32]]
+    settings = configs.recipe({"learning_rate": 1.0e-3, "epochs": 1, "schedule": "constant", "warmup": 0.1})
+    model = copy.deepcopy(checkpoint.model)
+    rows = tuning.prepared_rows(checkpoint.tokenizer, 256, read, seen, "default", settings)
+    pad = padding(checkpoint.tokenizer)
+    history = tuning.tune(model, list(rows.values()), settings, 0, pad, tuning.State(tmp_path / "s", ""))
+    assert [round(row["learning_rate"], 6) for row in history] == [0.001] * 4
+    held = tuning.prepared_rows(checkpoint.tokenizer, 256, read, order[:6], "default", settings)
+    expected = tuning.validate(model, list(held.values()), settings, pad)
+    assert list(held) == list(found)
+    assert [row.nll for row in found.values()] == pytest.approx([row["nll"] for row in expected], rel=1e-5)
+    assert [row.tokens for row in found.values()] == [row["tokens"] for row in expected]
+
+
+def test_a_probe_that_diverges_has_no_loss_after(checkpoints: dict[str, Checkpoint]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        block = {**PROBE, "learning_rate": 1.0e30, "draws": 1}
+        found = measured(block, checkpoints["olmo"], task_material("mini_facts", 40)).losses
+    assert {row.variant: math.isnan(row.nll) for row in found} == {"before": False, "after": True, "drop": True}
+
+
+def test_too_few_rows_for_a_probe_are_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(StudyError, match="37 training rows are too few for 6 held-out ones and 4 steps of 8"):
+        measured(PROBE, checkpoint, task_material("mini_facts", 37))
+
+
+# --- what is measured anew -------------------------------------------------------------------------------------------
+
+BASE = {"files": {"model.safetensors": {"sha256": "a"}}}
+
+
+def test_only_what_has_changed_is_measured_anew(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
+    checkpoint, calls = checkpoints["olmo"], []
+
+    def update(blocks: dict[str, Any], base: Any = BASE, texts: list[Document] = DOCUMENTS) -> measuring.Part:
+        calls.clear()
+        part = measuring.update(
+            measuring.read(*paths), base, {name: filled(block) for name, block in blocks.items()},
+            lambda settings: Material(texts, {}), lambda precision: subject(checkpoint), calls.append,
+        )  # fmt: skip
+        measuring.write(part, *paths, base=base)
+        return part
+
+    paths = tmp_path / "sums.parquet", tmp_path / "losses.parquet"
+    clm, masked = {"measure": "clm", "corpus": "miniworld"}, {**MASKED, "draws": 1}
+    update({"a": clm})
+    assert calls == ["a"]
+    first = measuring.read(*paths)
+    both = update({"a": clm, "b": masked})
+    assert calls == ["b"]
+    assert both.of("a").sums == first.sums and both.of("a").losses == first.losses
+    for blocks, base, texts, expected in (
+        ({"a": {**clm, "per": "byte", "transform": "neg_loss", "batch_tokens": 99}, "b": masked}, BASE, DOCUMENTS, []),
+        ({"a": {**clm, "window": 9}, "b": masked}, BASE, DOCUMENTS, ["a"]),
+        ({"a": {**clm, "window": 9}, "b": {**masked, "version": 2}}, BASE, DOCUMENTS, ["b"]),
+        ({"a": {**clm, "window": 9}}, BASE, DOCUMENTS, []),
+        ({"a": {**clm, "window": 9}}, {"files": {"model.safetensors": {"sha256": "b"}}}, DOCUMENTS, ["a"]),
+        ({"a": {**clm, "window": 9}}, {"files": {"model.safetensors": {"sha256": "b"}}}, DOCUMENTS[:4], ["a"]),
+    ):
+        part = update(blocks, base, texts)
+        assert calls == expected
+        assert set(part.fingerprints) == set(blocks) == {row["indicator"] for row in part.sums}
+    assert part.manifests["a"]["settings"]["window"] == 9
+
+
+def test_a_manifest_tells_settings_and_texts_apart_but_not_bases(checkpoints: dict[str, Checkpoint]) -> None:
+    def manifest(architecture: str, block: dict[str, Any], texts: list[Document]) -> str:
+        rows, _, _ = measuring.measure("a", filled(block), subject(checkpoints[architecture]), Material(texts, {}))
+        return rows[0]["manifest"]
+
+    clm = {"measure": "clm", "corpus": "miniworld", "documents": 4}
+    first = manifest("olmo", clm, DOCUMENTS)
+    assert manifest("llama", clm, DOCUMENTS) == first
+    assert manifest("olmo", {**clm, "per": "byte"}, DOCUMENTS) == first
+    others = [manifest("olmo", {**clm, "seed": 1}, DOCUMENTS), manifest("olmo", clm, DOCUMENTS[1:])]
+    assert len({first, *others}) == 3
+
+
+def test_a_sample_is_drawn_by_its_seed_and_holds_each_text_once() -> None:
+    texts = [Document("d", str(number), f"text {number % 30}") for number in range(60)]
+    first, again, other = (measuring.sampled(texts, {"documents": 10, "seed": seed}) for seed in (0, 0, 1))
+    assert first == again != other
+    assert len({document.text for document in first}) == 10
+    assert [int(document.id) for document in first] == sorted(int(document.id) for document in first)
+    assert len(measuring.sampled(texts, {"seed": 0})) == 30

@@ -32,6 +32,12 @@ def validated(config: Mapping[str, Any]) -> dict[str, Any]:
     return _filled(config, root, root)
 
 
+def recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of these settings, every default of the schema filled in."""
+    root = schema()
+    return _filled(settings, root["properties"]["recipes"]["additionalProperties"], root)
+
+
 def _order(error: ValidationError) -> tuple[bool, int, str]:
     """Which error to report first: a plain one before one of alternatives, which may only follow from it; outer keys first."""
     return bool(error.context), len(error.absolute_path), str(error.absolute_path)

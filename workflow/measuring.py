@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -145,7 +146,9 @@ def update(
         if before.fingerprints.get(name) == current:
             part.extend(before.of(name))
         else:
-            sums, losses, manifest = measure(name, settings, subject(settings["precision"]), material, progress(name))
+            sums, losses, manifest = measure(
+                name, settings, subject(indicators.weights(settings)), material, progress(name)
+            )
             part.extend(Part(sums, losses, {name: current}, {name: manifest}))
     return part
 
@@ -182,41 +185,45 @@ def measure(
     return [{**row, **constant} for row in sums(found.losses)], documents, manifest
 
 
+@contextmanager
+def restored(model: PreTrainedModel) -> Iterator[None]:
+    """Give a model its weights back in the end, to the bit."""
+    before = [weight.detach().clone() for weight in model.parameters()]
+    try:
+        yield
+    finally:
+        for weight, kept in zip(model.parameters(), before, strict=True):
+            weight.data.copy_(kept)
+
+
 def sums(losses: Iterable[Loss]) -> list[dict[str, Any]]:
-    """Additive sums over the documents of each group, variant and draw, and of each document's sums over all draws."""
+    """Additive sums over the documents of each group, variant and draw, and of each document's sums over all draws.
+
+    First and second moments about zero; the sums over all draws have draw None.
+    """
     table = pd.DataFrame(losses, columns=Loss._fields)
-    whole = table.groupby([*KEYS[:-1], "id"], as_index=False, sort=False)[ADDED].sum(skipna=False)
-    parts = [table, whole.assign(draw=None)]
-    rows = []
-    for part in parts:
-        for keys, own in part.groupby(KEYS, dropna=False, sort=False):
-            corpus, group, variant, draw = keys
-            rows.append(
-                {
-                    "corpus": corpus,
-                    "group": group,
-                    "variant": variant,
-                    "draw": None if pd.isna(draw) else int(draw),
-                    "documents": len(own),
-                    **_sums(own),
-                }
-            )
-    return rows
+    of_draws = _moments(table, KEYS)
+    over_draws = _moments(
+        table.groupby([*KEYS[:-1], "id"], as_index=False, sort=False)[ADDED].sum(skipna=False), KEYS[:-1]
+    )
+    return [*of_draws.to_dict("records"), *({**row, "draw": None} for row in over_draws.to_dict("records"))]
 
 
-def _sums(own: pd.DataFrame) -> dict[str, Any]:
-    """First and second moments, about zero, over documents."""
-    nll, tokens, size = (own[name].to_numpy(dtype=float) for name in ("nll", "tokens", "bytes"))
-    return {
-        "tokens": int(own["tokens"].sum()),
-        "bytes": int(own["bytes"].sum()),
-        "nll": float(nll.sum()),
-        "nll_nll": float(nll @ nll),
-        "nll_tokens": float(nll @ tokens),
-        "tokens_tokens": float(tokens @ tokens),
-        "nll_bytes": float(nll @ size),
-        "bytes_bytes": float(size @ size),
+def _moments(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Sums over the documents of each group of rows."""
+    products = {
+        f"{one}_{other}": table[one].astype(float) * table[other]
+        for one, other in (
+            ("nll", "nll"),
+            ("nll", "tokens"),
+            ("tokens", "tokens"),
+            ("nll", "bytes"),
+            ("bytes", "bytes"),
+        )
     }
+    whole = table.assign(documents=1, **products)
+    columns = ["documents", *ADDED, *products]
+    return whole.groupby(keys, as_index=False, sort=False)[columns].sum(skipna=False)
 
 
 def fingerprint(settings: Mapping[str, Any], base: Mapping[str, Any], material: Material) -> str:

@@ -43,6 +43,11 @@ def tasks(settings: Mapping[str, Any]) -> list[str]:
     return [settings["train"]] if "train" in settings else list(settings.get("tests", []))
 
 
+def weights(settings: Mapping[str, Any]) -> str:
+    """Precision of the weights in memory; what is tuned stays fp32, whatever its matrix products are in."""
+    return "fp32" if settings["measure"] == "tuning_probe" else settings["precision"]
+
+
 def run_for(study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The indicators of a study that a base has to be run for, by name."""
     return {name: block for name, block in study["indicators"].items() if block["measure"] != SCORED}

@@ -1,0 +1,91 @@
+"""Loss of the right answers after demonstrations: as telling as a k-shot accuracy, with less noise."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from workflow import losses, prompts
+from workflow.encoding import Framing, Split, context_length, fitted, padding, split
+from workflow.errors import StudyError
+from workflow.measuring import Loss, Material, Measurement, Progress, Rows, Subject
+from workflow.prediction import sample
+from workflow.task import Example, Task
+
+
+class Answer(NamedTuple):
+    """The answer of one row of a task after the demonstrations of one draw, as token ids."""
+
+    task: str
+    draw: int
+    id: str
+    bytes: int
+    parts: Split
+
+
+def measure(
+    subject: Subject, settings: Mapping[str, Any], material: Material, progress: Progress | None = None
+) -> Measurement:
+    """Variant `answer`: the tokens of the answer given prompt and demonstrations, the same rows in every draw."""
+    answers = [
+        answer
+        for name, (task, train, test) in material.tasks.items()
+        for answer in _answers(
+            subject, settings, name, task, train if settings["rows"] == "train" else test, train or test
+        )
+    ]
+    readings = [losses.Reading([*one.parts.prompt, *one.parts.completion], len(one.parts.prompt)) for one in answers]
+    found = losses.token_losses(subject.model, readings, padding(subject.tokenizer), settings["batch_tokens"], progress)
+    rows = [
+        Loss(one.task, one.task, "answer", one.draw, one.id, len(values), one.bytes, float(values.sum()))
+        for one, values in zip(answers, found, strict=True)
+    ]
+    # Prompts are cut to the model's context, but what is scored is the same: its tokens are what has to compare.
+    return Measurement(rows, losses.fingerprint(one.parts.completion for one in answers), {})
+
+
+def _answers(
+    subject: Subject, settings: Mapping[str, Any], name: str, task: Task, rows: Rows, pool: Rows
+) -> list[Answer]:
+    """The answers of a task's rows in all draws; no row that is a demonstration in any draw is among them."""
+    shown = [_drawn(pool, settings["shots"], settings["seed"] + draw) for draw in range(settings["draws"])]
+    used = {row for own in shown for row, _ in own}
+    left = sample([row for row in rows if row[0] not in used], settings.get("limit"), settings["seed"])
+    if not left:
+        raise StudyError(
+            f"task {name}: no row is left beside its demonstrations; lower shots or draws of the indicator"
+        )
+    longest = max(_length(subject, example) for _, example in left)
+    room = context_length(subject.model) - longest
+    found = []
+    for draw, own in enumerate(shown):
+        framing = Framing(task, settings["format"], "sound", tuple(example for _, example in own), room)
+        for row, example in left:
+            parts = _parts(subject, framing, example)
+            found.append(Answer(name, draw, row, len(example.answer.encode()), parts))
+    return found
+
+
+def _drawn(pool: Rows, shots: int, seed: int) -> Sequence[tuple[str, Example]]:
+    """Demonstrations, drawn as those of a suite are."""
+    return random.Random(seed).sample(list(pool), min(shots, len(pool)))
+
+
+def _lead(example: Example) -> str:
+    """What is read but not scored before the answer."""
+    return example.leads[example.gold] if example.leads else ""
+
+
+def _length(subject: Subject, example: Example) -> int:
+    """Tokens of an answer with its lead."""
+    text = prompts.completion(_lead(example) + example.answer)
+    return len(subject.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _parts(subject: Subject, framing: Framing, example: Example) -> Split:
+    """Prompt and answer of a row as token ids."""
+    text = fitted(subject.tokenizer, framing, example).text
+    if not example.leads:
+        return split(subject.tokenizer, text, [prompts.completion(example.answer)])[0]
+    return split(subject.tokenizer, text + prompts.completion(_lead(example)), [example.answer])[0]
