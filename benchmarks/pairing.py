@@ -108,7 +108,9 @@ def examples(data: Path, name: str, split: str, limit: int | None = None) -> lis
 def words(data: Path, context: int = SUBJECT["context"]) -> Any:
     """A byte-level BPE tokenizer of 8,192 tokens, trained on the data folder's pre-training text."""
     paths = corpora.files(data / "pretraining", None)
-    return pretraining.train_tokenizer(list(corpora.documents(paths)), SUBJECT["vocabulary"], context)
+    return pretraining.train_tokenizer(
+        [document.text for document in corpora.documents(paths)], SUBJECT["vocabulary"], context
+    )
 
 
 def subject(tokenizer: Any) -> Any:

@@ -121,6 +121,14 @@ def corpus_files(wildcards):
     return text_files(pretraining(wildcards), "train")
 
 
+def start_files(wildcards):
+    """What a family goes on from: another's base, or the files of a checkpoint's folder."""
+    start = pretraining(wildcards).get("continue_from", {})
+    if "folder" in start:
+        return sources.checkpoint_files(start["folder"])
+    return expand(f"resources/bases/{BASE}/base.json", **start) if start else []
+
+
 def text_files(block, split):
     """The files of a split of a corpus: of the generated text its folder, as it is not there at first."""
     if block["corpus"] == corpora.GENERATED:
@@ -160,7 +168,7 @@ def checkpoint_files(wildcards):
 def source(wildcards):
     """Where a base comes from; what concerns the family's other steps left out, so that a new one leaves this one alone."""
     family = STUDY["families"][wildcards.family]
-    unread = {"steps", "pretraining"}
+    unread = {"steps", "pretraining", "fields"}
     if family.get("main_step") != int(wildcards.step):
         unread.add("main_step")
     if "repos" in family:

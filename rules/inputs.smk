@@ -28,9 +28,10 @@ rule generate:
 
 
 rule pretrain:
-    """Train a family from scratch and keep its checkpoints."""
+    """Train a family from scratch, or from a base on, and keep its checkpoints."""
     input:
         corpus=corpus_files,
+        start=start_files,
     output:
         directory("resources/pretrained/family={family}"),
     log:

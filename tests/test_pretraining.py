@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from workflow import miniworld, pretraining
+from workflow import miniworld, mixtures, pretraining
+from workflow.corpora import Document
 
 RECIPE = {
     "vocabulary": 400,
@@ -27,13 +28,23 @@ RECIPE = {
     "clip": 1.0,
     "precision": "fp32",
     "seed": 0,
+    "objective": "clm",
 }
 
 
 @pytest.fixture(scope="module")
 def documents():
     world = miniworld.build(0, people=10, towns=4, animals=12, things=12, rounds=2)
-    return [page for pages in miniworld.documents(world).values() for page in pages]
+    return [
+        Document(domain, str(number), page)
+        for domain, pages in miniworld.documents(world).items()
+        for number, page in enumerate(pages)
+    ]
+
+
+@pytest.fixture(scope="module")
+def texts(documents):
+    return [document.text for document in documents]
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +53,28 @@ def trained(documents, tmp_path_factory):
     return pretraining.pretrain(documents, RECIPE, out), out
 
 
-def test_tokenizer_round_trips_any_text(documents):
-    tokenizer = pretraining.train_tokenizer(documents, 400, 64)
-    for text in [*documents[:20], "Zürich, 東京 — \t two  spaces\n\n### don 't"]:
+def test_tokenizer_round_trips_any_text(texts):
+    tokenizer = pretraining.train_tokenizer(texts, 400, 64)
+    for text in [*texts[:20], "Zürich, 東京 — \t two  spaces\n\n### don 't"]:
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_tokenizer_has_end_and_padding_and_adds_neither(documents):
-    tokenizer = pretraining.train_tokenizer(documents, 400, 64)
+def test_tokenizer_has_end_and_padding_and_adds_neither(texts):
+    tokenizer = pretraining.train_tokenizer(texts, 400, 64)
     assert len(tokenizer) == 400
     assert tokenizer.eos_token_id != tokenizer.pad_token_id and tokenizer.bos_token_id is None
     assert not {tokenizer.eos_token_id, tokenizer.pad_token_id} & set(tokenizer("The river.")["input_ids"])
 
 
-def test_batches_hold_every_document_once_a_pass():
-    documents = [[number, 0] for number in range(1, 13)]
-    rows = pretraining.batches(documents, {"batch": 2, "sequence": 4}, torch.Generator().manual_seed(1))
-    passes = [torch.cat([next(rows).flatten() for _ in range(3)]).tolist() for _ in range(2)]
+def test_batches_hold_every_document_once_a_pass(texts):
+    documents = [mixtures.Encoded("d", [number, 0]) for number in range(1, 13)]
+    tokenizer = pretraining.train_tokenizer(texts, 400, 64)
+    rows = pretraining.batches(documents, RECIPE | {"batch": 2, "sequence": 4, "seed": 1}, tokenizer)
+    passes = []
+    for _ in range(2):
+        found = [next(rows) for _ in range(3)]
+        assert all(torch.equal(batch.ids, batch.labels) for batch in found)
+        passes.append(torch.cat([batch.ids.flatten() for batch in found]).tolist())
     assert [sorted(ids) for ids in passes] == [[0] * 12 + list(range(1, 13))] * 2
     assert passes[0] != passes[1]
 
@@ -96,8 +112,8 @@ def test_saved_model_loads_and_goes_on_from_the_loss(trained, documents):
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     assert model.generation_config.pad_token_id == tokenizer.pad_token_id
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
-    rows = pretraining.batches(pretraining.encode(tokenizer, documents), RECIPE, torch.Generator().manual_seed(5))
-    ids = torch.cat([next(rows) for _ in range(4)])
+    rows = pretraining.batches(mixtures.encode(tokenizer, documents, RECIPE), RECIPE | {"seed": 5}, tokenizer)
+    ids = torch.cat([next(rows).ids for _ in range(4)])
     with torch.no_grad():
         loss = model(input_ids=ids, labels=ids).loss.item()
     assert loss == pytest.approx(sum(row["loss"] for row in history[-10:]) / 10, abs=0.4)
@@ -116,3 +132,74 @@ def test_other_seed_other_weights(trained, documents, tmp_path):
     pretraining.pretrain(documents, {**RECIPE, "seed": 1, "steps": 0, "save": [0]}, tmp_path)
     first, second = (load_file(root / "step=0" / "model.safetensors") for root in (out, tmp_path))
     assert not torch.equal(first["model.embed_tokens.weight"], second["model.embed_tokens.weight"])
+
+
+# --- objectives --------------------------------------------------------------------------------------------------------
+
+SHORT = RECIPE | {"steps": 6, "save": [0, 6]}
+
+
+@pytest.mark.parametrize("objective", ["sc", "plm", "sc+clm", "ul2", "ul2r", "ul2r+clm"])
+def test_a_loss_is_that_of_the_scored_tokens_alone(objective, documents, tmp_path):
+    """The first loss of the run against the log-probabilities of the first batch, one token after the other."""
+    recipe = SHORT | {"objective": objective, "sequence": 64, "steps": 1, "save": [0]}
+    history = pretraining.pretrain(documents, recipe, tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "step=0")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "step=0")
+    batch = next(pretraining.batches(mixtures.encode(tokenizer, documents, recipe), recipe, tokenizer))
+    with torch.no_grad():
+        scores = model(input_ids=batch.ids).logits.log_softmax(-1)
+    losses = [
+        -scores[row, place - 1, token].item()
+        for row, places in enumerate(batch.labels.tolist())
+        for place, token in enumerate(places)
+        if place and token != pretraining.UNSCORED
+    ]
+    assert history[0]["loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+    assert model.config.vocab_size == len(tokenizer)
+
+
+def test_special_tokens_come_behind_those_of_text(texts, documents, tmp_path):
+    """So text is cut into the same ids whatever the objective."""
+    pretraining.pretrain(documents, SHORT | {"objective": "ul2r", "steps": 0, "save": [0]}, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "step=0")
+    plain = pretraining.train_tokenizer(texts, 400, 64)
+    assert tokenizer(texts[:20])["input_ids"] == plain(texts[:20])["input_ids"]
+    assert tokenizer.convert_tokens_to_ids(["[S2S]", "[NLU]", "[NLG]", "<extra_id_0>"]) == [400, 401, 402, 403]
+    assert tokenizer("<extra_id_0>")["input_ids"] == [403]
+
+
+def test_going_on_from_a_base_begins_with_its_weights(trained, documents, tmp_path):
+    _, out = trained
+    start = (AutoModelForCausalLM.from_pretrained(out / "step=60"), AutoTokenizer.from_pretrained(out / "step=60"))
+    pretraining.pretrain(documents, SHORT, tmp_path / "clm", start=start)
+    before, first = (load_file(folder / "model.safetensors") for folder in (out / "step=60", tmp_path / "clm/step=0"))
+    assert before.keys() == first.keys() and all(torch.equal(before[name], first[name]) for name in before)
+    last = load_file(tmp_path / "clm/step=6/model.safetensors")
+    assert not torch.equal(last["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
+
+
+def test_going_on_with_masked_spans_adds_their_sentinels(trained, documents, tmp_path):
+    _, out = trained
+    found = []
+    for name in ("one", "two"):
+        start = (AutoModelForCausalLM.from_pretrained(out / "step=60"), AutoTokenizer.from_pretrained(out / "step=60"))
+        pretraining.pretrain(
+            documents, SHORT | {"objective": "sc", "steps": 2, "save": [0, 2]}, tmp_path / name, start=start
+        )
+        found.append(load_file(tmp_path / name / "step=2/model.safetensors"))
+    before = load_file(out / "step=60/model.safetensors")["model.embed_tokens.weight"]
+    extended = load_file(tmp_path / "one/step=0/model.safetensors")["model.embed_tokens.weight"]
+    assert torch.equal(extended[:400], before) and len(extended) > 400
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "one/step=0")) == len(extended)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_matrices_alone_decay(checkpoint):
+    groups = pretraining.weight_groups(checkpoint.model, 0.1)
+    whole = [weight for group in groups for weight in group["params"]]
+    assert len({id(weight) for weight in whole}) == len(whole) == len(list(checkpoint.model.parameters()))
+    assert all(weight.dim() == 2 for weight in groups[0]["params"])
+    embedding = checkpoint.model.get_input_embeddings().weight
+    assert all(weight.dim() == 1 or weight is embedding for weight in groups[1]["params"])
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]

@@ -83,14 +83,21 @@ def estimate(study: Mapping[str, Any], sizes: Mapping[str, Size]) -> pd.DataFram
 
 
 def _parameters(study: Mapping[str, Any]) -> dict[str, float]:
-    """Parameters of each family's models: as stated, or by arithmetic where the family is trained here."""
-    known = dict(study["estimate"]["parameters"])
-    for name, family in study["families"].items():
-        if family["source"] == "trained":
-            known.setdefault(name, trained_here(family["pretraining"]).parameters)
-        elif name not in known:
-            raise StudyError(f"config.yaml: estimate/parameters: {name!r} is missing; expected the model's parameters")
-    return known
+    """Parameters of each family's models."""
+    return {name: _size(study, name) for name in study["families"]}
+
+
+def _size(study: Mapping[str, Any], name: str) -> float:
+    """Parameters of a family's models: as stated, by arithmetic where it is trained here, or those of where it starts."""
+    stated, block = study["estimate"]["parameters"], study["families"][name].get("pretraining")
+    if name in stated:
+        return stated[name]
+    start = (block or {"continue_from": {}}).get("continue_from")
+    if start is None:
+        return trained_here(block).parameters
+    if "family" in start:
+        return _size(study, start["family"])
+    raise StudyError(f"config.yaml: estimate/parameters: {name!r} is missing; expected the model's parameters")
 
 
 def _tuning_hours(

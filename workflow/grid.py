@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from workflow import config as configs
-from workflow import corpora, imports, indicators, sources, task
+from workflow import corpora, families, imports, indicators, objectives, sources, task
 from workflow import figures as figure_modules
 from workflow import summaries as summary_modules
 from workflow.errors import StudyError
@@ -33,10 +33,13 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Errors: StudyError naming key and legal values.
     """
-    study = {"families": {}, "suites": {}, "imports": {}, "variants": None} | configs.validated(config)
+    # Once as it is written, so that a table is read of a sound config, and once with the families of its rows.
+    valid = configs.validated(families.expanded(configs.validated(config)))
+    study = {"families": {}, "suites": {}, "imports": {}, "variants": None} | valid
     for name, family in study["families"].items():
         if family["source"] == "trained":
             _check_pretraining(f"families/{name}/pretraining", family["pretraining"])
+            _check_start(name, study["families"])
     for number, block in enumerate(study["models"]):
         place = f"models/{number}"
         _known(f"{place}/families", block.get("families", []), study["families"])
@@ -119,13 +122,33 @@ def _known(place: str, found: Iterable[str], allowed: Iterable[str]) -> None:
 
 def _check_pretraining(place: str, block: Mapping[str, Any]) -> None:
     """StudyError unless sizes and steps of a training from scratch fit each other."""
+    groups = objectives.OBJECTIVES[block["objective"]]
+    weights, band = block.get("weights", {}), block.get("length", [0, 1])
     for key, found, fits, allowed in (
+        ("weights", weights, not weights or set(weights) == set(groups), f"one for each of {', '.join(groups)}"),
+        ("weights", weights, not weights or sum(weights.values()) > 0, "some above 0"),
+        ("mix", block.get("mix"), sum(block.get("mix", {"": 1}).values()) > 0, "some above 0"),
+        ("length", band, band[0] < band[1], "a lower quantile, then a higher one"),
         ("heads", block["heads"], block["hidden"] % block["heads"] == 0, f"divisors of hidden ({block['hidden']})"),
         ("sequence", block["sequence"], block["sequence"] <= block["context"], f"context ({block['context']}) or less"),
         ("save", max(block["save"]), max(block["save"]) <= block["steps"], f"steps ({block['steps']}) or less"),
     ):
         if not fits:
             raise StudyError(f"config.yaml: {place}/{key}: {found} is not allowed; allowed: {allowed}")
+
+
+def _check_start(name: str, all_families: Mapping[str, Any]) -> None:
+    """StudyError unless a family that goes on from another does so from one of its steps, and none from itself."""
+    seen, place = [name], f"families/{name}/pretraining/continue_from"
+    start = all_families[name]["pretraining"].get("continue_from", {})
+    if "family" in start:
+        _known(f"{place}/family", [start["family"]], all_families)
+        _known(f"{place}/step", [start["step"]], sources.steps(start["family"], all_families[start["family"]]))
+    while "family" in start:
+        if start["family"] in seen:
+            raise StudyError(f"config.yaml: {place}: {' -> '.join([*seen, start['family']])} has no beginning")
+        seen.append(start["family"])
+        start = all_families[start["family"]].get("pretraining", {}).get("continue_from", {})
 
 
 def _check_inputs(study: Mapping[str, Any]) -> None:
@@ -141,7 +164,8 @@ def _check_inputs(study: Mapping[str, Any]) -> None:
                 sources.files(name, family, step)
         text = family.get("pretraining")
         if text and text["corpus"] != corpora.GENERATED:
-            corpora.files(corpora.folder(text, root), text.get("domains"))
+            named = sorted({*text.get("domains", []), *text.get("mix", {})}) or None
+            corpora.files(corpora.folder(text, root), named)
     for name, block in study["indicators"].items():
         if block.get("corpus", corpora.GENERATED) != corpora.GENERATED:
             text = corpora.folder(block, root, f"indicators/{name}/corpus")

@@ -1,7 +1,7 @@
-"""Pre-training a small model from scratch: a tokenizer, a random initialisation, checkpoints at listed steps.
+"""Pre-training: a small model from scratch or any base continued, checkpoints at listed steps.
 
-The model has the OLMo architecture (Groeneveld et al., 2024, arXiv 2402.00838); each checkpoint is a folder in the
-hub's layout, so that everything behind reads it as it reads a published one.
+A model from scratch has the OLMo architecture (Groeneveld et al., 2024, arXiv 2402.00838) and a tokenizer of its own; each
+checkpoint is a folder in the hub's layout, so that everything behind reads it as it reads a published one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
@@ -22,30 +23,41 @@ from transformers.generation.configuration_utils import GenerationConfig
 from transformers.models.olmo.configuration_olmo import OlmoConfig
 from transformers.models.olmo.modeling_olmo import OlmoForCausalLM
 
+from workflow import mixtures, objectives
+from workflow.corpora import Document
+from workflow.encoding import padding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 END, PADDING = "<|endoftext|>", "<|padding|>"
 BETAS = (0.9, 0.95)  # arXiv 2402.00838, table 5
 FINAL_SHARE = 0.1  # the cosine ends at this share of the peak, ibid.
+UNSCORED = -100  # a place that is not scored, as in transformers
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def pretrain(
-    documents: Sequence[str],
+    documents: Sequence[Document],
     recipe: Mapping[str, Any],
     out: Path,
     progress: Callable[[dict[str, Any]], None] = lambda row: None,
+    start: tuple[PreTrainedModel, PreTrainedTokenizerFast] | None = None,
 ) -> list[dict[str, Any]]:
     """Train on the documents and leave a checkpoint in `out/step=<N>` for each step that the recipe saves.
 
-    recipe: vocabulary, hidden, layers, heads, intermediate, context (tokens), sequence (tokens), batch, steps, save
-    (a list of steps, 0 for the random initialisation), learning_rate, warmup (share of the steps), weight_decay, clip
-    (largest gradient norm), seed, precision (a key of DTYPES). progress: called with each row of the history.
+    recipe: vocabulary, hidden, layers, heads, intermediate, context (tokens) of a model from scratch; sequence (tokens),
+    batch, steps, save (a list of steps, 0 for the start), learning_rate, warmup (share of the steps), weight_decay, clip
+    (largest gradient norm), seed, precision (a key of DTYPES); see `objectives` for objective, weights, mode_tokens and
+    `mixtures` for mix, tag, length. start: model and tokenizer to go on from. progress: called with each row of the history.
 
-    Returns the history, one row a step: step, loss (nats a token), learning_rate, tokens (so far).
+    Returns the history, one row a step: step, loss (nats a scored token), learning_rate, tokens (so far, scored or not).
     """
-    tokenizer = train_tokenizer(documents, recipe["vocabulary"], recipe["context"])
-    model = initial(recipe, tokenizer)
+    model, tokenizer = start or _from_scratch(documents, recipe)
+    if start:
+        extend(model, tokenizer, objectives.special_tokens(recipe), recipe["seed"])
     optimizer = torch.optim.AdamW(weight_groups(model, recipe["weight_decay"]), lr=recipe["learning_rate"], betas=BETAS)
-    rows = batches(encode(tokenizer, documents), recipe, torch.Generator().manual_seed(recipe["seed"]))
+    rows = batches(mixtures.encode(tokenizer, documents, recipe), recipe, tokenizer)
     history = []
     for step in range(recipe["steps"] + 1):
         if step in recipe["save"]:
@@ -58,6 +70,28 @@ def pretrain(
             progress(history[-1])
     (out / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
     return history
+
+
+def _from_scratch(
+    documents: Sequence[Document], recipe: Mapping[str, Any]
+) -> tuple[OlmoForCausalLM, PreTrainedTokenizerFast]:
+    """A random model and its tokenizer, learned from all documents whatever mix or filter the recipe has.
+
+    So families that differ in these alone cut text into the same tokens, and their losses per token compare.
+    """
+    texts = [document.text for document in documents]
+    tokenizer = train_tokenizer(texts, recipe["vocabulary"], recipe["context"])
+    tokenizer.add_tokens(objectives.special_tokens(recipe), special_tokens=True)
+    return initial(recipe, tokenizer), tokenizer
+
+
+def extend(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str], seed: int) -> None:
+    """Give tokenizer and model the special tokens that they lack; rows of the embedding that are free are used first."""
+    tokenizer.add_tokens(list(tokens), special_tokens=True)
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model.resize_token_embeddings(len(tokenizer))
 
 
 def train_tokenizer(documents: Sequence[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
@@ -98,30 +132,35 @@ def initial(recipe: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast) -> Ol
         return OlmoForCausalLM(config)
 
 
-def weight_groups(model: OlmoForCausalLM, weight_decay: float) -> list[dict[str, Any]]:
-    """The optimiser's parameter groups: matrices decay, embeddings do not (the architecture has no norm weights)."""
+def weight_groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
+    """The optimiser's parameter groups: matrices decay; embeddings, norms and biases do not."""
     embedding = model.get_input_embeddings().weight
-    matrices = [weight for weight in model.parameters() if weight is not embedding]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": [embedding], "weight_decay": 0.0}]
+    matrices = [weight for weight in model.parameters() if weight.dim() > 1 and weight is not embedding]
+    others = [weight for weight in model.parameters() if weight.dim() < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": [embedding, *others], "weight_decay": 0.0}]
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, documents: Sequence[str]) -> list[list[int]]:
-    """Token ids of each document, each ended by EOS."""
-    return [[*ids, tokenizer.eos_token_id] for ids in tokenizer(list(documents), verbose=False)["input_ids"]]
+class Batch(NamedTuple):
+    """Token ids, int64 (rows, sequence), and what each place foretells: the same ids, UNSCORED where it is not scored."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
 
 
 def batches(
-    documents: Sequence[Sequence[int]], recipe: Mapping[str, Any], generator: torch.Generator
-) -> Iterator[torch.Tensor]:
-    """Endless batches of ids, int64 [batch, sequence]: documents end to end, in a new order at every pass."""
-    size = recipe["batch"] * recipe["sequence"]
-    stream: list[int] = []
+    documents: Sequence[mixtures.Encoded], recipe: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> Iterator[Batch]:
+    """Endless batches of a recipe; the order of documents and the draws of the objective have a generator each."""
+    numbers = mixtures.order(documents, recipe.get("mix"), torch.Generator().manual_seed(recipe["seed"]))
+    special = objectives.special_tokens(recipe)
+    ids = dict(zip(special, tokenizer.convert_tokens_to_ids(special), strict=True))
+    generator = np.random.default_rng(recipe["seed"])
+    take, end, pad = mixtures.stream(documents, numbers), tokenizer.eos_token_id, padding(tokenizer)
+    rows = objectives.rows(take, recipe, ids, end, pad, generator)
     while True:
-        for number in torch.randperm(len(documents), generator=generator).tolist():
-            stream.extend(documents[number])
-            while len(stream) >= size:
-                yield torch.tensor(stream[:size]).view(recipe["batch"], recipe["sequence"])
-                del stream[:size]
+        batch = [next(rows) for _ in range(recipe["batch"])]
+        fed = torch.tensor([row.ids for row in batch])
+        yield Batch(fed, fed.masked_fill(~torch.tensor([row.scored for row in batch]), UNSCORED))
 
 
 def learning_rate(step: int, recipe: Mapping[str, Any]) -> float:
@@ -135,19 +174,21 @@ def learning_rate(step: int, recipe: Mapping[str, Any]) -> float:
 
 
 def update(
-    model: OlmoForCausalLM,
+    model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
-    ids: torch.Tensor,
+    batch: Batch,
     rate: float,
     clip: float,
     dtype: torch.dtype,
 ) -> float:
-    """One optimiser step on a batch of ids, gradients clipped to that norm; returns its loss in nats a token."""
+    """One optimiser step on a batch, gradients clipped to that norm; returns its loss in nats a scored token."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-    with torch.autocast("cpu", dtype=dtype, enabled=dtype is not torch.float32):
-        logits = model(input_ids=ids, use_cache=False).logits
-    loss = cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+    device = model.device
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
+        logits = model(input_ids=batch.ids.to(device), use_cache=False).logits
+    labels = batch.labels[:, 1:].flatten().to(device)
+    loss = cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels, ignore_index=UNSCORED)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
@@ -155,7 +196,7 @@ def update(
     return loss.item()
 
 
-def save(model: OlmoForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write a checkpoint in the hub's layout, whole or not at all."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workflow import grid, indicators, sources
+from workflow import grid, indicators, objectives, sources
 
 Needs = Mapping[str, float]
 
@@ -61,7 +61,7 @@ def asked(study: Mapping[str, Any], stage: Callable[..., Needs]) -> dict[str, Ca
 def pretraining(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     """Needs of a training from scratch, which runs on the CPU: MB, MB, minutes."""
     block = study["families"][wildcards.family]["pretraining"]
-    size, tokens = trained_here(block), block["batch"] * block["sequence"]
+    size, tokens = _start_size(block, input), block["batch"] * block["sequence"]
     held = TRAINED * size.parameters + KEPT["fp32"] * size.layers_times_width * tokens
     minutes = _minutes(TRAINING * size.parameters * tokens * block["steps"] / CPU_SPEED)
     return {"mem_mb": PROCESS + held / 1e6, "gpu_mem_mb": 0, "runtime": minutes}
@@ -157,13 +157,24 @@ def model_size(study: Mapping[str, Any], family: str, base: str) -> Size:
     base: path of the manifest that `fetch` writes. Errors: FileNotFoundError while it is needed and not yet there.
     """
     block = study["families"][family]
-    return trained_here(block["pretraining"]) if block["source"] == "trained" else fetched(base)
+    from_scratch = block["source"] == "trained" and "continue_from" not in block["pretraining"]
+    return trained_here(block["pretraining"]) if from_scratch else fetched(base)
+
+
+def _start_size(block: Mapping[str, Any], input: Any) -> Size:
+    """Size of what a training starts with."""
+    if "continue_from" not in block:
+        return trained_here(block)
+    if "folder" in block["continue_from"]:
+        return checkpoint(Path(block["continue_from"]["folder"]), [Path(file).name for file in input.start])
+    return fetched(input.start[0])
 
 
 def trained_here(block: Mapping[str, Any]) -> Size:
     """Size of a model trained here: tied embeddings, attention and gated feed-forward layers, norms without weights."""
     layer = 4 * block["hidden"] ** 2 + 3 * block["hidden"] * block["intermediate"]
-    parameters = block["vocabulary"] * block["hidden"] + block["layers"] * layer
+    words = block["vocabulary"] + len(objectives.special_tokens(block))
+    parameters = words * block["hidden"] + block["layers"] * layer
     return Size(parameters, block["layers"] * block["hidden"])
 
 
@@ -175,8 +186,12 @@ def fetched(base: str) -> Size:
     (Kaplan et al., table 1).
     """
     manifest = sources.read_base(base)
-    folder = Path(manifest["path"])
-    parameters = sum(_listed(folder / name) for name in manifest["files"] if name.endswith(".safetensors"))
+    return checkpoint(Path(manifest["path"]), manifest["files"])
+
+
+def checkpoint(folder: Path, files: Iterable[str]) -> Size:
+    """Size of the model in a folder, from its weight files among some files, and its config."""
+    parameters = sum(_listed(folder / name) for name in files if name.endswith(".safetensors"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if {"num_hidden_layers", "hidden_size"} <= set(config):
         return Size(parameters, config["num_hidden_layers"] * config["hidden_size"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -170,6 +170,26 @@ def _local(name: str, family: Mapping[str, Any], step: int, trained_root: Path) 
 def read_base(path: Path | str) -> dict[str, Any]:
     """What `fetch` recorded of a base: its folder, files and where they come from."""
     return json_object(Path(path))
+
+
+def checkpoint_files(folder: str) -> list[str]:
+    """The files that the checkpoint of a folder is made of.
+
+    Errors: StudyError when it is not one that can be loaded safely and whole.
+    """
+    check(Path(folder))
+    return [str(path) for path in _files(Path(folder))]
+
+
+def started_from(pretraining: Mapping[str, Any], files: Sequence[str]) -> str | None:
+    """The folder of the base that a training goes on from; None from scratch.
+
+    files: of another family's base the manifest that `fetch` wrote.
+    """
+    start = pretraining.get("continue_from")
+    if start is None:
+        return None
+    return start["folder"] if "folder" in start else read_base(files[0])["path"]
 
 
 def _files(folder: Path) -> list[Path]:

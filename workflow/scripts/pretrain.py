@@ -1,20 +1,25 @@
-"""Train a family from scratch and keep its checkpoints."""
+"""Train a family from scratch, or from a base on, and keep its checkpoints."""
 
 from pathlib import Path
 
 import torch
 
-from workflow import corpora, pretraining
+from workflow import corpora, models, pretraining, sources
 from workflow.jobs import job, progress
 
 with job("pretrain", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
     recipe = snakemake.params.pretraining
     root = corpora.folder(recipe, snakemake.params.data_root)
-    documents = [document.text for document in corpora.documents(corpora.files(root, recipe.get("domains")))]
+    documents = list(corpora.documents(corpora.files(root, recipe.get("domains"))))
     log.info("%d documents from %s", len(documents), root)
+    folder = sources.started_from(recipe, snakemake.input.start)
     report = progress(log, "pretrain")
     history = pretraining.pretrain(
-        documents, recipe, Path(snakemake.output[0]), lambda row: report(row["step"], recipe["steps"])
+        documents,
+        recipe,
+        Path(snakemake.output[0]),
+        lambda row: report(row["step"], recipe["steps"]),
+        models.untouched({"path": folder}) if folder else None,
     )
     log.info("loss %.3f after %d steps", history[-1]["loss"], recipe["steps"])
