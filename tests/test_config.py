@@ -350,6 +350,7 @@ BREAKS = {
     "exclusiveMinimum": -1,
     "exclusiveMaximum": 10**9,
     "minItems": [],
+    "maxItems": [0] * 99,
     "minProperties": {},
     "minLength": "",
     "uniqueItems": [1, 1],

@@ -67,6 +67,7 @@ TYPES = {
     "number": "a number, such as 1.0e-3 (1e-3 is text in YAML)",
     "string": "text",
     "array": "a list",
+    "boolean": "true or false",
     "object": "keys with values",
     "null": "null",
 }
@@ -84,7 +85,8 @@ def _allowed(error: ValidationError) -> str:
         "maximum": lambda: f"{limit} or less",
         "exclusiveMinimum": lambda: f"more than {limit}",
         "exclusiveMaximum": lambda: f"less than {limit}",
-        "minItems": lambda: "at least one entry",
+        "minItems": lambda: "at least one entry" if limit == 1 else f"at least {limit} entries",
+        "maxItems": lambda: f"at most {limit} entries",
         "minProperties": lambda: "at least one entry",
         "minLength": lambda: "text that is not empty",
         "uniqueItems": lambda: "each entry once",
