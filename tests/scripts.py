@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import runpy
 import warnings
@@ -46,10 +48,11 @@ class Job:
         root, raising = logging.getLogger(), logging.raiseExceptions
         handlers, level = list(root.handlers), root.level
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()) as told:
                 runpy.run_path(str(ROOT / "workflow/scripts" / f"{self.rule}.py"), {"snakemake": given})
         except SystemExit as ended:
-            return str(ended.code)
+            assert ended.code == 1
+            return told.getvalue().removesuffix("\n")
         finally:
             # What `jobs.job` sets for a process of its own.
             logging.captureWarnings(False)

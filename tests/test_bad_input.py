@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import running
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -417,3 +419,138 @@ def test_a_full_disk(rule: str, study: Path) -> None:
     assert not [path for path in job.outputs if path.exists()]
     assert not list(Path().rglob(".*unfinished*"))
     assert job.run() is None
+
+
+@pytest.mark.parametrize("rule", ["prepare", "tune", "predict"])
+def test_a_huge_row_is_read_and_cut(rule: str, study: Path) -> None:
+    """A row of two hundred thousand characters is no bad input: it is cut like any other that is too long."""
+    huge = GOOD[0] | {"sentence1": "A cat sleeps. " * 15_000}
+    for split in ("train", "validation"):
+        ROWS.with_stem(split).write_text("".join(json.dumps(huge | {"idx": row}) + "\n" for row in range(8)))
+    for name in ("prepare", rule):
+        assert JOBS[name].run() is None
+    if rule == "predict":
+        assert pq.ParquetFile(PREDICTED).read().column("truncated").to_pylist() == [True] * 4
+
+
+# --- the same through Snakemake ----------------------------------------------------------------------------------------
+
+# A process without the rights that make root read and write everything.
+UNPRIVILEGED = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"]
+IS_ROOT = os.geteuid() == 0
+CAN_LOSE_RIGHTS = not IS_ROOT or (
+    shutil.which("setpriv") and not subprocess.run([*UNPRIVILEGED, "true"], capture_output=True).returncode
+)
+needs_rights = pytest.mark.skipif(
+    not CAN_LOSE_RIGHTS, reason="root reads and writes everything, and setpriv is not here"
+)
+
+
+def snakemake(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the study of a place as somebody to whom rights mean something."""
+    command = [*(UNPRIVILEGED if IS_ROOT else []), *running.command(place, *arguments)]
+    return subprocess.run(command, cwd=place, env=running.ENVIRONMENT, capture_output=True, text=True)
+
+
+BROKEN = {
+    "fetch family=cut step=10": (
+        lambda: cut("../cut/step10/model.safetensors", 999)(),
+        "../cut/step10/model.safetensors: damaged",
+    ),
+    "fetch family=code step=10": (
+        lambda: setting(Path("../code/step10/config.json"), auto_map={})(),
+        "../code/step10/config.json: 'auto_map' asks for code",
+    ),
+    "prepare task=rte": (lambda: rows({"label": -1})(), ROW3 + "field 'label': found -1, expected one of 0, 1"),
+    "prepare task=boolq": (
+        lambda: Path("../data/boolq/validation.jsonl").write_bytes(b"\xff"),
+        "../data/boolq/validation.jsonl, row 1: not a JSON",
+    ),
+    "prepare task=sciq": (
+        lambda: Path("../data/sciq/train.jsonl").chmod(0),
+        "../data/sciq/train.jsonl: Permission denied; expected a file or folder",
+    ),
+}
+MADE = [
+    *(f"resources/bases/family={name}/step=10/base.json" for name in ("cut", "code")),
+    *(f"resources/tasks/{name}.parquet" for name in ("rte", "boolq", "sciq")),
+]
+BOOLQ = {"question": "do cats sleep", "passage": "Cats sleep.", "answer": True}
+SCIQ = {"question": "Who sleeps?", "correct_answer": "cat", "support": ""} | {
+    f"distractor{n}": "dog" for n in (1, 2, 3)
+}
+
+
+@pytest.fixture
+def laid_out(sound: Path, tmp_path: Path) -> Path:
+    """A study of two local families and three tasks that has not run."""
+    families = {name: {"source": "folder", "path": f"../{name}"} for name in ("cut", "code")}
+    suites = {"plain": {"tests": ["rte", "boolq", "sciq"]}}
+    place = running.lay_out(tmp_path / "place", {"families": families, "data_root": "../data", "suites": suites})
+    for name in families:
+        shutil.copytree(sound / "steps", place / name)
+    shutil.copytree(sound / "data", place / "data")
+    for name, row in (("boolq", BOOLQ), ("sciq", SCIQ)):
+        (place / "data" / name).mkdir()
+        for split in ("train", "validation"):
+            (place / "data" / name / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    return place
+
+
+@needs_rights
+def test_jobs_that_meet_bad_input_say_so_and_a_corrected_run_completes(
+    laid_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shutil.copytree(laid_out, tmp_path / "whole")
+    monkeypatch.chdir(laid_out / "study")
+    for damage, _ in BROKEN.values():
+        damage()
+    ended = snakemake(laid_out, "--keep-going", *MADE)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stdout + ended.stderr
+    for job, (_, line) in BROKEN.items():
+        (told,) = [text for text in ended.stderr.splitlines() if text.startswith(f"{job}: ")]
+        assert told.startswith(f"{job}: {line}")
+    assert not [path for path in MADE if Path(path).exists()]
+    for name in ("cut", "code", "data"):
+        shutil.rmtree(laid_out / name)
+        shutil.copytree(whole / name, laid_out / name)
+    ended = snakemake(laid_out, *MADE)
+    assert ended.returncode == 0, ended.stderr
+    assert all(Path(path).exists() for path in MADE)
+
+
+@needs_rights
+@pytest.mark.parametrize("closed", ["cut", "cut/step10", "data/rte"])
+def test_a_folder_without_permission_is_one_line_before_anything_runs(closed: str, laid_out: Path) -> None:
+    (laid_out / closed).chmod(0)
+    try:
+        ended = snakemake(laid_out, "--dry-run")
+    finally:
+        (laid_out / closed).chmod(0o755)
+    assert ended.returncode == 1
+    (line,) = [line for line in (ended.stdout + ended.stderr).splitlines() if not line.startswith("Using workflow")]
+    assert line.startswith(f"../{closed}") and ": Permission denied; expected a file or folder that can be read" in line
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can mount a small disk")
+def test_a_disk_that_is_full_is_told(laid_out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(laid_out / "study")
+    ROWS.write_text(
+        "".join(
+            json.dumps(row | {"sentence1": os.urandom(999).hex(), "idx": n}) + "\n" for n, row in enumerate(GOOD * 9)
+        )
+    )
+    disk = Path("resources/tasks")
+    disk.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        ended = running.run(laid_out, "resources/tasks/rte.parquet")
+        left = list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert ended.returncode == 1
+    wanted = "prepare task=rte: resources/tasks/rte.parquet: cannot be written: No space left on device; mend it and run again"
+    assert wanted in ended.stderr.splitlines()
+    assert left == []

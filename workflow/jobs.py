@@ -37,7 +37,10 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
             line = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; see {log}"
         else:
             logger.error("%s: %s", place, line)
-        sys.exit(f"{place}: {line}")
+        # In one piece, since jobs that run side by side write to one terminal.
+        sys.stderr.write(f"{place}: {line}\n")
+        sys.stderr.flush()
+        sys.exit(1)
 
 
 def _logger(path: Path) -> logging.Logger:
