@@ -3,10 +3,12 @@ import sys
 
 from snakemake.utils import min_version
 
-from workflow import announcing, grid
+from workflow import announcing, claims, grid
 from workflow.errors import StudyError, told
 
 min_version("9.0")
+
+claims.begin()
 
 
 configfile: "config.yaml"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from workflow import devices
+from workflow import claims, devices
 from workflow.errors import told
 
 LINES = 20  # progress lines of a long loop in a log
@@ -21,14 +21,15 @@ LINES = 20  # progress lines of a long loop in a log
 def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
     """Run a script's work with a logger that writes to its log file, on a GPU of its own if it asks for one's memory.
 
-    A StudyError ends the job with its one line, here and in the log, as does a file that the system refuses; any other
-    error leaves its traceback in the log and one line that names the log. Exit code 1 for all.
+    No other process works on the same job meanwhile (see `claims`). A StudyError ends the job with its one line, here and
+    in the log, as does a file that the system refuses; any other error leaves its traceback in the log and one line that
+    names the log. Exit code 1 for all.
     """
     log = Path(snakemake.log[0])
     logger = _logger(log)
     place = " ".join([rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
     try:
-        with devices.own(snakemake.resources.get("gpu_mem_mb", 0)):
+        with claims.claimed(log), devices.own(snakemake.resources.get("gpu_mem_mb", 0)):
             yield logger
     except Exception as error:  # the outermost frame of a job: whatever was not foreseen goes to its log
         line = told(error)
@@ -44,11 +45,11 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
 
 
 def _logger(path: Path) -> logging.Logger:
-    """Logger to the job's log file; libraries' warnings go there too."""
+    """Logger that adds to the job's log file; libraries' warnings go there too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' bars follow it as well
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)

@@ -1,0 +1,172 @@
+"""One process for a job: an earlier one gives way or is waited for, one of an older run gives up, an orphan ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from workflow import claims
+from workflow.errors import StudyError
+
+# A job of one loop, which writes its number and the word that it was ended by, if it was.
+JOB = """
+import logging, os, signal, sys, time
+from pathlib import Path
+from workflow import claims
+claims.PAUSE = 0.05
+log, told, name, deaf = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+def end(*_):
+    time.sleep(deaf)  # what it takes to save a state
+    with told.open("a") as file: file.write(f"{name} ended\\n")
+    os._exit(3)
+signal.signal(signal.SIGTERM, end)
+logging.basicConfig(filename=log)
+with claims.claimed(log):
+    with told.open("a") as file: file.write(f"{name} works\\n")
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "job.log"
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Path:
+    path = tmp_path / "told"
+    path.touch()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "PAUSE", 0.02)
+
+
+@pytest.fixture
+def begun(log: Path, told: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts jobs of a run, by name, which are gone after the test."""
+    jobs = []
+
+    def begin(name: str, run: int, deaf: float = 0.0, *, before: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        command = [*before, sys.executable, "-c", JOB, str(log), str(told), name, str(deaf)]
+        jobs.append(subprocess.Popen(command, env=os.environ | {claims.RUN: str(run)}, stderr=subprocess.PIPE))
+        return jobs[-1]
+
+    yield begin
+    for job in jobs:
+        job.kill()
+        job.wait()
+
+
+def wait_for(there: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 20
+    while not there():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.01)
+
+
+def works(told: Path, name: str) -> Callable[[], bool]:
+    return lambda: f"{name} works" in told.read_text().splitlines()
+
+
+@pytest.mark.parametrize("later", [1, 2], ids=["the same run", "a later run"])
+def test_a_job_begun_anew_works_once_the_earlier_has_ended_of_itself(
+    begun: Callable[..., subprocess.Popen[bytes]], log: Path, told: Path, later: int
+) -> None:
+    first = begun("first", 1, 0.5)
+    wait_for(works(told, "first"), "the first")
+    begun("second", later)
+    wait_for(works(told, "second"), "the second")
+    assert told.read_text().splitlines() == ["first works", "first ended", "second works"]
+    assert first.wait() == 3
+    assert f"of run {later}, " in log.read_text().splitlines()[0]
+
+
+def test_a_killed_holder_leaves_nothing_to_wait_for(
+    begun: Callable[..., subprocess.Popen[bytes]], log: Path, told: Path
+) -> None:
+    first = begun("first", 5)
+    wait_for(works(told, "first"), "the first")
+    first.kill()
+    first.wait()
+    with claims.claimed(log):
+        assert told.read_text() == "first works\n"
+
+
+def test_a_job_of_an_earlier_run_gives_up_be_the_later_one_at_work_or_done(
+    begun: Callable[..., subprocess.Popen[bytes]], log: Path, told: Path
+) -> None:
+    later = begun("later", 2)
+    wait_for(works(told, "later"), "the later")
+    for _ in ("at work", "done"):
+        earlier = begun("earlier", 1)
+        assert b"found the claim of a later run" in earlier.communicate()[1]
+        assert earlier.returncode == 1
+        assert told.read_text() == "later works\n"
+        later.kill()
+        later.wait()
+
+
+def test_of_two_that_wait_the_last_to_come_works(
+    begun: Callable[..., subprocess.Popen[bytes]], log: Path, told: Path
+) -> None:
+    first = begun("first", 1, 2.0)
+    wait_for(works(told, "first"), "the first")
+    claim = log.read_text().partition("\n")[0]
+    waiting = begun("waiting", 1)
+    wait_for(lambda: log.read_text().partition("\n")[0] not in (claim, ""), "the claim of the second")
+    begun("last", 1)
+    wait_for(works(told, "last"), "the last")
+    assert first.wait() == 3
+    assert waiting.wait() == 1
+    assert told.read_text().splitlines() == ["first works", "first ended", "last works"]
+
+
+def test_a_job_whose_parent_is_gone_ends(begun: Callable[..., subprocess.Popen[bytes]], log: Path, told: Path) -> None:
+    parent = begun("orphan", 1, before=("sh", "-c", '"$@"; true', "sh"))
+    wait_for(works(told, "orphan"), "the job")
+    parent.send_signal(signal.SIGKILL)
+    wait_for(lambda: "orphan ended" in told.read_text(), "the orphan's end")
+    assert "stops: its Snakemake is gone" in log.read_text()
+
+
+def test_a_log_holds_the_claim_and_nothing_of_the_job_before(log: Path) -> None:
+    log.write_text("what an earlier attempt said\n")
+    with claims.claimed(log):
+        assert claims.CLAIM.fullmatch(log.read_text())
+    with claims.claimed(log):
+        assert claims.CLAIM.fullmatch(log.read_text())
+
+
+def test_another_claim_than_one_s_own_is_no_error_when_the_file_system_has_no_locks(
+    log: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lockless(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(claims.fcntl, "flock", lockless)
+    with claims.claimed(log):
+        pass
+    assert "no locks on this file system" in caplog.text
+
+
+def test_the_run_of_a_job_is_that_of_its_snakemake(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(claims.RUN, raising=False)
+    claims.begin()
+    began = os.environ[claims.RUN]
+    claims.begin()  # as a job's own Snakemake does
+    assert os.environ[claims.RUN] == began
+    with claims.claimed(log):
+        assert f"of run {began}, " in log.read_text()
+    monkeypatch.setenv(claims.RUN, str(int(began) - 1))
+    with pytest.raises(StudyError, match="a later run"), claims.claimed(log):
+        pass

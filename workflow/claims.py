@@ -1,0 +1,124 @@
+"""One process for a job: whoever begins a job anew takes it over from what an earlier run has left at work.
+
+A killed Snakemake may leave jobs behind, in Slurm's queue among other places, and a node that was taken for lost may go on.
+The first line of a job's log is the claim of the process at work: when its run of Snakemake began, who and where it is. It
+holds a lock on the log. Another process of that run or of a later one writes its own claim there and waits for the lock; the
+first notices, ends as by any SIGTERM, for which tuning saves its state, and so gives way. A process of an earlier run than
+the claim's gives up. A process also ends when its Snakemake is gone. The kernel lifts a lock however its process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from workflow.errors import StudyError
+
+RUN = "TUNECAST_RUN"
+PAUSE = 1.0  # seconds between two looks
+CLAIM = re.compile(r"claim \w+ of run (\d+), process \d+ on \S+\n")
+LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+def begin() -> None:
+    """Note when this run of Snakemake began, for it and for all jobs that inherit its environment."""
+    os.environ.setdefault(RUN, str(time.time_ns()))
+
+
+@contextlib.contextmanager
+def claimed(log: Path) -> Iterator[None]:
+    """Be the one process at work on the job of a log, which is emptied; to end by SIGTERM when no longer wanted.
+
+    Errors: StudyError when a later run of Snakemake, or another process while this one waits, has taken over the job.
+    """
+    claim = f"claim {uuid.uuid4().hex} of run {os.environ.get(RUN, time.time_ns())}, {_process()}\n"
+    ended = threading.Event()
+    with log.open("a+", encoding="utf-8") as file:
+        _take(log, file, claim)
+        watcher = threading.Thread(target=_watch, args=(log, claim, os.getppid(), ended), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+
+
+def _process() -> str:
+    """This process, as people find it."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _take(log: Path, file: TextIO, claim: str) -> None:
+    """Wait for the lock on a log, its holder having been told to give way, and empty it but for the claim."""
+    found = _claim(log)
+    if found and _run(found) > _run(claim):
+        raise StudyError(f"{log}: found the claim of a later run of Snakemake; this job's own is gone")
+    free = _locked(file)
+    if not free:
+        _write(file, claim)
+    while not free:
+        time.sleep(PAUSE)
+        free = _locked(file)
+        if _claim(log) not in (claim, None):
+            raise StudyError(f"{log}: found another process's claim while waiting for the one before")
+    _write(file, claim)
+
+
+def _write(file: TextIO, claim: str) -> None:
+    """Put a claim in place of all that a log holds."""
+    file.truncate(0)
+    file.write(claim)
+    file.flush()
+
+
+def _locked(file: TextIO) -> bool:
+    """Whether the lock on a file is now this process's; where the file system has none, so it is said."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in LOCKLESS:
+            raise
+        logging.getLogger("tunecast").warning("no locks on this file system: earlier jobs should have ended")
+    return True
+
+
+def _claim(log: Path) -> str | None:
+    """The claim that a log begins with; None when there is none."""
+    with contextlib.suppress(FileNotFoundError), log.open(encoding="utf-8", errors="replace") as file:
+        line = file.readline()
+        return line if CLAIM.fullmatch(line) else None
+    return None
+
+
+def _run(claim: str) -> int:
+    """When the run of a claim began, in nanoseconds."""
+    return int(CLAIM.fullmatch(claim)[1])  # type: ignore[index]
+
+
+def _watch(log: Path, claim: str, parent: int, ended: threading.Event) -> None:
+    """End this process by SIGTERM once its parent is gone or another process has claimed its job."""
+    while not ended.wait(PAUSE):
+        if os.getppid() != parent:
+            reason = "its Snakemake is gone"
+        elif _claim(log) not in (claim, None):
+            reason = "another process has begun this job anew"
+        else:
+            continue
+        logging.getLogger("tunecast").warning("%s stops: %s", _process(), reason)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
