@@ -493,19 +493,34 @@ def test_a_killed_prediction_is_made_again_by_the_same_command(unpredicted: Path
     check_same_results(unpredicted, unbroken)
 
 
-def test_a_killed_snakemake_takes_an_unlock_even_if_its_job_went_on_to_the_end(untuned: Path, unbroken: Path) -> None:
+def test_a_killed_snakemake_takes_an_unlock_and_its_job_ends_by_itself(untuned: Path, unbroken: Path) -> None:
     run = begun(untuned)
     wait_for_tuning(untuned)
     job = job_of(run)
     run.kill()
     assert run.wait() == -signal.SIGKILL
     wait_for(lambda: has_ended(job), "the job that lived on")
-    assert (untuned / f"study/resources/models/{TUNED}").is_dir()
+    assert not (untuned / f"study/resources/models/{TUNED}").exists()
     refused = running.run(untuned, SCORES)
     assert refused.returncode == 1
     assert "--unlock" in refused.stderr
     assert running.run(untuned, "--unlock").returncode == 0
-    # What the orphan wrote is not known to be whole, so the workflow profile has it made again.
+    assert running.run(untuned, SCORES).returncode == 0
+    assert first_update(untuned) > 2
+    check_same_results(untuned, unbroken)
+
+
+def test_what_a_job_made_without_its_snakemake_is_made_again(untuned: Path, unbroken: Path) -> None:
+    run = begun(untuned)
+    wait_for_tuning(untuned)
+    job = job_of(run)
+    os.kill(run.pid, signal.SIGSTOP)  # a Snakemake that takes no note of its job's end
+    wait_for(lambda: has_ended(job), "the job's end")
+    run.kill()
+    run.wait()
+    assert (untuned / f"study/resources/models/{TUNED}").is_dir()
+    assert running.run(untuned, "--unlock").returncode == 0
+    # What it wrote is not known to be whole, so the workflow profile has it made again.
     assert running.planned(untuned, SCORES) == {"tune": 1, "predict": 1, "score": 1, "gather": 1}
     assert running.run(untuned, SCORES).returncode == 0
     check_same_results(untuned, unbroken)
