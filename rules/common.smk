@@ -249,6 +249,11 @@ def recipe(wildcards):
     return grid.at_rate(found, search.chosen_rate(tables.rows(made[0])))
 
 
+def weights(folder):
+    """Folders of tuned weights as an output: to stay, or to be removed once their last prediction is made."""
+    return directory(folder) if STUDY["keep_weights"] else temp(directory(folder))
+
+
 def tuned_weights(wildcards):
     """The weights of a tuned model; none for an untouched base."""
     return (

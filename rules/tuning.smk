@@ -53,7 +53,7 @@ rule tune:
         task="resources/tasks/{train}.parquet",
         choice=choice,
     output:
-        model=directory(f"resources/models/{MODEL}"),
+        model=weights(f"resources/models/{MODEL}"),
         history=f"results/histories/{MODEL}/part.parquet",
     log:
         f"logs/tune/{MODEL}.log",

@@ -15,10 +15,22 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-PROGRAMS = ("munged", "mungekey", "munge", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "sinfo")
+PROGRAMS = (
+    "munged",
+    "mungekey",
+    "munge",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "srun",
+    "squeue",
+    "scancel",
+    "scontrol",
+    "sinfo",
+)
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 DEVICES = ("/dev/null", "/dev/zero")
 CPUS = max(2, os.cpu_count() or 1)
@@ -44,9 +56,12 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SlurmdParameters=config_overrides
 AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 MinJobAge=3600
-KillWait=2
+KillWait=20
+SlurmdTimeout=5
 SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=10000
 GresTypes=gpu
 NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 Port={node} CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus}
@@ -57,15 +72,29 @@ PartitionName=accelerated Nodes=ALL MaxTime=INFINITE
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running Slurm: its folder, and the environment in which its commands work."""
+    """A running Slurm: its folder, the environment in which its commands work, its daemons by name."""
 
     folder: Path
     environment: dict[str, str]
+    daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def ask(self, *command: str) -> list[str]:
         """The lines that one of Slurm's commands prints."""
         ended = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=WAIT, check=True)
         return ended.stdout.splitlines()
+
+    def start_node(self) -> None:
+        """Start the node's daemon."""
+        self.daemons["slurmd"] = _started(self, "slurmd", "-D", "-N", "node")
+
+    def lose_node(self, with_steps: bool) -> None:
+        """Kill the node's daemon, and the steps that it has started or not; seconds later Slurm takes the node for lost."""
+        self.daemons["slurmd"].kill()
+        self.daemons["slurmd"].wait()
+        for process in steps(self) if with_steps else []:
+            for child in [*_offspring(process), process]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
 
     def jobs(self, form: str) -> list[str]:
         """A line for every job so far, in squeue's own format."""
@@ -83,7 +112,8 @@ def running(folder: Path) -> Iterator[Cluster]:
     environment = os.environ | {"PATH": f"{folder}/bin:{PATH}", "SLURM_CONF": f"{folder}/slurm.conf"}
     cluster = Cluster(folder, environment)
     configure(folder)
-    with contextlib.ExitStack() as daemons:
+    with contextlib.ExitStack() as ending:
+        ending.callback(_stop, cluster)
         key = f"{folder}/munge.key"
         subprocess.run(["mungekey", "--create", f"--keyfile={key}"], env=environment, check=True)
         places = {
@@ -93,12 +123,14 @@ def running(folder: Path) -> Iterator[Cluster]:
             "log-file": "munged.log",
         }
         options = [f"--{option}={folder}/{name}" for option, name in places.items()]
-        daemons.enter_context(_daemon(cluster, "munged", "--foreground", "--force", f"--key-file={key}", *options))
+        cluster.daemons["munged"] = _started(
+            cluster, "munged", "--foreground", "--force", f"--key-file={key}", *options
+        )
         _wait_for(lambda: cluster.ask("munge", "--no-input", f"--socket={folder}/munge.socket"), cluster)
-        daemons.enter_context(_daemon(cluster, "slurmctld", "-D"))
-        daemons.enter_context(_daemon(cluster, "slurmd", "-D", "-N", "node"))
-        daemons.callback(_cancel, cluster)
+        cluster.daemons["slurmctld"] = _started(cluster, "slurmctld", "-D")
+        cluster.start_node()
         _wait_for(lambda: cluster.ask("sinfo", "--noheader", "--states=idle", "--format=%N"), cluster)
+        ending.callback(_cancel, cluster)
         yield cluster
 
 
@@ -137,23 +169,24 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-@contextlib.contextmanager
-def _daemon(cluster: Cluster, *command: str) -> Iterator[None]:
+def _started(cluster: Cluster, *command: str) -> subprocess.Popen[bytes]:
     """A daemon in the foreground, its output in the cluster's folder."""
-    with (cluster.folder / f"{command[0]}.out").open("w") as output:
-        process = subprocess.Popen(
+    with (cluster.folder / f"{command[0]}.out").open("a") as output:
+        return subprocess.Popen(
             command, env=cluster.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             preexec_fn=_die_with_parent,
         )  # fmt: skip
+
+
+def _stop(cluster: Cluster) -> None:
+    """Stop the daemons, the last started first."""
+    for process in reversed(cluster.daemons.values()):
+        process.terminate()
         try:
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=WAIT)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait(timeout=WAIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _cancel(cluster: Cluster) -> None:
@@ -176,6 +209,14 @@ def steps(cluster: Cluster) -> list[int]:
             if name.strip() == "slurmstepd" and own in environment.split(b"\0"):
                 found.append(int(place.name))
     return found
+
+
+def _offspring(process: int) -> list[int]:
+    """All processes that a process has started, and those that these have."""
+    children = Path(f"/proc/{process}/task/{process}/children")
+    with contextlib.suppress(OSError):
+        return [each for child in map(int, children.read_text().split()) for each in (child, *_offspring(child))]
+    return []
 
 
 def _wait_for(answer: Callable[[], list[str]], cluster: Cluster) -> None:

@@ -44,6 +44,11 @@ def test_weights_take_four_bytes_a_parameter():
     assert found["all"] == pytest.approx(24 + 6 * 2 * (10 + 5) * 400 / 1e9)
 
 
+def test_weights_that_do_not_stay_take_nothing():
+    found = table(STUDY | {"keep_weights": False})["gigabytes"]
+    assert (found["fetch"], found["tune"]) == (8.0, 0.0)
+
+
 def test_searched_rates_cost_their_trials():
     searched = {"learning_rate": [1e-5, 1e-6], "search": {"validation": 50}}
     study = STUDY | {"recipes": {"sft": STUDY["recipes"]["sft"] | searched}}

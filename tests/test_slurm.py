@@ -1,13 +1,15 @@
-"""`snakemake --profile slurm` on a real Slurm: the smoke study's scores, what is asked for, where failures are told."""
+"""`snakemake --profile slurm` on a real Slurm: the smoke study's scores, what is asked for, where failures are told, faults."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -48,11 +50,18 @@ def with_profile(place: Path) -> Path:
     return place
 
 
+def begun(place: Path, cluster: slurm_cluster.Cluster, *arguments: str) -> subprocess.Popen[str]:
+    """A run of the study of a place on the cluster."""
+    command = [sys.executable, "-m", "snakemake", "--directory", "study", "--profile", "slurm", *OPTIONS, *arguments]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=place, env=running.ENVIRONMENT | cluster.environment, **pipes)
+
+
 def run(place: Path, cluster: slurm_cluster.Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the study of a place on the cluster to its end, good or bad."""
-    command = [sys.executable, "-m", "snakemake", "--directory", "study", "--profile", "slurm", *OPTIONS, *arguments]
-    environment = running.ENVIRONMENT | cluster.environment
-    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    process = begun(place, cluster, *arguments)
+    told = process.communicate()[1]
+    return subprocess.CompletedProcess(process.args, process.returncode, stderr=told)
 
 
 @pytest.fixture(scope="module")
@@ -110,16 +119,120 @@ def test_the_small_jobs_stay_on_the_login_node(submitted: Path) -> None:
     assert local >= {"generate", "fetch", "prepare", "gather", "analyse", "audit", "draw", "all"}
 
 
+# --- faults ------------------------------------------------------------------------------------------------------------
+
+MODEL = "family=tiny/step=20/train=mini_inference/format=default/recipe=full/seed=0"
+HISTORY = f"results/histories/{MODEL}/part.parquet"
+
+
+def wait_for(there: Callable[[], bool], what: str) -> None:
+    """Wait until something is so, at most three minutes."""
+    end = time.monotonic() + 180
+    while not there():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.1)
+
+
+def said(place: Path) -> tuple[str, list[int]]:
+    """The claim that the tuning's log begins with, and the optimizer steps that it names, counted from 1."""
+    log = place / f"study/logs/tune/{MODEL}.log"
+    text = log.read_text(encoding="utf-8") if log.exists() else ""
+    claim = text.partition("\n")[0] if text.startswith("claim ") else ""
+    return claim, [int(step) for step in re.findall(r" tune: (\d+) of ", text)]
+
+
+def cancel(cluster: slurm_cluster.Cluster, number: str) -> None:
+    cluster.ask("scancel", number)
+
+
+def time_out(cluster: slurm_cluster.Cluster, number: str) -> None:
+    """What is left of its time falls below the two minutes that the profile sets aside for saving."""
+    cluster.ask("scontrol", "update", f"jobid={number}", "timelimit=1")
+
+
+def requeue(cluster: slurm_cluster.Cluster, number: str) -> None:
+    """As after a preemption, but at once, not two minutes later."""
+    cluster.ask("scontrol", "requeue", number)
+    start_again(cluster, number)
+
+
+def lose_node(cluster: slurm_cluster.Cluster, number: str) -> None:
+    """The node's daemon dies, the job's steps live on, and Slurm takes both for lost."""
+    cluster.lose_node(with_steps=False)
+    wait_for(lambda: bool(cluster.ask("sinfo", "--noheader", "--states=down", "--format=%N")), "the node's loss")
+    cluster.start_node()
+    start_again(cluster, number)
+
+
+def start_again(cluster: slurm_cluster.Cluster, number: str) -> None:
+    """Have a job that went back to the queue start now."""
+
+    def started() -> bool:
+        with contextlib.suppress(subprocess.CalledProcessError):  # as long as it is still ending
+            cluster.ask("scontrol", "update", f"jobid={number}", "starttime=now")
+        return cluster.ask("squeue", "--noheader", f"--jobs={number}", "--format=%T") == ["RUNNING"]
+
+    wait_for(lambda: cluster.ask("squeue", "--noheader", f"--jobs={number}", "--format=%T") != ["RUNNING"], "its end")
+    wait_for(started, "its second start")
+
+
+@pytest.fixture
+def untuned(submitted: Path, tmp_path: Path) -> Path:
+    """A copy of the study in which one model has yet to be tuned, for some ten seconds."""
+    place = shutil.copytree(submitted, tmp_path / "place")
+    changed = running.configured(place)
+    changed["recipes"]["full"]["epochs"] = 400
+    running.configure(place, changed)
+    (place / f"study/logs/tune/{MODEL}.log").unlink()
+    return place
+
+
+def test_a_tuning_goes_on_after_each_fault_and_ends_as_without(
+    untuned: Path, cluster: slurm_cluster.Cluster, tmp_path: Path
+) -> None:
+    local = shutil.copytree(untuned, tmp_path / "local")
+    process = begun(untuned, cluster, HISTORY)
+    claims = {""}
+    for harm in (cancel, requeue, lose_node, time_out):
+        wait_for(lambda: said(untuned)[0] not in claims and len(said(untuned)[1]) > 1, f"a tuning to {harm.__name__}")
+        claim, steps = said(untuned)
+        assert (steps[0] == 1) == (harm is cancel), harm.__name__
+        claims.add(claim)
+        (number,) = cluster.ask("squeue", "--noheader", "--states=running", "--format=%i")
+        harm(cluster, number)
+    told = process.communicate()[1]
+    assert process.returncode == 0, told
+    assert said(untuned)[0] not in claims and said(untuned)[1][0] > 1
+    limits = cluster.jobs("%l %T")[
+        -3:
+    ]  # cancelled; requeued twice, then out of time; to its end, with three times the time
+    assert [limit.split()[1] for limit in limits] == ["CANCELLED", "FAILED", "COMPLETED"]
+    assert limits[2].split()[0] == "1:33:00"
+    assert running.run(local, HISTORY).returncode == 0
+    found, expected = (pq.ParquetFile(place / "study" / HISTORY).read() for place in (untuned, local))
+    assert found.drop_columns("seconds").equals(expected.drop_columns("seconds"))
+    weights = f"study/resources/models/{MODEL}/model.safetensors"
+    assert (untuned / weights).read_bytes() == (local / weights).read_bytes()
+    assert not list((untuned / "study/resources/states").rglob("*.safetensors"))
+
+
+def test_a_job_killed_for_its_memory_gets_more(untuned: Path, cluster: slurm_cluster.Cluster) -> None:
+    asked = ["--set-resources", "tune:mem_mb=150*attempt**4"]
+    ended = run(untuned, cluster, *asked, HISTORY)
+    assert ended.returncode == 0, ended.stderr
+    assert cluster.jobs("%T %m")[-2:] == ["FAILED 150M", "COMPLETED 2400M"]
+    assert "exceeded memory limit" in Path(SUBMITTED.findall(ended.stderr)[0][1]).read_text(encoding="utf-8")
+
+
 def test_a_failed_job_names_a_log_that_tells_why(submitted: Path, cluster: slurm_cluster.Cluster) -> None:
     diverging = running.configured(submitted)
     diverging["recipes"]["full"]["learning_rate"] = 1.0e30
     running.configure(submitted, diverging)
-    model = "family=tiny/step=20/train=mini_inference/format=default/recipe=full/seed=0"
-    ended = run(submitted, cluster, "--retries", "1", f"results/histories/{model}/part.parquet")
+    ended = run(submitted, cluster, "--retries", "1", HISTORY)
     assert ended.returncode == 1
     logs = [Path(log) for _, log in SUBMITTED.findall(ended.stderr)]
     assert len(logs) == 2  # at first and once again
     assert cluster.jobs("%T %m")[-2:] == ["FAILED 3001M", "FAILED 6002M"]
-    for log in [*logs, submitted / f"study/logs/tune/{model}.log"]:
+    for log in [*logs, submitted / f"study/logs/tune/{MODEL}.log"]:
         assert "tuning stopped at step" in log.read_text(encoding="utf-8")
         assert str(log).removeprefix(f"{submitted}/study/") in ended.stderr

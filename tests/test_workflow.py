@@ -454,6 +454,11 @@ def check_same_results(place: Path, unbroken: Path) -> None:
     """Scores, predictions, history and weights are those of the unbroken run."""
     tuned = f"resources/models/{TUNED}/model.safetensors"
     assert (place / "study" / tuned).read_bytes() == (unbroken / "study" / tuned).read_bytes()
+    check_same_rows(place, unbroken)
+
+
+def check_same_rows(place: Path, unbroken: Path) -> None:
+    """Scores, predictions and history are those of the unbroken run."""
     for name in (SCORES, *(f"results/{kind}/{TUNED}/suite=plain/part.parquet" for kind in ("predictions", "items"))):
         found, expected = (pq.read_table(root / "study" / name) for root in (place, unbroken))
         assert found.equals(expected), name
@@ -537,6 +542,27 @@ def test_everything_killed_at_once_takes_an_unlock_and_the_same_command(unpredic
     assert running.run(unpredicted, "--unlock").returncode == 0
     assert running.run(unpredicted, SCORES).returncode == 0
     check_same_results(unpredicted, unbroken)
+
+
+# --- weights that do not stay --------------------------------------------------------------------------------------------
+
+
+def test_temporary_weights_give_the_same_scores_and_cost_a_tuning_when_a_suite_is_added(
+    untuned: Path, unbroken: Path
+) -> None:
+    temporary = running.configured(untuned) | {"keep_weights": False}
+    running.configure(untuned, temporary)
+    assert running.run(untuned, SCORES).returncode == 0
+    assert not list((untuned / "study/resources").rglob("**/recipe=long/**/*.safetensors"))
+    check_same_rows(untuned, unbroken)
+    assert running.planned(untuned, SCORES) == {}
+    again = {"again": {"tests": ["mini_inference"], "limit": 4}}
+    # A base and a model on the new suite; the model is tuned again, and so predicted again on the old one.
+    running.configure(untuned, temporary | {"suites": temporary["suites"] | again})
+    assert running.planned(untuned, SCORES) == {"tune": 1, "predict": 3, "score": 3, "gather": 1}
+    kept = shutil.copytree(unbroken, untuned.parent / "kept")
+    running.configure(kept, running.configured(kept) | {"suites": temporary["suites"] | again})
+    assert running.planned(kept, SCORES) == {"predict": 2, "score": 2, "gather": 1}
 
 
 # --- jobs that fail ----------------------------------------------------------------------------------------------------

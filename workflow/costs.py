@@ -56,7 +56,7 @@ def _tokens(texts: Sequence[str]) -> float:
 
 
 def estimate(study: Mapping[str, Any], sizes: Mapping[str, Size]) -> pd.DataFrame:
-    """One row for each rule: columns rule, jobs, gpu_hours, gigabytes (what its outputs take); the sum last.
+    """One row for each rule: columns rule, jobs, gpu_hours, gigabytes (what of its outputs stays); the sum last.
 
     sizes: of every task of the study. Errors: StudyError for a family whose parameters the config does not state.
     """
@@ -73,7 +73,7 @@ def estimate(study: Mapping[str, Any], sizes: Mapping[str, Size]) -> pd.DataFram
         ("prepare", len(grid.tasks(study)), 0.0, 0.0),
         ("try_rate", len(trials), sum(tried), 0.0),
         ("choose", len(trials[grid.CHOICE_KEYS].drop_duplicates()), 0.0, 0.0),
-        ("tune", len(tuned), sum(tunings), tuned["family"].map(weights).sum()),
+        ("tune", len(tuned), sum(tunings), tuned["family"].map(weights).sum() * study["keep_weights"]),
         ("predict", len(cells), sum(hours for hours, _ in predicted), sum(size for _, size in predicted)),
         ("score", len(cells), 0.0, 0.0),
     ]
