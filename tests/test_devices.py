@@ -90,14 +90,48 @@ def test_without_gpu_or_need_nothing_is_changed(monkeypatch: pytest.MonkeyPatch)
     assert devices.VISIBLE not in os.environ
 
 
-def test_a_job_sees_the_device_it_was_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "nvidia-smi"
+def pretend_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs that nvidia-smi lists, and a folder of promises of the test's own."""
+    program = folder / "nvidia-smi"
     program.write_text(f"#!/bin/sh\necho '{LISTED.strip()}'\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr("tempfile.tempdir", None)
+
+
+def test_a_job_sees_the_device_it_was_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpus(tmp_path, monkeypatch)
     monkeypatch.setenv(devices.VISIBLE, "1")
     with devices.own(8000) as device:
         assert device == os.environ[devices.VISIBLE] == "GPU-bb"
         assert devices.taken(devices.promises() / "GPU-bb") == 8000
+
+
+# A job that states its need, tells its device and when it had it, and works for a moment.
+SHARING = """
+import os, sys, time
+from workflow import devices
+devices.PAUSE = 0.02
+with devices.own(int(sys.argv[1])):
+    print(os.environ[devices.VISIBLE], time.monotonic(), flush=True)
+    time.sleep(0.5)
+    print(time.monotonic())
+"""
+
+
+def test_jobs_of_one_machine_share_devices_within_their_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpus(tmp_path, monkeypatch)
+    needs = [9000, 9000, 9000, 9000, 20000, 12000, 5000, 16000]
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", SHARING, str(need)], stdout=subprocess.PIPE, text=True)
+        for need in needs
+    ]
+    told = [job.communicate()[0].split() for job in jobs]
+    assert told[4][0] == "GPU-aa"  # the other has 16384 MB
+    for device, memory in devices.allowed(LISTED, None).items():
+        spans = [(*map(float, span), need) for (own, *span), need in zip(told, needs, strict=True) if own == device]
+        assert spans
+        # What is taken grows only where a job starts.
+        taken = [sum(need for start, end, need in spans if start <= moment < end) for moment, _, _ in spans]
+        assert max(taken) <= memory
