@@ -21,7 +21,7 @@ report: os.path.abspath("results/description.rst")
 try:
     STUDY = grid.read(config)
     MODELS = grid.models(STUDY)
-    CELLS = grid.cells(STUDY)
+    PARTS = grid.parts(STUDY)
     TRIALS = grid.trials(STUDY)
 except (StudyError, OSError) as error:
     sys.exit(told(error) or str(error))

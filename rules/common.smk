@@ -14,7 +14,7 @@ PACKAGE = os.path.relpath(os.path.join(workflow.basedir, "workflow"))
 
 BASE = grid.pattern(grid.BASE_KEYS)
 MODEL = grid.pattern(grid.MODEL_KEYS)
-CELL = grid.pattern(grid.CELL_KEYS)
+PART = grid.pattern(grid.PART_KEYS)
 TRIAL = grid.pattern(grid.TRIAL_KEYS)
 CHOICE = grid.pattern(grid.CHOICE_KEYS)
 
@@ -86,7 +86,7 @@ def parts(folder, keys, rows):
 def table_parts(wildcards):
     """The parts that a gathered table is made of."""
     return {
-        "scores": parts("scores", grid.CELL_KEYS, CELLS) + IMPORTED,
+        "scores": parts("scores", grid.PART_KEYS, PARTS) + IMPORTED,
         "histories": parts(
             "histories", grid.MODEL_KEYS, MODELS[MODELS["recipe"] != "none"]
         ),
@@ -95,7 +95,7 @@ def table_parts(wildcards):
         "analysis": [
             f"results/analyses/analysis={name}/part.parquet"
             for name in grid.modules(analyses)
-            if len(CELLS) or IMPORTED
+            if len(PARTS) or IMPORTED
         ],
     }.get(
         wildcards.table,
@@ -105,10 +105,8 @@ def table_parts(wildcards):
 
 def slice_parts(wildcards):
     """The scores of the models tuned on one task, and of their bases, on one suite."""
-    meant = CELLS["train"].isin([wildcards.train, "none"]) & (
-        CELLS["suite"] == wildcards.suite
-    )
-    return parts("scores", grid.CELL_KEYS, CELLS[meant])
+    meant = grid.slice_of(STUDY, wildcards.train, wildcards.suite)
+    return parts("scores", grid.PART_KEYS, meant)
 
 
 def pretraining(wildcards):
@@ -264,9 +262,10 @@ def tuned_weights(wildcards):
 
 
 def suite(wildcards):
-    """How a suite evaluates, and the tests that it puts this model to."""
+    """How a suite evaluates, and the tests that this part of it puts a model to."""
     block = STUDY["suites"][wildcards.suite]
-    return {**block, "tests": grid.suite_tests(block, wildcards.train)}
+    own = grid.part_tests(block, wildcards.train, wildcards.tests)
+    return {**block, "tests": own}
 
 
 def suite_tasks(wildcards):

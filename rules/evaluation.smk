@@ -2,17 +2,17 @@
 
 
 rule predict:
-    """Predict every test of a suite by one model, in one process."""
+    """Predict the tests of a suite by one model, in one process; of a base maybe one test alone."""
     input:
         base=f"resources/bases/{BASE}/base.json",
         model=tuned_weights,
         tasks=suite_tasks,
     output:
-        f"results/predictions/{CELL}/part.parquet",
+        f"results/predictions/{PART}/part.parquet",
     log:
-        f"logs/predict/{CELL}.log",
+        f"logs/predict/{PART}.log",
     benchmark:
-        f"results/benchmarks/predict/{CELL}.tsv"
+        f"results/benchmarks/predict/{PART}.tsv"
     conda:
         "../envs/model.yaml"
     threads: 1
@@ -26,15 +26,15 @@ rule predict:
 
 
 rule score:
-    """Compute every metric of a cell's predictions, with intervals."""
+    """Compute every metric of predictions, with intervals."""
     input:
-        predictions=f"results/predictions/{CELL}/part.parquet",
+        predictions=f"results/predictions/{PART}/part.parquet",
         modules=[f"{PACKAGE}/metrics.py", f"{PACKAGE}/statistics.py"],
     output:
-        scores=f"results/scores/{CELL}/part.parquet",
-        rows=f"results/items/{CELL}/part.parquet",
+        scores=f"results/scores/{PART}/part.parquet",
+        rows=f"results/items/{PART}/part.parquet",
     log:
-        f"logs/score/{CELL}.log",
+        f"logs/score/{PART}.log",
     conda:
         "../envs/analysis.yaml"
     params:

@@ -49,7 +49,7 @@ rule slice:
 rule analyse:
     """Make one analysis of all scored rows."""
     input:
-        rows=parts("items", grid.CELL_KEYS, CELLS),
+        rows=parts("items", grid.PART_KEYS, PARTS),
         imported=IMPORTED,
         module=f"{PACKAGE}/analyses/{{analysis}}.py",
         shared=[
@@ -116,7 +116,7 @@ rule audit:
     input:
         scores="results/scores.parquet",
         analysis="results/analysis.parquet",
-        predictions=parts("predictions", grid.CELL_KEYS, CELLS),
+        predictions=parts("predictions", grid.PART_KEYS, PARTS),
         bases=MANIFESTS,
         tasks=PREPARED,
         forecasting=FORECASTED,

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from workflow import analyses, figures, grid
+from workflow import analyses, figures, grid, task
 from workflow.errors import StudyError
 
 CONFIG = {
@@ -91,6 +91,39 @@ def test_a_suite_may_put_each_model_to_tests_of_its_own() -> None:
     assert grid.suite_tests(suite, "none") == ["mnli", "rte", "paws"]
     assert grid.suite_tests(suite, "xsum") == []
     assert grid.suite_tests({"tests": ["rte"]}, "xsum") == ["rte"]
+
+
+def test_a_base_is_put_to_each_test_by_itself_where_tests_differ_by_task() -> None:
+    tests = {"mini_facts": ["mini_facts"], "mini_inference": ["mini_facts", "mini_question"]}
+    study = grid.read(CONFIG | {"suites": CONFIG["suites"] | {"narrow": {"tests": tests}}})
+    table = grid.parts(study)
+    assert list(table.columns) == [*grid.CELL_KEYS, "tests"]
+    expected = [(*model, "wide", "all") for model in UNTOUCHED + FACTS + INFERENCE]
+    expected += [(*model, "narrow", "all") for model in FACTS + INFERENCE]
+    expected += [(*model, "narrow", test) for model in UNTOUCHED for test in ("mini_facts", "mini_question")]
+    assert sorted(rows(table)) == sorted(expected)
+    assert grid.part_tests(study["suites"]["narrow"], "mini_inference", "all") == ["mini_facts", "mini_question"]
+    assert grid.part_tests(study["suites"]["narrow"], "none", "mini_question") == ["mini_question"]
+    shown = grid.slice_of(study, "mini_facts", "narrow")
+    assert sorted(rows(shown)) == sorted(
+        [(*model, "narrow", "all") for model in FACTS] + [(*model, "narrow", "mini_facts") for model in UNTOUCHED]
+    )
+
+
+def test_a_list_of_tests_is_one_part_of_every_model() -> None:
+    study = grid.read(CONFIG)
+    shown = grid.slice_of(study, "mini_inference", "wide")
+    assert sorted(rows(shown)) == sorted((*model, "wide", "all") for model in UNTOUCHED + INFERENCE)
+
+
+@pytest.mark.parametrize(("train", "suite", "key"), [("mnli", "wide", "train"), ("mini_facts", "broad", "suite")])
+def test_a_slice_of_what_a_study_lacks_is_refused(train: str, suite: str, key: str) -> None:
+    with pytest.raises(StudyError, match=f"slice/{key}: '{train if key == 'train' else suite}' is not known"):
+        grid.slice_of(grid.read(CONFIG), train, suite)
+
+
+def test_no_task_has_the_name_of_a_whole_cell() -> None:
+    assert grid.WHOLE not in task.names()
 
 
 def test_tests_are_tasks_in_formats_with_shots() -> None:

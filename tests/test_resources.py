@@ -19,7 +19,7 @@ from workflow import grid, pretraining, resources
 
 SMOKE = safe_load((ROOT / "tests" / "smoke" / "config.yaml").read_text(encoding="utf-8"))
 BILLION = resources.Size(1e9, 32000)  # 16 layers of 2,000
-ROW = SimpleNamespace(family="tiny", step="20", train="mini_inference", recipe="full", suite="formats")
+ROW = SimpleNamespace(family="tiny", step="20", train="mini_inference", recipe="full", suite="formats", tests="all")
 
 
 @pytest.fixture

@@ -23,20 +23,21 @@ def test_every_study_is_tested_here():
 def test_the_published_study_at_full_scale_lists_its_jobs(tmp_path: Path) -> None:
     """8 bases; 4 tasks x 8 x (1 + 3 seeds) + instructions x 8 x 3 seeds = 152 tunings; rates are tried on the last base.
 
-    Two suites for all 160 models; two more for the bases and the 64 models tuned on MNLI and PAWS.
+    Two suites for all 152 models and each base on each of 19 tests; two more for the 64 models tuned on MNLI and PAWS, and
+    each base on each of four tests.
     """
     place = running.lay_out(tmp_path, config("olmo-1b"))
     jobs = running.planned(place)
     expected = {"fetch": 8, "prepare": 20, "tune": 152, "try_rate": 4 * 3, "choose": 4}
-    expected |= dict.fromkeys(("predict", "score"), 2 * 160 + 2 * (8 + 64))
+    expected |= dict.fromkeys(("predict", "score"), 2 * (152 + 8 * 19) + 2 * (64 + 8 * 4))
     assert {rule: count for rule, count in jobs.items() if rule in expected} == expected
 
 
 def test_one_slice_of_it_is_a_target(tmp_path: Path) -> None:
-    """MNLI on one suite: 8 bases, 8 x (1 + 3) tuned models, rates tried on one base."""
+    """MNLI on one suite: 8 bases on each of its seven tests, 8 x (1 + 3) tuned models, rates tried on one base."""
     place = running.lay_out(tmp_path, config("olmo-1b"))
     jobs = running.planned(place, "results/slices/train=mnli/suite=sound/scores.parquet")
-    assert jobs["tune"] == 32 and jobs["predict"] == jobs["score"] == 40 and jobs["slice"] == 1
+    assert jobs["tune"] == 32 and jobs["predict"] == jobs["score"] == 32 + 8 * 7 and jobs["slice"] == 1
     assert (jobs["try_rate"], jobs["choose"], jobs["fetch"]) == (3, 1, 8)
 
 
@@ -46,7 +47,8 @@ def test_other_families_dry_run(name: str, tmp_path: Path) -> None:
     study = grid.read(config(name))
     assert jobs["fetch"] == len(grid.bases(study))
     assert jobs["tune"] == 3 * 4 * len(grid.bases(study))
-    assert jobs["predict"] == len(grid.cells(study)) == 2 * (jobs["fetch"] + jobs["tune"])
+    # 13 tests of the tasks tuned on, each by itself for a base; six that every model is put to.
+    assert jobs["predict"] == len(grid.parts(study)) == jobs["fetch"] * (13 + 1) + 2 * jobs["tune"]
 
 
 def test_a_local_folder_dry_runs(tmp_path: Path) -> None:

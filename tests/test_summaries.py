@@ -134,10 +134,10 @@ def test_gpu_hours_add_up_and_name_what_was_not_measured(material, tmp_path):
     base, tuned = "family=tiny/step=20", "train=mini_inference/format=default/recipe=full/seed=0"
     plain = "train=none/format=none/recipe=none/seed=0"
     benchmark(tmp_path, "pretrain/family=tiny", 3600)
-    benchmark(tmp_path, f"predict/family=tiny/step=0/{plain}/suite=scored", 900)
-    benchmark(tmp_path, f"predict/{base}/{plain}/suite=scored", 1800)
-    benchmark(tmp_path, f"predict/{base}/{tuned}/suite=scored", 360)
-    benchmark(tmp_path, f"predict/family=tiny/step=10/{plain}/suite=scored", 7200)  # of no cell of the study
+    benchmark(tmp_path, f"predict/family=tiny/step=0/{plain}/suite=scored/tests=all", 900)
+    benchmark(tmp_path, f"predict/{base}/{plain}/suite=scored/tests=all", 1800)
+    benchmark(tmp_path, f"predict/{base}/{tuned}/suite=scored/tests=all", 360)
+    benchmark(tmp_path, f"predict/family=tiny/step=10/{plain}/suite=scored/tests=all", 7200)  # of no cell of the study
     table = made("gpu_hours", material()).fillna({"train": "", "suite": ""}).set_index(["stage", "train", "suite"])
     assert table["hours"].dropna().to_dict() == pytest.approx(
         {

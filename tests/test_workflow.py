@@ -40,6 +40,7 @@ METRICS = {
 MODEL = ["family", "step", "train", "format", "recipe", "seed"]
 CELL = [*MODEL, "suite"]
 TEST = ["test", "test_format", "shots"]
+PART = [*CELL, "tests"]
 SCORE = [*CELL, *TEST, "metric"]
 
 
@@ -77,6 +78,17 @@ def put_to(suite: dict[str, Any], train: str) -> list[str]:
     if isinstance(suite["tests"], list):
         return suite["tests"]
     return suite["tests"].get(train, []) if train != "none" else list(itertools.chain(*suite["tests"].values()))
+
+
+def expected_parts() -> list[tuple[Any, ...]]:
+    """The smoke study's parts, from its config by plain loops: an untouched base's tests one by one where they differ by task."""
+    found = []
+    for name, suite in SMOKE["suites"].items():
+        for model in expected_models():
+            tests = put_to(suite, model[2])
+            alone = model[2] == "none" and isinstance(suite["tests"], dict)
+            found += [(*model, name, part) for part in (tests if alone else ["all"] if tests else [])]
+    return found
 
 
 def expected_scores() -> list[tuple[Any, ...]]:
@@ -147,16 +159,29 @@ def test_scores_agree_with_the_stored_predictions(smoke: Path) -> None:
     assert compared == 4 * 2 * 3 * 2
 
 
-def test_each_cell_has_one_part_whose_rows_are_unique(smoke: Path) -> None:
-    cells = {row[:7] for row in expected_scores()}
+def test_each_cell_has_its_parts_whose_rows_are_unique(smoke: Path) -> None:
     for folder in ("predictions", "scores", "items"):
-        found = [tuple(keys(part)[name] for name in CELL) for part in parts(smoke, folder)]
-        assert sorted(found) == sorted(tuple(map(str, cell)) for cell in cells)
-    counts = {"written": 4 * 8, "formats": 2 * 3 * 2 * 6, "published": 2 * 8}
+        found = [tuple(keys(part)[name] for name in PART) for part in parts(smoke, folder)]
+        assert sorted(found) == sorted(tuple(map(str, part)) for part in expected_parts())
+    tests = {"written": 4, "formats": 2, "published": 2}
+    rows_of_a_test = {"written": 8, "formats": 3 * 2 * 6, "published": 8}
     for part in parts(smoke, "predictions"):
-        rows = pd.DataFrame(tables.rows(part))
-        assert len(rows) == counts[keys(part)["suite"]]
+        rows, own = pd.DataFrame(tables.rows(part)), keys(part)
+        assert len(rows) == rows_of_a_test[own["suite"]] * (tests[own["suite"]] if own["tests"] == "all" else 1)
+        assert own["tests"] == "all" or set(rows["test"]) == {own["tests"]}
         assert not rows.duplicated([*TEST, "id"]).any()
+
+
+def test_no_base_is_put_to_a_test_of_a_suite_twice(smoke: Path) -> None:
+    put: list[tuple[str, ...]] = []
+    for part in parts(smoke, "predictions"):
+        own = keys(part)
+        put += [
+            (own["step"], own["suite"], test)
+            for test in tables.read(part, ["test"])["test"].unique()
+            if own["train"] == "none"
+        ]
+    assert len(put) == len(set(put)) == 2 * (4 + 2 + 2)
 
 
 def test_no_part_holds_a_key_of_its_path(smoke: Path) -> None:
@@ -184,7 +209,8 @@ def test_parts_record_how_they_were_made(smoke: Path) -> None:
         assert settings["version"] == 1
     for part in parts(smoke, "predictions"):
         suite = SMOKE["suites"][keys(part)["suite"]]
-        suite = suite | {"tests": put_to(suite, keys(part)["train"])}
+        own = keys(part)["tests"]
+        suite = suite | {"tests": put_to(suite, keys(part)["train"]) if own == "all" else [own]}
         assert tables.recorded(part)["suite_settings"] == tables.recorded(part)["suite_settings"] | suite
 
 
@@ -284,11 +310,11 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
     "nothing": (lambda place: None, {}),
     "a kept step of a trained family": (
         config("families", "tiny", steps=[0, 10, 20]),
-        {"fetch": 1, "measure": 1, "predict": 3, "score": 3, **TAIL, "gather": 3},
+        {"fetch": 1, "measure": 1, "predict": 5, "score": 5, **TAIL, "gather": 3},
     ),
     "a family": (
         config(families=ANOTHER_FAMILY),
-        {"pretrain": 1, "fetch": 2, "measure": 2, "tune": 3, "predict": 12, "score": 12, **TAIL, "gather": 4},
+        {"pretrain": 1, "fetch": 2, "measure": 2, "tune": 3, "predict": 16, "score": 16, **TAIL, "gather": 4},
     ),
     "a seed": (
         config("models", "0", seeds=[0, 1, 2]),
@@ -297,6 +323,11 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
     "a model in a suite": (
         config("suites", "formats", "tests", mini_facts=["mini_paraphrase"]),
         {"predict": 1, "score": 1, **TAIL},
+    ),
+    "a task in a suite, with a test of its own": (
+        config("suites", "formats", "tests", mini_facts=["mini_paraphrase", "mini_question"]),
+        # The model, and one test more of each base.
+        {"predict": 1 + 2, "score": 1 + 2, **TAIL},
     ),
     "a suite": (
         config("suites", again={"tests": {"mini_facts": ["mini_question"]}, "limit": 4}),
@@ -312,7 +343,7 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
     ),
     "a suite's version": (
         config("suites", "formats", version=2),
-        {"predict": 4, "score": 4, **TAIL},
+        {"predict": 6, "score": 6, **TAIL},
     ),
     "a task tuned on": (
         edit("workflow/tasks/mini_inference.py"),
@@ -323,7 +354,7 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
         edit("workflow/tasks/mini_summary.py"),
         {"prepare": 1, "predict": 5, "score": 5, **TAIL},
     ),
-    "the metrics": (edit("workflow/metrics.py"), {"score": 12, **TAIL}),
+    "the metrics": (edit("workflow/metrics.py"), {"score": 16, **TAIL}),
     "an analysis": (edit("workflow/analyses/performance.py"), TAIL | {"analyse": 1, "gather": 1}),
     "a figure": (edit("workflow/figures/curves.py"), {"draw": 1, "present": 1, "all": 1}),
     "a new figure": (add_figure, {"draw": 1, "present": 1, "all": 1}),
@@ -357,7 +388,7 @@ LOCAL = {
 }
 TUNED = "family=local/step=20/train=mini_inference/format=default/recipe=long/seed=0"
 STATE = f"resources/states/{TUNED}.safetensors"
-PREDICTING = f"logs/predict/{TUNED}/suite=plain.log"
+PREDICTING = f"logs/predict/{TUNED}/suite=plain/tests=all.log"
 
 
 @pytest.fixture(scope="session")
@@ -459,7 +490,10 @@ def check_same_results(place: Path, unbroken: Path) -> None:
 
 def check_same_rows(place: Path, unbroken: Path) -> None:
     """Scores, predictions and history are those of the unbroken run."""
-    for name in (SCORES, *(f"results/{kind}/{TUNED}/suite=plain/part.parquet" for kind in ("predictions", "items"))):
+    for name in (
+        SCORES,
+        *(f"results/{kind}/{TUNED}/suite=plain/tests=all/part.parquet" for kind in ("predictions", "items")),
+    ):
         found, expected = (pq.read_table(root / "study" / name) for root in (place, unbroken))
         assert found.equals(expected), name
     found, expected = (

@@ -26,9 +26,10 @@ PLACE_KEYS = [*grid.BASE_KEYS, "suite", *grid.TEST_KEYS, "metric"]  # what a tun
 class Material:
     """All that a check may look at.
 
-    scores, analysis: the gathered tables (imported scores among them); parts: predictions of each cell; manifests: of
-    the bases; prepared: tasks as prepared rows; groups: the study's; forecasting: of a study with a table of variants;
-    indicators: the gathered table, None where no base is run for one; measures: the study's block of indicators.
+    scores, analysis: the gathered tables (imported scores among them); parts: predictions, each of a cell or of one of its
+    parts; manifests: of the bases; prepared: tasks as prepared rows; groups: the study's; forecasting: of a study with a
+    table of variants; indicators: the gathered table, None where no base is run for one; measures: the study's block of
+    indicators.
     """
 
     scores: pd.DataFrame
@@ -54,7 +55,7 @@ class Material:
                 yield rows.reset_index(drop=True)
 
     def settings(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Keys of each cell with the facts recorded with its predictions: suite settings, base, versions."""
+        """Keys of the cell of each part with the facts recorded with it: suite settings, base, versions."""
         for part in self.parts:
             keys = dict(folder.split("=", 1) for folder in part.parent.parts if "=" in folder)
             cell = {name: int(keys[name]) if name in ("step", "seed") else keys[name] for name in grid.CELL_KEYS}

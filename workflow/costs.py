@@ -61,12 +61,12 @@ def estimate(study: Mapping[str, Any], sizes: Mapping[str, Size]) -> pd.DataFram
     sizes: of every task of the study. Errors: StudyError for a family whose parameters the config does not state.
     """
     parameters = _parameters(study)
-    models, cells, trials = grid.models(study), grid.cells(study), grid.trials(study)
+    models, parts, trials = grid.models(study), grid.parts(study), grid.trials(study)
     tuned = models[models["recipe"] != "none"]
     weights = {name: number * WEIGHT_BYTES / 1e9 for name, number in parameters.items()}
     tunings = [_tuning_hours(study, row, sizes, parameters) for row in tuned.to_dict("records")]
     tried = [_tuning_hours(study, row, sizes, parameters) for row in trials.to_dict("records")]
-    predicted = [_prediction(study, row, sizes, parameters) for row in cells.to_dict("records")]
+    predicted = [_prediction(study, row, sizes, parameters) for row in parts.to_dict("records")]
     bases = grid.bases(study)
     rows = [
         ("fetch", len(bases), 0.0, bases["family"].map(weights).sum()),
@@ -74,8 +74,8 @@ def estimate(study: Mapping[str, Any], sizes: Mapping[str, Size]) -> pd.DataFram
         ("try_rate", len(trials), sum(tried), 0.0),
         ("choose", len(trials[grid.CHOICE_KEYS].drop_duplicates()), 0.0, 0.0),
         ("tune", len(tuned), sum(tunings), tuned["family"].map(weights).sum() * study["keep_weights"]),
-        ("predict", len(cells), sum(hours for hours, _ in predicted), sum(size for _, size in predicted)),
-        ("score", len(cells), 0.0, 0.0),
+        ("predict", len(parts), sum(hours for hours, _ in predicted), sum(size for _, size in predicted)),
+        ("score", len(parts), 0.0, 0.0),
     ]
     table = pd.DataFrame([row for row in rows if row[1]], columns=["rule", "jobs", "gpu_hours", "gigabytes"])
     table.loc[len(table)] = ["all", *table.drop(columns="rule").sum()]
@@ -111,17 +111,17 @@ def _tuning_hours(
 
 
 def _prediction(
-    study: Mapping[str, Any], cell: Mapping[str, Any], sizes: Mapping[str, Size], parameters: Mapping[str, float]
+    study: Mapping[str, Any], part: Mapping[str, Any], sizes: Mapping[str, Size], parameters: Mapping[str, float]
 ) -> tuple[float, float]:
-    """GPU-hours and gigabytes of one cell."""
-    suite = study["suites"][cell["suite"]]
-    tests = grid.suite_tests(suite, cell["train"])
+    """GPU-hours and gigabytes of one part of a cell."""
+    suite = study["suites"][part["suite"]]
+    tests = grid.part_tests(suite, part["train"], part["tests"])
     hours, rows = 0.0, 0
     for test, _, shots in itertools.product(tests, suite["formats"], suite["shots"]):
         number = min(suite.get("limit", sizes[test].test), sizes[test].test)
         read, written = _row_tokens(suite, task.load(test), sizes[test], shots, study["estimate"]["context"])
         rows += number
-        hours += _hours(study, FORWARD * parameters[cell["family"]] * number * read, number * written, start=False)
+        hours += _hours(study, FORWARD * parameters[part["family"]] * number * read, number * written, start=False)
     return hours + START / 3600, rows * PREDICTION_BYTES / 1e9
 
 

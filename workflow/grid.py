@@ -22,10 +22,12 @@ from workflow.forecasting import settings
 BASE_KEYS = ["family", "step"]
 MODEL_KEYS = [*BASE_KEYS, "train", "format", "recipe", "seed"]
 CELL_KEYS = [*MODEL_KEYS, "suite"]
+PART_KEYS = [*CELL_KEYS, "tests"]
 TEST_KEYS = ["test", "test_format", "shots"]
 CHOICE_KEYS = ["family", "train", "format", "recipe"]
 TRIAL_KEYS = [*BASE_KEYS, "train", "format", "recipe", "rate"]
 UNTOUCHED = {"train": "none", "format": "none", "recipe": "none", "seed": 0}
+WHOLE = "all"  # the part of a cell that is all of it
 
 
 def read(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -355,6 +357,45 @@ def cells(study: Mapping[str, Any]) -> pd.DataFrame:
         meant = [train for train in all_models["train"].unique() if suite_tests(suite, train)]
         tables.append(all_models[all_models["train"].isin(meant)].assign(suite=name))
     return pd.concat(tables, ignore_index=True)[CELL_KEYS] if tables else pd.DataFrame(columns=CELL_KEYS)
+
+
+def parts(study: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each job that predicts: a cell in one part or several, columns PART_KEYS."""
+    all_cells = cells(study)
+    rows = [
+        (name, train, part)
+        for name, suite in study["suites"].items()
+        for train in all_cells["train"].unique()
+        for part in part_names(suite, train)
+    ]
+    return all_cells.merge(pd.DataFrame(rows, columns=["suite", "train", "tests"]), how="left", on=["suite", "train"])
+
+
+def part_names(suite: Mapping[str, Any], train: str) -> list[str]:
+    """The parts of a cell: WHOLE, but each test by itself for an untouched base on a suite with tests for each task.
+
+    What a base is tested on there is shared by several tasks tuned on. By itself, a test is predicted once for all of them, a
+    slice takes those that it shows, and another task adds its own. A list of tests is shown whole wherever it is shown.
+    """
+    return suite_tests(suite, train) if train == "none" and isinstance(suite["tests"], Mapping) else [WHOLE]
+
+
+def part_tests(suite: Mapping[str, Any], train: str, part: str) -> list[str]:
+    """The tests of one part of a cell."""
+    return suite_tests(suite, train) if part == WHOLE else [part]
+
+
+def slice_of(study: Mapping[str, Any], train: str, suite: str) -> pd.DataFrame:
+    """The parts that show a task tuned on beside its untouched bases on a suite: columns PART_KEYS.
+
+    Errors: StudyError for a task or suite that the study lacks.
+    """
+    _known("slice/suite", [suite], study["suites"])
+    _known("slice/train", [train], ["none", *_trained_on(study)])
+    table = parts(study)
+    shown = [WHOLE, *suite_tests(study["suites"][suite], train)]
+    meant = (table["train"] == train) | ((table["train"] == "none") & table["tests"].isin(shown))
+    return table[meant & (table["suite"] == suite)]
 
 
 def suite_tests(suite: Mapping[str, Any], train: str) -> list[str]:

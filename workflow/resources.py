@@ -81,13 +81,13 @@ def tuning(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
 
 
 def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
-    """Needs of a cell: MB, MB, minutes."""
+    """Needs of a part of a cell: MB, MB, minutes."""
     suite = study["suites"][wildcards.suite]
     size = model_size(study, wildcards.family, input.base)
     state = BYTES[suite["precision"]] * size.parameters
     # Keys and values of every layer, and as much for what one layer is at work on.
     activations = 4 * BYTES[suite["precision"]] * size.layers_times_width * suite["batch_tokens"]
-    tests = len(grid.suite_tests(suite, wildcards.train))
+    tests = len(grid.part_tests(suite, wildcards.train, wildcards.tests))
     rows = tests * suite["limit"] if "limit" in suite else _rows(input.tasks)
     rows *= len(suite["formats"]) * len(suite["shots"])
     read = FORWARD * size.parameters * rows * MEAN_TOKENS / GPU_SPEED[suite["precision"]]

@@ -19,7 +19,7 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
     cells = [keys | _facts(facts) for keys, facts in material.settings()]
     table = pd.DataFrame(cells, columns=[*grid.CELL_KEYS, "precision", "tests", *PACKAGES])
     for package in PACKAGES:
-        for _, rows in table.groupby("suite"):
+        for _, rows in table.drop_duplicates([*grid.CELL_KEYS, package]).groupby("suite"):
             if rows[package].nunique() > 1:
                 parts = [f"{version} for {len(own)}" for version, own in rows.groupby(package)]
                 evidence = (

@@ -40,7 +40,7 @@ def _jobs(material: Material) -> Iterator[dict[str, Any]]:
         "pretrain": (["family"], trained),
         "try_rate": (grid.TRIAL_KEYS, grid.trials(study).to_dict("records")),
         "tune": (grid.MODEL_KEYS, models[models["recipe"] != "none"].to_dict("records")),
-        "predict": (grid.CELL_KEYS, grid.cells(study).to_dict("records")),
+        "predict": (grid.PART_KEYS, grid.parts(study).to_dict("records")),
     }
     for stage, (keys, rows) in stages.items():
         for row in rows:
