@@ -102,6 +102,12 @@ def test_rouge_l_equals_rouge_score_and_the_hand():
     pairs = zip(rows["reference"], rows["output"], strict=True)
     expected = [scorer.score(target=reference, prediction=output)["rougeL"].fmeasure for reference, output in pairs]
     assert metrics.rouge_l(rows).tolist() == expected and 0 < min(expected) < max(expected) < 1
+    # Other texts than words of a few: cases, digits, apostrophes, letters that are not ASCII, repeats, nothing at all.
+    pieces = ["The", "cat's", "CAT", "3.14", "naïve", "日本", "a", "a", "İstanbul", "-", "\n", "re-read", ""]
+    draw = np.random.default_rng(1)
+    pairs = [[" ".join(draw.choice(pieces, size=draw.integers(0, 90))) for _ in range(2)] for _ in range(200)]
+    expected = [scorer.score(target=one, prediction=other)["rougeL"].fmeasure for one, other in pairs]
+    assert metrics.rouge_l(frame({"reference": one, "output": other} for one, other in pairs)).tolist() == expected
     # Longest common subsequence "the cat": precision 2/2, recall 2/3; no stemming, so "cats" is not "cat".
     outputs = ["The cat", "the cats", ""]
     rows = frame({"output": output, "reference": "the black cat"} for output in outputs)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from workflow.errors import StudyError, first_line
 from workflow.files import whole
 
-RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "pyarrow", "rouge-score")
+RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "pyarrow")
 
 
 def _columns(**types: pa.DataType | tuple[pa.DataType, str]) -> pa.Schema:
