@@ -333,6 +333,20 @@ def _nearest(there: Iterable[int], step: int) -> str:
     return ", ".join(map(str, sorted(nearest))) or "none"
 
 
+def import_model(path: Path | str) -> None:
+    """Import the module of a checkpoint's model class, which takes longer than to load a small model; no other is.
+
+    Errors: StudyError when its config cannot be read.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    with _loading_errors(path, "model"):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    MODEL_FOR_CAUSAL_LM_MAPPING.get(
+        type(config)
+    )  # looked up, a class is imported; of a config without one `load_model` tells
+
+
 def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
     """The causal language model of a checkpoint folder, in evaluation mode.
 

@@ -1,9 +1,10 @@
 """Read scores that others released into the tables of a study."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import grid, tables
-from workflow.jobs import job
 
 with job("adopt", snakemake) as log:
     block = snakemake.params.released

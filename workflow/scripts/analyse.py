@@ -1,10 +1,11 @@
 """Make one analysis of all scored rows and imported scores."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import analyses, grid, tables
 from workflow.comparison import Evidence
-from workflow.jobs import job
 from workflow.statistics import Resampling
 
 with job("analyse", snakemake) as log:

@@ -1,10 +1,11 @@
 """Look for what makes a study's results untrustworthy."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import auditing, tables
 from workflow.forecasting import results
-from workflow.jobs import job
 
 with job("audit", snakemake) as log:
     found = snakemake.input

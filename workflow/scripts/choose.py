@@ -1,9 +1,10 @@
 """Choose the learning rate whose trials have the lowest validation loss."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import grid, search, tables
-from workflow.jobs import job
 from workflow.statistics import Resampling
 
 with job("choose", snakemake) as log:

@@ -1,12 +1,13 @@
 """Draw one figure, as PDF and PNG."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 import matplotlib.style
 
 from workflow import drawing, figures, grid, tables
 from workflow.files import whole
-from workflow.jobs import job
 
 with job("draw", snakemake) as log:
     module = grid.module(figures, snakemake.wildcards.figure)

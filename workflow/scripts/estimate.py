@@ -1,9 +1,10 @@
 """Reckon what a study costs before it runs."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import costs, files, task
-from workflow.jobs import job
 
 with job("estimate", snakemake) as log:
     prepared = {Path(path).stem: Path(path) for path in snakemake.input}

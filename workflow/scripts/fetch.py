@@ -1,9 +1,10 @@
 """Find a base's files and record what they are."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import files, hub, sources
-from workflow.jobs import job
 
 with job("fetch", snakemake) as log:
     family, step = snakemake.wildcards.family, int(snakemake.wildcards.step)

@@ -1,9 +1,10 @@
 """State in words what the tables of a study show, by fixed rules."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import findings, presenting, tables
-from workflow.jobs import job
 
 with job("find", snakemake) as log:
     read = presenting.read([Path(path) for path in snakemake.input.tables])

@@ -1,11 +1,12 @@
 """Forecast the targets by every forecaster in one split: accuracies, rankings, importance."""
 
+from workflow.jobs import job, progress
+
 from importlib.metadata import version
 from pathlib import Path
 
 from workflow import tables
 from workflow.forecasting import forecasts, splits, variants
-from workflow.jobs import job, progress
 from workflow.statistics import Resampling
 
 with job("forecast", snakemake) as log:

@@ -1,9 +1,10 @@
 """Gather the parts of a table into one, keys as columns."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import grid, tables
-from workflow.jobs import job
 
 KEYS = {"scores": grid.CELL_KEYS, "histories": grid.MODEL_KEYS, "choices": grid.CHOICE_KEYS, "analysis": ["analysis"]}
 KEYS |= {"indicators": grid.BASE_KEYS}

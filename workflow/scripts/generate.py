@@ -1,9 +1,10 @@
 """Write the generated mini world: its text and its tasks."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import miniworld
-from workflow.jobs import job
 
 with job("generate", snakemake) as log:
     miniworld.write(miniworld.build(snakemake.params.seed), Path(snakemake.output[0]))

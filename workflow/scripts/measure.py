@@ -1,12 +1,13 @@
 """Measure a base's indicators in one process; those for which nothing has changed keep their rows."""
 
+from workflow.jobs import job, progress
+
 import functools
 from pathlib import Path
 
 import torch
 
 from workflow import measuring, models, sources, task
-from workflow.jobs import job, progress
 
 with job("measure", snakemake) as log:
     torch.set_num_threads(snakemake.threads)

@@ -1,10 +1,11 @@
 """List the pairs of bases of each target: difference, gap, what their configs share."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import tables
 from workflow.forecasting import pairs, variants
-from workflow.jobs import job
 
 with job("pair", snakemake) as log:
     rows = pairs.rows(variants.read(snakemake.params.variants))

@@ -1,9 +1,10 @@
 """Pin a base on the hub: its commit and the files that a model needs."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import files, sources
-from workflow.jobs import job
 
 with job("pin_base", snakemake) as log:
     family, step = snakemake.wildcards.family, int(snakemake.wildcards.step)

@@ -1,9 +1,10 @@
 """Pin a task's dataset on the hub: its commit, the files of its subset and how they are read."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import files, task
-from workflow.jobs import job
 
 with job("pin_task", snakemake) as log:
     pinned = task.pin(snakemake.wildcards.task)

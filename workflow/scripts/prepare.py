@@ -1,9 +1,10 @@
 """Read a task's rows as prompt fields and reference answers."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import hub, tables, task
-from workflow.jobs import job
 
 with job("prepare", snakemake) as log:
     name, root = snakemake.wildcards.task, snakemake.params.data_root

@@ -1,9 +1,10 @@
 """Make the pages of the report and its description of the study."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import description, pages, presenting
-from workflow.jobs import job
 
 with job("present", snakemake) as log:
     found, made = snakemake.input, snakemake.output

@@ -1,11 +1,12 @@
 """Train a family from scratch, or from a base on, and keep its checkpoints."""
 
+from workflow.jobs import job, progress
+
 from pathlib import Path
 
 import torch
 
 from workflow import corpora, models, pretraining, sources
-from workflow.jobs import job, progress
 
 with job("pretrain", snakemake) as log:
     torch.set_num_threads(snakemake.threads)

@@ -1,5 +1,7 @@
 """Make the report of a study that has run, one HTML file that needs nothing else."""
 
+from workflow.jobs import job
+
 import subprocess
 import sys
 import tempfile
@@ -8,7 +10,6 @@ from pathlib import Path
 import yaml
 
 from workflow.errors import StudyError
-from workflow.jobs import job
 
 with job("report", snakemake) as log, tempfile.TemporaryDirectory() as folder:
     config = Path(folder) / "config.yaml"

@@ -1,9 +1,10 @@
 """Compute every metric of a cell's predictions, with intervals."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import metrics, tables
-from workflow.jobs import job
 from workflow.statistics import Resampling
 
 with job("score", snakemake) as log:

@@ -1,9 +1,10 @@
 """Make one table of a study, as CSV in full precision and as Markdown to read."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import files, grid, summaries, tables
-from workflow.jobs import job
 
 with job("summarise", snakemake) as log:
     found = snakemake.input

@@ -1,10 +1,11 @@
 """Make one table of forecasters to read, as CSV in full precision and as Markdown."""
 
+from workflow.jobs import job
+
 from pathlib import Path
 
 from workflow import files, summaries
 from workflow.forecasting import leaderboards, results
-from workflow.jobs import job
 
 with job("tabulate", snakemake) as log:
     made = leaderboards.tables("printed" in snakemake.params.variants)[snakemake.wildcards.leaderboard]

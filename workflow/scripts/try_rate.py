@@ -1,12 +1,13 @@
 """Tune a base by one of a recipe's learning rates and measure validation rows; the weights are not kept."""
 
+from workflow.jobs import clock, job, progress
+
 from pathlib import Path
 
 import torch
 
 from workflow import models, sources, tables, task, tuning
 from workflow.encoding import context_length, padding
-from workflow.jobs import job, progress
 
 SEED = 0
 
@@ -14,8 +15,11 @@ with job("try_rate", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
     keys, recipe = dict(snakemake.wildcards.items()), snakemake.params.recipe
     base = sources.read_base(snakemake.input.base)
+    sources.import_model(base["path"])
+    log.info("imported: %s", clock())
     model, tokenizer = models.untouched(base)
     log.info("base %s; %s", base["path"], models.describe())
+    log.info("loaded: %s", clock())
     read, train, _ = task.examples(keys["train"], Path(snakemake.input.task))
     context, divided = context_length(model), tuning.divided(train, recipe)
     learned, held = (tuning.prepared_rows(tokenizer, context, read, part, keys["format"], recipe) for part in divided)

@@ -1,19 +1,23 @@
 """Tune a base on a task in a format by a recipe with a seed."""
 
+from workflow.jobs import clock, job, progress
+
 from pathlib import Path
 
 import torch
 
 from workflow import models, sources, tables, task, tuning
 from workflow.encoding import context_length, padding
-from workflow.jobs import job, progress
 
 with job("tune", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
     keys, recipe = dict(snakemake.wildcards.items()), snakemake.params.recipe
     seed, base = int(keys["seed"]), sources.read_base(snakemake.input.base)
+    sources.import_model(base["path"])
+    log.info("imported: %s", clock())
     model, tokenizer = models.untouched(base)
     log.info("base %s; %s", base["path"], models.describe())
+    log.info("loaded: %s", clock())
     read, train, _ = task.examples(keys["train"], Path(snakemake.input.task))
     drawn, _ = tuning.divided(train, recipe)
     rows = list(tuning.prepared_rows(tokenizer, context_length(model), read, drawn, keys["format"], recipe).values())

@@ -1,0 +1,49 @@
+"""What a job's script does around its work: when garbage is collected, what its log says of time."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import running
+
+SCRIPT = """
+from workflow.jobs import clock, job
+import gc, sys
+from types import SimpleNamespace
+
+assert not gc.isenabled()
+own = SimpleNamespace(log=[sys.argv[1]], wildcards={{"task": "t"}}, resources={{}})
+with job("prepare", own) as log:
+    assert gc.isenabled() and gc.get_freeze_count() > 0
+    {work}
+assert gc.get_freeze_count() > 1000
+"""
+CLOCK = re.compile(r" (\w+): (\d+\.\d\d) s after the process, (\d+\.\d\d) s of CPU$", re.MULTILINE)
+
+
+def run(log: Path, work: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", SCRIPT.format(work=work), str(log)]
+    return subprocess.run(command, cwd=running.ROOT, capture_output=True, text=True)
+
+
+def test_garbage_is_not_looked_for_while_a_job_starts_and_times_are_those_of_the_process(tmp_path: Path) -> None:
+    start = time.monotonic()
+    ended = run(tmp_path / "log", "sum(range(3_000_000)); log.info('loaded: %s', clock())")
+    whole = time.monotonic() - start
+    assert ended.returncode == 0, ended.stderr
+    found = CLOCK.findall((tmp_path / "log").read_text())
+    assert [name for name, _, _ in found] == ["begun", "loaded", "ended"]
+    ages, seconds = ([float(row[place]) for row in found] for place in (1, 2))
+    assert ages == sorted(ages) and 0 < ages[-1] <= whole
+    assert seconds == sorted(seconds) and seconds[1] > seconds[0]
+    assert all(cpu <= age + 0.03 for age, cpu in zip(ages, seconds, strict=True))  # ages count in hundredths
+
+
+def test_a_failed_job_has_no_end_in_its_log(tmp_path: Path) -> None:
+    ended = run(tmp_path / "log", "1 / 0")
+    assert ended.returncode == 1 and "ZeroDivisionError" in ended.stderr and "Traceback" not in ended.stderr
+    assert [name for name, _, _ in CLOCK.findall((tmp_path / "log").read_text())] == ["begun"]
