@@ -580,3 +580,14 @@ def test_damage_on_the_hub_is_found_after_the_download(hub: HubServer, client: C
     assert "model.safetensors: damaged or cut short" in client.refusal(100, FAMILY)
     change_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "code.Model"})
     assert "'auto_map' asks for code" in client.refusal(100, FAMILY)
+
+
+def test_of_all_model_classes_that_of_the_checkpoint_alone_is_imported(checkpoints) -> None:
+    code = (
+        "import sys; from workflow import sources; sources.import_model(sys.argv[1]); "
+        "print(*(name for name in sys.modules if '.modeling_' in name and name.count('.') == 3))"
+    )
+    command = [sys.executable, "-c", code, str(checkpoints["llama"].path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = [name for name in ended.stdout.split() if ".auto." not in name]
+    assert found == ["transformers.models.llama.modeling_llama"]
