@@ -342,9 +342,8 @@ def import_model(path: Path | str) -> None:
 
     with _loading_errors(path, "model"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    MODEL_FOR_CAUSAL_LM_MAPPING.get(
-        type(config)
-    )  # looked up, a class is imported; of a config without one `load_model` tells
+    # Looked up, a class is imported. Of a config without one `load_model` tells.
+    MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
 
 
 def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
