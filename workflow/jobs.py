@@ -34,11 +34,12 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
     log = Path(snakemake.log[0])
     logger = _logger(log)
     place = " ".join([rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
-    logger.info("begun: %s", clock())
+    begun = clock()
     gc.freeze()
     gc.enable()
     try:
         with claims.claimed(log), devices.own(snakemake.resources.get("gpu_mem_mb", 0)):
+            logger.info("begun: %s", begun)
             yield logger
         logger.info("ended: %s", clock())
     except Exception as error:  # the outermost frame of a job: whatever was not foreseen goes to its log
