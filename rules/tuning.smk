@@ -68,5 +68,6 @@ rule tune:
     params:
         recipe=recipe,
         state=f"resources/states/{MODEL}.safetensors",
+        record=f"results/diverged/{MODEL}/part.parquet",
     script:
         "../workflow/scripts/tune.py"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,7 +10,10 @@ import pytest
 import running
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from workflow.encoding import Masked
 
 CONTEXT = 256
 ARCHITECTURES = ("gpt_neox", "llama", "olmo", "olmo2")
@@ -84,6 +87,15 @@ def small_model(architecture: str, tokenizer: PreTrainedTokenizerBase) -> PreTra
         with torch.no_grad():
             model.get_output_embeddings().weight[tokenizer.eos_token_id] *= 3
     return model
+
+
+def loss_of(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> torch.Tensor:
+    """Mean over rows of the mean loss of a row's scored tokens, as tuning reads it."""
+    from workflow import feeding
+
+    with feeding.losses(model, pad) as read:
+        sums, counts = read(rows)
+    return (sums / counts).mean()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import running
 import torch
-from conftest import ARCHITECTURES, small_tokenizer
+from conftest import ARCHITECTURES, loss_of, small_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -142,7 +142,7 @@ def test_loss_and_gradients_equal_transformers_own(checkpoint):
     model, _ = models.untouched({"path": str(checkpoint.path)})
     rows = [encoding.masked(checkpoint.tokenizer, turns_of(*pairs), 256) for pairs in SHAPES.values()]
     assert max(len(row.ids) for row in rows) > 3 * min(len(row.ids) for row in rows)
-    loss = tuning.loss_of(model, rows, encoding.padding(checkpoint.tokenizer))
+    loss = loss_of(model, rows, encoding.padding(checkpoint.tokenizer))
     expected = torch.stack([theirs(model, row) for row in rows]).mean()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5, rel=0)
     found, wanted = gradients(model, loss), gradients(model, expected)

@@ -2,17 +2,20 @@
 
 import json
 import math
+import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ARCHITECTURES
+from conftest import ARCHITECTURES, loss_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
-from workflow import config, models, task, tuning
+from workflow import attention, config, feeding, models, states, task, tuning
 from workflow.encoding import Masked, padding
 from workflow.errors import StudyError
 from workflow.task import Example
@@ -68,7 +71,7 @@ def fresh(checkpoint):
 
 
 def state(folder, fingerprint="a"):
-    return tuning.State(Path(folder) / "state.safetensors", fingerprint)
+    return states.State(Path(folder) / "state.safetensors", fingerprint)
 
 
 # Examples
@@ -170,14 +173,23 @@ def gradients(model, loss):
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def test_loss_and_gradients_equal_an_unpadded_loop(checkpoint):
+WAYS = {
+    "packed": lambda patch: patch.setattr(feeding, "WORTH", 0),
+    "narrowed": lambda patch: patch.setattr(feeding, "WORTH", 1),
+    "padded": lambda patch: patch.setattr(attention, "packable", lambda model: False),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_loss_and_gradients_equal_an_unpadded_loop(checkpoint, monkeypatch, way):
     """Prompts and completions of different lengths, among them one token of each, and gaps between scored tokens."""
+    WAYS[way](monkeypatch)
     model, tokenizer = fresh(checkpoint), checkpoint.tokenizer
     end = tokenizer.eos_token_id
     short = [lesson([9], [end]), lesson([9] * 40, [5, 6, end]), lesson([7], [5] * 30)]
     gaps = Masked([9, 8, 7, 6, 5, end, 4, 4, 5, end], [place in (1, 4, 5, 9) for place in range(10)])
     rows = [*encoded(tokenizer, EXAMPLES[:5]), *short, gaps]
-    loss = tuning.loss_of(model, rows, padding(tokenizer))
+    loss = loss_of(model, rows, padding(tokenizer))
     expected = loop_loss(model, rows)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5, rel=0)
     found, wanted = gradients(model, loss), gradients(model, expected)
@@ -198,10 +210,10 @@ def test_the_eos_is_learned_where_it_is_the_padding_too(architecture, checkpoint
     rows = [lesson(prompt, [end]) for prompt in asked]
     with torch.no_grad():
         after = [model(input_ids=torch.tensor([prompt])).logits[0, -1].log_softmax(dim=-1)[end] for prompt in asked]
-        assert float(tuning.loss_of(model, rows, end)) == pytest.approx(-sum(map(float, after)) / len(rows), abs=1e-5)
+        assert float(loss_of(model, rows, end)) == pytest.approx(-sum(map(float, after)) / len(rows), abs=1e-5)
     tuning.tune(model, rows, recipe(epochs=4), 0, end, state(tmp_path))
     with torch.no_grad():
-        assert float(tuning.loss_of(model, rows, end)) < 0.05
+        assert float(loss_of(model, rows, end)) < 0.05
         assert all(int(model(input_ids=torch.tensor([prompt])).logits[0, -1].argmax()) == end for prompt in asked)
 
 
@@ -357,7 +369,7 @@ def test_dropout_matters_to_the_killed_run(checkpoints, tmp_path):
         torch.nn.init.normal_(model.get_parameter(next(n for n, _ in model.named_parameters() if "lora_B" in n)))
         torch.manual_seed(seed)
         model.train()
-        losses.append(float(tuning.loss_of(model, rows[:4], padding(tokenizer)).detach()))
+        losses.append(float(loss_of(model, rows[:4], padding(tokenizer)).detach()))
     assert losses[0] != losses[1]
 
 
@@ -389,21 +401,152 @@ def test_a_fingerprint_names_all_that_the_result_depends_on():
 
 
 def test_a_loss_that_is_no_number_ends_the_run(checkpoints, tmp_path):
+    """The history up to there is kept, what is no number as None."""
     tokenizer = checkpoints["olmo"].tokenizer
     settings = recipe(learning_rate=1e30, warmup=0.0)
-    with pytest.raises(
-        StudyError, match=r"^tuning stopped at step 1: the loss is (nan|inf), the gradient norm \w+; lower"
-    ):
+    message = r"^tuning stopped at step 1: the loss is (nan|inf), the gradient norm \w+, expected finite numbers and a loss"
+    with pytest.raises(tuning.DivergedError, match=message) as raised:
         tuning.tune(fresh(checkpoints["olmo"]), encoded(tokenizer), settings, 0, padding(tokenizer), state(tmp_path))
+    first, last = raised.value.history
+    assert first["loss"] > 0 and (last["update"], last["loss"]) == (1, None)
+    assert last["learning_rate"] == pytest.approx(1e30 * 13 / 14)
 
 
 def test_a_gradient_that_is_no_number_ends_the_run_even_at_its_last_step(checkpoints, tmp_path):
     tokenizer, model = checkpoints["olmo"].tokenizer, fresh(checkpoints["olmo"])
     next(model.parameters()).register_hook(lambda gradient: gradient * math.nan)
     with pytest.raises(
-        StudyError, match=r"^tuning stopped at step 0: the loss is \d+\.\d+, the gradient norm nan; lower"
+        StudyError, match=r"^tuning stopped at step 0: the loss is \d+\.\d+, the gradient norm nan, expected finite"
     ):
         tuning.tune(model, encoded(tokenizer)[:4], recipe(epochs=1), 0, padding(tokenizer), state(tmp_path))
+
+
+def test_a_loss_ten_times_that_of_guessing_ends_the_run(checkpoints, tmp_path):
+    """Guessing among 402 tokens costs ln 402 = 6.0 nats; weights a hundred times as large, some hundreds."""
+    tokenizer, model = checkpoints["llama"].tokenizer, fresh(checkpoints["llama"])
+    with torch.no_grad():
+        model.get_output_embeddings().weight *= 100
+    message = r"^tuning stopped at step 0: the loss is \d{3}\.\d+, the gradient norm .* a loss of at most 60; lower"
+    with pytest.raises(tuning.DivergedError, match=message):
+        tuning.tune(model, encoded(tokenizer), recipe(), 0, padding(tokenizer), state(tmp_path))
+
+
+# Memory
+
+
+class Small:
+    """A GPU's memory in miniature: it holds packs of so many tokens; notes the sizes of those that fit."""
+
+    def __init__(self, tokens):
+        self.tokens, self.fitted = tokens, []
+
+    def __call__(self, model, given, fed):
+        size = fed["input_ids"].numel()
+        if size > self.tokens:
+            torch.rand(3)  # what dropout may have drawn before
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.fitted.append(size)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_batch_that_does_not_fit_goes_through_in_parts_to_the_same_end(checkpoint, tmp_path, method):
+    """Batches of four go through in twos; losses and weights are those of undivided batches."""
+    settings = recipe(**METHODS[method] | {"lora_dropout": 0.0})
+    rows, pad = encoded(checkpoint.tokenizer), padding(checkpoint.tokenizer)
+    longest = max(len(row.ids) for row in rows)
+
+    def run(folder, tokens):
+        model, small = fresh(checkpoint), Small(tokens)
+        model.register_forward_pre_hook(small, with_kwargs=True)
+        model = tuning.adapted(model, settings, 1) if method == "lora" else model
+        return model, tuning.tune(model, rows, settings, 1, pad, state(folder)), small.fitted
+
+    (whole, expected, large), (parted, found, small) = run(tmp_path / "a", 10_000), run(tmp_path / "b", 2 * longest)
+    assert len(small) > 1.5 * len(large) and max(small) <= 2 * longest < max(large)
+    assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], abs=1e-5, rel=0)
+    weights = dict(parted.named_parameters())
+    for name, parameter in whole.named_parameters():
+        if "query_key_value.bias" not in name:  # of keys without effect: Adam makes steps of its gradient's rounding
+            torch.testing.assert_close(weights[name], parameter, atol=2e-5, rtol=0)
+
+
+def test_a_killed_run_that_had_halved_its_parts_goes_on_to_the_same_bits(checkpoints, tmp_path):
+    """The state knows the size of the parts: after the kill, memory is large enough for whole batches."""
+    settings = recipe(**METHODS["lora"])
+    tokenizer = checkpoints["llama"].tokenizer
+    rows, pad = encoded(tokenizer), padding(tokenizer)
+
+    def run(folder, tokens, progress=None):
+        model = fresh(checkpoints["llama"])
+        model.register_forward_pre_hook(Small(tokens), with_kwargs=True)
+        model = tuning.adapted(model, settings, 1)
+        return model, tuning.tune(model, rows, settings, 1, pad, state(folder), progress)
+
+    bound = 2 * max(len(row.ids) for row in rows)
+    model, history = run(tmp_path / "unbroken", bound)
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", bound, killed_at(7))
+    again, continued = run(tmp_path / "killed", 10_000)
+    assert without_time(continued) == without_time(history)
+    weights = dict(again.named_parameters())
+    assert all(torch.equal(parameter, weights[name]) for name, parameter in model.named_parameters())
+
+
+def test_a_row_that_does_not_fit_alone_is_named(checkpoints, tmp_path):
+    tokenizer, model = checkpoints["olmo"].tokenizer, fresh(checkpoints["olmo"])
+    model.register_forward_pre_hook(Small(20), with_kwargs=True)
+    rows = [lesson([9] * length, [5, 6]) for length in (1, 30, 2)]
+    with pytest.raises(StudyError, match=r"^a row of up to 32 tokens does not fit into memory; lower max_tokens"):
+        tuning.tune(model, rows, recipe(), 0, padding(tokenizer), state(tmp_path))
+
+
+# State
+
+
+def test_a_state_is_that_of_the_moment_it_is_saved(checkpoints, tmp_path):
+    """Weights and moments that change right after are not in it; nothing unfinished is left behind."""
+    model, kept = fresh(checkpoints["olmo"]), state(tmp_path / "deep")
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    kept.save(model, torch.optim.AdamW(model.parameters()), states.Standing([{"loss": 1.5}], 3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    kept.close()
+    assert [path.name for path in kept.path.parent.iterdir()] == ["state.safetensors"]
+    with safe_open(kept.path, "pt") as file:
+        for name, parameter in before.items():
+            assert torch.equal(file.get_tensor(f"weight/{name}"), parameter), name
+        assert json.loads(file.metadata()["standing"]) == {"history": [{"loss": 1.5}], "together": 3}
+
+
+def test_a_state_that_cannot_be_written_ends_the_run(checkpoints, tmp_path):
+    tokenizer, blocked = checkpoints["olmo"].tokenizer, tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(OSError, match="file"):
+        tuning.tune(fresh(checkpoints["olmo"]), encoded(tokenizer), recipe(), 0, padding(tokenizer), state(blocked))
+
+
+def test_a_run_told_to_stop_saves_its_state_at_once_and_goes_on_to_the_same_bits(checkpoints, tmp_path):
+    """SIGTERM comes in the fifth step, between two states of the schedule; afterwards it ends a process as ever."""
+    tokenizer = checkpoints["olmo"].tokenizer
+    rows, pad = encoded(tokenizer), padding(tokenizer)
+
+    def told_at(last):
+        return lambda done, total: os.kill(os.getpid(), signal.SIGTERM) if done == last else None
+
+    def run(folder, progress=None):
+        model = fresh(checkpoints["olmo"])
+        return model, tuning.tune(model, rows, recipe(save_every=100), 1, pad, state(folder), progress)
+
+    model, history = run(tmp_path / "unbroken")
+    with pytest.raises(tuning.StoppedError, match=r"^told to stop after step 5 of 14; the same command goes on"):
+        run(tmp_path / "stopped", told_at(4))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    seen = []
+    again, continued = run(tmp_path / "stopped", lambda done, total: seen.append(done))
+    assert seen[0] == 6 and without_time(continued) == without_time(history)
+    weights = dict(again.named_parameters())
+    assert all(torch.equal(parameter, weights[name]) for name, parameter in model.named_parameters())
 
 
 def test_a_trial_that_diverges_has_null_losses(checkpoints, tmp_path):

@@ -6,23 +6,23 @@ batch 8, 3 epochs, gradient norm 1, every example with the same weight, loss on 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from workflow import prompts
-from workflow.encoding import Framing, Masked, batches, cut, left_padded, masked, split
+from workflow import feeding, prompts, states
+from workflow.encoding import Framing, Masked, batches, cut, masked, split
 from workflow.errors import StudyError, first_line
+from workflow.states import Standing, State
 from workflow.task import Example, Task
 
 if TYPE_CHECKING:
@@ -30,10 +30,21 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 Row = TypeVar("Row")
+History = list[dict[str, float]]  # a row for each optimizer step, in the columns of `tables.HISTORY`
+
+EXPLODED = 10  # times the loss of guessing among all tokens alike, which no tuning that learns comes near
 
 
 class DivergedError(StudyError):
-    """A tuning whose loss or gradient is no finite number any more."""
+    """A tuning whose loss or gradient has exploded; holds its history to that step, what is no number there as None."""
+
+    def __init__(self, message: str, history: list[dict[str, float | None]]) -> None:
+        super().__init__(message)
+        self.history = history
+
+
+class StoppedError(StudyError):
+    """A tuning that was told to stop and saved its state."""
 
 
 def divided(rows: Sequence[Row], recipe: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:
@@ -114,27 +125,6 @@ def prepared_rows(
     return kept
 
 
-def summed_losses(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each row the summed cross-entropy, in nats, of its scored tokens given all before them, and their number.
-
-    Only the columns from the first scored one on are put through the vocabulary; rows are padded on the left.
-    """
-    depth = max(len(row.ids) - row.scored.index(True) for row in rows)
-    fed = left_padded([row.ids for row in rows], pad, model.device)
-    logits = model(**fed, logits_to_keep=depth + 1, use_cache=False).logits[:, :-1].float()
-    targets = fed["input_ids"][:, -depth:]
-    padded = [[False] * (depth - len(row.scored)) + row.scored[-depth:] for row in rows]
-    counted = torch.tensor(padded, device=model.device)
-    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-    return (losses * counted).sum(dim=1), counted.sum(dim=1)
-
-
-def loss_of(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> torch.Tensor:
-    """Mean over rows of the mean cross-entropy, in nats, of a row's scored tokens given all before them."""
-    sums, counts = summed_losses(model, rows, pad)
-    return (sums / counts).mean()
-
-
 @torch.no_grad()
 def validate(
     model: PreTrainedModel, rows: Sequence[Masked], recipe: Mapping[str, Any], pad: int
@@ -142,17 +132,18 @@ def validate(
     """Loss of each row as `tokens` (scored ones), `nll` (their sum, nats) and `loss` (their mean); null if not finite."""
     results: list[dict[str, float | None]] = [{} for _ in rows]
     lengths = [len(row.ids) for row in rows]
-    for batch in batches(lengths, recipe["batch"] * max(lengths)):
-        with _arithmetic(model, recipe):
-            sums, counts = summed_losses(model, [rows[place] for place in batch], pad)
-        for place, nll, tokens in zip(batch, sums.tolist(), counts.tolist(), strict=True):
-            finite = math.isfinite(nll)
-            results[place] = {
-                "tokens": tokens,
-                "nll": nll if finite else None,
-                "loss": nll / tokens if finite else None,
-            }
+    with feeding.losses(model, pad) as read, _arithmetic(model, recipe):
+        for batch in batches(lengths, recipe["batch"] * max(lengths)):
+            sums, counts = read([rows[place] for place in batch])
+            for place, nll, tokens in zip(batch, sums.tolist(), counts.tolist(), strict=True):
+                loss = nll / tokens
+                results[place] = {"tokens": tokens, "nll": _finite(nll), "loss": _finite(loss)}
     return results
+
+
+def _finite(number: float) -> float | None:
+    """The number, or None for what is none."""
+    return number if math.isfinite(number) else None
 
 
 def _arithmetic(model: PreTrainedModel, recipe: Mapping[str, Any]) -> torch.autocast:
@@ -211,75 +202,26 @@ def adapted(model: PreTrainedModel, recipe: Mapping[str, Any], seed: int) -> Pre
         ) from error
 
 
-class State:
-    """A tuning between two optimizer steps, in one file: what a killed run continues from.
-
-    Holds trained weights, AdamW's moments, random states, the history so far and the fingerprint of all that the result
-    depends on; a state with another fingerprint is not continued from. Written whole or not at all.
-    """
-
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        self.path, self.fingerprint = path, fingerprint
-
-    def save(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, history: list[dict[str, float]]) -> None:
-        """Replace the saved state by this one."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name(f".{self.path.name}.unfinished")
-        facts = {"fingerprint": self.fingerprint, "history": json.dumps(history)}
-        save_file(_tensors(model, optimizer), unfinished, metadata=facts)
-        os.replace(unfinished, self.path)
-
-    def load(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
-        """Put a saved state that fits into model and optimizer; returns its history, empty when there is none."""
-        if not self.path.is_file():
-            return []
-        with safe_open(self.path, "pt") as file:
-            facts = file.metadata()
-            if facts["fingerprint"] != self.fingerprint:
-                return []
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        _restore(tensors, model, optimizer)
-        return json.loads(facts["history"])
-
-    def remove(self) -> None:
-        """Forget the saved state."""
-        self.path.unlink(missing_ok=True)
-
-
-def _trained(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
-    """Parameters that tuning changes, by name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def _tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Everything of a state that is a tensor, by name."""
-    tensors = {"random/cpu": torch.get_rng_state()}
-    if model.device.type == "cuda":
-        tensors["random/cuda"] = torch.cuda.get_rng_state(model.device)
-    for name, parameter in _trained(model).items():
-        tensors[f"weight/{name}"] = parameter.detach().contiguous()
-        tensors |= {f"{key}/{name}": value.contiguous() for key, value in optimizer.state[parameter].items()}
-    return tensors
-
-
-@torch.no_grad()
-def _restore(tensors: Mapping[str, torch.Tensor], model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
-    """The inverse of `_tensors`."""
-    torch.set_rng_state(tensors["random/cpu"])
-    if "random/cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random/cuda"], model.device)
-    for name, parameter in _trained(model).items():
-        parameter.copy_(tensors[f"weight/{name}"])
-        moments = {key: tensors[f"{key}/{name}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")}
-        optimizer.state[parameter] = moments
-
-
 def fingerprint(facts: Mapping[str, Any], rows: Sequence[Masked]) -> str:
     """Hash of all that a tuning's result depends on: facts (base, recipe, seed …) and the encoded examples."""
     found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for row in rows:
         found.update(json.dumps(row).encode())
     return found.hexdigest()
+
+
+@contextlib.contextmanager
+def told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGTERM ends nothing by itself; what is given says whether it has come.
+
+    It is what Slurm sends before a time limit, at preemption and when a job is cancelled.
+    """
+    told = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield told.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def tune(
@@ -290,37 +232,60 @@ def tune(
     pad: int,
     state: State,
     progress: Progress | None = None,
-) -> list[dict[str, float]]:
-    """Tune the model in place; returns one row for each optimizer step, in the columns of `tables.HISTORY`.
+) -> History:
+    """Tune the model in place; returns its history. A state that fits is continued from, and one saved on SIGTERM.
 
-    Errors: DivergedError when the loss or its gradient is not a finite number.
+    Errors: DivergedError when the loss or its gradient explodes; StoppedError after SIGTERM; StudyError when a single
+    row does not fit into memory.
     """
-    optimizer = torch.optim.AdamW(
-        _trained(model).values(), lr=recipe["learning_rate"], betas=(recipe["beta1"], recipe["beta2"]), eps=recipe["epsilon"],
-        weight_decay=recipe["weight_decay"], fused=True,
-    )  # fmt: skip
+    optimizer = _optimizer(model, recipe)
     torch.manual_seed(seed)
-    history = state.load(model, optimizer)
+    history, together = state.load(model, optimizer) or Standing([], recipe["batch"])
     updates = plan(len(rows), recipe, seed)
     tokens, seconds = (history[-1]["tokens"], history[-1]["seconds"]) if history else (0, 0.0)
     start = time.monotonic() - seconds
     model.train()
-    for update in range(len(history), len(updates)):
-        batch = [rows[index] for index in updates[update]]
-        record = _update(model, optimizer, batch, rate(update, len(updates), recipe), recipe, pad)
-        if not math.isfinite(record["loss"] + record["gradient_norm"]):
-            raise DivergedError(
-                f"tuning stopped at step {update}: the loss is {record['loss']}, the gradient norm "
-                f"{record['gradient_norm']}; lower the learning rate"
-            )
-        tokens += sum(len(row.ids) for row in batch)
-        history.append({"update": update, **record, "tokens": tokens, "seconds": time.monotonic() - start})
-        if (update + 1) % recipe["save_every"] == 0 and update + 1 < len(updates):
-            state.save(model, optimizer, history)
-        if progress:
-            progress(update + 1, len(updates))
+    with told_to_stop() as told, feeding.losses(model, pad) as read, contextlib.closing(state):
+        steps = Steps(model, optimizer, read, recipe, together)
+        for update in range(len(history), len(updates)):
+            batch = [rows[index] for index in updates[update]]
+            taken = steps.take(batch, rate(update, len(updates), recipe))
+            tokens += sum(len(row.ids) for row in batch)
+            history.append({"update": update, **taken, "tokens": tokens, "seconds": time.monotonic() - start})
+            _check(history, model)
+            done, due = update + 1, (update + 1) % recipe["save_every"] == 0
+            if (due or told()) and done < len(updates):
+                state.save(model, optimizer, Standing(history, steps.together))
+            if told() and done < len(updates):
+                raise StoppedError(
+                    f"told to stop after step {done} of {len(updates)}; the same command goes on from there"
+                )
+            if progress:
+                progress(done, len(updates))
     model.eval()
     return history
+
+
+def _optimizer(model: PreTrainedModel, recipe: Mapping[str, Any]) -> torch.optim.AdamW:
+    """AdamW over the weights that are tuned, in one kernel."""
+    return torch.optim.AdamW(
+        states.trained(model).values(), lr=recipe["learning_rate"], betas=(recipe["beta1"], recipe["beta2"]),
+        eps=recipe["epsilon"], weight_decay=recipe["weight_decay"], fused=True,
+    )  # fmt: skip
+
+
+def _check(history: History, model: PreTrainedModel) -> None:
+    """Raise DivergedError when the last step's loss or gradient is not finite, or the loss beyond all measure."""
+    last = history[-1]
+    loss, norm = last["loss"], last["gradient_norm"]
+    bound = EXPLODED * math.log(model.config.get_text_config().vocab_size)
+    if math.isfinite(norm) and loss <= bound:
+        return
+    raise DivergedError(
+        f"tuning stopped at step {last['update']}: the loss is {loss}, the gradient norm {norm}, expected finite "
+        f"numbers and a loss of at most {bound:.0f}; lower the learning rate",
+        [{name: _finite(value) for name, value in row.items()} for row in history],
+    )
 
 
 def tried(
@@ -341,22 +306,63 @@ def tried(
     return validate(model, validation, recipe, pad)
 
 
-def _update(
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    batch: Sequence[Masked],
-    learning_rate: float,
-    recipe: Mapping[str, Any],
-    pad: int,
-) -> dict[str, float]:
-    """One optimizer step; returns its loss, learning rate and gradient norm before clipping."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    with _arithmetic(model, recipe):
-        loss = loss_of(model, batch, pad)
-    loss.backward()
-    trained = optimizer.param_groups[0]["params"]
-    norm = torch.nn.utils.clip_grad_norm_(trained, recipe["clip"])
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return {"loss": float(loss.detach()), "learning_rate": learning_rate, "gradient_norm": float(norm)}
+class Steps:
+    """Optimizer steps of one tuning; a batch that does not fit into memory goes through in parts, `together` rows each."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        optimizer: torch.optim.Optimizer,
+        read: feeding.Losses,
+        recipe: Mapping[str, Any],
+        together: int,
+    ) -> None:
+        self.model, self.optimizer, self.read, self.recipe = model, optimizer, read, recipe
+        self.together = together
+
+    def take(self, batch: Sequence[Masked], learning_rate: float) -> dict[str, float]:
+        """One optimizer step; returns its loss, learning rate and gradient norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        loss = self._gradients(batch)
+        trained = self.optimizer.param_groups[0]["params"]
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.recipe["clip"])
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"loss": float(loss), "learning_rate": learning_rate, "gradient_norm": float(norm)}
+
+    def _gradients(self, batch: Sequence[Masked]) -> torch.Tensor:
+        """Add up the gradients of the batch's loss and return it, halving the parts until they fit."""
+        while True:
+            drawn = states.random_state(self.model.device)
+            try:
+                return self._parts(batch)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                if self.together == 1:
+                    longest = max(len(row.ids) for row in batch)
+                    raise StudyError(
+                        f"a row of up to {longest} tokens does not fit into memory; lower max_tokens"
+                    ) from error
+            # Behind the handler, which holds on to all that the failed attempt had in memory.
+            self.together = math.ceil(min(self.together, len(batch)) / 2)
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            states.set_random_state(drawn, self.model.device)
+
+    def _parts(self, batch: Sequence[Masked]) -> torch.Tensor:
+        total = torch.zeros((), device=self.model.device)
+        for start in range(0, len(batch), self.together):
+            with _arithmetic(self.model, self.recipe):
+                sums, counts = self.read(batch[start : start + self.together])
+                loss = (sums / counts).sum() / len(batch)
+            loss.backward()
+            total += loss.detach()
+        return total
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU or, where memory is limited, a CPU had none left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

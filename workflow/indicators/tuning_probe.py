@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from workflow import config as configs
-from workflow import losses, tuning
+from workflow import losses, states, tuning
 from workflow.encoding import Masked, context_length, padding
 from workflow.errors import StudyError
 from workflow.measuring import Loss, Material, Measurement, Progress, Rows, Subject, restored
@@ -99,7 +99,7 @@ def _tuned(
 ) -> list[float]:
     """The losses of held-out rows after a tuning, which leaves the model tuned; NaN where it diverged."""
     with tempfile.TemporaryDirectory() as folder:
-        state = tuning.State(Path(folder) / "state", "")  # of a probe none is ever saved
+        state = states.State(Path(folder) / "state", "")  # of a probe that is not told to stop none is saved
         try:
             tuning.tune(subject.model, seen, recipe, seed, padding(subject.tokenizer), state)
         except tuning.DivergedError:

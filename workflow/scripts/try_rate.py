@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from workflow import models, sources, tables, task, tuning
+from workflow import models, sources, states, tables, task, tuning
 from workflow.encoding import context_length, padding
 
 SEED = 0
@@ -29,7 +29,7 @@ with job("try_rate", snakemake) as log:
         "%(examples)d examples, %(validation)d validation rows; %(dropped)d dropped without a token to learn", counts
     )
     facts = {"base": base["files"], "recipe": recipe, "seed": SEED}
-    state = tuning.State(Path(snakemake.params.state), tuning.fingerprint(facts, rows))
+    state = states.State(Path(snakemake.params.state), tuning.fingerprint(facts, rows))
     model = tuning.adapted(model, recipe, SEED) if recipe["method"] == "lora" else model
     report = progress(log, "try_rate")
     losses = tuning.tried(model, rows, list(held.values()), recipe, SEED, padding(tokenizer), state, report)

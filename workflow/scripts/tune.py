@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from workflow import models, sources, tables, task, tuning
+from workflow import models, sources, states, tables, task, tuning
 from workflow.encoding import context_length, padding
 
 with job("tune", snakemake) as log:
@@ -24,10 +24,16 @@ with job("tune", snakemake) as log:
     counts = {"examples": len(rows), "dropped": len(drawn) - len(rows)}
     log.info("%(examples)d examples; %(dropped)d dropped, since their cut left no token to learn", counts)
     facts = {"base": base["files"], "recipe": recipe, "seed": seed}
-    state = tuning.State(Path(snakemake.params.state), tuning.fingerprint(facts, rows))
+    state = states.State(Path(snakemake.params.state), tuning.fingerprint(facts, rows))
     model = tuning.adapted(model, recipe, seed) if recipe["method"] == "lora" else model
-    history = tuning.tune(model, rows, recipe, seed, padding(tokenizer), state, progress(log, "tune"))
     lineage = keys | {"recipe_settings": recipe, "base": base} | counts
+    record = Path(snakemake.params.record)
+    record.unlink(missing_ok=True)
+    try:
+        history = tuning.tune(model, rows, recipe, seed, padding(tokenizer), state, progress(log, "tune"))
+    except tuning.DivergedError as error:
+        tables.write(error.history, tables.HISTORY, record, **lineage, error=str(error))
+        raise
     tables.write(history, tables.HISTORY, Path(snakemake.output.history), **lineage)
     models.save(model, tokenizer, Path(snakemake.output.model), lineage)
     state.remove()

@@ -1,0 +1,78 @@
+"""The loss of rows: packed without padding, put through the vocabulary only where a token is scored.
+
+Whatever goes into one forward pass, the loss is that of each row alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from workflow import attention, linear, narrowing
+from workflow.encoding import Masked, left_padded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Of each row the summed cross-entropy, in nats, of its scored tokens given all before them, and their number.
+Losses = Callable[[Sequence[Masked]], tuple[torch.Tensor, torch.Tensor]]
+
+WORTH = 0.5  # the largest share of the places at which a narrowed last layer saves more than entering it twice costs
+
+
+@contextlib.contextmanager
+def losses(model: PreTrainedModel, pad: int) -> Iterator[Losses]:
+    """How a model's losses are read inside: packed, if its architecture allows it, else padded by that id."""
+    linear.adopt(model)
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of adapters the model they sit in
+    if not attention.packable(inner):
+        yield lambda rows: padded(inner, rows, pad)
+        return
+    own = inner.config._attn_implementation
+    inner.set_attn_implementation(attention.IMPLEMENTATION)
+    narrow = narrowing.narrowable(inner)
+    try:
+        yield lambda rows: packed(inner, rows, narrow)
+    finally:
+        inner.set_attn_implementation(own)
+
+
+def packed(model: PreTrainedModel, rows: Sequence[Masked], narrow: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses and numbers of scored tokens of rows in one sequence; rows have two tokens or more, the first unscored.
+
+    narrow: whether the last layer may be narrowed to the places from a row's first scored token on.
+    """
+    fed = attention.packed([row.ids[:-1] for row in rows], model.device)
+    lengths, kept = fed["packing"].lengths, [len(row.ids) - row.scored.index(True) for row in rows]
+    narrow = narrow and sum(kept) <= WORTH * sum(lengths)
+    if not narrow:
+        kept = list(lengths)
+    # Each place foretells the token after it.
+    read = [scored for row, last in zip(rows, kept, strict=True) for scored in row.scored[-last:]]
+    targets = [token for row in rows for token, scored in zip(row.ids, row.scored, strict=True) if scored]
+    places = torch.tensor([place for place, scored in enumerate(read) if scored], device=model.device)
+    with narrowing.narrowed(model, kept) if narrow else contextlib.nullcontext():
+        logits = model(**fed, logits_to_keep=places, use_cache=False).logits[0].float()
+    each = cross_entropy(logits, torch.tensor(targets, device=model.device), reduction="none")
+    counts = [sum(row.scored) for row in rows]
+    sums = torch.stack([part.sum() for part in each.split(counts)])
+    return sums, torch.tensor(counts, device=model.device)
+
+
+def padded(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses and numbers of scored tokens of rows padded on the left, for architectures that cannot be packed.
+
+    Only the columns from the first scored one on are put through the vocabulary.
+    """
+    depth = max(len(row.ids) - row.scored.index(True) for row in rows)
+    fed = left_padded([row.ids for row in rows], pad, model.device)
+    logits = model(**fed, logits_to_keep=depth + 1, use_cache=False).logits[:, :-1].float()
+    targets = fed["input_ids"][:, -depth:]
+    scored = [[False] * (depth - len(row.scored)) + row.scored[-depth:] for row in rows]
+    counted = torch.tensor(scored, device=model.device)
+    each = cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+    return (each * counted).sum(dim=1), counted.sum(dim=1)

@@ -1,0 +1,121 @@
+"""What a killed tuning continues from: one file, written beside the work that goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Standing(NamedTuple):
+    """How far a tuning has come: a row for each step done, and how many rows of a batch it puts through at once."""
+
+    history: list[dict[str, float]]
+    together: int
+
+
+class State:
+    """A tuning between two optimizer steps, in one file: what a killed run continues from.
+
+    Holds trained weights, AdamW's moments, random states, the standing and the fingerprint of all that the result
+    depends on; a state with another fingerprint is not continued from. Written whole or not at all, by a thread of its
+    own from a copy, so that the steps after it need not wait for the disk.
+    """
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path, self.fingerprint = path, fingerprint
+        self._copies: dict[str, torch.Tensor] = {}
+        self._writer = ThreadPoolExecutor(1, "state")
+        self._written: Future[None] | None = None
+
+    def save(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, standing: Standing) -> None:
+        """Replace the saved state by this one; it is on the disk once the next save begins or `close` returns."""
+        self.close()
+        self._copy(_tensors(model, optimizer))
+        facts = {"fingerprint": self.fingerprint, "standing": json.dumps(standing._asdict())}
+        self._written = self._writer.submit(self._write, facts)
+
+    def close(self) -> None:
+        """Wait until what was saved is on the disk. Errors: OSError or safetensors' own when it cannot be written."""
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
+
+    def load(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> Standing | None:
+        """Put a saved state that fits into model and optimizer; None when there is none."""
+        if not self.path.is_file():
+            return None
+        with safe_open(self.path, "pt") as file:
+            facts = file.metadata()
+            if facts["fingerprint"] != self.fingerprint:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        _restore(tensors, model, optimizer)
+        return Standing(**json.loads(facts["standing"]))
+
+    def remove(self) -> None:
+        """Forget the saved state."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _copy(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Copy tensors to the host's memory, into the places of the copy before, which a GPU fills while it works on."""
+        for name, tensor in tensors.items():
+            if name not in self._copies:
+                self._copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._copies[name].copy_(tensor, non_blocking=True)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    def _write(self, facts: Mapping[str, str]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_name(f".{self.path.name}.unfinished")
+        save_file(self._copies, unfinished, metadata=dict(facts))
+        os.replace(unfinished, self.path)
+
+
+def trained(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
+    """Parameters that tuning changes, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """States of the generators that dropout draws from."""
+    states = {"random/cpu": torch.get_rng_state()}
+    return states | {"random/cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+
+def set_random_state(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """The inverse of `random_state`."""
+    torch.set_rng_state(states["random/cpu"])
+    if "random/cuda" in states:
+        torch.cuda.set_rng_state(states["random/cuda"], device)
+
+
+def _tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Everything of a state that is a tensor, by name."""
+    tensors = random_state(model.device)
+    for name, parameter in trained(model).items():
+        tensors[f"weight/{name}"] = parameter.detach()
+        tensors |= {f"{key}/{name}": value for key, value in optimizer.state[parameter].items()}
+    return tensors
+
+
+@torch.no_grad()
+def _restore(tensors: Mapping[str, torch.Tensor], model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
+    """The inverse of `_tensors`."""
+    set_random_state(tensors, model.device)
+    for name, parameter in trained(model).items():
+        parameter.copy_(tensors[f"weight/{name}"])
+        moments = {key: tensors[f"{key}/{name}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = moments
