@@ -404,7 +404,9 @@ def test_a_loss_that_is_no_number_ends_the_run(checkpoints, tmp_path):
     """The history up to there is kept, what is no number as None."""
     tokenizer = checkpoints["olmo"].tokenizer
     settings = recipe(learning_rate=1e30, warmup=0.0)
-    message = r"^tuning stopped at step 1: the loss is (nan|inf), the gradient norm \w+, expected finite numbers and a loss"
+    message = (
+        r"^tuning stopped at step 1: the loss is (nan|inf), the gradient norm \w+, expected finite numbers and a loss"
+    )
     with pytest.raises(tuning.DivergedError, match=message) as raised:
         tuning.tune(fresh(checkpoints["olmo"]), encoded(tokenizer), settings, 0, padding(tokenizer), state(tmp_path))
     first, last = raised.value.history

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -519,6 +520,47 @@ def test_a_killed_tuning_is_continued_by_the_same_command(untuned: Path, unbroke
     assert first_update(untuned) > 2
     assert first_update(unbroken) == 1
     assert not (untuned / "study" / STATE).exists()
+    check_same_results(untuned, unbroken)
+
+
+def reconfigured(place: Path, **recipe: Any) -> Path:
+    """The place with another recipe of the local study's."""
+    changed = running.configured(place)
+    changed["recipes"]["long"] |= recipe
+    running.configure(place, changed)
+    return place
+
+
+def test_a_tuning_told_to_stop_saves_its_state_at_once_and_is_continued(untuned: Path, unbroken: Path) -> None:
+    """SIGTERM is what Slurm sends; the schedule would not have saved anything before the end."""
+    run = begun(reconfigured(untuned, save_every=1000))
+    log = untuned / f"study/logs/tune/{TUNED}.log"
+    wait_for(lambda: log.is_file() and " tune: " in log.read_text(), "the first step")
+    assert not (untuned / "study" / STATE).exists()
+    os.kill(job_of(run), signal.SIGTERM)
+    assert run.wait() == 1
+    assert (untuned / "study" / STATE).is_file()
+    assert not (untuned / f"study/resources/models/{TUNED}").exists()
+    (stopped,) = re.findall(
+        r"recipe=long seed=0: told to stop after step (\d+) of 200; the same command", log.read_text()
+    )
+    assert running.run(untuned, SCORES).returncode == 0
+    assert first_update(untuned) == int(stopped) + 1 > 1
+    check_same_results(untuned, unbroken)
+
+
+def test_a_tuning_that_diverges_names_its_recipe_and_leaves_its_history(untuned: Path, unbroken: Path) -> None:
+    """The history goes once the recipe has been mended."""
+    reconfigured(untuned, learning_rate=1e30)
+    line, _ = failure(untuned, f"results/histories/{TUNED}/part.parquet", f"logs/tune/{TUNED}.log")
+    assert re.search(r"^tune .* recipe=long seed=0: tuning stopped at step \d+: the loss is (nan|inf|\d+)", line), line
+    record = untuned / f"study/results/diverged/{TUNED}/part.parquet"
+    rows, facts = tables.rows(record), tables.recorded(record)
+    assert len(rows) > 1 and rows[0]["loss"] > 0 and rows[-1]["gradient_norm"] is None
+    assert line.endswith(facts["error"])
+    reconfigured(untuned, learning_rate=2e-6)
+    assert running.run(untuned, SCORES).returncode == 0
+    assert not record.exists()
     check_same_results(untuned, unbroken)
 
 
