@@ -67,9 +67,7 @@ rule all:
 
 
 onstart:
-    for line in announcing.beginning(
-        STUDY, to_do(), pathlib.Path("results/benchmarks")
-    ):
+    for line in announcing.beginning(STUDY, to_do()):
         print(line, file=sys.stderr)
 
 

@@ -1,6 +1,5 @@
 """Paths and input functions that several rules share."""
 
-import collections
 import os
 import pathlib
 
@@ -280,7 +279,9 @@ def summary_settings(wildcards):
 
 
 def to_do():
-    """The jobs that this run has before it: rule -> count, in the order of the rules."""
-    jobs = collections.Counter(job.rule.name for job in workflow.dag.needrun_jobs())
-    order = [known.name for known in workflow.rules if known.name != "all"]
-    return {name: jobs[name] for name in order if jobs[name]}
+    """The jobs that this run has before it: rule -> keys of each, in the order of the rules."""
+    jobs = {known.name: [] for known in workflow.rules if known.name != "all"}
+    for job in workflow.dag.needrun_jobs():
+        if job.rule.name in jobs:
+            jobs[job.rule.name].append(dict(job.wildcards_dict))
+    return {name: own for name, own in jobs.items() if own}

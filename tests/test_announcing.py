@@ -47,21 +47,51 @@ def benchmark(folder: Path, name: str, seconds: float) -> None:
 
 def test_a_run_begins_with_what_the_study_is_and_what_is_left(tmp_path: Path) -> None:
     """3 tuned models: two seeds of one recipe, one of the other; 2 bases; cells by hand: 5 on `written`, 4 on `formats`,
-    3 on `published`. 2 tunes at a median of 30 s and 4 predictions of 60 s are 5 minutes."""
-    for name, seconds in (("a", 10), ("b", 30), ("c", 100)):
-        benchmark(tmp_path / "tune/family=x", name, seconds)
-    benchmark(tmp_path / "predict", "a", 60)
-    lines = list(announcing.beginning(grid.read(running.SMOKE), {"tune": 2, "predict": 4, "score": 4}, tmp_path))
+    3 on `published`. Two seeds of a tuning of which a third took 30 s take a minute; a measurement of half of them 4 minutes."""
+    lora = {"family": "tiny", "step": "20", "train": "mini_facts", "format": "default", "recipe": "lora", "seed": "0"}
+    full = lora | {"train": "mini_inference", "recipe": "full"}
+    folder = tmp_path / "results/benchmarks"
+    benchmark(folder / "tune" / grid.path(full, grid.MODEL_KEYS[:-1]), "seed=1", 30)
+    benchmark(folder / "tune" / grid.path(lora | {"family": "gone"}, grid.MODEL_KEYS[:-1]), "seed=0", 9000)
+    for step, seconds in (("0", 100), ("20", 140)):
+        benchmark(folder / "measure/family=tiny", f"step={step}", seconds)
+    jobs = {"tune": [full, full | {"seed": "2"}], "measure": [{"family": "tiny", "step": "0"}] * 2, "score": [lora] * 4}
+    lines = list(announcing.beginning(grid.read(running.SMOKE), jobs, tmp_path))
     assert lines == [
         "Study: 1 family, 2 bases, 2 tasks tuned on, 3 tuned models, 6 tests, 3 formats, 12 cells.",
-        "To do: 2 tune, 4 predict, 4 score.",
-        "One after the other they take about 5.0 min, by the median of earlier jobs (tune 30 s, predict 60 s).",
+        "To do: 2 tune, 2 measure, 4 score.",
+        "One after the other, GPU jobs take about 5.0 min (tune 1.0 min, measure 4.0 min): from 3 measured jobs and the "
+        "tokens to come.",
     ]
 
 
-def test_a_first_run_has_no_times_to_go_by(tmp_path: Path) -> None:
-    lines = list(announcing.beginning(grid.read(running.SMOKE), {"tune": 2}, tmp_path))
-    assert len(lines) == 2
+def test_a_first_run_is_reckoned(tmp_path: Path) -> None:
+    """24 rows of 54 tokens at most are next to nothing: what is left of a tuning is the half minute in which it starts."""
+    full = {
+        "family": "tiny",
+        "step": "20",
+        "train": "mini_inference",
+        "format": "default",
+        "recipe": "full",
+        "seed": "0",
+    }
+    lines = list(announcing.beginning(grid.read(running.SMOKE), {"tune": [full] * 4, "score": [full]}, tmp_path))
+    assert lines[2] == (
+        "One after the other, GPU jobs take about 2.0 min (tune 2.0 min): tune reckoned for the GPU of the config's `estimate`."
+    )
+
+
+def test_a_run_without_gpu_jobs_takes_no_time_of_one(tmp_path: Path) -> None:
+    assert len(list(announcing.beginning(grid.read(running.SMOKE), {"score": [{}]}, tmp_path))) == 2
+
+
+def test_what_cannot_be_reckoned_is_said(tmp_path: Path) -> None:
+    study = running.SMOKE | {"families": {"tiny": {"source": "hub", "repo": "o/r", "steps": [20]}}}
+    keys = {"family": "tiny", "step": "20", "train": "mini_facts", "format": "default", "recipe": "lora", "seed": "0"}
+    lines = list(announcing.beginning(grid.read(study), {"tune": [keys]}, tmp_path))
+    assert lines[2].startswith(
+        "How long its GPU jobs take is not known: config.yaml: estimate/parameters: 'tiny' is missing"
+    )
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(59.4, "59 s"), (90, "1.5 min"), (5400, "1.5 h")])

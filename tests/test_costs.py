@@ -2,7 +2,7 @@
 
 import pytest
 
-from workflow import costs, grid, task
+from workflow import costs, grid, resources, task
 from workflow.costs import Size
 from workflow.errors import StudyError
 
@@ -77,3 +77,44 @@ def test_a_family_that_is_trained_here_needs_no_statement():
     small = {"source": "trained", "pretraining": {"corpus": "miniworld", "save": [0], **shape}}
     study = {key: value for key, value in STUDY.items() if key != "estimate"} | {"families": {"small": small}}
     assert table(study)["gigabytes"]["fetch"] == pytest.approx(3680 * 4 / 1e9)
+
+
+BASE = {"family": "big", "step": "1000", "train": "none", "format": "none", "recipe": "none", "seed": "0"}
+TUNED = BASE | {"train": "mnli", "format": "default", "recipe": "sft"}
+WHOLE = {"suite": "s", "tests": "all"}
+
+
+def test_what_is_to_be_run_takes_as_long_as_reckoned_until_something_was_measured(tmp_path, monkeypatch):
+    """A prediction is reckoned at 49.86 s (see above). One that took ten times as long makes the other five ten times longer."""
+    monkeypatch.setattr(costs, "sizes", lambda names, folder: SIZES)
+    study = grid.read(STUDY)
+    jobs = {"tune": [TUNED] * 2, "predict": [BASE | WHOLE] * 5, "score": [BASE | WHOLE]}
+    first, second = costs.planned(study, jobs, tmp_path, tmp_path)
+    assert (first.rule, first.jobs, first.measured) == ("tune", 2, 0)
+    assert first.hours == pytest.approx(2 * 105.6 / 3600)
+    assert second.hours == pytest.approx(5 * 49.86 / 3600)
+    for step, seconds in (("2000", 498.6), ("3000", 1e6)):  # the study has no step 3000
+        part = tmp_path / "predict" / f"{grid.path(BASE | WHOLE | {'step': step}, grid.PART_KEYS)}.tsv"
+        part.parent.mkdir(parents=True)
+        part.write_text(f"s\th:m:s\n{seconds}\t0\n")
+    _, second = costs.planned(study, jobs, tmp_path, tmp_path)
+    assert (second.measured, second.hours) == (1, pytest.approx(5 * 498.6 / 3600))
+
+
+def test_a_task_that_is_not_prepared_has_the_hub_s_rows_and_a_typical_length(tmp_path):
+    found = costs.sizes(["mnli", "mini_facts"], tmp_path)
+    assert (found["mnli"].train, found["mnli"].test, found["mnli"].choices) == (392702, 9815, 3.0)
+    assert found["mini_facts"] == Size(costs.TYPICAL_ROWS, costs.TYPICAL_ROWS, *costs.TYPICAL["choice"])
+    assert set(costs.TYPICAL) == set(task.KINDS)
+
+
+def test_a_fetched_base_tells_its_parameters(tmp_path, monkeypatch):
+    manifest = tmp_path / "bases/family=big/step=2000/base.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.touch()
+    asked = []
+    monkeypatch.setattr(costs, "fetched", lambda path: asked.append(path) or resources.Size(1e9, 1))
+    monkeypatch.setattr(costs, "sizes", lambda names, folder: SIZES)
+    study = grid.read({key: value for key, value in STUDY.items() if key != "estimate"} | {"estimate": {"flops": 1e12}})
+    [stage] = costs.planned(study, {"tune": [TUNED]}, tmp_path, tmp_path)
+    assert asked == [str(manifest)] and stage.hours == pytest.approx(105.6 / 3600)

@@ -59,6 +59,9 @@ def test_a_tuning_on_all_rows_takes_their_number_from_the_prepared_task(study: d
     pq.write_table(pa.table({"id": ["a"] * 600}), tmp_path / "task.parquet")
     needs = resources.tuning(study, ROW, inputs(task=str(tmp_path / "task.parquet")))
     assert needs["runtime"] == pytest.approx(30 + 2 * 1105.92 / 60)
+    study["recipes"]["full"]["fraction"] = 0.1
+    needs = resources.tuning(study, ROW, inputs(task=str(tmp_path / "task.parquet")))
+    assert needs["runtime"] == pytest.approx(30 + 2 * 110.592 / 60)
 
 
 def test_a_cell_s_needs_follow_its_precision_and_its_rows(study: dict[str, Any]) -> None:

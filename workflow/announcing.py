@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from workflow import grid
+from workflow import costs, grid
+from workflow.errors import StudyError
 
 FAILED = re.compile(r"Error in rule (?P<rule>\w+):\n(?P<facts>(?: {4}.*\n)*)")
 LOG = re.compile(r"^ {4}log: (?P<path>.+?) \(check log file", re.MULTILINE)
 
 
-def beginning(study: Mapping[str, Any], jobs: Mapping[str, int], benchmarks: Path) -> Iterator[str]:
-    """What a study is made of, what is still to be done of it, and how long that took before.
+def beginning(
+    study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]], place: Path = Path()
+) -> Iterator[str]:
+    """What a study is made of, what is still to be done of it, and how long that takes.
 
-    jobs: rule -> jobs that will run; benchmarks: folder with what Snakemake measured of earlier ones.
+    jobs: rule -> keys of each job that will run; place: the study's folder.
     """
     models, cells = grid.models(study), grid.cells(study)
     tuned = models[models["recipe"] != "none"]
@@ -35,24 +36,25 @@ def beginning(study: Mapping[str, Any], jobs: Mapping[str, int], benchmarks: Pat
         _counted(len(cells), "cell"),
     ]
     yield f"Study: {', '.join(part for part in parts if part)}."
-    yield f"To do: {', '.join(f'{count} {rule}' for rule, count in jobs.items())}."
-    yield from _expected(jobs, benchmarks)
+    yield f"To do: {', '.join(f'{len(own)} {rule}' for rule, own in jobs.items())}."
+    try:
+        yield from _expected(study, jobs, place)
+    except StudyError as error:
+        yield f"How long its GPU jobs take is not known: {error}."
 
 
-def _expected(jobs: Mapping[str, int], benchmarks: Path) -> Iterator[str]:
-    """How long the jobs take one after the other, as far as others of their rule were measured."""
-    medians = {rule: _median(benchmarks / rule) for rule in jobs}
-    known = {rule: median for rule, median in medians.items() if median is not None}
-    if known:
-        seconds = sum(jobs[rule] * median for rule, median in known.items())
-        each = ", ".join(f"{rule} {median:.0f} s" for rule, median in known.items())
-        yield f"One after the other they take about {_time(seconds)}, by the median of earlier jobs ({each})."
-
-
-def _median(folder: Path) -> float | None:
-    """Median wall time of the measured jobs of a rule, seconds; None where there is none."""
-    found = [pd.read_csv(path, sep="\t")["s"].iloc[-1] for path in sorted(folder.rglob("*.tsv"))]
-    return float(pd.Series(found).median()) if found else None
+def _expected(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place: Path) -> Iterator[str]:
+    """How long the jobs that take a GPU, where there is one, take one after the other, and where that is known from."""
+    stages = list(costs.planned(study, jobs, place / "resources", place / "results/benchmarks"))
+    if not stages:
+        return
+    parts = ", ".join(f"{stage.rule} {_time(3600 * stage.hours)}" for stage in stages)
+    whole = _time(3600 * sum(stage.hours for stage in stages))
+    seen = sum(stage.measured for stage in stages)
+    guessed = ", ".join(stage.rule for stage in stages if not stage.measured)
+    known = [f"from {_counted(seen, 'measured job')} and the tokens to come"] if seen else []
+    known += [f"{guessed} reckoned for the GPU of the config's `estimate`"] if guessed else []
+    yield f"One after the other, GPU jobs take about {whole} ({parts}): {'; '.join(known)}."
 
 
 def _time(seconds: float) -> str:

@@ -6,23 +6,35 @@ backward pass (Kaplan et al., 2020, section 2.1), at the speed that the study's 
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from workflow import grid, prompts, task
-from workflow.constrained import BEAMS
 from workflow.errors import StudyError
-from workflow.resources import BYTES_PER_TOKEN, FORWARD, TRAINING, trained_here
+from workflow.resources import BYTES_PER_TOKEN, FORWARD, TRAINING, fetched, trained_here
 from workflow.task import KINDS, Example, Task
 
 WEIGHT_BYTES = 4  # models are kept in fp32
 PREDICTION_BYTES = 400  # of one row in a compressed part
 START = 30.0  # seconds in which a job loads a model of a billion parameters
 SAMPLED = 500  # rows whose length is measured
+# Tokens of a prompt and of an answer, and choices, where a task's rows are not prepared: medians of Tunecast's public tasks.
+TYPICAL = {
+    "inference": (52.0, 2.4, 3.0),
+    "paraphrase": (44.0, 0.6, 2.0),
+    "choice": (35.0, 5.2, 4.0),
+    "summary": (408.0, 29.5, 1.0),
+    "question": (49.0, 8.4, 1.0),
+    "messages": (173.0, 0.0, 1.0),
+}
+TYPICAL_ROWS = 2000  # of a split that is not prepared and whose size the hub does not state
+RECKONED = {"try_rate": grid.TRIAL_KEYS, "tune": grid.MODEL_KEYS, "predict": grid.PART_KEYS}
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,23 @@ def size(read: Task, train: Sequence[tuple[str, Example]], test: Sequence[tuple[
     asked = [prompts.prompt(read, row.fields, "default") for row in rows]
     choices = sum(max(1, len(row.choices)) for row in rows) / len(rows)
     return Size(**counts, prompt=_tokens(asked), answer=_tokens([row.answer for row in rows]), choices=choices)
+
+
+def sizes(names: Sequence[str], prepared: Path) -> dict[str, Size]:
+    """The size of each task: of its prepared rows, or a typical one of its kind where they are not there yet.
+
+    prepared: folder of prepared tasks.
+    """
+    there = {name: prepared / f"{name}.parquet" for name in names}
+    return {
+        name: size(*task.examples(name, path)) if path.is_file() else _typical(task.load(name))
+        for name, path in there.items()
+    }
+
+
+def _typical(read: Task) -> Size:
+    """A size for a task whose rows nobody has read."""
+    return Size(*(read.sizes.get(split, TYPICAL_ROWS) for split in (read.train, read.test)), *TYPICAL[read.kind])
 
 
 def _tokens(texts: Sequence[str]) -> float:
@@ -82,13 +111,88 @@ def estimate(study: Mapping[str, Any], sizes: Mapping[str, Size]) -> pd.DataFram
     return table.astype({"jobs": int})
 
 
-def _parameters(study: Mapping[str, Any]) -> dict[str, float]:
-    """Parameters of each family's models."""
-    return {name: _size(study, name) for name in study["families"]}
+class Stage(NamedTuple):
+    """GPU-hours of the jobs of one rule that are to be run, how many these are, and how many earlier ones it is known from."""
+
+    rule: str
+    jobs: int
+    hours: float
+    measured: int
 
 
-def _size(study: Mapping[str, Any], name: str) -> float:
-    """Parameters of a family's models: as stated, by arithmetic where it is trained here, or those of where it starts."""
+def planned(
+    study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]], resources: Path, benchmarks: Path
+) -> Iterator[Stage]:
+    """What jobs that are to be run will take: each as reckoned from its tokens, times how far measured ones were off that.
+
+    jobs: rule -> keys of each; resources: folder of prepared tasks and bases; benchmarks: folder of what Snakemake measured.
+    A rule that is not reckoned takes the mean of its measured jobs, and is left out where there is none.
+    Errors: StudyError for a family whose parameters neither the config states nor a fetched base shows.
+    """
+    wanted = {rule: own for rule, own in jobs.items() if rule in RECKONED}
+    reckon = _reckoner(study, resources) if wanted else None
+    for rule, own in jobs.items():
+        known = _measured(benchmarks / rule, _paths(study, rule))
+        if rule in wanted:
+            before = sum(reckon(rule, keys) for keys, _ in known)
+            scale = sum(hours for _, hours in known) / before if known else 1.0
+            yield Stage(rule, len(own), scale * sum(reckon(rule, keys) for keys in own), len(known))
+        elif known:
+            mean = sum(hours for _, hours in known) / len(known)
+            yield Stage(rule, len(own), len(own) * mean, len(known))
+
+
+def _paths(study: Mapping[str, Any], rule: str) -> set[str] | None:
+    """Hive paths of a rule's jobs as the study stands: others that were measured may be of things that it no longer has."""
+    tables = {"try_rate": grid.trials, "tune": grid.models, "predict": grid.parts}
+    if rule not in tables:
+        return None
+    return {grid.path(row, RECKONED[rule]) for row in tables[rule](study).to_dict("records")}
+
+
+def _measured(folder: Path, paths: set[str] | None) -> list[tuple[dict[str, str], float]]:
+    """Keys and hours of the measured jobs of a rule; paths: those that count, all if None."""
+    found = []
+    for file in sorted(folder.rglob("*.tsv")):
+        path = file.relative_to(folder).with_suffix("").as_posix()
+        if paths is None or path in paths:
+            keys = dict(part.split("=", 1) for part in path.split("/") if "=" in part)
+            seconds = file.read_text(encoding="utf-8").splitlines()[-1].split("\t")[0]
+            found.append((keys, float(seconds) / 3600))
+    return found
+
+
+def _reckoner(study: Mapping[str, Any], resources: Path) -> Callable[[str, Mapping[str, str]], float]:
+    """A function of rule and keys: the GPU-hours of a job. Cells of thousands of models share few values."""
+    known, parameters = sizes(grid.tasks(study), resources / "tasks"), _parameters(study, resources / "bases")
+
+    @functools.cache
+    def tuning(family: str, train: str, recipe: str) -> float:
+        return _tuning_hours(study, {"family": family, "train": train, "recipe": recipe}, known, parameters)
+
+    @functools.cache
+    def predicting(family: str, train: str, suite: str, tests: str) -> float:
+        part = {"family": family, "train": train, "suite": suite, "tests": tests}
+        return _prediction(study, part, known, parameters)[0]
+
+    def hours(rule: str, keys: Mapping[str, str]) -> float:
+        if rule == "predict":
+            return predicting(*(keys[name] for name in ("family", "train", "suite", "tests")))
+        return tuning(keys["family"], keys["train"], keys["recipe"])
+
+    return hours
+
+
+def _parameters(study: Mapping[str, Any], bases: Path | None = None) -> dict[str, float]:
+    """Parameters of each family's models. bases: folder of the manifests of fetched ones."""
+    return {name: _size(study, name, bases) for name in study["families"]}
+
+
+def _size(study: Mapping[str, Any], name: str, bases: Path | None = None) -> float:
+    """Parameters of a family's models: as stated, by arithmetic where it is trained here, or those of where it starts.
+
+    Where nothing says so, those of a fetched base.
+    """
     stated, block = study["estimate"]["parameters"], study["families"][name].get("pretraining")
     if name in stated:
         return stated[name]
@@ -96,7 +200,9 @@ def _size(study: Mapping[str, Any], name: str) -> float:
     if start is None:
         return trained_here(block).parameters
     if "family" in start:
-        return _size(study, start["family"])
+        return _size(study, start["family"], bases)
+    for manifest in sorted(bases.glob(f"family={name}/*/base.json")) if bases else ():
+        return fetched(str(manifest)).parameters
     raise StudyError(f"config.yaml: estimate/parameters: {name!r} is missing; expected the model's parameters")
 
 
@@ -133,8 +239,11 @@ def _row_tokens(suite: Mapping[str, Any], test: Task, size: Size, shots: int, co
         return size.choices * (prompt + size.answer), 0.0
     if method == "label" and suite["labels"] == "score":
         return prompt + size.answer, 0.0
-    new = KINDS[test.kind].new_tokens if method == "label" else suite["new_tokens"]
-    return prompt, new * (BEAMS if suite["labels"] == "constrained" and method == "label" else 1)
+    if method == "label" and suite["labels"] == "constrained":
+        from workflow.constrained import BEAMS  # with torch, which a run of Snakemake need not have
+
+        return prompt, KINDS[test.kind].new_tokens * BEAMS
+    return prompt, KINDS[test.kind].new_tokens if method == "label" else suite["new_tokens"]
 
 
 def _hours(study: Mapping[str, Any], operations: float, written: float = 0.0, start: bool = True) -> float:

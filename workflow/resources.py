@@ -75,7 +75,7 @@ def tuning(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     state = (TRAINED if recipe["method"] == "full" else BYTES["fp32"] + 0.1 * TRAINED) * size.parameters
     tokens = recipe["batch"] * recipe["max_tokens"]
     activations = KEPT[recipe["precision"]] * size.layers_times_width * tokens
-    rows = recipe["examples"] if "examples" in recipe else _rows([input.task])
+    rows = recipe["examples"] if "examples" in recipe else recipe.get("fraction", 1) * _rows([input.task])
     operations = TRAINING * size.parameters * recipe["epochs"] * rows * min(recipe["max_tokens"], MEAN_TOKENS)
     return _needs(state, activations, operations / GPU_SPEED[recipe["precision"]])
 
