@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test worlds slurm network browser check lock clean
+.PHONY: run test worlds slurm network browser docs check lock clean
 
 run: .venv/run  ## the default study
 	$(BIN)/snakemake --cores all
@@ -21,6 +21,9 @@ network: .venv/test  ## faults of a hub; a study without a network; a study that
 
 browser: .venv/test  ## the report of the published study in headless Chromium
 	$(BIN)/python -m pytest -m browser -rs
+
+docs: .venv/run  ## pages of docs/ whose facts have their home elsewhere
+	$(BIN)/python -m workflow.documenting
 
 check: .venv/test  ## lint and format
 	$(BIN)/snakemake --lint

@@ -604,6 +604,13 @@ def logits_of(model, tokenizer):
         return model(**tokenizer("Ann has a cat. The cat", return_tensors="pt", return_token_type_ids=False)).logits
 
 
+LINEAGE = {
+    "family": "f", "step": "10", "train": "mini_facts", "format": "default", "recipe": "r", "seed": "3", "examples": 8,
+    "dropped": 0, "recipe_settings": {"method": "full", "learning_rate": 1e-3},
+    "base": {"family": "f", "step": 10, "source": "folder", "repo": None, "revision": None},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_lora_trains_and_keeps_adapters_alone(architecture, checkpoints, tmp_path):
     checkpoint = checkpoints[architecture]
@@ -617,9 +624,9 @@ def test_lora_trains_and_keeps_adapters_alone(architecture, checkpoints, tmp_pat
     linear = sum(isinstance(part, torch.nn.Linear) for part in checkpoint.model.modules())
     assert adapted == linear - 1, "all linear layers but the vocabulary's"
     folder = tmp_path / "tuned"
-    models.save(model, tokenizer, folder, {"seed": 3})
+    models.save(model, tokenizer, folder, LINEAGE)
     assert (folder / "adapter_model.safetensors").is_file() and not (folder / "model.safetensors").exists()
-    assert json.loads((folder / "lineage.json").read_text()) == {"seed": 3}
+    assert json.loads((folder / "lineage.json").read_text()) == LINEAGE
     again, _ = models.ready({"path": str(checkpoint.path)}, str(folder), "fp32")
     expected = logits_of(model, tokenizer)
     torch.testing.assert_close(logits_of(again, tokenizer), expected, atol=1e-4, rtol=0)
@@ -639,7 +646,7 @@ def test_adapters_start_from_the_seed_and_change_nothing(checkpoints):
 def test_a_tuned_model_is_an_ordinary_checkpoint(checkpoint, tmp_path):
     tokenizer, model = checkpoint.tokenizer, fresh(checkpoint)
     tuning.tune(model, encoded(tokenizer), recipe(), 0, padding(tokenizer), state(tmp_path))
-    models.save(model, tokenizer, tmp_path / "tuned", {})
+    models.save(model, tokenizer, tmp_path / "tuned", LINEAGE)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "tuned").eval()
     again, read = models.ready({"path": str(checkpoint.path)}, str(tmp_path / "tuned"), "fp32")
     expected = logits_of(model, tokenizer)

@@ -109,7 +109,7 @@ def _branch(error: ValidationError) -> ValidationError:
     return max(meant, key=lambda cause: (len(cause.absolute_path), cause.validator not in ("const", "type")))
 
 
-def _resolved(node: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
+def resolved(node: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
     """A schema node with its reference into `$defs` followed; its own keys win."""
     if "$ref" not in node:
         return dict(node)
@@ -119,7 +119,7 @@ def _resolved(node: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any
 
 def _filled(value: Any, node: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
     """A valid value with the defaults of its schema node filled in, all the way down."""
-    node = _resolved(node, root)
+    node = resolved(node, root)
     if isinstance(value, Mapping):
         for branch in node.get("oneOf", []):
             if Draft202012Validator({**branch, "$defs": root["$defs"]}).is_valid(value):
@@ -132,7 +132,7 @@ def _filled(value: Any, node: Mapping[str, Any], root: Mapping[str, Any]) -> Any
 
 def _filled_object(value: Mapping[str, Any], node: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
     """An object with defaults for the properties it leaves out."""
-    known = {key: _resolved(entry, root) for key, entry in node.get("properties", {}).items()}
+    known = {key: resolved(entry, root) for key, entry in node.get("properties", {}).items()}
     defaults = {key: entry["default"] for key, entry in known.items() if "default" in entry}
     rest = node.get("additionalProperties") or {}
     return {key: _filled(entry, known.get(key, rest), root) for key, entry in {**defaults, **value}.items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workflow import sources
+from workflow import cards, sources
 from workflow.files import whole, write_json
 
 if TYPE_CHECKING:
@@ -51,8 +52,18 @@ def ready(base: Mapping[str, Any], tuned: str | None, dtype: str) -> tuple[PreTr
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, lineage: Mapping[str, Any]) -> None:
-    """Write weights (of LoRA the adapters alone), tokenizer and lineage as a folder, whole or not at all."""
+    """Write weights (of LoRA the adapters alone), tokenizer, lineage and card as a folder, whole or not at all.
+
+    lineage: as `cards.card` reads it. Adapters of a base on the hub name its repository and revision, so that they load
+    on any machine.
+    """
+    base = lineage["base"]
     with whole(folder) as unfinished:
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
+        adapter = unfinished / ADAPTER
+        if base["repo"] and adapter.is_file():
+            known = json.loads(adapter.read_text(encoding="utf-8"))
+            write_json(known | {"base_model_name_or_path": base["repo"], "revision": base["revision"]}, adapter)
         write_json(lineage, unfinished / "lineage.json")
+        (unfinished / "README.md").write_text(cards.card(lineage), encoding="utf-8")  # in place of the libraries' own

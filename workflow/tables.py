@@ -50,6 +50,12 @@ KEYS = _columns(
     suite=(TEXT, "suite"),
 )
 
+# What other tables are keyed by.
+OTHER_KEYS = _columns(
+    analysis=(TEXT, "analysis: a module of workflow/analyses"),
+    split=(TEXT, "how bases are split into those learnt from and those forecast"),
+)
+
 HISTORY = _columns(
     update=(INT, "optimizer step of the tuning"),
     loss=(FLOAT, "mean over the batch's examples of the mean loss over their target tokens, nats"),
@@ -353,7 +359,8 @@ def gather(parts: Sequence[Path], keys: Sequence[str], schema: pa.Schema) -> pa.
 
     Errors: StudyError for a part that is not whole.
     """
-    fields = [pa.field(name, INT if name in ("step", "seed") else TEXT) for name in keys]
+    known = {field.name: field for field in (*KEYS, *OTHER_KEYS)}
+    fields = [known.get(name, pa.field(name, TEXT)) for name in keys]
     whole = pa.schema([*fields, *schema])
     return pa.concat_tables([whole.empty_table(), *(_keyed(part, whole, keys) for part in parts)])
 
