@@ -439,3 +439,113 @@ def test_every_figure_draws_what_the_analyses_make(name, everything, tmp_path):
 @pytest.mark.parametrize("name", grid.modules(figures))
 def test_every_figure_says_what_it_needs(name):
     assert set(grid.module(figures, name).NEEDS) <= set(grid.NEEDED)
+
+
+# Print quality
+
+MANY = {
+    "mnli": "accuracy", "mnli_mismatched": "accuracy", "rte": "accuracy", "gpt3_nli": "accuracy", "paws": "accuracy",
+    "qqp": "accuracy", "stsb": "accuracy", "arc_challenge": "accuracy", "arc_easy": "accuracy", "boolq": "accuracy",
+    "hellaswag": "accuracy", "openbookqa": "accuracy", "sciq_choice": "accuracy", "social_iqa": "rouge_l",
+    "xsum": "rouge_l", "xlsum_english": "rouge_l", "cnn_dailymail": "rouge_l", "tweet_qa": "rouge_l",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    """All analyses of a study of 18 tests and six tasks tuned on, at eight steps far apart, in all formats."""
+    rng, rows = np.random.default_rng(0), []
+    models = [("none", "none", "none"), *((name, "default", "sft") for name in ("mnli", "paws", "social_iqa", "xsum"))]
+    models += [("tulu", "default", "tulu"), ("boolq", "default", "sft")]
+    steps = [1000, 18000, 342000, 424000, 505000, 592000, 738000, 738020]
+    for step, (train, form, recipe) in itertools.product(steps, models):
+        keys = {"family": "olmo-1b", "step": step, "train": train, "format": form, "recipe": recipe, "seed": 0}
+        for (test, metric), test_format in itertools.product(MANY.items(), ("default", "io", "instruct")):
+            value = 0.3 + 0.2 * np.log10(step) / 6 + 0.2 * (train == test) + rng.normal(0, 0.03)
+            place = {"suite": "s", "test": test, "test_format": test_format, "shots": 4, "metric": metric}
+            rows.append({**keys, **place, "value": value, "error": 0.01, "n": 1000})
+    evidence = Evidence(pd.DataFrame(columns=[*grid.CELL_KEYS, *tables.ITEMS.names]), pd.DataFrame(rows))
+    groups = {
+        "learned_in_tuning": {"mnli": ["mnli"], "xsum": ["xsum"]},
+        "learned_in_pretraining": {"tulu": ["arc_easy"]},
+    }
+    parts = [
+        {"analysis": name, **row}
+        for name in grid.modules(analyses)
+        for row in grid.module(analyses, name).analyse(evidence, groups, Resampling(100, 0.95, 0))
+    ]
+    return drawing.overlaid(tables.frame(pa.Table.from_pylist(parts, schema=schema())), {})
+
+
+BASELINES = pd.DataFrame(
+    [
+        {"family": "olmo-1b", "suite": "s", "test": test, "metric": metric, "value": value}
+        for test, primary in MANY.items()
+        if primary == "accuracy"
+        for metric, value in {"chance": 0.33, "majority": 0.4}.items()
+    ]
+)
+
+
+def drawn_texts(figure):
+    """Every text that a figure shows, with its box in pixels; ticks beyond the ends of an axis are not shown."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure).draw()
+    renderer, hidden = figure.canvas.get_renderer(), set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        reach = 1e-9 * (high - low)
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        hidden |= {tick.label1 for tick in ticks if not low - reach <= tick.get_loc() <= high + reach}
+    texts = [text for text in figure.findobj(matplotlib.text.Text) if text.get_visible() and text.get_text().strip()]
+    return [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text not in hidden]
+
+
+@pytest.mark.parametrize("name", grid.modules(figures))
+def test_no_label_is_cut_off_or_meets_another_at_18_tasks(name, crowded):
+    figure = draw(name, crowded, BASELINES)
+    boxes, whole = drawn_texts(figure), figure.bbox.padded(0.5)
+    assert len(boxes) > 8
+    assert [text for text, box in boxes if not (whole.contains(*box.min) and whole.contains(*box.max))] == []
+    pairs = itertools.combinations(boxes, 2)
+    assert [(a, b) for (a, one), (b, other) in pairs if one.padded(-0.5).overlaps(other.padded(-0.5))] == []
+
+
+@pytest.mark.parametrize("name", grid.modules(figures))
+def test_a_figure_is_as_wide_as_a_column_or_the_text_and_is_read_at_that_width(name, crowded):
+    """7 inches of text or half of it; no letter smaller than 6 points."""
+    figure = draw(name, crowded, BASELINES)
+    assert figure.get_figwidth() in (drawing.WIDTH / 2, drawing.WIDTH)
+    sizes = [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text) if text.get_text().strip()]
+    assert min(sizes) >= 6
+
+
+def luminance(colour):
+    """Relative luminance (WCAG 2.1) of a colour."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(colour)]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+# What deuteranopes and protanopes see of linear colours (Viénot, Brettel and Mollon, 1999, as matrices on linear RGB).
+DICHROMATS = {
+    "deuteranope": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
+    "protanope": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
+}
+
+
+@pytest.mark.parametrize("seen", DICHROMATS)
+def test_neighbouring_looks_differ_for_the_colour_blind(seen):
+    """Any two of the cycle's colours differ as dichromats see them, or their markers do; so do those of every 18 tasks."""
+    looks = list(itertools.islice(drawing.looks(), 18))
+    assert len(set(looks)) == 18
+    colours = {colour for colour, _ in looks}
+
+    def view(colour):
+        rgb = np.array(matplotlib.colors.to_rgb(colour))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return np.clip(np.array(DICHROMATS[seen]) @ linear, 0, 1) ** (1 / 2.2)
+
+    for (one, mark), (other, beside) in itertools.combinations(looks, 2):
+        assert mark != beside or np.abs(view(one) - view(other)).max() > 0.1, (one, other)
+    assert all(1.05 / (luminance(colour) + 0.05) > 1.8 for colour in colours), "too pale on white paper"
