@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import truths
 import yaml
 from running import ROOT, lay_out, run
 
@@ -22,6 +23,8 @@ class Found:
     """The default study's tables on one world."""
 
     analysis: pd.DataFrame
+    findings: pd.DataFrame
+    audit: pd.DataFrame
 
     def rows(self, analysis: str, **keys: str) -> pd.DataFrame:
         rows = self.analysis[self.analysis["analysis"] == analysis]
@@ -42,7 +45,7 @@ def found(request, tmp_path_factory) -> Found:
     place = lay_out(tmp_path_factory.mktemp("world") / "place", config)
     ended = run(place)
     assert ended.returncode == 0, ended.stderr
-    return Found(tables.read(place / "study/results/analysis.parquet"))
+    return Found(*(tables.read(place / f"study/results/{name}.parquet") for name in ("analysis", "findings", "audit")))
 
 
 def above_chance(lines: list[pd.DataFrame], chance: float) -> bool:
@@ -97,3 +100,12 @@ def test_a_shortcut_helps_at_home_and_hurts_elsewhere(found):
     """What predicts the label in training predicts the wrong one out of domain."""
     assert found.change("mini_paraphrase", "mini_paraphrase").iloc[-1]["low"] > 0
     assert found.change("mini_paraphrase", "mini_paraphrase_ood").iloc[-1]["high"] < 0
+
+
+@pytest.mark.worlds
+def test_the_findings_say_what_is_planted_and_nothing_false(found):
+    """Each planted truth is among the statements, none of them contradicts one, and each follows from its table."""
+    assert truths.said(found.findings["statement"], truths.TRUTHS) == set(truths.TRUTHS)
+    assert truths.said(found.findings["statement"], truths.LIES) == set()
+    for row in found.findings[found.findings["table"].isin(["analysis", "audit"])].to_dict("records"):
+        truths.check(row, {"analysis": found.analysis, "audit": found.audit})
