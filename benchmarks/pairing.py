@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from workflow import corpora, pretraining, task
+from workflow import corpora, pretraining, prompts, task
 from workflow.task import Example
 
 SUBJECT = {
@@ -44,6 +44,12 @@ def parser(text: str) -> argparse.ArgumentParser:
     found.add_argument("--pairs", type=int, default=5, help="rounds")
     found.add_argument("--rows", type=int, default=200, help="rows of each task")
     return found
+
+
+def chosen(text: str) -> tuple[str, int]:
+    """A test and its demonstrations, as an option names them."""
+    name, _, shots = text.partition(":")
+    return name, int(shots or 0)
 
 
 def ceiling(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
@@ -113,6 +119,13 @@ def words(data: Path, context: int = SUBJECT["context"]) -> Any:
     )
 
 
+def read_words(folder: Path) -> Any:
+    """The tokenizer of a folder."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
 def subject(tokenizer: Any) -> Any:
     """A model of OLMo's architecture with 17 M parameters of random weights, in evaluation mode."""
     return pretraining.initial(SUBJECT, tokenizer).eval()
@@ -139,3 +152,29 @@ def parameters(model: Any) -> int:
     total = sum(weight.numel() for weight in model.parameters())
     tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
     return total if tied else total - model.get_input_embeddings().weight.numel()
+
+
+def written_on(data: Path, folder: Path) -> Any:
+    """The subject after 120 steps of 512 tokens on questions and summaries, so that it ends texts; kept in the folder."""
+    from transformers.models.olmo.modeling_olmo import OlmoForCausalLM
+
+    if not (folder / "config.json").is_file():
+        tokenizer = words(data)
+        documents = [
+            prompts.prompt(task.load(name), _short(example.fields), "default") + prompts.completion(example.answer)
+            for name in ("social_iqa", "xsum")
+            for _, example in examples(data, name, "train", 1000)
+        ]
+        recipe = SUBJECT | {"batch": 4, "sequence": 128, "weight_decay": 0.0}
+        model = pretraining.initial(recipe, tokenizer)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=pretraining.BETAS)
+        rows = pretraining.batches(pretraining.encode(tokenizer, documents), recipe, torch.Generator().manual_seed(0))
+        for _ in range(120):
+            pretraining.update(model, optimizer, next(rows), 1e-3, 1.0, torch.float32)
+        pretraining.save(model, tokenizer, folder)
+    return OlmoForCausalLM.from_pretrained(folder).eval()
+
+
+def _short(fields: Mapping[str, str]) -> dict[str, str]:
+    """Fields of at most thirty words."""
+    return {name: " ".join(text.split()[:30]) for name, text in fields.items()}

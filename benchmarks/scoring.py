@@ -33,12 +33,6 @@ SUITE = {"protocol": "sound", "labels": "score", "seed": 0, "new_tokens": 60, "b
 Rows = Sequence[tuple[str, Example]]
 
 
-def chosen(text: str) -> tuple[str, int]:
-    """A test and its demonstrations, as an option names them."""
-    name, _, shots = text.partition(":")
-    return name, int(shots or 0)
-
-
 def ours(model: Any, tokenizer: Any, name: str, rows: tuple[Rows, Rows], shots: int) -> list[list[float]]:
     """Log-probabilities of each row's candidates by Tunecast."""
     run = Evaluation(model, tokenizer, SUITE)
@@ -121,7 +115,7 @@ def measure(options: Any) -> None:
     tokenizer = pairing.words(options.data)
     model = pairing.olmo_1b(options.device, torch.bfloat16)
     results = []
-    for name, shots in TESTS:
+    for name, shots in options.tests:
         read = task.load(name)
         rows = tuple(pairing.examples(options.data, name, split, options.rows) for split in (read.train, read.test))
         ours(model, tokenizer, name, rows, shots)
@@ -151,7 +145,9 @@ def _share(model: Any, tokens: float) -> str:
 
 if __name__ == "__main__":
     asked = pairing.parser(__doc__)
-    asked.add_argument("--tests", nargs="*", default=TESTS, type=chosen, help="such as mnli:4, for 4 demonstrations")
+    asked.add_argument(
+        "--tests", nargs="*", default=TESTS, type=pairing.chosen, help="such as mnli:4, for 4 demonstrations"
+    )
     options = asked.parse_args()
     torch.set_num_threads(options.threads)
     measure(options) if options.device == "cuda" else compare(options)
