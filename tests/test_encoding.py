@@ -106,7 +106,7 @@ def test_fitted_prompt(tokenizer, query, demonstrations, spare):
     found = encoding.fitted(tokenizer, framing(room, demonstrations), query)
     premise, hypothesis = query.fields["premise"], query.fields["hypothesis"]
     asked = f"{HEAD}{premise}{MIDDLE}{hypothesis}{CUE}"
-    assert found.tokens == len(ids_of(tokenizer, found.text)) <= room
+    assert found.ids == ids_of(tokenizer, found.text) and len(found.ids) <= room
     fits = [
         shots
         for shots in range(len(demonstrations) + 1)
@@ -127,17 +127,22 @@ def test_fitted_prompt(tokenizer, query, demonstrations, spare):
         )
 
 
+def summary(prompt):
+    return prompt.text, len(prompt.ids), prompt.shots, prompt.truncated
+
+
 @pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
 def test_just_as_much_is_cut_as_the_room_demands(tokenizer):
     """Words of one token each: exactly the surplus goes, from the start of the longest field."""
     query = example(" cat" * 50, " owl" * 20)
     whole = encoding.fitted(tokenizer, framing(None), query)
-    assert whole == (f"{HEAD}{' cat' * 50}{MIDDLE}{' owl' * 20}{CUE}", whole.tokens, 0, False)
-    found = encoding.fitted(tokenizer, framing(whole.tokens - 7), query)
-    assert found == (f"{HEAD}{' cat' * 43}{MIDDLE}{' owl' * 20}{CUE}", whole.tokens - 7, 0, True)
+    size = len(whole.ids)
+    assert summary(whole) == (f"{HEAD}{' cat' * 50}{MIDDLE}{' owl' * 20}{CUE}", size, 0, False)
+    found = encoding.fitted(tokenizer, framing(size - 7), query)
+    assert summary(found) == (f"{HEAD}{' cat' * 43}{MIDDLE}{' owl' * 20}{CUE}", size - 7, 0, True)
     # 49 off 70: both are cut to the same length, rather than the first one to nothing.
-    found = encoding.fitted(tokenizer, framing(whole.tokens - 50), query)
-    assert found == (f"{HEAD}{' cat' * 10}{MIDDLE}{' owl' * 10}{CUE}", whole.tokens - 50, 0, True)
+    found = encoding.fitted(tokenizer, framing(size - 50), query)
+    assert summary(found) == (f"{HEAD}{' cat' * 10}{MIDDLE}{' owl' * 10}{CUE}", size - 50, 0, True)
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
@@ -145,7 +150,7 @@ def test_the_longest_field_is_the_one_with_most_tokens(tokenizer):
     """15 characters of several tokens each are more than 12 words of one token, 48 characters."""
     query = example("🦉" * 15, " owl" * 12)
     whole = encoding.fitted(tokenizer, framing(None), query)
-    found = encoding.fitted(tokenizer, framing(whole.tokens - 8), query)
+    found = encoding.fitted(tokenizer, framing(len(whole.ids) - 8), query)
     assert found.truncated and found.text.endswith(f"🦉{MIDDLE}{' owl' * 12}{CUE}")
 
 
@@ -163,7 +168,7 @@ def test_the_published_protocol_cuts_nothing():
     query, shown = example("cat " * 400, "owl"), example("hen", "fox", 2)
     found = encoding.fitted(tokenizer, framing(None, [shown], "published", "io"), query)
     assert found.text == "hen foxcontradiction\n" + "cat " * 400 + " owl"
-    assert (found.tokens, found.shots, found.truncated) == (len(ids_of(tokenizer, found.text)), 1, False)
+    assert (found.ids, found.shots, found.truncated) == (ids_of(tokenizer, found.text), 1, False)
 
 
 # Padding and batches

@@ -246,3 +246,36 @@ def test_other_failures_are_not_taken_for_memory(checkpoints, monkeypatch):
 
     with reading.reading(model, 100) as reader, pytest.raises(RuntimeError, match="index out of range"):
         reader.survives(forward, 3)
+
+
+def peak_bytes(run):
+    """The most memory that torch has held at a time during a run, beyond what it held before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "olmo", "olmo2"])
+def test_memory_stays_within_its_budget(architecture, monkeypatch):
+    """Prompts of 20 to 900 tokens, half of them after 300 shared ones, by a budget of 4,000 tokens in one pack."""
+    monkeypatch.setitem(reading.PACK, "cpu", 10**9)
+    sizes = {"vocab_size": 4000, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2}
+    heads = {
+        "num_attention_heads": 4,
+        "max_position_embeddings": 2048,
+        "eos_token_id": 2,
+        "bos_token_id": 1,
+        "pad_token_id": 0,
+    }
+    config = transformers.AutoConfig.for_model(architecture, **sizes, **heads)
+    model, rng = random_model(config), random.Random(0)
+    shown = random_ids(rng, 300, 4000)
+    contexts = [shown * (row % 2) + random_ids(rng, rng.randrange(20, 600), 4000) for row in range(30)]
+    requests = [(context, random_ids(rng, length, 4000)) for context in contexts for length in (1, 3, 5)]
+    tokenizer = small_tokenizer("olmo")
+    with reading.reading(model, 4000) as reader:
+        assert reader.limit == 4000 * (reader.token + reader.kept)
+        scored = peak_bytes(lambda: scoring.log_probabilities(model, requests, 4000))
+        written = peak_bytes(lambda: generation.greedy(model, tokenizer, contexts, 3, (), 4000))
+        assert reader.limit / 10 < min(scored, written) and max(scored, written) <= reader.limit

@@ -104,6 +104,7 @@ class Options(NamedTuple):
     end: float
 
 
+@torch.inference_mode()
 def constrained(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -106,10 +106,10 @@ class Framing:
 
 
 class Prompt(NamedTuple):
-    """A prompt that fits: its text, its length in tokens, demonstrations kept, whether the field was cut."""
+    """A prompt that fits: its text, its token ids, demonstrations kept, whether the field was cut."""
 
     text: str
-    tokens: int
+    ids: list[int]
     shots: int
     truncated: bool
 
@@ -123,14 +123,14 @@ def fitted(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Exampl
     """
     shown = [_solved(framing, demonstration) for demonstration in framing.demonstrations]
     query = prompts.prompt(framing.task, example.fields, framing.format, framing.protocol)
-    tokens = _count(tokenizer, "".join(shown) + query)
-    while framing.room is not None and tokens > framing.room and shown:
+    ids = _ids(tokenizer, "".join(shown) + query)
+    while framing.room is not None and len(ids) > framing.room and shown:
         shown.pop(0)
-        tokens = _count(tokenizer, "".join(shown) + query)
-    if framing.room is None or tokens <= framing.room:
-        return Prompt("".join(shown) + query, tokens, len(shown), truncated=False)
-    query, tokens = cut(tokenizer, framing, example)
-    return Prompt(query, tokens, 0, truncated=True)
+        ids = _ids(tokenizer, "".join(shown) + query)
+    if framing.room is None or len(ids) <= framing.room:
+        return Prompt("".join(shown) + query, ids, len(shown), truncated=False)
+    query, _ = cut(tokenizer, framing, example)
+    return Prompt(query, _ids(tokenizer, query), 0, truncated=True)
 
 
 def cut(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> tuple[str, int]:
@@ -148,7 +148,7 @@ def cut(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) 
         shortened = {name: example.fields[name][starts[name][-kept] :] for name in names if len(starts[name]) > kept}
         query = prompts.prompt(framing.task, {**example.fields, **shortened}, framing.format, framing.protocol)
         # Tokens at the seams may merge differently once a field is cut, so the count is taken again.
-        tokens = _count(tokenizer, query)
+        tokens = len(_ids(tokenizer, query))
         if tokens <= framing.room:
             return query, tokens
         kept -= max(1, (tokens - framing.room) // len(names))
@@ -161,8 +161,8 @@ def _solved(framing: Framing, example: Example) -> str:
     return prompts.demonstration(framing.task, example, framing.format, framing.protocol)
 
 
-def _count(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
-    return len(tokenizer(text, verbose=False)["input_ids"])
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, verbose=False)["input_ids"]
 
 
 def padding(tokenizer: PreTrainedTokenizerBase) -> int:

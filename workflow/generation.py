@@ -36,7 +36,9 @@ class Ending:
 
     def reached(self, ids: Ids) -> bool:
         """Whether a text is done with its last token, which is no EOS."""
-        return len(ids) >= self.new_tokens or (self._may_complete(ids[-1]) and self._holds_stop(ids))
+        if len(ids) >= self.new_tokens or not self.stops:
+            return len(ids) >= self.new_tokens
+        return self._may_complete(ids[-1]) and self._holds_stop(ids)
 
     def _may_complete(self, token: int) -> bool:
         """Whether a token has the last character of a stop string, or part of some character: else nothing is decoded."""
@@ -59,6 +61,7 @@ class Text:
     ids: list[int] = field(default_factory=list)
 
 
+@torch.inference_mode()
 def greedy(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

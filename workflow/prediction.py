@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from workflow.encoding import Framing, Prompt, context_length, fitted, opening, 
 from workflow.errors import StudyError
 from workflow.generation import greedy
 from workflow.metrics import method
+from workflow.reading import reading
 from workflow.scoring import Progress, Request, log_probabilities
 from workflow.task import KINDS, Example, Task
 
@@ -92,15 +93,16 @@ def predict(
     Errors: StudyError when demonstrations leave a test without rows to score.
     """
     run = Evaluation(model, tokenizer, suite, progress)
-    for name, format, shots in itertools.product(suite["tests"], suite["formats"], suite["shots"]):
-        task, train, test = tests[name]
-        rows = predict_test(run, task, train, test, format, shots)
-        if not rows:
-            raise StudyError(
-                f"test '{name}': {shots} demonstrations take all {len(test)} rows; allowed: fewer than {len(test)}"
-            )
-        for row in rows:
-            yield {"test": name, "test_format": format, "shots": shots, **row}
+    with reading(model, suite["batch_tokens"]):
+        for name, format, shots in itertools.product(suite["tests"], suite["formats"], suite["shots"]):
+            task, train, test = tests[name]
+            rows = predict_test(run, task, train, test, format, shots)
+            if not rows:
+                raise StudyError(
+                    f"test '{name}': {shots} demonstrations take all {len(test)} rows; allowed: fewer than {len(test)}"
+                )
+            for row in rows:
+                yield {"test": name, "test_format": format, "shots": shots, **row}
 
 
 def predict_test(run: Evaluation, task: Task, train: Rows, test: Rows, format: str, shots: int) -> list[dict[str, Any]]:
@@ -117,7 +119,7 @@ def predict_test(run: Evaluation, task: Task, train: Rows, test: Rows, format: s
         {
             "id": row,
             "prompt_sha256": hashlib.sha256(prompt.text.encode()).hexdigest(),
-            "prompt_tokens": prompt.tokens,
+            "prompt_tokens": len(prompt.ids),
             "shots_used": prompt.shots,
             "shown": [row for row, _ in shown[len(shown) - prompt.shots :]],
             "truncated": prompt.truncated,
@@ -152,11 +154,13 @@ def _compared(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: 
     Errors: StudyError for a row whose log-probabilities are not finite numbers.
     """
     asked = [(prompt, example) for prompt, (_, example) in zip(found, rows, strict=True)]
-    pools = _candidates(run.tokenizer, framing, asked)
+    kept = sorted({prompt.shots for prompt in found}) if framing.task.labels else []
+    blank = [prompt for shots in kept for prompt in _content_free(run.tokenizer, framing, shots)]
+    pools = _candidates(run.tokenizer, framing, [*asked, *blank])
     values = _highest(run, pools)
-    for (place, _), own in zip(rows, values, strict=True):
+    for (place, _), own in zip(rows, values, strict=False):
         _check_finite(f"row '{place}'", own)
-    priors = _priors(run, framing, {prompt.shots for prompt in found}) if framing.task.labels else {}
+    priors = dict(zip(kept, _priors(values[len(asked) :]), strict=True))
     return [
         {
             "output": example.choices[own.index(max(own))],
@@ -164,7 +168,7 @@ def _compared(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: 
             "candidate_tokens": [len(pool[0][1]) for pool in row],
             "priors": priors.get(prompt.shots, []),
         }
-        for (prompt, example), row, own in zip(asked, pools, values, strict=True)
+        for (prompt, example), row, own in zip(asked, pools, values, strict=False)
     ]
 
 
@@ -193,7 +197,7 @@ def _whole(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, example: Example)
 
 def _pooled(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, pieces: Sequence[Sequence[int]]) -> list[Pool]:
     """One request for each piece of each label, as the next token after the prompt: the paper's *Token probability*."""
-    context = _context(tokenizer, prompt)
+    context = prompt.ids or opening(tokenizer)
     return [[(context, [token]) for token in own] for own in pieces]
 
 
@@ -211,11 +215,6 @@ def _spellings(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> lis
     return [tokenizer([label, f" {label}"], add_special_tokens=False)["input_ids"] for label in labels]
 
 
-def _context(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt that stands alone."""
-    return tokenizer(prompt.text)["input_ids"] or opening(tokenizer)
-
-
 def _highest(run: Evaluation, pools: Sequence[Sequence[Pool]]) -> list[list[float]]:
     """The highest log-probability of each pool, in nats."""
     requests = [request for row in pools for pool in row for request in pool]
@@ -228,16 +227,12 @@ def _check_finite(place: str, values: Sequence[float]) -> None:
         raise StudyError(f"{place}: log-probabilities {values}, expected finite numbers; see weights and precision")
 
 
-def _priors(run: Evaluation, framing: Framing, kept: Collection[int]) -> dict[int, list[float]]:
-    """The labels' priors by the number of demonstrations that a prompt was left with."""
-    found = {}
-    for shots in kept:
-        pools = _candidates(run.tokenizer, framing, _content_free(run.tokenizer, framing, shots))
-        values = _highest(replace(run, progress=None), pools)
-        for text, own in zip(CONTENT_FREE, values, strict=True):
-            _check_finite(f"prompt without content ({text!r})", own)
-        found[shots] = prior(values)
-    return found
+def _priors(values: Sequence[Sequence[float]]) -> list[list[float]]:
+    """The labels' prior from each few log-probabilities of prompts without content, as many as CONTENT_FREE."""
+    for text, own in zip(itertools.cycle(CONTENT_FREE), values, strict=False):
+        _check_finite(f"prompt without content ({text!r})", own)
+    size = len(CONTENT_FREE)
+    return [prior(values[start : start + size]) for start in range(0, len(values), size)]
 
 
 def _content_free(tokenizer: PreTrainedTokenizerBase, framing: Framing, shots: int) -> list[tuple[Prompt, Example]]:
@@ -267,7 +262,7 @@ def _written(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: R
     sound = framing.protocol == "sound"
     stops = prompts.STOPS[framing.format] if sound else ()
     new_tokens = new_token_limit(framing.task, run.suite)
-    contexts = [_context(run.tokenizer, prompt) for prompt in found]
+    contexts = [prompt.ids or opening(run.tokenizer) for prompt in found]
     outputs = greedy(run.model, run.tokenizer, contexts, new_tokens, stops, run.suite["batch_tokens"], run.progress)
     texts = run.tokenizer.batch_decode(outputs, skip_special_tokens=True)
     return [
@@ -290,7 +285,7 @@ def _forced(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: Ro
     free = _written(run, framing, found, rows)
     spellings = list(itertools.chain(*_spellings(run.tokenizer, framing.task.labels)))
     new_tokens, batch_tokens = new_token_limit(framing.task, run.suite), run.suite["batch_tokens"]
-    contexts = [_context(run.tokenizer, prompt) for prompt in found]
+    contexts = [prompt.ids or opening(run.tokenizer) for prompt in found]
     published = run.suite["protocol"] == "published"
     outputs = constrained(
         run.model, run.tokenizer, contexts, spellings, new_tokens, batch_tokens, run.progress, prompt_counts=published

@@ -33,19 +33,21 @@ Ids = Sequence[int]
 
 SHARE = {"cpu": 0.5, "cuda": 0.8}  # of the memory that is free once the model is loaded
 PACK = {"cpu": 1024, "cuda": 65536}  # tokens beyond which a pack is no faster
+LAID_OUT_FOR = 256  # rows of a product; the layout is as good for more and for fewer
 LEAST = 1024  # tokens that a prefix must save, since its rows are packed apart from the others
 _open: weakref.WeakKeyDictionary[PreTrainedModel, Reader] = weakref.WeakKeyDictionary()
 
 
 @contextlib.contextmanager
 def reading(model: PreTrainedModel, batch_tokens: int) -> Iterator[Reader]:
-    """The model's Reader; inside another `reading` of the same model that one's, with these `batch_tokens`."""
+    """The model's Reader; inside another `reading` of the same model nothing is readied anew."""
     known = _open.get(model)
     if known is not None:
-        yield Reader(known.model, batch_tokens, known.layers, known.own)
+        same = known.batch_tokens == batch_tokens
+        yield known if same else Reader(model, batch_tokens, known.layers, known.own)
         return
     own, layers = model.config._attn_implementation, attention.asked(model)
-    with contextlib.ExitStack() as stack, torch.inference_mode():
+    with contextlib.ExitStack() as stack:
         if layers is not None:
             stack.callback(model.set_attn_implementation, own)
             model.set_attn_implementation(IMPLEMENTATION)
@@ -97,7 +99,7 @@ class Reader:
         fitting = sum(1 for _ in itertools.takewhile(lambda total: total <= limit, sums)) if self.packs else 1
         return list(waiting[: max(1, fitting)])
 
-    def survives(self, run: Callable[[], None], items: int) -> bool:
+    def survives(self, run: Callable[[], object], items: int) -> bool:
         """Run something; where memory runs out, halve the limit and return False.
 
         Errors: StudyError when a single item was run, which cannot be divided.
@@ -149,7 +151,7 @@ class Reader:
         keys = Keys()
         fed = packed([ids], self.device)
         kept = Branching(fed["packing"].lengths, fed["packing"].bounds, kept=keys)
-        self.model(**fed | {"packing": kept}, use_cache=False, logits_to_keep=1)
+        self.survives(lambda: self.model(**fed | {"packing": kept}, use_cache=False, logits_to_keep=1), 1)
         return keys
 
     def after(self, texts: Sequence[Ids]) -> torch.Tensor:
@@ -276,7 +278,8 @@ def _fast_products(model: PreTrainedModel) -> Iterator[None]:
     double = sum(layer.weight.nbytes for layer in layers)
     lay_out = double < 0.25 * _free(model.device)
     for layer in layers:
-        weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight, PACK["cpu"]) if lay_out else layer.weight
+        weight = layer.weight.detach()
+        weight = torch.ops.mkldnn._reorder_linear_weight(weight, LAID_OUT_FOR) if lay_out else weight
         layer.forward = functools.partial(product, b=weight, bias=layer.bias)
     try:
         yield

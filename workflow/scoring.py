@@ -74,6 +74,7 @@ def _rows(context: list[int], continuations: dict[int, Ids], branching: bool) ->
     ]
 
 
+@torch.inference_mode()
 def log_probabilities(
     model: PreTrainedModel, requests: Sequence[Request], batch_tokens: int, progress: Progress | None = None
 ) -> list[float]:
