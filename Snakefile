@@ -57,12 +57,13 @@ rule all:
         ),
         INDICATORS,
         FORECASTED,
+        RECOMMENDED,
         expand(
             "results/tables/{leaderboard}.{type}",
-            leaderboard=LEADERBOARDS if VARIANTS else [],
+            leaderboard=LEADERBOARDS,
             type=["csv", "md"],
         ),
-        ["results/pairs.parquet"] if VARIANTS else [],
+        ["results/pairs.parquet"] if COHORTS else [],
         "results/pages",
 
 

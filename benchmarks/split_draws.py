@@ -17,7 +17,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from workflow import grid
-from workflow.forecasting import comparers, pairs, ranking, splits, variants
+from workflow.forecasting import cohorts, comparers, pairs, ranking, splits
 
 
 def main() -> None:
@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=10, help="blocks of twenty splits")
     given = parser.parse_args()
     os.chdir(given.study)
-    block = grid.read(yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8")))["variants"]
-    table = variants.read(block)
+    block = grid.read(yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8")))["cohorts"]["published"]
+    table = cohorts.read(block)
     print("| fitted on | target | accuracy of a block | longest shortlist |\n| --- | --- | --- | --- |")
     for source in table.targets:
         for target, blocks in measured(table, source, given.blocks).items():
@@ -41,12 +41,12 @@ def main() -> None:
             )
 
 
-def measured(table: variants.Variants, source: str, blocks: int) -> dict[str, np.ndarray]:
+def measured(table: cohorts.Cohort, source: str, blocks: int) -> dict[str, np.ndarray]:
     """Mean accuracy and longest shortlist of each block, shape (blocks, 2), by target."""
     labels = {target: table.values([target])[:, 0] for target in table.targets}
     found = {target: np.zeros((blocks * splits.REPEATS, 2)) for target in table.targets}
     for seed in range(blocks * splits.REPEATS):
-        fold = splits.drawn(table.twins, seed)
+        fold = splits.drawn(table.units, seed)
         fitted = comparers.fit("lightgbm", table.values(table.indicators), labels[source], fold.train)
         preferences = np.where(fold.pairs, fitted.preferences(), 0)
         counts = ranking.wins(preferences, len(fold.train))[~fold.train]

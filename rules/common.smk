@@ -5,7 +5,7 @@ import pathlib
 
 from workflow import analyses, audits, corpora, findings, indicators, search, sources
 from workflow import summaries, tables, task
-from workflow.forecasting import leaderboards, splits, variants
+from workflow.forecasting import assembly, leaderboards, settings
 from workflow import resources as needs
 
 # Relative, so that a study moved with its repository finds its results up to date.
@@ -19,7 +19,7 @@ CHOICE = grid.pattern(grid.CHOICE_KEYS)
 
 
 wildcard_constraints:
-    table="scores|histories|indicators|analysis|choices|forecasts|rankings|importance",
+    table="scores|histories|indicators|analysis|choices|pairs|forecasts|rankings|importance",
     released="[^/]+",
     step=r"\d+",
     seed=r"\d+",
@@ -48,21 +48,45 @@ CHOICES = TRIALS[grid.CHOICE_KEYS].drop_duplicates()
 CHOSEN = ["results/choices.parquet"] if len(CHOICES) else []
 
 
-VARIANTS = STUDY["variants"]
-SPLITS = splits.names(variants.read(VARIANTS)) if VARIANTS else []
+COHORTS = {
+    name: settings.table(name, block) for name, block in STUDY["cohorts"].items()
+}
+SPLITS = [
+    {"cohort": name, "split": split}
+    for name, block in STUDY["cohorts"].items()
+    for split in assembly.splits(STUDY, block)
+]
 FORECASTED = expand(
     "results/{table}.parquet",
-    table=["forecasts", "rankings", "importance"] if VARIANTS else [],
+    table=["forecasts", "rankings", "importance"] if COHORTS else [],
 )
+LEADERBOARDS = [
+    f"{leaderboard}_{name}" for name in COHORTS for leaderboard in leaderboards.TABLES
+] + [f"printed_numbers_{name}" for name, block in COHORTS.items() if "printed" in block]
 
 # Indicators that a base has to be run for.
 RUN_FOR = indicators.run_for(STUDY)
 INDICATORS = ["results/indicators.parquet"] if RUN_FOR else []
 
+RECOMMENDED = ["results/recommendations.parquet"] if STUDY["models"] or IMPORTED else []
+# What Snakemake measured of the jobs that indicators are measured in, by suite where they are scores.
+UNTOUCHED = CELLS[CELLS["recipe"] == "none"]
+BENCHMARKS = {
+    "measure": [
+        f"results/benchmarks/measure/{grid.path(row, grid.BASE_KEYS)}.tsv"
+        for row in grid.bases(STUDY).to_dict("records")
+    ]
+} | {
+    suite: [
+        f"results/benchmarks/predict/{grid.path(row, grid.CELL_KEYS)}.tsv"
+        for row in UNTOUCHED[UNTOUCHED["suite"] == suite].to_dict("records")
+    ]
+    for suite in STUDY["suites"]
+}
+
 SUMMARISED = expand(
     "results/tables/{table}.csv",
-    table=STUDY["summaries"]
-    + (list(leaderboards.tables("printed" in VARIANTS)) if VARIANTS else []),
+    table=STUDY["summaries"] + LEADERBOARDS,
 )
 # What findings are made of.
 TABLES = [
@@ -70,6 +94,8 @@ TABLES = [
     "results/audit.parquet",
     *FORECASTED,
     *INDICATORS,
+    *RECOMMENDED,
+    *(["results/scores.parquet"] if RECOMMENDED else []),
     *(path for path in SUMMARISED if path.endswith("gpu_hours.csv")),
 ]
 
@@ -96,9 +122,13 @@ def table_parts(wildcards):
             for name in grid.modules(analyses)
             if len(PARTS) or IMPORTED
         ],
+        "pairs": [f"results/pairs/cohort={name}/part.parquet" for name in COHORTS],
     }.get(
         wildcards.table,
-        [f"results/{wildcards.table}/split={split}/part.parquet" for split in SPLITS],
+        [
+            f"results/{wildcards.table}/{grid.path(row, list(row))}/part.parquet"
+            for row in SPLITS
+        ],
     )
 
 
@@ -285,3 +315,41 @@ def to_do():
         if job.rule.name in jobs:
             jobs[job.rule.name].append(dict(job.wildcards_dict))
     return {name: own for name, own in jobs.items() if own}
+
+
+def cohort_block(wildcards):
+    """A cohort as the config describes it."""
+    return STUDY["cohorts"][wildcards.cohort]
+
+
+def cohort_settings(wildcards):
+    """A cohort as a table."""
+    return COHORTS[wildcards.cohort]
+
+
+def forecast_settings(wildcards):
+    """What forecasts depend on of a cohort."""
+    return settings.forecasting(COHORTS[wildcards.cohort])
+
+
+def cohort_table(wildcards):
+    """The table of a cohort."""
+    return COHORTS[wildcards.cohort]["path"]
+
+
+def cohort_printed(wildcards):
+    """The published numbers that a cohort is compared with."""
+    return COHORTS[wildcards.cohort].get("printed", [])
+
+
+def cohort_bases(wildcards):
+    """The study's own bases in a cohort, with the config of each."""
+    return assembly.bases(STUDY, cohort_block(wildcards))
+
+
+def cohort_indicators(wildcards):
+    """The settings of the indicators in a cohort."""
+    return {
+        name: STUDY["indicators"][name]
+        for name in cohort_block(wildcards)["indicators"]
+    }

@@ -1,92 +1,128 @@
-"""From a table of bases with indicators and tuned scores to what the indicators forecast."""
+"""From cohorts of bases with indicators and tuned scores to what the indicators forecast."""
 
-MEASURED = VARIANTS["path"] if VARIANTS else []
-FORECASTERS = expand(
-    f"{PACKAGE}/forecasting/{{name}}.py",
-    name=[
-        "variants",
-        "pairs",
-        "splits",
-        "comparers",
-        "forecasters",
-        "forecasts",
-        "ranking",
-    ],
-)
-# What forecasts depend on of the variants' block.
-FORECAST_SETTINGS = {
-    key: block
-    for key, block in (VARIANTS or {}).items()
-    if key not in ("test_rows", "full_score", "printed")
-}
-LEADERBOARDS = (
-    list(leaderboards.tables("printed" in VARIANTS)) if VARIANTS else ["none"]
-)
+
+def forecasters(*names):
+    """Modules of forecasting."""
+    return expand(f"{PACKAGE}/forecasting/{{name}}.py", name=names)
 
 
 wildcard_constraints:
+    cohort="|".join(COHORTS) or "none",
     split="every_pair|random|leave_out_[^/]+",
-    leaderboard="|".join(LEADERBOARDS),
 
 
-ruleorder: tabulate > summarise
+localrules:
+    assemble,
+    pair,
+    tabulate,
+    compare,
+
+
+ruleorder: tabulate > compare > recommend > summarise
+
+
+rule assemble:
+    """Set the study's own bases beside each other: configs, indicators, scores after tuning."""
+    input:
+        scores="results/scores.parquet",
+        indicators=INDICATORS,
+        modules=forecasters("assembly"),
+    output:
+        "results/cohorts/{cohort}.csv",
+    log:
+        "logs/assemble/{cohort}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        cohort=cohort_block,
+        bases=cohort_bases,
+        indicators=cohort_indicators,
+    script:
+        "../workflow/scripts/assemble.py"
 
 
 rule pair:
     """List the pairs of bases of each target: difference, gap, what their configs share."""
     input:
-        table=MEASURED,
-        modules=FORECASTERS[:2],
+        table=cohort_table,
+        modules=forecasters("cohorts", "pairs"),
     output:
-        "results/pairs.parquet",
+        "results/pairs/cohort={cohort}/part.parquet",
     log:
-        "logs/pair.log",
+        "logs/pair/{cohort}.log",
     conda:
         "../envs/analysis.yaml"
     params:
-        variants=FORECAST_SETTINGS,
+        cohort=forecast_settings,
     script:
         "../workflow/scripts/pair.py"
 
 
 rule forecast:
-    """Forecast the targets by every forecaster in one split: accuracies, rankings, importance."""
+    """Forecast a cohort's targets by every forecaster in one split: accuracies, rankings, importance."""
     input:
-        table=MEASURED,
-        modules=FORECASTERS,
+        table=cohort_table,
+        modules=forecasters(
+            "cohorts",
+            "pairs",
+            "splits",
+            "comparers",
+            "forecasters",
+            "forecasts",
+            "ranking",
+        ),
     output:
-        forecasts="results/forecasts/split={split}/part.parquet",
-        rankings="results/rankings/split={split}/part.parquet",
-        importance="results/importance/split={split}/part.parquet",
+        forecasts="results/forecasts/cohort={cohort}/split={split}/part.parquet",
+        rankings="results/rankings/cohort={cohort}/split={split}/part.parquet",
+        importance="results/importance/cohort={cohort}/split={split}/part.parquet",
     log:
-        "logs/forecast/{split}.log",
+        "logs/forecast/{cohort}/{split}.log",
     conda:
         "../envs/analysis.yaml"
     params:
-        variants=FORECAST_SETTINGS,
+        cohort=forecast_settings,
         statistics=STUDY["statistics"],
     script:
         "../workflow/scripts/forecast.py"
 
 
 rule tabulate:
-    """Make one table of forecasters to read, as CSV in full precision and as Markdown."""
+    """Make a cohort's tables of forecasters to read, as CSV in full precision and as Markdown."""
     input:
         gathered=FORECASTED,
-        table=MEASURED,
-        printed=VARIANTS.get("printed", []) if VARIANTS else [],
-        modules=[
-            f"{PACKAGE}/forecasting/leaderboards.py",
-            f"{PACKAGE}/forecasting/printed.py",
-        ],
+        table=cohort_table,
+        module=forecasters("leaderboards"),
     output:
-        csv="results/tables/{leaderboard}.csv",
-        markdown="results/tables/{leaderboard}.md",
+        expand(
+            "results/tables/{leaderboard}_{{cohort}}.{type}",
+            leaderboard=leaderboards.TABLES,
+            type=["csv", "md"],
+        ),
     log:
-        "logs/tabulate/{leaderboard}.log",
+        "logs/tabulate/{cohort}.log",
     conda:
         "../envs/analysis.yaml"
     params:
-        variants=VARIANTS,
+        cohort=cohort_settings,
     script:
         "../workflow/scripts/tabulate.py"
+
+
+rule compare:
+    """Set the published numbers of a cohort beside this study's own."""
+    input:
+        gathered=FORECASTED,
+        table=cohort_table,
+        printed=cohort_printed,
+        module=forecasters("printed"),
+    output:
+        csv="results/tables/printed_numbers_{cohort}.csv",
+        markdown="results/tables/printed_numbers_{cohort}.md",
+    log:
+        "logs/compare/{cohort}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        cohort=cohort_settings,
+    script:
+        "../workflow/scripts/compare.py"

@@ -7,6 +7,7 @@ localrules:
     analyse,
     draw,
     summarise,
+    recommend,
     audit,
     find,
     present,
@@ -131,10 +132,40 @@ rule audit:
         "../envs/analysis.yaml"
     params:
         groups=STUDY["groups"],
-        variants=VARIANTS,
+        cohorts=COHORTS,
         indicators=STUDY["indicators"],
     script:
         "../workflow/scripts/audit.py"
+
+
+rule recommend:
+    """Answer which base to tune for each task: scores, chances, regrets of picking by an indicator, in words."""
+    input:
+        rows=parts("items", grid.CELL_KEYS, CELLS),
+        imported=IMPORTED,
+        scores="results/scores.parquet",
+        analysis="results/analysis.parquet",
+        indicators=INDICATORS,
+        modules=[
+            f"{PACKAGE}/{name}.py"
+            for name in ("recommending", "comparison", "statistics")
+        ],
+    output:
+        table="results/recommendations.parquet",
+        csv="results/tables/recommendations.csv",
+        markdown="results/tables/recommendations.md",
+    log:
+        "logs/recommend.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        statistics=STUDY["statistics"],
+        regret=STUDY["recommend"]["regret"],
+        indicators=STUDY["indicators"],
+        targets=assembly.questions(STUDY),
+        benchmarks=BENCHMARKS,
+    script:
+        "../workflow/scripts/recommend.py"
 
 
 rule find:

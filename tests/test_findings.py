@@ -168,7 +168,7 @@ def test_a_study_without_a_table_finds_nothing_of_it():
 
 FORECAST = {
     **dict.fromkeys(tables.FORECASTS.names), "split": "every_pair", "subset": "all", "ties": "half", "target": "sft",
-    "kind": "indicator", "n_pairs": 1225, "n_bases": 48,
+    "cohort": "c", "kind": "indicator", "n_pairs": 1225, "n_bases": 48,
 }  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def test_forecasts_say_which_indicator_orders_best_and_whether_beyond_the_config
     )  # fmt: skip
     (row,) = findings.found(findings.Material({"forecasts": rows}, 0.95), NO_AUDIT)
     assert row["statement"] == (
-        "sft: of 2 indicators and their means kshot orders most pairs of bases right, 0.700 (95% 0.600 to 0.800) of 1225 "
+        "sft of c: of 2 indicators and their means kshot orders most pairs of bases right, 0.700 (95% 0.600 to 0.800) of 1225 "
         "(chance .5); against all config fields together 0.100 (95% 0.020 to 0.200)."
     )
     assert (row["value"], row["n"], row["table"]) == (0.7, 48, "forecasts")
@@ -194,7 +194,7 @@ def test_the_smoke_study_says_what_follows_from_its_tables(smoke):
     results = smoke / "study/results"
     found = tables.read(results / "findings.parquet")
     assert {"gains", "transfer", "audit"} <= set(found["finding"])
-    read = {name: tables.read(results / f"{name}.parquet") for name in ("analysis", "audit")}
+    read = {name: tables.read(results / f"{name}.parquet") for name in set(found["table"]) if name.isidentifier()}
     for row in found.to_dict("records"):
         truths.check(row, read)
     order = [list(sections.SECTIONS).index(section) for section in found["section"]]

@@ -13,12 +13,13 @@ from scipy.stats import kendalltau, norm, rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from workflow import auditing, grid, tables
 from workflow import audits as audit_modules
-from workflow import grid, tables
 from workflow.auditing import Material
 from workflow.audits import label_noise, outlying_variants
 from workflow.errors import StudyError
 from workflow.forecasting import (
+    cohorts,
     comparers,
     forecasters,
     forecasts,
@@ -27,7 +28,6 @@ from workflow.forecasting import (
     printed,
     results,
     splits,
-    variants,
 )
 from workflow.statistics import Resampling
 
@@ -51,13 +51,13 @@ def block(path: str, **changes: Any) -> dict[str, Any]:
     return plain | {"path": path, "contrasts": [], "test_rows": {}, "full_score": 1.0} | changes
 
 
-def simulated(folder: Path, **columns: np.ndarray) -> tuple[variants.Variants, dict[str, Any]]:
+def simulated(folder: Path, **columns: np.ndarray) -> tuple[cohorts.Cohort, dict[str, Any]]:
     """A table of 40 bases: every column but `s` is an indicator."""
     settings = block(write(folder, configs() | columns), indicators=[name for name in columns if name != "s"])
-    return variants.read(settings), settings
+    return cohorts.read(settings), settings
 
 
-def unfitted_rows(table: variants.Variants, split: str = "every_pair") -> pd.DataFrame:
+def unfitted_rows(table: cohorts.Cohort, split: str = "every_pair") -> pd.DataFrame:
     """Forecasts of what needs no fitting, as a frame."""
     asked = splits.asked(splits.rounds(table, split))
     made = forecasters.unfitted(table, {}, len(asked))
@@ -65,7 +65,7 @@ def unfitted_rows(table: variants.Variants, split: str = "every_pair") -> pd.Dat
     return pd.DataFrame(forecasts.evaluate(made, "s", masks, forecasts.setting(table, asked, HOW)))
 
 
-def whole(table: variants.Variants, settings: dict[str, Any]) -> dict[str, pd.DataFrame]:
+def whole(table: cohorts.Cohort, settings: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """The gathered tables over every pair and in a few random splits."""
     parts: dict[str, list] = {"forecasts": [], "rankings": [], "importance": []}
     with pytest.MonkeyPatch.context() as patch:
@@ -280,7 +280,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> results.Forecasting:
         test_rows={"s": [100, 400]},
         printed=str(folder / "printed.csv"),
     )
-    table = variants.read(settings)
+    table = cohorts.read(settings)
     frames = whole(table, settings)
     right = chosen(frames["forecasts"].query("split == 'every_pair'"), "knows", ties="gt").accuracy
     (folder / "printed.csv").write_text(
@@ -290,7 +290,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> results.Forecasting:
         f"Table 1,accuracy,knows,,s,every_pair,all,gt,,>=,{right - 0.2},0\n"
         "Figure 3,importance_rank,lightgbm,s,,random,,,leaked,=,1,0\n"
     )
-    return results.Forecasting(settings, table, **frames, published=printed.read(folder / "printed.csv"))
+    return results.Forecasting("c", settings, table, **frames, published=printed.read(folder / "printed.csv"))
 
 
 def test_every_table_has_its_baselines(found: results.Forecasting) -> None:
@@ -324,7 +324,7 @@ def test_recall_rises_to_one_with_the_shortlist(found: results.Forecasting) -> N
 
 
 def test_leaderboards_have_a_row_for_each_forecaster_and_a_readable_form(found: results.Forecasting) -> None:
-    for name, make in leaderboards.tables(printed=True).items():
+    for name, make in leaderboards.TABLES.items():
         table = make(found)
         assert len(table), name
         assert list(leaderboards.readable(table))[-1] in (*table.columns, "s")
@@ -370,11 +370,11 @@ CHECKS = (
 
 def findings(found: results.Forecasting | None, *names: str) -> list[dict[str, Any]]:
     empty = pd.DataFrame()
-    material = Material(empty, empty, [], [], [], {}, found)
-    return [one for name in names for one in grid.module(audit_modules, name).check(material)]
+    material = Material(empty, empty, [], [], [], {}, [found] if found else [])
+    return [one for name in names for one in auditing.found(material, grid.module(audit_modules, name))]
 
 
-def test_checks_of_variants_are_silent_without_any() -> None:
+def test_checks_of_cohorts_are_silent_without_any() -> None:
     assert findings(None, *CHECKS) == []
 
 
@@ -406,7 +406,7 @@ def test_planted_flaws_are_found(found: results.Forecasting) -> None:
 
 def noisy_share(found: results.Forecasting) -> float:
     """Pairs closer than a standard error, one after the other."""
-    values = list(found.variants.rows["s"])
+    values = list(found.cohort.rows["s"])
     errors = [(p * (1 - p) / 100 + p * (1 - p) / 400) ** 0.5 / 2 for p in values]
     close = [
         abs(values[i] - values[j]) < (errors[i] ** 2 + errors[j] ** 2) ** 0.5
@@ -428,7 +428,7 @@ def test_a_sound_table_raises_no_warning(tmp_path: Path) -> None:
     own = generator.normal(size=40)
     table, settings = simulated(tmp_path, p=own + 0.3 * generator.normal(size=40), s=0.5 + 0.1 * own)
     settings |= {"test_rows": {"s": [10**6]}}
-    sound = results.Forecasting(settings, table, **whole(table, settings), published=None)
+    sound = results.Forecasting("c", settings, table, **whole(table, settings), published=None)
     assert {one["severity"] for one in findings(sound, *CHECKS)} <= {"note"}
 
 
@@ -469,15 +469,15 @@ def test_closer_pairs_are_harder(tmp_path: Path) -> None:
     [
         (
             {"path": "../variants.csv"},
-            "variants/path: '../variants.csv' leaves the study's folder; expected a file inside it",
+            "cohorts/c/path: '../variants.csv' leaves the study's folder; expected a file inside it",
         ),
-        ({"path": "/etc/passwd"}, "variants/path: '/etc/passwd' leaves the study's folder"),
+        ({"path": "/etc/passwd"}, "cohorts/c/path: '/etc/passwd' leaves the study's folder"),
         ({"path": "other.csv"}, None),
-        ({"targets": ["p"]}, "variants/targets: 'p' is taken; allowed: columns named once"),
-        ({"indicators": ["chance"]}, "variants/indicators: 'chance' is taken"),
-        ({"combinations": {"c": {"z": 1}}}, "variants/combinations/c: 'z' is not known; allowed: p"),
-        ({"contrasts": [["p"]]}, "variants/contrasts/0: 'p' is not known; allowed: lr, kind"),
-        ({"test_rows": {"p": [5]}}, "variants/test_rows: 'p' is not known; allowed: s"),
+        ({"targets": ["p"]}, "cohorts/c/targets: 'p' is taken; allowed: columns named once"),
+        ({"indicators": ["chance"]}, "cohorts/c/indicators: 'chance' is taken"),
+        ({"combinations": {"c": {"z": 1}}}, "cohorts/c/combinations/c: 'z' is not known; allowed: p"),
+        ({"contrasts": [["p"]]}, "cohorts/c/contrasts/0: 'p' is not known; allowed: lr, kind"),
+        ({"test_rows": {"p": [5]}}, "cohorts/c/test_rows: 'p' is not known; allowed: s"),
     ],
 )
 def test_a_bad_block_is_refused_in_one_line(changes: dict, line: str | None, tmp_path: Path, monkeypatch) -> None:
@@ -485,6 +485,8 @@ def test_a_bad_block_is_refused_in_one_line(changes: dict, line: str | None, tmp
     write(tmp_path, configs() | {"p": np.arange(40.0), "s": np.arange(40.0)})
     config = block("variants.csv") | changes
     with pytest.raises(StudyError) as caught:
-        grid.read({"variants": config})
-    expected = f"config.yaml: {line}" if line else "other.csv: missing; expected the CSV file that variants/path names"
+        grid.read({"cohorts": {"c": config}})
+    expected = (
+        f"config.yaml: {line}" if line else "other.csv: missing; expected the CSV file that path of a cohort names"
+    )
     assert str(caught.value).startswith(expected) and "\n" not in str(caught.value)

@@ -13,26 +13,25 @@ import yaml
 
 from workflow import audits as audit_modules
 from workflow import config, grid
-from workflow.auditing import Material
-from workflow.forecasting import comparers, forecasters, forecasts, pairs, printed, splits, variants
+from workflow.forecasting import cohorts, comparers, forecasters, forecasts, pairs, printed, splits
+from workflow.forecasting.cohorts import Cohort
 from workflow.forecasting.results import Forecasting
-from workflow.forecasting.variants import Variants
 from workflow.statistics import Resampling
 
 STUDY = running.ROOT / "studies" / "indicators-published"
 CONFIG = yaml.safe_load((STUDY / "config.yaml").read_text(encoding="utf-8"))
-BLOCK = config.validated(CONFIG)["variants"] | {"path": str(STUDY / "variants.csv")}
+BLOCK = config.validated(CONFIG)["cohorts"]["published"] | {"path": str(STUDY / "variants.csv")}
 PRINTED = printed.read(STUDY / "printed.csv")
 TARGETS = ["sft_cms", "sft_rag", "sft_cbqa"]
 
 
 @pytest.fixture(scope="module")
-def table() -> Variants:
-    return variants.read(BLOCK)
+def table() -> Cohort:
+    return cohorts.read(BLOCK)
 
 
 @pytest.fixture(scope="module")
-def rows(table: Variants) -> pd.DataFrame:
+def rows(table: Cohort) -> pd.DataFrame:
     """What needs no fitting, over every pair."""
     asked = splits.asked(splits.rounds(table, "every_pair"))
     made = forecasters.unfitted(table, BLOCK["combinations"], 1)
@@ -55,7 +54,7 @@ def test_table_1_follows_under_gt_but_for_two_numbers(rows: pd.DataFrame) -> Non
     ]
 
 
-def test_counts_of_the_study(table: Variants, rows: pd.DataFrame) -> None:
+def test_counts_of_the_study(table: Cohort, rows: pd.DataFrame) -> None:
     whole = rows[(rows["subset"] == "all") & (rows["ties"] == "gt")]
     assert set(whole["n_pairs"]) == {1225} and set(whole["n_bases"]) == {48}
     ties = [int((pairs.differences(table.values([name])[:, 0]) == 0).sum()) for name in (*TARGETS, *table.indicators)]
@@ -69,7 +68,7 @@ def test_counts_of_the_study(table: Variants, rows: pd.DataFrame) -> None:
     assert features.shape == (1225, 20)
 
 
-def test_lightgbm_on_its_own_target_is_within_three_points_of_print(table: Variants) -> None:
+def test_lightgbm_on_its_own_target_is_within_three_points_of_print(table: Cohort) -> None:
     columns = table.values(table.indicators)
     for target in TARGETS:
         labels = table.values([target])[:, 0]
@@ -83,10 +82,10 @@ def test_lightgbm_on_its_own_target_is_within_three_points_of_print(table: Varia
         assert np.mean(values) == pytest.approx(own.query("subset == 'all'")["printed"].item(), abs=0.03)
 
 
-def test_the_table_names_its_own_anomalies(table: Variants) -> None:
-    material = Material(*[pd.DataFrame()] * 2, [], [], [], {}, Forecasting(BLOCK, table, *[pd.DataFrame()] * 3, None))
+def test_the_table_names_its_own_anomalies(table: Cohort) -> None:
+    own = Forecasting("published", BLOCK, table, *[pd.DataFrame()] * 3, None)
     names = ("repeated_variants", "outlying_variants", "variant_precision", "label_noise")
-    found = [one["evidence"] for name in names for one in grid.module(audit_modules, name).check(material)]
+    found = [one["evidence"] for name in names for one in grid.module(audit_modules, name).check_cohort(own)]
     expected = [
         "bases 46 and 49 have the same 8 indicators and targets, though they differ in domain_tag",
         "bases 47 and 50 have the same 8 indicators and targets, though they differ in domain_tag",
@@ -108,9 +107,9 @@ def test_every_statistic_of_print_is_a_number_of_the_study() -> None:
     }  # fmt: skip
 
 
-def test_levels_of_a_single_model_are_not_left_out(table: Variants) -> None:
+def test_levels_of_a_single_model_are_not_left_out(table: Cohort) -> None:
     """Each length filter is on one model and its twin; the rest has too few bases without them."""
-    assert splits.names(table) == ["every_pair", "random", *(f"leave_out_{name}" for name in table.fields[:-1])]
+    assert splits.rounds(table, "leave_out_length_filter") == []
     ((fold,),) = splits.rounds(table, "leave_out_domain_tag")
     assert list(np.flatnonzero(~fold.train) + 1) == [46, 47, 48, 49, 50] and fold.pairs.sum() == 3
 
@@ -119,7 +118,17 @@ def test_the_study_asks_for_forecasts_alone(tmp_path: Path) -> None:
     place = running.lay_out(tmp_path, CONFIG)
     for name in ("variants.csv", "printed.csv"):
         (place / "study" / name).write_bytes((STUDY / name).read_bytes())
-    assert running.planned(place) == {"pair": 1, "forecast": 6, "gather": 6, "tabulate": 6, "audit": 1, "all": 1}
+    assert running.planned(place) == {
+        "pair": 1,
+        "forecast": 7,
+        "gather": 7,
+        "tabulate": 1,
+        "compare": 1,
+        "audit": 1,
+        "find": 1,
+        "present": 1,
+        "all": 1,
+    }
 
 
 def test_a_small_study_runs(tmp_path: Path) -> None:
@@ -127,9 +136,11 @@ def test_a_small_study_runs(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     lines = [f"b{n},{n % 3},{'AB'[n % 2]},{generator.normal():.4f},{generator.normal():.4f}" for n in range(12)]
     block = {"path": "bases.csv", "key": "id", "fields": ["lr", "kind"], "indicators": ["p"], "targets": ["s"]}
-    place = running.lay_out(tmp_path, {"variants": block, "statistics": {"resamples": 100}})
+    place = running.lay_out(tmp_path, {"cohorts": {"small": block}, "statistics": {"resamples": 100}})
     (place / "study" / "bases.csv").write_text("\n".join(["id,lr,kind,p,s", *lines]))
-    ended = running.run(place, "results/tables/forecast_accuracy.md", "results/audit.parquet", "results/pairs.parquet")
+    ended = running.run(
+        place, "results/tables/forecast_accuracy_small.md", "results/audit.parquet", "results/pairs.parquet"
+    )
     assert ended.returncode == 0, ended.stderr
     results = place / "study" / "results"
     found = pd.read_parquet(results / "forecasts.parquet")
@@ -137,7 +148,7 @@ def test_a_small_study_runs(tmp_path: Path) -> None:
     assert len(pd.read_parquet(results / "pairs.parquet")) == 66
     whole = found.query("split == 'every_pair' and subset == 'all' and ties == 'half' and forecaster == 'chance'")
     assert whole["accuracy"].item() == pytest.approx(0.5)
-    part = results / "forecasts" / "split=random" / "part.parquet"
+    part = results / "forecasts" / "cohort=small" / "split=random" / "part.parquet"
     assert b"lightgbm" in pq.read_schema(part).metadata[b"tunecast"]
-    text = (results / "tables" / "forecast_accuracy.md").read_text()
+    text = (results / "tables" / "forecast_accuracy_small.md").read_text()
     assert "| every_pair | all | chance | chance | 0.500 [" in text

@@ -129,7 +129,7 @@ def test_what_is_missing_is_cut_short():
     audit = pd.DataFrame(
         {"check": ["missing_cells"] * 5 + ["gold_labels"], "evidence": [f"{i} " + "x " * 200 for i in range(6)]}
     )
-    study = {"families": {}, "models": [], "suites": {}, "recipes": {}, "variants": None}
+    study = {"families": {}, "models": [], "suites": {}, "recipes": {}, "cohorts": {}}
     text = description.describe(study, pd.DataFrame(columns=["analysis", "family", "step"]), audit)
     missing = text.split("**Missing**")[1].split("**Made by**")[0].strip().splitlines()
     assert [line[:4] for line in missing] == ["- 0 ", "- 1 ", "- 2 ", "- 2 "]

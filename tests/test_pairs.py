@@ -7,17 +7,20 @@ import pytest
 from scipy.stats import kendalltau, somersd
 
 from workflow.errors import StudyError
-from workflow.forecasting import pairs, ranking, splits, variants
+from workflow.forecasting import cohorts, pairs, ranking, splits
 from workflow.statistics import Resampling
 
 HOW = Resampling(400, 0.95, 0)
 
 
-def table(tmp_path: Path, rows: str, header: str = "id,lr,kind,p,s") -> variants.Variants:
+def block(tmp_path: Path, rows: str, header: str = "id,lr,kind,p,s") -> dict:
     path = tmp_path / "variants.csv"
     path.write_text(f"{header}\n{rows}", encoding="utf-8")
-    block = {"path": str(path), "key": "id", "fields": ["lr", "kind"], "indicators": ["p"], "targets": ["s"]}
-    return variants.read(block)
+    return {"path": str(path), "key": "id", "fields": ["lr", "kind"], "indicators": ["p"], "targets": ["s"]}
+
+
+def table(tmp_path: Path, rows: str) -> cohorts.Cohort:
+    return cohorts.read(block(tmp_path, rows))
 
 
 def grid_rows(values: np.ndarray) -> str:
@@ -28,7 +31,7 @@ def grid_rows(values: np.ndarray) -> str:
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> variants.Variants:
+def small(tmp_path: Path) -> cohorts.Cohort:
     return table(tmp_path, grid_rows(np.random.default_rng(3).normal(size=(12, 2))))
 
 
@@ -75,7 +78,7 @@ def test_gaps_are_fifths_from_close_to_far() -> None:
     assert found == {"gap_1": [1, 2], "gap_2": [3, 4], "gap_3": [6, 7], "gap_4": [8, 12], "gap_5": [14, 15]}
 
 
-def test_matched_pairs_of_a_grid(small: variants.Variants) -> None:
+def test_matched_pairs_of_a_grid(small: cohorts.Cohort) -> None:
     """Six rates by two kinds: 6 pairs share a rate, 2 x 15 a kind; who shares one field differs in the other alone."""
     found = pairs.matched(small)
     assert {name: int(mask.sum()) for name, mask in found.items()} == {
@@ -88,7 +91,7 @@ def test_matched_pairs_of_a_grid(small: variants.Variants) -> None:
     assert len(pairs.contrasts(small, ["lr", "kind"])) == 12 * 11 // 2
 
 
-def test_rows_of_pairs_say_what_is_shared(small: variants.Variants) -> None:
+def test_rows_of_pairs_say_what_is_shared(small: cohorts.Cohort) -> None:
     rows = pairs.rows(small)
     assert len(rows) == 66 and sum(row["shared"] == ["lr"] for row in rows) == 6
     first = rows[0]
@@ -103,6 +106,22 @@ def test_twins_are_one_model(tmp_path: Path) -> None:
     twins = table(tmp_path, grid_rows(values)).twins
     assert twins[0] == twins[4] == twins[7]
     assert len(np.unique(twins)) == 10
+
+
+def test_bases_of_one_run_are_one_unit_and_so_are_twins_in_two(tmp_path: Path) -> None:
+    """Runs b0-b2, b3-b5, …; base 4 is base 0 again, which joins their runs."""
+    values = np.random.default_rng(5).normal(size=(12, 2))
+    values[4] = values[0]
+    rows = [f"{line},r{number // 3}" for number, line in enumerate(grid_rows(values).splitlines())]
+    settings = block(tmp_path, "\n".join(rows), "id,lr,kind,p,s,run") | {"run": "run"}
+    found = cohorts.read(settings)
+    assert found.units.tolist() == [0] * 6 + [1] * 3 + [2] * 3
+    for split in ("every_pair", "leave_out_kind"):
+        for folds in splits.rounds(found, split):
+            for fold in folds:
+                asked = [found.units[side[fold.pairs]] for side in pairs.first_second(12)]
+                assert not set(np.concatenate(asked)) & set(found.units[fold.train])
+    assert splits.rounds(found, "random") == []  # three units: a split of these tells nothing
 
 
 def test_weights_of_a_pair_are_products_except_within_twins() -> None:
@@ -150,7 +169,7 @@ def test_random_splits_are_60_to_40_and_repeatable(tmp_path: Path) -> None:
     assert np.array_equal(drawn[7], splits.drawn(TWINS, 7).train)
 
 
-def test_leaving_a_level_out_asks_within_it(small: variants.Variants) -> None:
+def test_leaving_a_level_out_asks_within_it(small: cohorts.Cohort) -> None:
     first, second = pairs.first_second(12)
     for level, (fold,) in zip([1, 2, 3, 4, 5, 6], splits.rounds(small, "leave_out_lr"), strict=True):
         (pair,) = np.flatnonzero(fold.pairs)
@@ -174,7 +193,7 @@ def test_a_level_that_leaves_too_few_is_kept(tmp_path: Path) -> None:
 
 def test_a_field_with_a_value_for_each_base_cannot_be_left_out(tmp_path: Path) -> None:
     rows = "".join(f"b{n},{n},{'AB'[n % 2]},{n**1.5},{n**2}\n" for n in range(12))
-    assert splits.names(table(tmp_path, rows)) == ["every_pair", "random", "leave_out_kind"]
+    assert splits.rounds(table(tmp_path, rows), "leave_out_lr") == []
 
 
 # --- rankings ---------------------------------------------------------------------------------------------------------
@@ -239,5 +258,5 @@ def test_a_table_that_cannot_be_read_is_refused_in_one_line(
     rows: str, header: str | None, line: str, tmp_path: Path
 ) -> None:
     with pytest.raises(StudyError) as caught:
-        table(tmp_path, rows, header or "id,lr,kind,p,s")
+        cohorts.check(block(tmp_path, rows, header or "id,lr,kind,p,s"))
     assert str(caught.value) == f"{tmp_path / 'variants.csv'}{line}"

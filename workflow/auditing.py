@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,8 @@ class Material:
     """All that a check may look at.
 
     scores, analysis: the gathered tables (imported scores among them); parts: predictions, each of a cell or of one of its
-    parts; manifests: of the bases; prepared: tasks as prepared rows; groups: the study's; forecasting: of a study with a
-    table of variants; indicators: the gathered table, None where no base is run for one; measures: the study's block of
-    indicators.
+    parts; manifests: of the bases; prepared: tasks as prepared rows; groups: the study's; forecasting: of each of
+    its cohorts; indicators: the gathered table, None where no base is run for one; measures: the study's block of indicators.
     """
 
     scores: pd.DataFrame
@@ -38,7 +38,7 @@ class Material:
     manifests: Sequence[Path]
     prepared: Sequence[Path]
     groups: Mapping[str, Any]
-    forecasting: Forecasting | None = None
+    forecasting: Sequence[Forecasting] = ()
     indicators: pd.DataFrame | None = None
     measures: Mapping[str, Any] = field(default_factory=dict)
 
@@ -95,12 +95,21 @@ class Material:
 
 
 def findings(material: Material) -> list[dict[str, Any]]:
-    """What all checks find, in the order of their names."""
+    """What all checks find, in the order of their names: a module has a `check` of the whole or a `check_cohort` of each."""
     return [
         {"check": name, **finding}
         for name in grid.modules(audits)
-        for finding in grid.module(audits, name).check(material)
+        for finding in found(material, grid.module(audits, name))
     ]
+
+
+def found(material: Material, check: ModuleType) -> Iterator[dict[str, Any]]:
+    """What one check finds."""
+    if hasattr(check, "check"):
+        yield from check.check(material)
+    else:
+        for own in (one for one in material.forecasting if len(one.cohort.rows) > 1):
+            yield from ({"cohort": own.name, **finding} for finding in check.check_cohort(own))
 
 
 def finding(severity: str, rows: pd.DataFrame, evidence: str, **figures: float | None) -> dict[str, Any]:

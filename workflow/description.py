@@ -44,8 +44,9 @@ def _families(study: Mapping[str, Any], analysis: pd.DataFrame) -> Iterator[str]
     rows = analysis[(analysis["analysis"] == "performance") & ~analysis["family"].isin(list(study["families"]))]
     for name, own in rows.groupby("family"):
         yield f"{name}: scores that others released, {_listed('step', sorted(own['step'].unique()))}"
-    if study["variants"]:
-        yield f"variants: a table of bases, {study['variants']['path']}"
+    for name, cohort in study["cohorts"].items():
+        if "path" in cohort:
+            yield f"{name}: a table of bases, {cohort['path']}"
 
 
 def _models(study: Mapping[str, Any]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from workflow import corpora, families, imports, indicators, objectives, sources
 from workflow import figures as figure_modules
 from workflow import summaries as summary_modules
 from workflow.errors import StudyError
-from workflow.forecasting import settings
+from workflow.forecasting import assembly, settings
 
 BASE_KEYS = ["family", "step"]
 MODEL_KEYS = [*BASE_KEYS, "train", "format", "recipe", "seed"]
@@ -37,7 +37,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     # Once as it is written, so that a table is read of a sound config, and once with the families of its rows.
     valid = configs.validated(families.expanded(configs.validated(config)))
-    study = {"families": {}, "suites": {}, "imports": {}, "variants": None} | valid
+    study = {"families": {}, "suites": {}, "imports": {}, "cohorts": {}} | valid
     for name, family in study["families"].items():
         if family["source"] == "trained":
             _check_pretraining(f"families/{name}/pretraining", family["pretraining"])
@@ -157,8 +157,10 @@ def _check_inputs(study: Mapping[str, Any]) -> None:
     """StudyError unless every local file that the study reads is there, the generated ones left out."""
     for block in study["imports"].values():
         _check_released(block)
-    if study["variants"]:
-        settings.check(study["variants"])
+    for name, block in study["cohorts"].items():
+        settings.check(name, block)
+        if settings.assembled(block):
+            _check_cohort(study, f"cohorts/{name}", block)
     root = study["data_root"]
     for name, family in study["families"].items():
         if family["source"] == "folder":
@@ -175,6 +177,20 @@ def _check_inputs(study: Mapping[str, Any]) -> None:
     for name in tasks(study):
         if task.load(name).hub:
             task.check_files(name, root)
+
+
+def _check_cohort(study: Mapping[str, Any], place: str, block: Mapping[str, Any]) -> None:
+    """StudyError unless a cohort of the study's own bases is of families, recipes, suites and tests of the study."""
+    _known(f"{place}/families", block.get("families", []), study["families"])
+    _known(f"{place}/indicators", block["indicators"], study["indicators"])
+    assembly.bases(study, block)
+    for name, how in block["targets"].items():
+        own = f"{place}/targets/{name}"
+        _known(f"{own}/recipe", [how["recipe"]], study["recipes"])
+        _known(f"{own}/suite", [how["suite"]], study["suites"])
+        for train, test in assembly.tunings(how):
+            _known(f"{own}/tests", [train], _trained_on(study))
+            _known(f"{own}/tests/{train}", [test], suite_tests(study["suites"][how["suite"]], train))
 
 
 def released_files(block: Mapping[str, Any]) -> list[str]:

@@ -53,6 +53,11 @@ class Resampling:
         low, high = np.quantile(estimates, [tail, 1 - tail])
         return float(low), float(high)
 
+    def columns(self, estimates: Values) -> Values:
+        """The same for each column of estimates, shape (resamples, n): lower and upper ends, shape (2, n)."""
+        tail = (1 - self.level) / 2
+        return np.quantile(estimates, [tail, 1 - tail], axis=0)
+
     def means(self, values: Values) -> Values:
         """Resampled means of values, shape (n,), one for each resample."""
         return np.concatenate([weights @ values for weights in self.weights(len(values))]) / len(values)

@@ -192,6 +192,7 @@ PAIRS = _columns(
     gap=(TEXT, "fifth of the target's pairs by the size of the difference, from gap_1, the closest"),
     shared=(TEXTS, "config fields that both have in common"),
     twins=(pa.bool_(), "whether both are one model: nearly equal in all indicators and targets"),
+    same_unit=(pa.bool_(), "whether both are of one unit: twins, or of one pre-training run in a cohort of several"),
 )
 
 FORECASTS = _columns(
@@ -209,7 +210,7 @@ FORECASTS = _columns(
     gain_low=(FLOAT, "lower end of the interval of the gain over resampled bases"),
     gain_high=(FLOAT, "upper end of the interval of the gain"),
     n_pairs=(INT, "different pairs"),
-    n_bases=(INT, "different models in these pairs: what is resampled"),
+    n_bases=(INT, "different units in these pairs, which are resampled: bases, twins as one, or pre-training runs"),
 )
 
 RANKINGS = _columns(
@@ -237,6 +238,28 @@ IMPORTANCE = _columns(
     n=(INT, "fits"),
 )
 
+RECOMMENDATIONS = _columns(
+    task=(TEXT, "task, or target of a cohort, that a base is wanted for"),
+    recipe=(TEXT, "recipe that the bases were tuned by"),
+    suite=(TEXT, "suite that they were tested in"),
+    topic=(TEXT, "answer, base (each one), regret (of picking by an indicator), cheapest (indicator), pretraining"),
+    family=(TEXT, "family of the base that the sentence is about; null where it is about several"),
+    step=(INT, "its training step"),
+    indicator=(TEXT, "indicator that picks the base; chance and last_step need no measuring"),
+    statement=(TEXT, "the recommendation in one sentence"),
+    value=(
+        FLOAT,
+        "score after tuning; of regret and cheapest: the loss against the best base; of pretraining: the slope",
+    ),
+    low=(FLOAT, "lower end of the interval over resampled rows and seeds"),
+    high=(FLOAT, "upper end of the interval"),
+    probability=(FLOAT, "share of the resamples in which the base is the best"),
+    n=(INT, "scored rows; of pretraining: steps"),
+    seconds=(FLOAT, "wall time of the job that measures the indicator on a base, others of the base included"),
+    table=(TEXT, "table that the sentence rests on, below results/"),
+    filter=(TEXT, "its rows there, as JSON: column -> value; of a mean over tests those of the first"),
+)
+
 AUDIT = _columns(
     check=(TEXT, "name of the check"),
     severity=(TEXT, "error: the number means something else; warning: less than it seems; note: to be known"),
@@ -254,11 +277,12 @@ AUDIT = _columns(
     value=(FLOAT, "the figure that raised the finding"),
     limit=(FLOAT, "the limit that it crossed"),
     n=(INT, "rows, cells or models that were looked at"),
+    cohort=(TEXT, "cohort"),
     evidence=(TEXT, "what was found, in one sentence with its figures"),
 )
 
 AUDIT_KEYS = [
-    "family", "step", "train", "format", "recipe", "seed", "suite", "test", "test_format", "shots", "metric"
+    "family", "step", "train", "format", "recipe", "seed", "suite", "test", "test_format", "shots", "metric", "cohort"
 ]  # fmt: skip
 
 FINDINGS = _columns(

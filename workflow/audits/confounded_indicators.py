@@ -7,30 +7,28 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.auditing import Material, finding
+from workflow.auditing import finding
 from workflow.forecasting.results import Forecasting
 
 HALF = 0.5  # of the distance from chance: an indicator that keeps more forecasts within a level as well
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
     """A warning for each indicator and field: off chance over all pairs, at chance where the field is equal.
 
     Off chance is an interval over bases without 0.5. The field must itself be off chance. Split every_pair, rule half.
     """
-    if material.forecasting is None:
-        return
-    rows = material.forecasting.forecasts
+    rows = forecasting.forecasts
     rows = rows[(rows["split"] == "every_pair") & (rows["ties"] == "half")]
-    for indicator in material.forecasting.variants.indicators:
-        for field in material.forecasting.variants.fields:
-            yield from _finding(material.forecasting, rows, indicator, field)
+    for indicator in forecasting.cohort.indicators:
+        for field in forecasting.cohort.fields:
+            yield from _finding(forecasting, rows, indicator, field)
 
 
 def _finding(found: Forecasting, rows: pd.DataFrame, indicator: str, field: str) -> Iterator[dict[str, Any]]:
     """The finding for an indicator and a field, all targets together."""
     parts, left = [], []
-    for target in found.variants.targets:
+    for target in found.cohort.targets:
         own = rows[(rows["target"] == target) & (rows["source"].isna() | (rows["source"] == target))]
         whole = _row(own, indicator, "all")
         level = _row(own, indicator, f"same_{field}")
@@ -47,7 +45,7 @@ def _finding(found: Forecasting, rows: pd.DataFrame, indicator: str, field: str)
             )
     if parts:
         evidence = f"{indicator} forecasts by way of {field}: {'; '.join(parts)}"
-        yield finding("warning", found.variants.rows, evidence, value=float(min(left)), limit=HALF, n=len(parts))
+        yield finding("warning", found.cohort.rows, evidence, value=float(min(left)), limit=HALF, n=len(parts))
 
 
 def _row(rows: pd.DataFrame, forecaster: str, subset: str) -> Any:

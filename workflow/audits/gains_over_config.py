@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from workflow.auditing import Material, finding, listed
+from workflow.auditing import finding, listed
+from workflow.forecasting.results import Forecasting
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
     """A warning for each target on which nothing measured beats the config fields; a note where something does.
 
     Compared are indicators, combinations and comparers, by the interval of their gain (split random, rule half).
     """
-    if material.forecasting is None:
-        return
-    found = material.forecasting
-    rows = found.forecasts
+    rows = forecasting.forecasts
     rows = rows[(rows["split"] == "random") & (rows["subset"] == "all") & (rows["ties"] == "half")]
     rows = rows[rows["source"].isna() | (rows["source"] == rows["target"])]
-    for target in found.variants.targets:
+    for target in forecasting.cohort.targets:
         own = rows[rows["target"] == target]
-        (config,) = own[own["kind"] == "config"].itertuples()
+        config = next(own[own["kind"] == "config"].itertuples(), None)
+        if config is None:  # too few bases to learn from
+            continue
         measured = own[own["kind"].isin(["indicator", "combination", "comparer"])]
         better = measured[measured["gain_low"] > 0]
         best = measured.loc[measured["accuracy"].idxmax()]
@@ -37,4 +37,6 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
         else:
             evidence = f"{target}: nothing measured forecasts better than the config fields alone; {figures}"
         severity = "note" if len(better) else "warning"
-        yield finding(severity, found.variants.rows, evidence, value=float(best["gain"]), limit=0.0, n=len(measured))
+        yield finding(
+            severity, forecasting.cohort.rows, evidence, value=float(best["gain"]), limit=0.0, n=len(measured)
+        )

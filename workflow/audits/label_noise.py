@@ -8,22 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from workflow.auditing import Material, finding
+from workflow.auditing import finding
 from workflow.forecasting.pairs import differences, first_second
+from workflow.forecasting.results import Forecasting
 
 LIMIT = (
     0.25  # share of the pairs: beyond it, no forecaster can reach an accuracy of 0.9 even if it knew the true scores
 )
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
     """One finding for each target whose test rows are known: a warning above LIMIT, a note below.
 
     The noise is binomial, that of the tests' rows alone; one tuning run more would differ by more.
     """
-    if material.forecasting is None:
-        return
-    found, block = material.forecasting.variants, material.forecasting.block
+    found, block = forecasting.cohort, forecasting.block
     first, second = first_second(len(found.rows))
     for target, sizes in block["test_rows"].items():
         values = found.values([target])[:, 0]

@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.auditing import Material, finding, listed
-from workflow.forecasting.variants import Variants
+from workflow.auditing import finding, listed
+from workflow.forecasting.cohorts import Cohort
+from workflow.forecasting.results import Forecasting
 
 LIMIT = 1.0  # times the whole range of the other values: a gap that no distribution with one peak leaves in so few rows
 SHARE = 0.1  # of the rows at most: more of them are a group, not single values
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
     """One finding for each base: an error where a target stands apart, a warning where only indicators do."""
-    if material.forecasting is None:
-        return
-    found = material.forecasting.variants
+    found = forecasting.cohort
     columns = [*found.indicators, *found.targets]
     apart = {name: outlying(found.values([name])[:, 0]) for name in columns}
     for place, base in enumerate(found.ids):
@@ -52,14 +51,14 @@ def outlying(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _described(found: Variants, name: str, place: int) -> str:
+def _described(found: Cohort, name: str, place: int) -> str:
     """A value beside the range of the bulk."""
     values = found.values([name])[:, 0]
     bulk = values[outlying(values) == 0]
     return f"{name} is {values[place]:g} where others are {bulk.min():g} to {bulk.max():g}"
 
 
-def _others(found: Variants, place: int, own: list[str]) -> str:
+def _others(found: Cohort, place: int, own: list[str]) -> str:
     """Columns in which a base is the lowest or highest as well, though it does not stand apart."""
     rest = [name for name in (*found.indicators, *found.targets) if name not in own]
     values = {name: found.values([name])[:, 0] for name in rest}

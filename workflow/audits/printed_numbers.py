@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from workflow.auditing import Material, finding, listed
+from workflow.auditing import finding, listed
+from workflow.forecasting.results import Forecasting
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
     """One finding for each place in a publication some of whose numbers differ from this study's by more than allowed.
 
     A warning, but a note where all of them are from random splits: those of the publication are not known.
     """
-    if material.forecasting is None:
-        return
-    for place, rows in material.forecasting.comparison.groupby("place", sort=False):
+    for place, rows in forecasting.comparison.groupby("place", sort=False):
         other = rows[~rows["follows"].astype(bool)]
         if len(other):
             parts = [_described(row) for row in other.to_dict("records")]

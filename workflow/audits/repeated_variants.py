@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from workflow.auditing import Material, finding, listed
-from workflow.forecasting.variants import NEAR
+from workflow.auditing import finding, listed
+from workflow.forecasting.cohorts import NEAR
+from workflow.forecasting.results import Forecasting
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
     """One finding for each set of bases with nearly equal indicators and targets: an error where exactly equal."""
-    if material.forecasting is None:
-        return
-    found = material.forecasting.variants
+    found = forecasting.cohort
     columns = [*found.indicators, *found.targets]
     for model in np.unique(found.twins):
         same = found.rows[found.twins == model]

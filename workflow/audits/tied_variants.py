@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from workflow.auditing import Material, finding, listed
+from workflow.auditing import finding, listed
 from workflow.forecasting.pairs import differences
+from workflow.forecasting.results import Forecasting
 
 LIMIT = 0.02  # accuracy: a difference between tie rules that is larger can turn a comparison round
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
     """A note that counts tied pairs of each column, and a warning for forecasters that rule `gt` flatters or harms."""
-    if material.forecasting is None:
-        return
-    found = material.forecasting.variants
+    found = forecasting.cohort
     ties = {
         name: int((differences(found.values([name])[:, 0]) == 0).sum()) for name in (*found.indicators, *found.targets)
     }
@@ -24,7 +23,7 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
     if counts:
         evidence = f"of {pairs} pairs are tied: {listed(counts, len(counts))}"
         yield finding("note", found.rows, evidence, value=max(ties.values()) / pairs, limit=0.0, n=pairs)
-    rows = material.forecasting.forecasts
+    rows = forecasting.forecasts
     rows = rows[(rows["split"] == "every_pair") & (rows["subset"] == "all") & (rows["kind"] != "chance")]
     wide = rows.pivot(index=["forecaster", "source", "target"], columns="ties", values="accuracy").reset_index()
     wide = wide[wide["source"].isna() | (wide["source"] == wide["target"])]

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow.auditing import Material, finding, listed
-from workflow.forecasting.variants import Variants
+from workflow.auditing import finding, listed
+from workflow.forecasting.cohorts import Cohort
+from workflow.forecasting.results import Forecasting
 
 LIMIT = (
     1e-6  # chance that the finest numbers avoid some levels of a field; small, since levels are chosen by what is seen
 )
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
     """A warning for each column and field whose levels differ in the number of decimals."""
-    if material.forecasting is None:
-        return
-    found = material.forecasting.variants
+    found = forecasting.cohort
     for name in (*found.indicators, *found.targets):
         decimals = found.written[name].map(_decimals).to_numpy()
         for field in found.fields:
@@ -33,7 +32,7 @@ def _decimals(text: str) -> int:
     return len(text.partition(".")[2].rstrip("0"))
 
 
-def _levels(found: Variants, name: str, field: str, fine: np.ndarray, decimals: int) -> Iterator[dict[str, Any]]:
+def _levels(found: Cohort, name: str, field: str, fine: np.ndarray, decimals: int) -> Iterator[dict[str, Any]]:
     """The finding for a field some of whose levels have no number with all decimals."""
     column = found.rows[field]
     coarse = ~column.isin(column[fine].unique()).to_numpy()

@@ -9,7 +9,7 @@ from workflow.findings import Material, finding
 
 SECTION = "forecasts"
 READS = ("forecasts",)
-KEYS = ["split", "forecaster", "kind", "source", "target", "subset", "ties"]
+KEYS = ["cohort", "split", "forecaster", "kind", "source", "target", "subset", "ties"]
 COUNTED = {"split": "every_pair", "subset": "all", "ties": "half"}
 MEASURED = ("indicator", "combination")
 
@@ -19,12 +19,13 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     tie, and whether it tells more than all config fields together."""
     table = material.tables["forecasts"]
     rows = table[(table[list(COUNTED)].eq(COUNTED)).all(axis=1) & table["accuracy"].notna()]
-    for _, own in rows[rows["kind"].isin(MEASURED)].groupby("target", sort=False):
+    for _, own in rows[rows["kind"].isin(MEASURED)].groupby(["cohort", "target"], sort=False):
         best = own.sort_values("accuracy", ascending=False, kind="stable").iloc[0]
         figures = {"value": best["accuracy"], "low": best["low"], "high": best["high"]}
+        among = f"of {len(own)} indicators and their means {best['forecaster']}"
         text = (
-            f"{best['target']}: of {len(own)} indicators and their means {best['forecaster']} orders most pairs of bases "
-            f"right, {material.interval(figures)} of {int(best['n_pairs'])} (chance .5); {_beyond(material, best)}."
+            f"{best['target']} of {best['cohort']}: {among} orders most pairs of bases right, {material.interval(figures)} "
+            f"of {int(best['n_pairs'])} (chance .5); {_beyond(material, best)}."
         )
         yield finding(text, best, KEYS, table="forecasts", **figures, n=best["n_bases"])
 

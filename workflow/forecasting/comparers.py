@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,22 @@ MODELS: dict[str, Callable[[], Any]] = {"lightgbm": _lightgbm, "logistic": _logi
 
 
 @dataclass(frozen=True)
+class Even:
+    """The classifier of training bases whose targets are all equal: it prefers none."""
+
+    features: int
+
+    def predict_proba(self, rows: Values) -> Values:
+        """A half for either class, shape (rows, 2)."""
+        return np.full((len(rows), 2), 0.5)
+
+    @property
+    def feature_importances_(self) -> Values:
+        """No feature has a share in it, shape (features,)."""
+        return np.zeros(self.features)
+
+
+@dataclass(frozen=True)
 class Comparer:
     """A fitted classifier with the columns that it reads, shape (bases, columns), scaled as for its training."""
 
@@ -49,12 +66,16 @@ class Comparer:
 
     def preferences(self) -> Values:
         """Probability that the first of each pair is better, less a half: shape (pairs,)."""
-        return self._probability(*first_second(len(self.scaled))) - 0.5
+        return self._forth - 0.5
 
     def symmetric_preferences(self) -> Values:
         """The same from both orders of a pair, (f(i, j) + 1 - f(j, i))/2 less a half: the order cannot matter."""
         first, second = first_second(len(self.scaled))
-        return (self._probability(first, second) - self._probability(second, first)) / 2
+        return (self._forth - self._probability(second, first)) / 2
+
+    @cached_property
+    def _forth(self) -> Values:
+        return self._probability(*first_second(len(self.scaled)))
 
     def importance(self) -> Values:
         """Share of each column in the gain of all splits of a LightGBM classifier, summed over its four features."""
@@ -81,8 +102,11 @@ def fit(model: str, columns: Values, target: Values, train: Mask) -> Comparer:
     scaled = (columns - own.mean(axis=0)) / np.where(spread > 0, spread, 1)
     places = np.flatnonzero(train)
     first, second = (places[side] for side in np.nonzero(~np.eye(len(places), dtype=bool)))
+    better = target[first] > target[second]
+    if not better.any():
+        return Comparer(Even(4 * columns.shape[1]), scaled)
     classifier = MODELS[model]()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Stochastic Optimizer")  # 100 passes are what was published
-        classifier.fit(features(scaled, first, second), target[first] > target[second])
+        classifier.fit(features(scaled, first, second), better)
     return Comparer(classifier, scaled)

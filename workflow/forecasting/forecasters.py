@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow.forecasting import comparers
+from workflow.forecasting.cohorts import Cohort
 from workflow.forecasting.comparers import MODELS, Comparer
 from workflow.forecasting.pairs import accuracy, differences
-from workflow.forecasting.splits import Round
-from workflow.forecasting.variants import Variants
+from workflow.forecasting.splits import LEAST, Round
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -51,52 +51,55 @@ def rank(values: Values) -> Values:
 NORMALISERS = {"minmax": minmax, "rank": rank}
 
 
-def unfitted(variants: Variants, combinations: Mapping[str, Mapping[str, float]], rounds: int) -> list[Forecast]:
+def unfitted(cohort: Cohort, combinations: Mapping[str, Mapping[str, float]], rounds: int) -> list[Forecast]:
     """Each indicator alone, and each combination as a weighted mean of min-max values and of ranks over all bases."""
-    scores = {("indicator", name): variants.values([name])[:, 0] for name in variants.indicators}
+    scores = {("indicator", name): cohort.values([name])[:, 0] for name in cohort.indicators}
     for name, weights in combinations.items():
         for normaliser, normalise in NORMALISERS.items():
-            columns = normalise(variants.values(list(weights)))
+            columns = normalise(cohort.values(list(weights)))
             scores["combination", f"{normaliser}:{name}"] = columns @ np.array(list(weights.values()), dtype=float)
     return [Forecast(name, kind, None, np.tile(differences(own), (rounds, 1))) for (kind, name), own in scores.items()]
 
 
-def fitted(variants: Variants, source: str, rounds: Sequence[Round]) -> tuple[list[Forecast], dict[str, Values]]:
+def fitted(cohort: Cohort, source: str, rounds: Sequence[Round]) -> tuple[list[Forecast], dict[str, Values]]:
     """What is fitted on a target: fields, comparers, comparers of fields; and the importance of the latters' columns.
 
-    The importance is that of LightGBM's columns in each fold, by forecaster: shape (folds, indicators or fields and
-    indicators), in the order of the table.
+    Comparers are left out of a split some of whose folds have fewer than LEAST bases to learn from. The importance is that
+    of LightGBM's columns in each fold, by forecaster: shape (folds, indicators or fields and indicators), in the order of
+    the table.
     """
-    target = variants.values([source])[:, 0]
+    target = cohort.values([source])[:, 0]
+    enough = all(fold.train.sum() >= LEAST for folds in rounds for fold in folds)
     found: dict[tuple[str, str], Values] = {}
     importance: dict[str, list[Values]] = {}
     for number, folds in enumerate(rounds):
         for fold in folds:
-            models = compare(variants, target, fold.train)
-            told = fields(variants, target, fold.train) | _told(models)
+            models = compare(cohort, target, fold.train) if enough else {}
+            told = fields(cohort, target, fold.train) | _told(models)
             for key, preferences in told.items():
                 whole = found.setdefault(key, np.zeros((len(rounds), len(fold.pairs))))
                 whole[number, fold.pairs] = preferences[fold.pairs]
-            for name, model in _weighed(variants, models).items():
-                importance.setdefault(name, []).append(model)
+            for name, shares in _weighed(cohort, models).items() if enough else ():
+                importance.setdefault(name, []).append(shares)
     forecasts = [Forecast(name, kind, source, own) for (kind, name), own in found.items()]
-    return forecasts, {name: np.array(shares) for name, shares in importance.items()}
+    return forecasts, {name: np.array(own) for name, own in importance.items()}
 
 
-def fields(variants: Variants, target: Values, train: Mask) -> dict[tuple[str, str], Values]:
+def fields(cohort: Cohort, target: Values, train: Mask) -> dict[tuple[str, str], Values]:
     """Preferences by each config field alone, from training bases: a number's better direction, a level's mean."""
     found = {}
-    for name in variants.fields:
-        column = variants.rows[name].to_numpy()
-        score = _directed(column, target, train) if variants.numeric(name) else _level_means(column, target, train)
+    for name in cohort.fields:
+        column = cohort.rows[name].to_numpy()
+        score = _directed(column, target, train) if cohort.numeric(name) else _level_means(column, target, train)
         found["field", name] = differences(score)
     return found
 
 
 def _directed(column: Values, target: Values, train: Mask) -> Values:
     """A numeric field, reversed where the lower value is the better one in most training pairs."""
-    rising = accuracy(differences(column[train].astype(float)), differences(target[train]))
-    return column.astype(float) if not rising < 0.5 else -column.astype(float)
+    difference = differences(target[train])
+    rising = accuracy(differences(column[train].astype(float)), difference) if difference.any() else 0.5
+    return column.astype(float) if rising >= 0.5 else -column.astype(float)
 
 
 def _level_means(column: NDArray, target: Values, train: Mask) -> Values:
@@ -105,21 +108,21 @@ def _level_means(column: NDArray, target: Values, train: Mask) -> Values:
     return np.array([means.get(level, target[train].mean()) for level in column])
 
 
-def compare(variants: Variants, target: Values, train: Mask) -> dict[str, Comparer]:
+def compare(cohort: Cohort, target: Values, train: Mask) -> dict[str, Comparer]:
     """Every model on the indicators, and LightGBM on config fields without and with them."""
-    indicators, config = variants.values(variants.indicators), design(variants)[0]
+    indicators, config = cohort.values(cohort.indicators), design(cohort)[0]
     models = {name: comparers.fit(name, indicators, target, train) for name in MODELS}
     models[CONFIG] = comparers.fit("lightgbm", config, target, train)
     models[BOTH] = comparers.fit("lightgbm", np.hstack([config, indicators]), target, train)
     return models
 
 
-def design(variants: Variants) -> tuple[Values, list[str]]:
+def design(cohort: Cohort) -> tuple[Values, list[str]]:
     """Config fields as columns, and the field behind each: a number as it is, text as one column for each level."""
     columns, names = [], []
-    for name in variants.fields:
-        column = variants.rows[name].to_numpy()
-        own = [column.astype(float)] if variants.numeric(name) else [column == level for level in variants.levels(name)]
+    for name in cohort.fields:
+        column = cohort.rows[name].to_numpy()
+        own = [column.astype(float)] if cohort.numeric(name) else [column == level for level in cohort.levels(name)]
         columns += own
         names += [name] * len(own)
     return np.column_stack(columns).astype(float), names
@@ -137,11 +140,11 @@ def _told(models: Mapping[str, Comparer]) -> dict[tuple[str, str], Values]:
     return found
 
 
-def _weighed(variants: Variants, models: Mapping[str, Comparer]) -> dict[str, Values]:
+def _weighed(cohort: Cohort, models: Mapping[str, Comparer]) -> dict[str, Values]:
     """Importance of indicators in `lightgbm`, of fields and indicators in `config_and_indicators`."""
-    owners = [*design(variants)[1], *variants.indicators]
+    owners = [*design(cohort)[1], *cohort.indicators]
     shares = models[BOTH].importance()
-    both = [shares[[owner == name for owner in owners]].sum() for name in (*variants.fields, *variants.indicators)]
+    both = [shares[[owner == name for owner in owners]].sum() for name in (*cohort.fields, *cohort.indicators)]
     return {"lightgbm": models["lightgbm"].importance(), BOTH: np.array(both)}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow.forecasting import forecasters, ranking, splits
+from workflow.forecasting.cohorts import Cohort
 from workflow.forecasting.forecasters import CHANCE, CONFIG, Forecast
 from workflow.forecasting.pairs import (
     TIES,
@@ -21,13 +22,12 @@ from workflow.forecasting.pairs import (
     matched,
     resampled_weights,
 )
-from workflow.forecasting.variants import Variants
 from workflow.statistics import Resampling
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-ENOUGH = 8  # models: resamples of fewer repeat each other, and their interval is too narrow to be shown
+ENOUGH = 8  # units: resamples of fewer repeat each other, and their interval is too narrow to be shown
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Setting:
     pairs); random: preferences of random orders, shape (orders, pairs).
     """
 
-    variants: Variants
+    cohort: Cohort
     asked: Mask
     weights: Values
     random: Values
@@ -46,7 +46,7 @@ class Setting:
 
 
 def forecast(
-    variants: Variants,
+    cohort: Cohort,
     block: Mapping[str, Any],
     split: str,
     how: Resampling,
@@ -54,30 +54,32 @@ def forecast(
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of the tables `forecasts`, `rankings` and `importance` for one split.
 
-    block: the study's `variants`; report: called with the targets that have been fitted and all of them.
+    block: the cohort's settings; report: called with the targets that have been fitted and all of them.
     """
-    rounds = splits.rounds(variants, split)
-    asked = splits.asked(rounds)
-    made = forecasters.unfitted(variants, block["combinations"], len(rounds))
+    rounds = splits.rounds(cohort, split)
     found: dict[str, list[dict[str, Any]]] = {"forecasts": [], "rankings": [], "importance": []}
-    for number, source in enumerate(variants.targets, start=1):
-        fitted, importance = forecasters.fitted(variants, source, rounds)
+    if not rounds:
+        return found
+    asked = splits.asked(rounds)
+    made = forecasters.unfitted(cohort, block["combinations"], len(rounds))
+    for number, source in enumerate(cohort.targets, start=1):
+        fitted, importance = forecasters.fitted(cohort, source, rounds)
         made += fitted
-        found["importance"] += _importance(variants, source, importance, how)
-        report(number, len(variants.targets))
-    where = setting(variants, asked, how)
-    for target in variants.targets:
-        masks = subsets(variants, target, split, block["contrasts"])
+        found["importance"] += _importance(cohort, source, importance, how)
+        report(number, len(cohort.targets))
+    where = setting(cohort, asked, how)
+    for target in cohort.targets:
+        masks = subsets(cohort, target, split, block["contrasts"])
         found["forecasts"] += evaluate(made, target, masks, where)
-        found["rankings"] += ranking.evaluate(made, target, variants, asked, how)
+        found["rankings"] += ranking.evaluate(made, target, cohort, asked, how)
     return found
 
 
 def _importance(
-    variants: Variants, source: str, importance: Mapping[str, Values], how: Resampling
+    cohort: Cohort, source: str, importance: Mapping[str, Values], how: Resampling
 ) -> Iterator[dict[str, Any]]:
     """Rows of `tables.IMPORTANCE`; importance: by forecaster, shape (fits, columns)."""
-    columns = {"lightgbm": variants.indicators, forecasters.BOTH: [*variants.fields, *variants.indicators]}
+    columns = {"lightgbm": cohort.indicators, forecasters.BOTH: [*cohort.fields, *cohort.indicators]}
     for name, shares in importance.items():
         for column, own in zip(columns[name], shares.T, strict=True):
             low, high = how.bounds(own)
@@ -91,24 +93,24 @@ def _importance(
             yield {"forecaster": name, "source": source, "column": column} | figures
 
 
-def setting(variants: Variants, asked: Mask, how: Resampling) -> Setting:
+def setting(cohort: Cohort, asked: Mask, how: Resampling) -> Setting:
     """The setting of a split, its resamples drawn."""
-    random = forecasters.chance(len(variants.rows), how.seed)
-    return Setting(variants, asked, resampled_weights(variants.twins, how), random, how)
+    random = forecasters.chance(len(cohort.rows), how.seed)
+    return Setting(cohort, asked, resampled_weights(cohort.units, how), random, how)
 
 
-def subsets(variants: Variants, target: str, split: str, contrasted: Sequence[Sequence[str]]) -> dict[str, Mask]:
+def subsets(cohort: Cohort, target: str, split: str, contrasted: Sequence[Sequence[str]]) -> dict[str, Mask]:
     """The sets of pairs that accuracy is given for in a split: name -> pairs.
 
     Everywhere `all`; by gap and by config except where a field's value is left out; by contrast over every pair.
     """
-    difference = differences(variants.values([target])[:, 0])
+    difference = differences(cohort.values([target])[:, 0])
     found = {"all": np.ones(len(difference), dtype=bool)}
     if split in ("every_pair", "random"):
-        found |= gaps(difference) | matched(variants)
+        found |= gaps(difference) | matched(cohort)
     if split == "every_pair":
         for fields in contrasted:
-            found |= contrasts(variants, fields)
+            found |= contrasts(cohort, fields)
     return found
 
 
@@ -121,7 +123,7 @@ def evaluate(
     interval is over resampled bases, forecasters as fitted, and null below ENOUGH models. gain is the accuracy minus
     that of `config` fitted on the same target. For `chance` the interval holds the random orders themselves.
     """
-    difference = differences(where.variants.values([target])[:, 0])
+    difference = differences(where.cohort.values([target])[:, 0])
     preferences = np.array([forecast.preferences for forecast in forecasts])
     rival = next((n for n, own in enumerate(forecasts) if own.forecaster == CONFIG and own.source == target), None)
     for ties in TIES:
@@ -131,7 +133,7 @@ def evaluate(
             asked = where.asked & counted & mask
             times = asked.sum(axis=0)
             if times.any():
-                keys = {"target": target, "subset": subset, "ties": ties, **_sizes(where.variants, times > 0)}
+                keys = {"target": target, "subset": subset, "ties": ties, **_sizes(where.cohort, times > 0)}
                 yield keys | {"forecaster": CHANCE, "kind": CHANCE} | _spread(lucky, times, where.how)
                 for forecast, figures in zip(forecasts, _figures(earned, asked, rival, where), strict=True):
                     own = {"forecaster": forecast.forecaster, "kind": forecast.kind, "source": forecast.source}
@@ -141,11 +143,11 @@ def evaluate(
 UNKNOWN = dict.fromkeys(("low", "high", "gain_low", "gain_high"))
 
 
-def _sizes(variants: Variants, pairs: Mask) -> dict[str, int]:
-    """Pairs, and the different models that they are made of."""
-    first, second = first_second(len(variants.rows))
-    models = variants.twins[np.concatenate([first[pairs], second[pairs]])]
-    return {"n_pairs": int(pairs.sum()), "n_bases": len(np.unique(models))}
+def _sizes(cohort: Cohort, pairs: Mask) -> dict[str, int]:
+    """Pairs, and the different units that their bases are of."""
+    first, second = first_second(len(cohort.rows))
+    units = cohort.units[np.concatenate([first[pairs], second[pairs]])]
+    return {"n_pairs": int(pairs.sum()), "n_bases": len(np.unique(units))}
 
 
 def _spread(lucky: Values, times: NDArray[np.int64], how: Resampling) -> dict[str, float]:
@@ -163,16 +165,16 @@ def _figures(earned: Values, asked: Mask, rival: int | None, where: Setting) -> 
     weights = where.weights[:, used]
     there = weights @ times
     resampled = (weights @ total.T)[there > 0] / there[there > 0, None]
-    rows: list[dict[str, float | None]] = []
-    spread = _over_rounds(earned, asked)
-    for number, value in enumerate(values):
-        low, high = where.how.bounds(resampled[:, number])
-        row = {"accuracy": float(value), "sd": spread[number], "low": low, "high": high}
-        if rival is not None:
-            ends = where.how.bounds(resampled[:, number] - resampled[:, rival])
-            row |= {"gain": float(value - values[rival]), "gain_low": ends[0], "gain_high": ends[1]}
-        rows.append(row)
-    return rows
+    spread, ends = _over_rounds(earned, asked), where.how.columns(resampled)
+    found = [
+        {"accuracy": float(value), "sd": sd, "low": float(low), "high": float(high)}
+        for value, sd, (low, high) in zip(values, spread, ends.T, strict=True)
+    ]
+    if rival is not None:
+        ends = where.how.columns(resampled - resampled[:, [rival]])
+        for row, value, (low, high) in zip(found, values - values[rival], ends.T, strict=True):
+            row |= {"gain": float(value), "gain_low": float(low), "gain_high": float(high)}
+    return found
 
 
 def _over_rounds(earned: Values, asked: Mask) -> list[float | None]:

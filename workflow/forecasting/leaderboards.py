@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pandas as pd
 
+from workflow import files, summaries
 from workflow.forecasting.results import Forecasting
 
 ORDER = ["chance", "field", "config", "indicator", "combination", "comparer", "both"]
@@ -15,20 +17,20 @@ ROWS = ["split", "subset", "kind", "forecaster"]
 def accuracies(found: Forecasting) -> pd.DataFrame:
     """Accuracy over all pairs of each split, tie rule `half`, what is fitted being fitted on the target itself."""
     rows = found.forecasts
-    return _wide(rows[rows["subset"] == "all"], found.variants.targets)
+    return _wide(rows[rows["subset"] == "all"], found.cohort.targets)
 
 
 def equal_configs(found: Forecasting) -> pd.DataFrame:
     """The same over every pair, for pairs that have a config field in common or differ in nothing else."""
     rows = found.forecasts
     matched = rows["subset"].str.startswith(("same_", "only_"))
-    return _wide(rows[matched & (rows["split"] == "every_pair")], found.variants.targets)
+    return _wide(rows[matched & (rows["split"] == "every_pair")], found.cohort.targets)
 
 
 def gap_quintiles(found: Forecasting) -> pd.DataFrame:
     """The same over every pair, by how far apart the two bases are."""
     rows = found.forecasts
-    return _wide(rows[rows["subset"].str.startswith("gap_") & (rows["split"] == "every_pair")], found.variants.targets)
+    return _wide(rows[rows["subset"].str.startswith("gap_") & (rows["split"] == "every_pair")], found.cohort.targets)
 
 
 def transfer(found: Forecasting) -> pd.DataFrame:
@@ -37,7 +39,7 @@ def transfer(found: Forecasting) -> pd.DataFrame:
     rows = rows[
         (rows["subset"] == "all") & (rows["split"] == "random") & (rows["ties"] == "half") & rows["source"].notna()
     ]
-    return _pivoted(rows, [*ROWS, "source"], found.variants.targets)
+    return _pivoted(rows, [*ROWS, "source"], found.cohort.targets)
 
 
 def picks(found: Forecasting) -> pd.DataFrame:
@@ -45,12 +47,7 @@ def picks(found: Forecasting) -> pd.DataFrame:
     rows = found.rankings
     rows = rows[(rows["split"] == "random") & rows["k"].isna() & _own(rows)]
     rows = rows.assign(accuracy=rows["value"])
-    return _pivoted(rows, ["statistic", "kind", "forecaster"], found.variants.targets)
-
-
-def printed_numbers(found: Forecasting) -> pd.DataFrame:
-    """Every printed number beside this study's, with the difference."""
-    return found.comparison
+    return _pivoted(rows, ["statistic", "kind", "forecaster"], found.cohort.targets)
 
 
 TABLES: dict[str, Callable[[Forecasting], pd.DataFrame]] = {
@@ -60,11 +57,6 @@ TABLES: dict[str, Callable[[Forecasting], pd.DataFrame]] = {
     "forecast_transfer": transfer,
     "forecast_picks": picks,
 }
-
-
-def tables(printed: bool) -> dict[str, Callable[[Forecasting], pd.DataFrame]]:
-    """The tables of a study by name; with the one of printed numbers where it names some."""
-    return TABLES | ({"printed_numbers": printed_numbers} if printed else {})
 
 
 def _own(rows: pd.DataFrame) -> pd.Series:
@@ -82,7 +74,9 @@ def _pivoted(rows: pd.DataFrame, keys: list[str], targets: Sequence[str]) -> pd.
     rows = rows.assign(order=rows["kind"].map(ORDER.index), place=range(len(rows)))
     wide = rows.pivot(index=keys, columns="target", values=["accuracy", "low", "high"])
     columns = [(value, target) for target in targets for value in ("accuracy", "low", "high")]
-    wide = wide[columns].set_axis([t if v == "accuracy" else f"{t}_{v}" for v, t in columns], axis="columns")
+    wide = wide.reindex(columns=columns).set_axis(
+        [t if v == "accuracy" else f"{t}_{v}" for v, t in columns], axis="columns"
+    )
     order = rows.groupby(keys).agg({"order": "first", "place": "first"})
     first = [key for key in keys if key in ("split", "subset", "statistic")]
     return wide.join(order).reset_index().sort_values([*first, "order", "place"]).drop(columns=["order", "place"])
@@ -99,3 +93,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             ]
     ends = [f"{name}_{end}" for name in merged for end in ("low", "high")]
     return table.drop(columns=ends).assign(**merged)
+
+
+def write(table: pd.DataFrame, csv: Path, markdown: Path) -> None:
+    """Write a table as CSV in full precision and as Markdown to read."""
+    files.write_text(table.to_csv(index=False), csv)
+    files.write_text(summaries.markdown(readable(table)), markdown)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.forecasting.variants import Variants
+from workflow.forecasting.cohorts import Cohort
 from workflow.statistics import Resampling
 
 Values = NDArray[np.float64]
@@ -61,15 +61,15 @@ def null_deviation(n: int) -> float:
     return math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1))) / 2
 
 
-def resampled_weights(twins: Places, how: Resampling) -> Values:
+def resampled_weights(units: Places, how: Resampling) -> Values:
     """How often each pair occurs in each resample of bases, shape (resamples, pairs).
 
-    Bases that are one model are drawn together; a pair within them occurs as often as they do, others as often as the
+    Bases of one unit are drawn together; a pair within them occurs as often as they do, others as often as the
     product says, since a base makes no pair with itself.
     """
-    drawn = np.concatenate(list(how.weights(int(twins.max()) + 1)))[:, twins]
-    first, second = first_second(len(twins))
-    return np.where(twins[first] == twins[second], drawn[:, first], drawn[:, first] * drawn[:, second])
+    drawn = np.concatenate(list(how.weights(int(units.max()) + 1)))[:, units]
+    first, second = first_second(len(units))
+    return np.where(units[first] == units[second], drawn[:, first], drawn[:, first] * drawn[:, second])
 
 
 def gaps(difference: Values) -> dict[str, Mask]:
@@ -80,26 +80,24 @@ def gaps(difference: Values) -> dict[str, Mask]:
     return {f"gap_{number + 1}": fifth == number for number in range(QUINTILES)}
 
 
-def matched(variants: Variants) -> dict[str, Mask]:
+def matched(cohort: Cohort) -> dict[str, Mask]:
     """Pairs by what their configs share: `same_F` have field F in common, `only_F` differ in F and nothing else."""
-    alike = {name: _alike(variants, [name]) for name in variants.fields}
+    alike = {name: _alike(cohort, [name]) for name in cohort.fields}
     masks = {f"same_{name}": own for name, own in alike.items()}
     for name, own in alike.items():
-        others = _alike(variants, [other for other in variants.fields if other != name])
+        others = _alike(cohort, [other for other in cohort.fields if other != name])
         masks[f"only_{name}"] = others & ~own
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def contrasts(variants: Variants, fields: Sequence[str]) -> dict[str, Mask]:
+def contrasts(cohort: Cohort, fields: Sequence[str]) -> dict[str, Mask]:
     """Pairs of two groups of bases that agree in all but some fields: `F=A/B` for two values (or combinations).
 
     Only groups that meet in at least one such pair are named (arXiv 2504.12491, Figures 2, 6 and 7).
     """
-    groups = variants.rows[list(fields)].astype(str).agg(",".join, axis=1).to_numpy()
+    groups = cohort.rows[list(fields)].astype(str).agg(",".join, axis=1).to_numpy()
     first, second = first_second(len(groups))
-    rest = _alike(variants, [name for name in variants.fields if name not in fields]) & (
-        groups[first] != groups[second]
-    )
+    rest = _alike(cohort, [name for name in cohort.fields if name not in fields]) & (groups[first] != groups[second])
     masks: dict[str, Mask] = {}
     for pair in np.flatnonzero(rest):
         one, other = sorted((groups[first[pair]], groups[second[pair]]))
@@ -108,31 +106,34 @@ def contrasts(variants: Variants, fields: Sequence[str]) -> dict[str, Mask]:
     return masks
 
 
-def _alike(variants: Variants, fields: Iterable[str]) -> Mask:
+def _alike(cohort: Cohort, fields: Iterable[str]) -> Mask:
     """Pairs whose bases have all these fields in common."""
-    first, second = first_second(len(variants.rows))
-    columns = [variants.rows[name].to_numpy() for name in fields]
+    first, second = first_second(len(cohort.rows))
+    columns = [cohort.rows[name].to_numpy() for name in fields]
     return np.all([column[first] == column[second] for column in columns] or [np.ones(len(first), dtype=bool)], axis=0)
 
 
-def rows(variants: Variants) -> list[dict[str, Any]]:
-    """Rows of `tables.PAIRS`: every pair for every target."""
-    first, second = first_second(len(variants.rows))
-    alike = {name: _alike(variants, [name]) for name in variants.fields}
+def rows(cohort: Cohort) -> list[dict[str, Any]]:
+    """Rows of `tables.PAIRS`: every pair for every target; none of fewer than two bases."""
+    if len(cohort.rows) < 2:
+        return []
+    first, second = first_second(len(cohort.rows))
+    alike = {name: _alike(cohort, [name]) for name in cohort.fields}
     found = []
-    for target in variants.targets:
-        difference = differences(variants.values([target])[:, 0])
+    for target in cohort.targets:
+        difference = differences(cohort.values([target])[:, 0])
         fifths = gaps(difference)
         for pair, (one, other) in enumerate(zip(first, second, strict=True)):
             found.append(
                 {
                     "target": target,
-                    "first": variants.ids[one],
-                    "second": variants.ids[other],
+                    "first": cohort.ids[one],
+                    "second": cohort.ids[other],
                     "difference": float(difference[pair]),
                     "gap": next(name for name, mask in fifths.items() if mask[pair]),
                     "shared": [name for name, mask in alike.items() if mask[pair]],
-                    "twins": bool(variants.twins[one] == variants.twins[other]),
+                    "twins": bool(cohort.twins[one] == cohort.twins[other]),
+                    "same_unit": bool(cohort.units[one] == cohort.units[other]),
                 }
             )
     return found

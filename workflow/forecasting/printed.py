@@ -28,7 +28,7 @@ def read(path: Path) -> pd.DataFrame:
     Errors: StudyError naming file, row and column.
     """
     if not path.is_file():
-        raise StudyError(f"{path}: missing; expected the CSV file that variants/printed names")
+        raise StudyError(f"{path}: missing; expected the CSV file that printed of a cohort names")
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
         if list(reader.fieldnames or []) != COLUMNS:
@@ -78,9 +78,7 @@ def _own(row: dict[str, Any], found: dict[str, pd.DataFrame]) -> float:
     values = STATISTICS[row["statistic"]](row, found)
     if len(values) != 1 or pd.isna(values[0]):
         keys = ", ".join(f"{name} {row[name]}" for name in KEYS if row[name])
-        raise StudyError(
-            f"variants/printed: {row['statistic']} of {keys}: {len(values)} numbers in this study, expected 1"
-        )
+        raise StudyError(f"printed: {row['statistic']} of {keys}: {len(values)} numbers in this study, expected 1")
     return float(values[0])
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workflow.forecasting.cohorts import Cohort
 from workflow.forecasting.forecasters import Forecast
 from workflow.forecasting.pairs import first_second
 from workflow.forecasting.splits import candidates
-from workflow.forecasting.variants import Variants
 from workflow.statistics import Resampling
 
 Values = NDArray[np.float64]
@@ -51,7 +51,7 @@ def shortlist(counts: Values, target: Values) -> int:
 
 
 def evaluate(
-    forecasts: Sequence[Forecast], target: str, variants: Variants, asked: Mask, how: Resampling
+    forecasts: Sequence[Forecast], target: str, cohort: Cohort, asked: Mask, how: Resampling
 ) -> Iterator[dict[str, Any]]:
     """Rows of `tables.RANKINGS`: means over the rounds of a split, in each of which its own candidates are ordered.
 
@@ -59,7 +59,7 @@ def evaluate(
     shortlist needed to hold the best, on average and (`longest_shortlist`) in every round. sd, low and high are over
     rounds: they say how one draw of candidates may fare, not how well the mean is known.
     """
-    values = variants.values([target])[:, 0]
+    values = cohort.values([target])[:, 0]
     places = [candidates(pairs, len(values)) for pairs in asked if pairs.any()]
     chosen = asked[asked.any(axis=1)]
     for forecast in forecasts:

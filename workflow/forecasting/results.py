@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,20 +11,21 @@ from typing import Any
 import pandas as pd
 
 from workflow import tables
-from workflow.forecasting import printed, variants
-from workflow.forecasting.variants import Variants
+from workflow.forecasting import cohorts, printed
+from workflow.forecasting.cohorts import Cohort
 
 
 @dataclass(frozen=True)
 class Forecasting:
-    """The variants of a study and how well they are forecast.
+    """One cohort of a study and how well its targets are forecast.
 
-    block: the config's `variants`; forecasts, rankings, importance: the gathered tables of these names; published: what
-    was printed elsewhere, in the columns of `printed`, None where the config names no such file.
+    name, block: of the cohort (`settings.table`); forecasts, rankings, importance: its rows of the gathered tables;
+    published: what was printed elsewhere, in the columns of `printed`, None where the config names no such file.
     """
 
+    name: str
     block: Mapping[str, Any]
-    variants: Variants
+    cohort: Cohort
     forecasts: pd.DataFrame
     rankings: pd.DataFrame
     importance: pd.DataFrame
@@ -38,8 +39,15 @@ class Forecasting:
         return printed.compare(self.published, self.forecasts, self.rankings, self.importance)
 
 
-def load(block: Mapping[str, Any], forecasts: Path, rankings: Path, importance: Path) -> Forecasting:
-    """The forecasting of a study from its block and the files of its gathered tables."""
-    published = printed.read(Path(block["printed"])) if "printed" in block else None
+def load(
+    blocks: Mapping[str, Mapping[str, Any]], forecasts: Path, rankings: Path, importance: Path
+) -> list[Forecasting]:
+    """The forecasting of each cohort from its block and the files of the gathered tables."""
     gathered = [tables.read(path) for path in (forecasts, rankings, importance)]
-    return Forecasting(block, variants.read(block), *gathered, published)
+    return [_loaded(name, block, gathered) for name, block in blocks.items()]
+
+
+def _loaded(name: str, block: Mapping[str, Any], gathered: Sequence[pd.DataFrame]) -> Forecasting:
+    published = printed.read(Path(block["printed"])) if "printed" in block else None
+    own = [rows[rows["cohort"] == name].drop(columns="cohort") for rows in gathered]
+    return Forecasting(name, block, cohorts.read(block), *own, published)

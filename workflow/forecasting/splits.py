@@ -1,7 +1,7 @@
-"""Which bases a forecaster is fitted on and which pairs it is then asked about; no model is ever on both sides.
+"""Which bases a forecaster is fitted on and which pairs it is then asked about; no unit is ever on both sides.
 
 A split has rounds, each with a set of pairs to be told; a round has folds, each with the bases that a forecaster is
-fitted on before it is asked about some of the round's pairs. Bases that are one model (`Variants.twins`) stay together.
+fitted on before it is asked about some of the round's pairs. Bases of one unit (`Cohort.units`) stay together.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from workflow.forecasting.cohorts import FEWEST, Cohort
 from workflow.forecasting.pairs import first_second
-from workflow.forecasting.variants import Variants
 
 Mask = NDArray[np.bool_]
 Places = NDArray[np.int64]
@@ -35,38 +35,41 @@ class Fold:
 Round = list[Fold]
 
 
-def names(variants: Variants) -> list[str]:
-    """The splits of a table; a field none of whose values can be left out, as when each base has its own, has none."""
-    return ["every_pair", "random", *(f"leave_out_{name}" for name in variants.fields if _left_out(variants, name))]
+def names(fields: Sequence[str]) -> list[str]:
+    """The splits of a cohort with these config fields; some may turn out to have no round."""
+    return ["every_pair", "random", *(f"leave_out_{name}" for name in fields)]
 
 
-def rounds(variants: Variants, split: str) -> list[Round]:
+def rounds(cohort: Cohort, split: str) -> list[Round]:
     """The rounds of a split.
 
     every_pair: one round with every pair of the table, asked when both bases are held out.
-    random: one round for each of the seeds, in which 40 % of the bases are held out.
-    leave_out_F: one round for each value of field F, its bases held out; not for a value with a single model, which
+    random: one round for each of the seeds, in which 40 % of the bases are held out; none with fewer units than FEWEST.
+    leave_out_F: one round for each value of field F, its bases held out; not for a value with a single unit, which
     makes no pair, nor for one that leaves fewer than LEAST bases to fit on.
     """
+    if len(cohort.rows) < 2:
+        return []
     if split == "every_pair":
-        return [every_pair(variants.twins)]
+        return [every_pair(cohort.units)]
     if split == "random":
-        return [[drawn(variants.twins, seed)] for seed in range(REPEATS)]
-    return _left_out(variants, split.removeprefix("leave_out_"))
+        seeds = range(REPEATS) if cohort.units.max() + 1 >= FEWEST else []
+        return [[drawn(cohort.units, seed)] for seed in seeds]
+    return _left_out(cohort, split.removeprefix("leave_out_"))
 
 
-def _left_out(variants: Variants, field: str) -> list[Round]:
+def _left_out(cohort: Cohort, field: str) -> list[Round]:
     """One round for each value of a field that can be left out."""
-    column, twins = variants.rows[field].to_numpy(), variants.twins
-    levels = [level for level in variants.levels(field) if len(np.unique(twins[column == level])) > 1]
-    folds = [_held_out(column == level, twins) for level in levels]
+    column, units = cohort.rows[field].to_numpy(), cohort.units
+    levels = [level for level in cohort.levels(field) if len(np.unique(units[column == level])) > 1]
+    folds = [_held_out(column == level, units) for level in levels]
     return [[fold] for fold in folds if fold.train.sum() >= LEAST]
 
 
-def every_pair(twins: Places) -> Round:
+def every_pair(units: Places) -> Round:
     """One fold for each two of GROUPS random groups: pairs between them; of neighbours also those within the first."""
-    group = _dealt(twins)
-    first, second = (group[side] for side in first_second(len(twins)))
+    group = _dealt(units)
+    first, second = (group[side] for side in first_second(len(units)))
     folds = []
     for one in range(GROUPS):
         for other in range(one + 1, GROUPS):
@@ -79,32 +82,32 @@ def every_pair(twins: Places) -> Round:
     return folds
 
 
-def _dealt(twins: Places) -> Places:
+def _dealt(units: Places) -> Places:
     """A random group for each base, all of nearly equal size."""
-    group = np.zeros(len(twins), dtype=np.int64)
+    group = np.zeros(len(units), dtype=np.int64)
     sizes = np.zeros(GROUPS, dtype=np.int64)
-    for model in np.random.default_rng(0).permutation(twins.max() + 1):
+    for unit in np.random.default_rng(0).permutation(units.max() + 1):
         smallest = sizes.argmin()
-        group[twins == model] = smallest
-        sizes[smallest] += (twins == model).sum()
+        group[units == unit] = smallest
+        sizes[smallest] += (units == unit).sum()
     return group
 
 
-def drawn(twins: Places, seed: int) -> Fold:
-    """A random 60 % of the bases to fit on, the rest held out: models in random order, each taken if it still fits."""
-    room = round(TRAIN * len(twins))
-    train = np.zeros(len(twins), dtype=bool)
-    for model in np.random.default_rng(seed).permutation(twins.max() + 1):
-        own = twins == model
+def drawn(units: Places, seed: int) -> Fold:
+    """A random 60 % of the bases to fit on, the rest held out: units in random order, each taken if it still fits."""
+    room = round(TRAIN * len(units))
+    train = np.zeros(len(units), dtype=bool)
+    for unit in np.random.default_rng(seed).permutation(units.max() + 1):
+        own = units == unit
         if train.sum() + own.sum() <= room:
             train |= own
-    return _held_out(~train, twins)
+    return _held_out(~train, units)
 
 
-def _held_out(test: Mask, twins: Places) -> Fold:
-    """All pairs of the held-out bases, to be told from the bases that are none of their models."""
-    first, second = first_second(len(twins))
-    return Fold(~np.isin(twins, twins[test]), test[first] & test[second])
+def _held_out(test: Mask, units: Places) -> Fold:
+    """All pairs of the held-out bases, to be told from the bases that are none of their units."""
+    first, second = first_second(len(units))
+    return Fold(~np.isin(units, units[test]), test[first] & test[second])
 
 
 def asked(rounds: Sequence[Round]) -> Mask:

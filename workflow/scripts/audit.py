@@ -17,12 +17,12 @@ with job("audit", snakemake) as log:
         paths["bases"],
         paths["tasks"],
         snakemake.params.groups,
-        results.load(snakemake.params.variants, *map(Path, found.forecasting)) if found.forecasting else None,
+        results.load(snakemake.params.cohorts, *map(Path, found.forecasting)) if found.forecasting else (),
         tables.read(found.indicators) if found.indicators else None,
         snakemake.params.indicators,
     )
     rows = auditing.findings(material)
     for row in rows:
-        place = " ".join(f"{key}={row[key]}" for key in auditing.KEYS if key in row)
+        place = " ".join(f"{key}={row[key]}" for key in ("cohort", *auditing.KEYS) if key in row)
         log.info("%s %s %s: %s", row["severity"], row["check"], place, row["evidence"])
     tables.write(rows, tables.AUDIT, Path(snakemake.output[0]))

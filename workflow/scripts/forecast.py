@@ -6,16 +6,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 from workflow import tables
-from workflow.forecasting import forecasts, splits, variants
+from workflow.forecasting import cohorts, forecasts, splits
 from workflow.statistics import Resampling
 
 with job("forecast", snakemake) as log:
-    split, block = snakemake.wildcards.split, snakemake.params.variants
-    table = variants.read(block)
+    split, block = snakemake.wildcards.split, snakemake.params.cohort
+    table = cohorts.read(block)
     found = forecasts.forecast(
         table, block, split, Resampling(**snakemake.params.statistics), progress(log, f"fits of {split}")
     )
-    log.info("%d models behind %d bases", table.twins.max() + 1, len(table.rows))
+    log.info("%d bases of %d units", len(table.rows), len(set(table.units)))
     log.info("%d rounds; %s", len(splits.rounds(table, split)), {name: len(rows) for name, rows in found.items()})
     schemas = {"forecasts": tables.FORECASTS, "rankings": tables.RANKINGS, "importance": tables.IMPORTANCE}
     packages = {name: version(name) for name in ("lightgbm", "scikit-learn")}

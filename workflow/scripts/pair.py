@@ -5,9 +5,9 @@ from workflow.jobs import job
 from pathlib import Path
 
 from workflow import tables
-from workflow.forecasting import pairs, variants
+from workflow.forecasting import cohorts, pairs
 
 with job("pair", snakemake) as log:
-    rows = pairs.rows(variants.read(snakemake.params.variants))
+    rows = pairs.rows(cohorts.read(snakemake.params.cohort))
     log.info("%d pairs", len(rows))
     tables.write(rows, tables.PAIRS, Path(snakemake.output[0]))

@@ -1,16 +1,17 @@
-"""Make one table of forecasters to read, as CSV in full precision and as Markdown."""
+"""Make a cohort's tables of forecasters to read, as CSV in full precision and as Markdown."""
 
 from workflow.jobs import job
 
 from pathlib import Path
 
-from workflow import files, summaries
 from workflow.forecasting import leaderboards, results
 
 with job("tabulate", snakemake) as log:
-    made = leaderboards.tables("printed" in snakemake.params.variants)[snakemake.wildcards.leaderboard]
-    table = made(results.load(snakemake.params.variants, *map(Path, snakemake.input.gathered)))
-    log.info("%d rows", len(table))
-    files.write_text(table.to_csv(index=False), Path(snakemake.output.csv))
-    text = summaries.markdown(leaderboards.readable(table))
-    files.write_text(text, Path(snakemake.output.markdown))
+    name, block = snakemake.wildcards.cohort, snakemake.params.cohort
+    (found,) = results.load({name: block}, *map(Path, snakemake.input.gathered))
+    for made, (csv, markdown) in zip(
+        leaderboards.TABLES.values(), zip(*[iter(snakemake.output)] * 2, strict=True), strict=True
+    ):
+        table = made(found)
+        log.info("%s: %d rows", csv, len(table))
+        leaderboards.write(table, Path(csv), Path(markdown))

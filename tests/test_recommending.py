@@ -1,0 +1,155 @@
+"""Recommendations: chances and regrets with known truth, words that fit them, links that lead to rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workflow import recommending, tables
+from workflow.comparison import Reported, Sample
+from workflow.statistics import Resampling
+
+HOW = Resampling(2000, 0.95, 0)
+ROWS = 200
+WAY = {"recipe": "full", "suite": "mini", "test_format": "default", "shots": 0}
+NOTHING = pd.DataFrame(columns=[*tables.ANALYSIS.names, "analysis"])
+
+
+def keys(step: int, train: str = "mini_facts", test: str = "mini_facts", **changes: Any) -> dict[str, Any]:
+    own = {"family": "mini", "step": step, "train": train, "format": "default", "test": test}
+    return own | WAY | changes
+
+
+def sample(step: int, share: float, generator: np.random.Generator, seeds: int = 1, **changes: Any) -> Sample:
+    """A model that is right on a share of the rows, which ones differs between bases."""
+    values = (generator.random((seeds, ROWS)) < share).astype(float)
+    return Sample(keys(step, **changes), values, tuple(map(str, range(ROWS))))
+
+
+def rows(levels: list, picks: dict | None = None, **changes: Any) -> pd.DataFrame:
+    settings = {"seconds": {}, "analysis": NOTHING, "limit": 0.02} | changes
+    asked = recommending.questions(levels, changes.pop("targets", {}), HOW)
+    settings.pop("targets", None)
+    return pd.DataFrame(recommending.recommend(asked, picks or {}, how=HOW, **settings))
+
+
+def one(found: pd.DataFrame, topic: str, **conditions: Any) -> pd.Series:
+    own = found[found["topic"] == topic]
+    for name, value in conditions.items():
+        own = own[own[name] == value]
+    (row,) = own.to_dict("records")
+    return pd.Series(row)
+
+
+def test_a_clear_best_is_called_and_equal_ones_are_too_close() -> None:
+    generator = np.random.default_rng(0)
+    clear = rows([sample(100, 0.5, generator), sample(200, 0.9, generator)])
+    answer = one(clear, "answer")
+    assert answer["statement"].startswith(
+        "mini_facts: tune mini at step 200, the best of 2 bases with probability 1.00"
+    )
+    close = one(rows([sample(100, 0.8, generator), sample(200, 0.8, generator)]), "answer")
+    assert "too close to call" in close["statement"] and close["probability"] < 0.95
+
+
+def test_the_chance_to_be_the_best_is_that_of_a_paired_normal_comparison() -> None:
+    """Two bases that differ on few rows: the difference has a standard error far below that of either score."""
+    values = np.zeros((2, ROWS))
+    values[:, :150] = 1
+    values[0, 150:160] = 1
+    values[1, 160:165] = 1
+    levels = [
+        Sample(keys(step), row[None], tuple(map(str, range(ROWS)))) for step, row in zip((1, 2), values, strict=True)
+    ]
+    difference = values[0] - values[1]
+    z = difference.mean() / (difference.std() / np.sqrt(ROWS))
+    from scipy.stats import norm
+
+    chance = one(rows(levels), "answer")["probability"]
+    assert chance == pytest.approx(norm.cdf(z), abs=0.03)
+    base = one(rows(levels), "base", step=1)
+    assert base["value"] == pytest.approx(0.8) and base["low"] == pytest.approx(0.8 - 1.96 * 0.4 / ROWS**0.5, abs=0.01)
+
+
+def test_identical_bases_share_the_chance() -> None:
+    values = np.ones((1, ROWS))
+    levels = [Sample(keys(step), values, tuple(map(str, range(ROWS)))) for step in (1, 2, 3, 4)]
+    assert one(rows(levels), "answer")["probability"] == pytest.approx(0.25)
+
+
+def test_regret_of_a_pick_is_what_it_loses_and_ties_are_averaged() -> None:
+    generator = np.random.default_rng(0)
+    levels = [sample(step, share, generator) for step, share in ((1, 0.5), (2, 0.9), (3, 0.7))]
+    scores = [level.value for level in levels]
+    bases = [("mini", step) for step in (1, 2, 3)]
+    picks = {
+        "right": dict(zip(bases, (0, 1, 0), strict=True)),
+        "wrong": dict(zip(bases, (1, 0, 0), strict=True)),
+        "tied": dict(zip(bases, (0, 1, 1), strict=True)),
+        "partial": {bases[0]: 1.0},
+    }
+    found = rows(levels, picks, seconds={"right": 30.0, "tied": 5.0})
+    regrets = {name: one(found, "regret", indicator=name)["value"] for name in ("right", "wrong", "tied", "chance")}
+    assert regrets["right"] == 0 and regrets["wrong"] == pytest.approx(scores[1] - scores[0])
+    assert regrets["tied"] == pytest.approx((scores[1] - scores[2]) / 2)
+    assert regrets["chance"] == pytest.approx(scores[1] - np.mean(scores))
+    assert one(found, "regret", indicator="last_step")["value"] == pytest.approx(scores[1] - scores[2])
+    assert "partial" not in set(found["indicator"])  # a base that it says nothing of might have been the pick
+    assert one(found, "cheapest")["statement"].endswith("loses at most 0.02 is right, 30 s a base.")
+    assert one(rows(levels, picks, seconds={"right": 30.0, "tied": 5.0}, limit=0.5), "cheapest")["indicator"] == "tied"
+    none = one(rows(levels, {"wrong": picks["wrong"]}), "cheapest")
+    assert "no indicator picks a base within 0.02" in none["statement"]
+
+
+def test_a_target_is_a_mean_over_tests_and_needs_all_of_them() -> None:
+    generator = np.random.default_rng(0)
+    levels = [sample(1, 0.5, generator), sample(2, 0.9, generator)]
+    levels += [sample(1, 0.9, generator, train="mini_inference", test="mini_inference")]
+    tests = [("mini_facts", "mini_facts"), ("mini_inference", "mini_inference")]
+    found = rows(levels, targets={"both": {"tests": tests, "way": WAY}})
+    own = found[(found["task"] == "both") & (found["topic"] == "base")]
+    assert own["step"].tolist() == [1] and own["n"].tolist() == [2 * ROWS]
+    assert own["value"].item() == pytest.approx((levels[0].value + levels[2].value) / 2)
+
+
+def test_reported_scores_are_answered_alike_and_those_without_an_error_left_out() -> None:
+    levels = [Reported(keys(1), 0.5, 0.01, 400), Reported(keys(2), 0.52, 0.01, 400), Reported(keys(3), 0.9, None)]
+    found = rows(recommending.uncertain(levels))
+    assert found.loc[found["topic"] == "base", "step"].tolist() == [2, 1]
+    assert one(found, "answer")["probability"] == pytest.approx(0.921, abs=0.03)  # normal, z = .02/(.01 * sqrt 2)
+
+
+def test_turning_points_say_whether_more_pretraining_pays() -> None:
+    generator = np.random.default_rng(0)
+    levels = [sample(step, 0.5 + step / 10, generator) for step in (1, 2, 3)]
+    where = {"analysis": "turning_point", "group": "level", "n": 6, **keys(0), "step": None}
+    analysis = pd.DataFrame(
+        [
+            {**where, "estimator": "turning_step", "value": 500, "low": 300, "high": 700, "p_value": 0.01},
+            {**where, "estimator": "slope_after", "value": -1.5, "low": -3.0, "high": -0.2, "p_value": 0.02},
+        ]
+    )
+    row = one(rows(levels, analysis=analysis), "pretraining")
+    assert "beyond step 500 of mini (95% 300 to 700) more pre-training costs: -1.500" in row["statement"]
+    assert len(tables.matching(analysis, json.loads(row["filter"]))) == 1
+    analysis.loc[1, "p_value"] = 0.5
+    assert "makes no difference that can be told" in one(rows(levels, analysis=analysis), "pretraining")["statement"]
+    assert "3 steps of mini are too few" in one(rows(levels), "pretraining")["statement"]
+
+
+def test_every_link_of_the_smoke_study_leads_to_rows(smoke: Path) -> None:
+    results = smoke / "study" / "results"
+    found = tables.read(results / "recommendations.parquet")
+    assert {"answer", "base", "pretraining"} <= set(found["topic"])
+    for row in found.to_dict("records"):
+        rows = tables.matching(tables.read(results / f"{row['table']}.parquet"), json.loads(row["filter"]))
+        assert len(rows), row
+        if row["topic"] == "base" and row["task"] == "mini_inference":
+            assert row["value"] == pytest.approx(rows["value"].mean())  # both seeds
+    page = (results / "tables" / "recommendations.md").read_text()
+    assert all(statement in page for statement in found.loc[found["topic"] != "base", "statement"])

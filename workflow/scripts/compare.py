@@ -1,0 +1,13 @@
+"""Set the published numbers of a cohort beside this study's own."""
+
+from workflow.jobs import job
+
+from pathlib import Path
+
+from workflow.forecasting import leaderboards, results
+
+with job("compare", snakemake) as log:
+    name, block = snakemake.wildcards.cohort, snakemake.params.cohort
+    (found,) = results.load({name: block}, *map(Path, snakemake.input.gathered))
+    log.info("%d of %d follow", found.comparison["follows"].sum(), len(found.comparison))
+    leaderboards.write(found.comparison, Path(snakemake.output.csv), Path(snakemake.output.markdown))

@@ -1,0 +1,38 @@
+"""Answer which base to tune for each task of a study, with what that rests on."""
+
+from workflow.jobs import job
+
+from pathlib import Path
+
+import pandas as pd
+
+from workflow import files, grid, indicators, recommending, tables
+from workflow.comparison import Evidence
+from workflow.statistics import Resampling
+
+
+def seconds(paths: list[str]) -> list[float]:
+    """Wall time of each measured job."""
+    return [float(pd.read_csv(path, sep="\t")["s"].iloc[-1]) for path in paths if Path(path).is_file()]
+
+
+with job("recommend", snakemake) as log:
+    found, asked, how = snakemake.input, snakemake.params, Resampling(**snakemake.params.statistics)
+    items = tables.gather([Path(part) for part in found.rows], grid.CELL_KEYS, tables.ITEMS)
+    reported = tables.gather([Path(part) for part in found.imported], grid.CELL_KEYS, tables.SCORES)
+    levels = recommending.uncertain(Evidence(tables.frame(items), tables.frame(reported)).levels)
+    scores, analysis = tables.read(Path(found.scores)), tables.read(Path(found.analysis))
+    measured = tables.read(Path(found.indicators[0])) if found.indicators else pd.DataFrame()
+    values = indicators.values(measured, asked.indicators, scores)
+    picks = {
+        name: {(family, int(step)): value for family, step, value in own[["family", "step", "value"]].to_numpy()}
+        for name, own in values.groupby("indicator", sort=False)
+    }
+    costs = recommending.costs(asked.indicators, {name: seconds(paths) for name, paths in asked.benchmarks.items()})
+    questions = recommending.questions(levels, asked.targets, how)
+    rows = list(recommending.recommend(questions, picks, costs, analysis, asked.regret, how))
+    log.info("%d questions, %d rows", len(questions), len(rows))
+    tables.write(rows, tables.RECOMMENDATIONS, Path(snakemake.output.table))
+    read = tables.read(Path(snakemake.output.table))
+    files.write_text(read.to_csv(index=False), Path(snakemake.output.csv))
+    files.write_text(recommending.page(read), Path(snakemake.output.markdown))
