@@ -44,7 +44,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "unknown top-level key": (
         "recipies", {}, "top level: unknown key 'recipies'; allowed: cohorts, data_root, estimate, families, figures, groups, "
     ),
-    "no suites": ("suites", GONE, "top level: key 'suites' is missing; required: families, suites"),
+    "no suites": ("suites", GONE, "indicators/kshot/suite: 'formats' is not known; allowed: none"),
     "empty suites": ("suites", {}, "suites: {} is not allowed; allowed: at least one entry"),
     "suites without content": ("suites", None, "suites: None is not allowed; allowed: keys with values"),
     "misspelt recipe key": (

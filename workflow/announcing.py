@@ -26,7 +26,7 @@ def beginning(
     tests = grid.tests(study)
     parts = [
         _counted(len(study["imports"]), "import of released scores", "imports of released scores"),
-        _counted(int(bool(study["variants"])), "table of variants"),
+        _counted(len(study["cohorts"]), "cohort"),
         _counted(models["family"].nunique(), "family", "families"),
         _counted(len(grid.bases(study)), "base"),
         _counted(tuned["train"].nunique(), "task tuned on", "tasks tuned on"),
