@@ -18,7 +18,7 @@ with job("audit", snakemake) as log:
         paths["tasks"],
         snakemake.params.groups,
         results.load(snakemake.params.cohorts, *map(Path, found.forecasting)) if found.forecasting else (),
-        tables.read(found.indicators) if found.indicators else None,
+        tables.read(Path(found.indicators[0])) if found.indicators else None,
         snakemake.params.indicators,
     )
     rows = auditing.findings(material)
