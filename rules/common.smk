@@ -70,7 +70,7 @@ INDICATORS = ["results/indicators.parquet"] if RUN_FOR else []
 
 RECOMMENDED = ["results/recommendations.parquet"] if STUDY["models"] or IMPORTED else []
 # What Snakemake measured of the jobs that indicators are measured in, by suite where they are scores.
-UNTOUCHED = CELLS[CELLS["recipe"] == "none"]
+UNTOUCHED = PARTS[PARTS["recipe"] == "none"]
 BENCHMARKS = {
     "measure": [
         f"results/benchmarks/measure/{grid.path(row, grid.BASE_KEYS)}.tsv"
@@ -78,7 +78,7 @@ BENCHMARKS = {
     ]
 } | {
     suite: [
-        f"results/benchmarks/predict/{grid.path(row, grid.CELL_KEYS)}.tsv"
+        f"results/benchmarks/predict/{grid.path(row, grid.PART_KEYS)}.tsv"
         for row in UNTOUCHED[UNTOUCHED["suite"] == suite].to_dict("records")
     ]
     for suite in STUDY["suites"]

@@ -106,6 +106,16 @@ def test_regret_of_a_pick_is_what_it_loses_and_ties_are_averaged() -> None:
     assert "no indicator picks a base within 0.02" in none["statement"]
 
 
+def test_costs_are_those_of_the_jobs_that_measure_on_a_base() -> None:
+    settings = {
+        "ppl": {"measure": "clm"},
+        "kshot": {"measure": "kshot", "suite": "mini"},
+        "far": {"measure": "kshot", "suite": "x"},
+    }
+    found = recommending.costs(settings, {"measure": [10.0, 20.0], "mini": [1.0, 2.0, 3.0, 4.0], "x": []}, 2)
+    assert found == {"ppl": 15.0, "kshot": 5.0}  # two parts of a base are both its cost
+
+
 def test_a_target_is_a_mean_over_tests_and_needs_all_of_them() -> None:
     generator = np.random.default_rng(0)
     levels = [sample(1, 0.5, generator), sample(2, 0.9, generator)]

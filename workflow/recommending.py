@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from workflow import task
 from workflow.comparison import Level, Sample
+from workflow.indicators import SCORED
 from workflow.metrics import PRIMARY
 from workflow.prompts import FORMATS
 from workflow.statistics import Resampling
@@ -288,13 +289,14 @@ def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
     return plain | {"n": None if plain["n"] is None else int(plain["n"])}
 
 
-def costs(settings: Mapping[str, Any], seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Wall time of measuring each indicator on a base, where it was measured: of the job that it is measured in.
+def costs(settings: Mapping[str, Any], seconds: Mapping[str, Sequence[float]], bases: int) -> dict[str, float]:
+    """Wall time of measuring each indicator on a base, where it was measured: of the jobs that it is measured in.
 
-    settings: the study's `indicators`; seconds: of the jobs `measure`, and of the untouched bases' predictions by suite.
+    settings: the study's `indicators`; seconds: of the jobs `measure`, and of the untouched bases' predictions by suite,
+    all bases together.
     """
-    jobs = {name: block["suite"] if block["measure"] == "kshot" else "measure" for name, block in settings.items()}
-    return {name: float(np.mean(seconds[job])) for name, job in jobs.items() if len(seconds.get(job, ()))}
+    jobs = {name: block["suite"] if block["measure"] == SCORED else "measure" for name, block in settings.items()}
+    return {name: float(np.sum(seconds[job])) / bases for name, job in jobs.items() if len(seconds.get(job, ()))}
 
 
 def uncertain(levels: Sequence[Level]) -> list[Level]:

@@ -12,8 +12,9 @@ from workflow.statistics import Resampling
 
 
 def seconds(paths: list[str]) -> list[float]:
-    """Wall time of each measured job."""
-    return [float(pd.read_csv(path, sep="\t")["s"].iloc[-1]) for path in paths if Path(path).is_file()]
+    """Wall time of each job; none where one was not measured."""
+    found = [float(pd.read_csv(path, sep="\t")["s"].iloc[-1]) for path in paths if Path(path).is_file()]
+    return found if len(found) == len(paths) else []
 
 
 with job("recommend", snakemake) as log:
@@ -28,7 +29,8 @@ with job("recommend", snakemake) as log:
         name: {(family, int(step)): value for family, step, value in own[["family", "step", "value"]].to_numpy()}
         for name, own in values.groupby("indicator", sort=False)
     }
-    costs = recommending.costs(asked.indicators, {name: seconds(paths) for name, paths in asked.benchmarks.items()})
+    measured_jobs = {name: seconds(paths) for name, paths in asked.benchmarks.items()}
+    costs = recommending.costs(asked.indicators, measured_jobs, max(1, len(asked.benchmarks["measure"])))
     questions = recommending.questions(levels, asked.targets, how)
     rows = list(recommending.recommend(questions, picks, costs, analysis, asked.regret, how))
     log.info("%d questions, %d rows", len(questions), len(rows))
