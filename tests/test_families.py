@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import running
 from running import SMOKE
 
 from workflow import families, grid
@@ -114,6 +116,31 @@ def going_on(**starts: dict[str, Any] | None) -> dict[str, Any]:
 def test_a_family_may_go_on_from_a_base_of_another() -> None:
     found = grid.read(going_on(more={"family": "tiny", "step": 20}))
     assert found["families"]["more"]["pretraining"]["continue_from"] == {"family": "tiny", "step": 20}
+
+
+def test_what_goes_on_from_a_base_runs_after_it(smoke: Path, tmp_path: Path) -> None:
+    """In the smoke study: its pretraining, the new family's two bases, and what is measured and predicted of them."""
+    place = shutil.copytree(smoke, tmp_path / "place")
+    running.configure(place, going_on(more={"family": "tiny", "step": 20}))
+    jobs = running.planned(place, "results/indicators.parquet")
+    assert jobs == {"pretrain": 1, "fetch": 3, "measure": 3, "gather": 1}
+    ended = running.run(place, "resources/pretrained/family=more")
+    assert ended.returncode == 0, ended.stderr
+    weights = [
+        place / f"study/resources/pretrained/family={name}" for name in ("tiny/step=20", "more/step=0", "more/step=10")
+    ]
+    first, same, later = ((folder / "model.safetensors").read_bytes() for folder in weights)
+    assert first == same != later
+
+
+def test_a_table_of_families_is_planned(smoke: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(smoke, tmp_path / "place")
+    (place / "study/variants.csv").write_text(TABLE, encoding="utf-8")
+    config = copy.deepcopy(SMOKE)
+    config["families"]["v"] = {"source": "trained", "table": "variants.csv", "mixes": MIXES, "pretraining": SHARED}
+    running.configure(place, config)
+    jobs = running.planned(place, "results/indicators.parquet")
+    assert jobs == {"pretrain": 2, "fetch": 6, "measure": 6, "gather": 1}
 
 
 BAD_STARTS = {

@@ -3,12 +3,14 @@
 import json
 import math
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from workflow import miniworld, mixtures, pretraining
+from workflow import config as configs
+from workflow import indicators, measuring, miniworld, mixtures, models, pretraining
 from workflow.corpora import Document
 
 RECIPE = {
@@ -203,3 +205,50 @@ def test_matrices_alone_decay(checkpoint):
     embedding = checkpoint.model.get_input_embeddings().weight
     assert all(weight.dim() == 1 or weight is embedding for weight in groups[1]["params"])
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+
+
+# --- objectives show in indicators -------------------------------------------------------------------------------------
+
+LEARNED = RECIPE | {
+    "vocabulary": 600, "hidden": 64, "intermediate": 192, "heads": 4, "context": 256, "sequence": 96, "batch": 8,
+    "steps": 250, "save": [250], "learning_rate": 3e-3, "warmup": 0.05,
+}  # fmt: skip
+MEASURES = {
+    "ppl_clm": {"measure": "clm", "corpus": "miniworld", "window": 96, "documents": 200},
+    "ppl_sc": {"measure": "span_corruption", "corpus": "miniworld", "window": 80, "documents": 200},
+}
+
+
+def losses(folder, texts):
+    """Loss in nats a token, with its standard error, of each of MEASURES."""
+    config = {"families": {"f": {"source": "folder", "path": "f"}}, "suites": {"s": {"tests": ["boolq"]}}}
+    blocks = configs.validated({**config, "indicators": MEASURES})["indicators"]
+    subject, found = measuring.Subject(*models.untouched({"path": str(folder)})), {}
+    for name, settings in blocks.items():
+        rows, _, _ = measuring.measure(name, settings, subject, measuring.Material(texts, {}))
+        table = pd.DataFrame(rows).astype({"draw": "Int64"})
+        own = table[table["variant"] == indicators.variant(settings)]
+        value, error, _ = indicators.estimate(own, "token", "neg_loss")
+        found[name] = (-value, error)
+    return found
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_training_on_masked_spans_lowers_the_perplexity_of_spans_and_raises_that_of_text(seed, tmp_path):
+    """A world, a model and a data order of each seed; either way by more than two standard errors."""
+    world = miniworld.build(seed, people=20, towns=6, animals=30, things=18, rounds=12)
+    texts = {
+        split: [
+            Document(domain, f"{domain}/{number}", page)
+            for domain, pages in miniworld.documents(world, split).items()
+            for number, page in enumerate(pages)
+        ]
+        for split in ("train", "validation")
+    }
+    found = {}
+    for objective in ("clm", "sc"):
+        pretraining.pretrain(texts["train"], LEARNED | {"objective": objective, "seed": seed}, tmp_path / objective)
+        found[objective] = losses(tmp_path / objective / "step=250", texts["validation"])
+    for name, better, worse in (("ppl_sc", "sc", "clm"), ("ppl_clm", "clm", "sc")):
+        (low, one), (high, other) = found[better][name], found[worse][name]
+        assert high - low > 2 * math.hypot(one, other), name
