@@ -101,9 +101,9 @@ def compare(options: Any) -> None:
 
 def halved(model: Any, tokenizer: Any, options: Any) -> None:
     """How many of a thousand predictions are others in bf16."""
-    for name, shots in TESTS[:2]:
+    for name, shots in options.tests:
         read = task.load(name)
-        rows = tuple(pairing.examples(options.data, name, split, 500) for split in (read.train, read.test))
+        rows = tuple(pairing.examples(options.data, name, split, options.rows) for split in (read.train, read.test))
         whole = ours(model.float(), tokenizer, name, rows, shots)
         _, flips = agreement(ours(model.bfloat16(), tokenizer, name, rows, shots), whole)
         print(f"bf16, {name}, {shots} shots: {1000 * flips / len(whole):.0f} flips per 1,000 rows")
