@@ -154,7 +154,6 @@ def measure(options: Any) -> None:
 if __name__ == "__main__":
     asked = pairing.parser(__doc__)
     asked.add_argument("--tests", nargs="*", default=TESTS, type=pairing.chosen, help="such as xsum:0")
-    asked.add_argument("--subject", type=Path, help="folder that keeps the trained subject")
     asked.add_argument("--vllm", help="Python of an environment with vLLM")
     options = asked.parse_args()
     torch.set_num_threads(options.threads)

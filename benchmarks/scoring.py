@@ -1,12 +1,12 @@
 """Log-probabilities of labels and choices against lm-evaluation-harness: real rows, the same model, tokenizer and texts.
 
-Run from the repository's root: `PYTHONPATH=. python benchmarks/scoring.py --data FOLDER`; `--threads 2` for two threads,
-`--device cuda --model olmo-1b` for OLMo-1B's shape with random weights in bf16, which is not compared but measured: prompts and
-tokens a second, share of the peak, memory. Prints Markdown tables.
+Run from the repository's root: `PYTHONPATH=. python benchmarks/scoring.py --data FOLDER --subject FOLDER`; `--threads 2`
+for two threads; `--device cuda --model olmo-1b` for OLMo-1B's shape with random weights in bf16, which is not compared but
+measured: prompts and tokens a second, share of the peak, memory. Prints Markdown tables.
 
 Both sides start from texts and end with log-probabilities: tokenisation counts. Ours goes through `predict_test` and so
-makes the priors of labels as well. The subject has random weights: what it says does not matter here, that both say the
-same does. The harness gets one request for each label or choice, as its own tasks make them, in batches of 8.
+makes the priors of labels as well. The harness gets one request for each label or
+choice, as its own tasks make them, in batches of 8.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def agreement(found: Sequence[Sequence[float]], expected: Sequence[Sequence[floa
 
 def compare(options: Any) -> None:
     """Paired runs on a CPU."""
-    tokenizer = pairing.words(options.data)
-    model = pairing.subject(tokenizer)
+    model = pairing.written_on(options.data, options.subject)
+    tokenizer = pairing.read_words(options.subject)
     print(f"{pairing.parameters(model) / 1e6:.1f} M parameters, {options.threads} threads, ", end="")
     print(f"matmul ceiling {pairing.ceiling() / 1e9:.0f} GFLOP/s\n")
     for name, shots in options.tests:

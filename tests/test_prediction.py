@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import GenerationConfig, PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
 
-from workflow import generation, metrics, models, prediction, scoring, tables, task
+from workflow import generation, metrics, models, prediction, reading, scoring, tables, task
 from workflow.errors import StudyError
 from workflow.prediction import Evaluation
 from workflow.statistics import Resampling
@@ -50,6 +50,12 @@ SENTENCES = [
     ('Cy said "_\'s asleep in the barn."', "Dora the dog", "the fox", "1"),
     ("_ sleeps.", "A man", "A cat in the river", "2"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def shares_whatever_it_can(monkeypatch):
+    """What rows begin with in common is read once, however little that saves."""
+    monkeypatch.setattr(reading, "LEAST", 0)
 
 
 def suite(**changes):
