@@ -48,7 +48,7 @@ class Browser:
         """What a function body in JavaScript returns."""
         return self._sent("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
-    def wait(self, script: str, *arguments: Any, seconds: float = 15) -> Any:
+    def wait(self, script: str, *arguments: Any, seconds: float = 60) -> Any:
         """Wait until a function body returns something that is true, and return it."""
         end = time.monotonic() + seconds
         while not (found := self.run(script, *arguments)):

@@ -92,9 +92,9 @@ def _numbers(rows: pd.DataFrame) -> Iterator[float]:
 
 def _quoted(statement: str, rows: pd.DataFrame) -> Iterator[tuple[float, int]]:
     """The numbers of a sentence without those in names, with their digits behind the point."""
+    statement = re.sub(r"\d+,000 steps|\d+ indicators", "", statement)
     for name in {str(v) for c in rows.select_dtypes(exclude="number") for v in rows[c].dropna()}:
         statement = statement.replace(name, "")
-    statement = re.sub(r"\d+,000 steps|\d+ indicators", "", statement)
     for found in re.findall(r"\d*\.?\d+", statement):
         yield float(found), len(found.partition(".")[2])
 
