@@ -99,7 +99,8 @@ def _at(value: Any, places: torch.Tensor, tokens: int) -> Any:
 def _last_layer(model: PreTrainedModel) -> torch.nn.Module:
     """The last of the blocks that a model is stacked from, by the names that transformers keeps of them."""
     names = set(model._no_split_modules or ())
-    return [module for module in model.modules() if type(module).__name__ in names][-1]
+    # Sharding gives a block a class of its own, below the model's.
+    return [module for module in model.modules() if names & {kind.__name__ for kind in type(module).__mro__}][-1]
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from workflow import ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,6 +44,8 @@ class State:
         """Replace the saved state by this one; it is on the disk once the next save begins or `close` returns."""
         self.close()
         self._copy(_tensors(model, optimizer))
+        if ranks.place()[0] > 0:
+            return
         facts = {"fingerprint": self.fingerprint, "standing": json.dumps(standing._asdict())}
         self._written = self._writer.submit(self._write, facts)
 
@@ -68,9 +72,11 @@ class State:
         self.close()
         self.path.unlink(missing_ok=True)
 
-    def _copy(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Copy tensors to the host's memory, into the places of the copy before, which a GPU fills while it works on."""
-        for name, tensor in tensors.items():
+    def _copy(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
+        """Copy tensors to the host's memory, into the places of the copy before; the first of several processes does."""
+        for name, tensor in tensors:
+            if ranks.place()[0] > 0:
+                continue
             if name not in self._copies:
                 self._copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
             self._copies[name].copy_(tensor, non_blocking=True)
@@ -102,13 +108,24 @@ def set_random_state(states: Mapping[str, torch.Tensor], device: torch.device) -
         torch.cuda.set_rng_state(states["random/cuda"], device)
 
 
-def _tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Everything of a state that is a tensor, by name."""
-    tensors = random_state(model.device)
+def write_weights(model: PreTrainedModel, path: Path) -> None:
+    """Write the weights that tuning changes; the first of several processes does, put together by all of them."""
+    weights = {}
     for name, parameter in trained(model).items():
-        tensors[f"weight/{name}"] = parameter.detach()
-        tensors |= {f"{key}/{name}": value for key, value in optimizer.state[parameter].items()}
-    return tensors
+        weight = ranks.whole(parameter.detach())
+        if ranks.place()[0] == 0:
+            weights[name] = weight.cpu()
+    if ranks.place()[0] == 0:
+        save_file(weights, path)
+
+
+def _tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.Tensor]]:
+    """Everything of a state that is a tensor, with its name; one at a time, since of shards each is put together."""
+    yield from random_state(model.device).items()
+    for name, parameter in trained(model).items():
+        yield f"weight/{name}", ranks.whole(parameter.detach())
+        for key, value in optimizer.state[parameter].items():
+            yield f"{key}/{name}", ranks.whole(value)
 
 
 @torch.no_grad()
@@ -116,6 +133,6 @@ def _restore(tensors: Mapping[str, torch.Tensor], model: PreTrainedModel, optimi
     """The inverse of `_tensors`."""
     set_random_state(tensors, model.device)
     for name, parameter in trained(model).items():
-        parameter.copy_(tensors[f"weight/{name}"])
-        moments = {key: tensors[f"{key}/{name}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")}
-        optimizer.state[parameter] = moments
+        parameter.copy_(ranks.shard(tensors[f"weight/{name}"], parameter))
+        moments = {key: ranks.shard(tensors[f"{key}/{name}"], parameter) for key in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {"step": tensors[f"step/{name}"].to(parameter.device)} | moments

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from workflow import feeding, prompts, states
+from workflow import feeding, prompts, ranks, states
 from workflow.encoding import Framing, Masked, batches, cut, masked, split
 from workflow.errors import StudyError, first_line
 from workflow.states import Standing, State
@@ -249,14 +249,16 @@ def tune(
         steps = Steps(model, optimizer, read, recipe, together)
         for update in range(len(history), len(updates)):
             batch = [rows[index] for index in updates[update]]
+            if ranks.place()[1] > 1:  # each draws its own dropout, whatever was drawn before
+                torch.manual_seed(int(np.random.SeedSequence([seed, update, ranks.place()[0]]).generate_state(1)[0]))
             taken = steps.take(batch, rate(update, len(updates), recipe))
             tokens += sum(len(row.ids) for row in batch)
             history.append({"update": update, **taken, "tokens": tokens, "seconds": time.monotonic() - start})
             _check(history, model)
-            done, due = update + 1, (update + 1) % recipe["save_every"] == 0
-            if (due or told()) and done < len(updates):
+            done, stop = update + 1, ranks.anywhere(told(), model.device)
+            if (stop or done % recipe["save_every"] == 0) and done < len(updates):
                 state.save(model, optimizer, Standing(history, steps.together))
-            if told() and done < len(updates):
+            if stop and done < len(updates):
                 raise StoppedError(
                     f"told to stop after step {done} of {len(updates)}; the same command goes on from there"
                 )
@@ -324,9 +326,9 @@ class Steps:
         """One optimizer step; returns its loss, learning rate and gradient norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        loss = self._gradients(batch)
+        loss = self._gradients(batch) if ranks.place()[1] == 1 else self._shared(batch)
         trained = self.optimizer.param_groups[0]["params"]
-        norm = torch.nn.utils.clip_grad_norm_(trained, self.recipe["clip"])
+        norm = ranks.whole(torch.nn.utils.clip_grad_norm_(trained, self.recipe["clip"]))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return {"loss": float(loss), "learning_rate": learning_rate, "gradient_norm": float(norm)}
@@ -361,6 +363,17 @@ class Steps:
             loss.backward()
             total += loss.detach()
         return total
+
+    def _shared(self, batch: Sequence[Masked]) -> torch.Tensor:
+        """The same by several processes, each with its own rows; their gradients are averaged."""
+        rank, number = ranks.place()
+        own = batch[rank::number]
+        with _arithmetic(self.model, self.recipe):
+            # One without rows has to take part nevertheless.
+            sums, counts = self.read(own or batch[:1])
+            loss = (sums / counts).sum() * (number if own else 0) / len(batch)
+        loss.backward()
+        return ranks.total(loss.detach() / number)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
