@@ -235,6 +235,11 @@ def reader_module(wildcards):
     return f"{PACKAGE}/imports/{released(wildcards)['reader']}.py"
 
 
+def gpus(wildcards):
+    """The GPUs that a recipe spreads a tuning over."""
+    return STUDY["recipes"][wildcards.recipe]["gpus"]
+
+
 def rates(wildcards):
     """The learning rates that a recipe chooses from."""
     return STUDY["recipes"][wildcards.recipe]["learning_rate"]

@@ -21,7 +21,7 @@ rule try_rate:
     threads: 1
     resources:
         **needs.asked(STUDY, needs.tuning),
-        gpu=1,
+        gpu=gpus,
     params:
         recipe=trial_recipe,
         state=f"resources/states/trials/{TRIAL}.safetensors",
@@ -64,7 +64,7 @@ rule tune:
     threads: 1
     resources:
         **needs.asked(STUDY, needs.tuning),
-        gpu=1,
+        gpu=gpus,
     params:
         recipe=recipe,
         state=f"resources/states/{MODEL}.safetensors",

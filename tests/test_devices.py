@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from workflow import devices
+from workflow.errors import StudyError
 
 MEMORY = {"one": 24000, "two": 16000}
 LISTED = "0, GPU-aa, 24576\n1, GPU-bb, 16384\n"
@@ -54,6 +55,27 @@ def test_what_no_device_can_hold_takes_the_whole_of_the_largest(tmp_path: Path) 
     with devices.promised(99000, MEMORY, tmp_path) as device:
         assert device == "one"
         assert devices.taken(tmp_path / "one") == 24000
+
+
+def test_a_job_of_two_devices_waits_until_both_have_room(tmp_path: Path) -> None:
+    """Of three devices those with the most room; what none of two can hold takes both whole."""
+    memory, entered = MEMORY | {"three": 20000}, threading.Event()
+
+    def second() -> None:
+        with devices.promised(15000, memory, tmp_path, 2) as found:
+            assert found == "one,three"
+            entered.set()
+
+    with devices.promised(10000, memory, tmp_path, 2) as first:  # room 24, 20, 16
+        assert first == "one,three"
+        waiting = threading.Thread(target=second)  # room 14, 16, 10: one has not enough
+        waiting.start()
+        assert not entered.wait(0.3)
+        assert [devices.taken(tmp_path / name) for name in ("one", "three", "two")] == [10000, 10000, 0]
+    assert entered.wait(10)
+    waiting.join()
+    with devices.promised(99000, MEMORY, tmp_path, 2) as both:
+        assert both == "one,two" and devices.taken(tmp_path / "one") == devices.taken(tmp_path / "two") == 16000
 
 
 def test_a_killed_job_s_promise_is_void(tmp_path: Path) -> None:
@@ -106,6 +128,17 @@ def test_a_job_sees_the_device_it_was_promised(tmp_path: Path, monkeypatch: pyte
     with devices.own(8000) as device:
         assert device == os.environ[devices.VISIBLE] == "GPU-bb"
         assert devices.taken(devices.promises() / "GPU-bb") == 8000
+
+
+def test_a_job_of_two_devices_sees_both_and_never_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpus(tmp_path, monkeypatch)
+    monkeypatch.setenv(devices.VISIBLE, "0,1")
+    with devices.own(8001, 2) as found:
+        assert found == os.environ[devices.VISIBLE] == "GPU-aa,GPU-bb"
+        assert devices.taken(devices.promises() / "GPU-bb") == 4001
+    monkeypatch.setenv(devices.VISIBLE, "1")
+    with pytest.raises(StudyError, match=r"^recipes/gpus: found 2, expected no more than the 1 that this job may use$"):
+        devices.own(8000, 2).__enter__()
 
 
 # A job that states its need, tells its device and when it had it, and works for a moment.

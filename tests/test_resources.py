@@ -45,6 +45,15 @@ def test_a_tuning_holds_weights_gradients_moments_and_activations(study: dict[st
     assert needs["runtime"] == pytest.approx(30 + 2 * 11059.2 / 60)
 
 
+def test_a_tuning_on_several_gpus_has_a_process_for_each(study: dict[str, Any]) -> None:
+    study["recipes"]["full"]["gpus"] = 2
+    needs = resources.tuning(study, ROW, inputs())
+    # In the host's memory the parent's as ever, and for each of two processes 3,000 MB and the base in fp32.
+    assert needs["mem_mb"] == 3000 + 16000 + 2 * (3000 + 4000)
+    assert needs["gpu_mem_mb"] == pytest.approx(2 * 3000 + 16000 + 63439, abs=1)
+    assert needs["runtime"] == pytest.approx(30 + 2 * 11059.2 / 60 / 2)
+
+
 def test_a_lora_holds_the_base_and_a_tenth_of_a_training(study: dict[str, Any]) -> None:
     study["recipes"]["full"]["method"] = "lora"
     assert resources.tuning(study, ROW, inputs())["mem_mb"] == 3000 + 4000 + 1600

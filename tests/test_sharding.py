@@ -36,7 +36,7 @@ def test_two_processes_find_what_one_finds_from_its_state_and_to_its_state(check
     with pytest.raises(tuning.StoppedError, match=stopped):
         tuning.tune(fresh(checkpoint), *work, kept, told_at(2))
     with pytest.raises(tuning.StoppedError, match=stopped) as raised:
-        sharding.tuned(fresh(checkpoint), work[0], settings | {"gpus": 2}, *work[2:], kept, told_at(8))
+        sharding.tune(fresh(checkpoint), work[0], settings | {"gpus": 2}, *work[2:], kept, told_at(8))
     assert 8 < int(str(raised.value).split()[5]) < 28
     assert [path.name for path in kept.path.parent.iterdir()] == ["state.safetensors"]
     history = tuning.tune(again, *work, kept)

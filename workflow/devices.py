@@ -1,4 +1,4 @@
-"""GPUs that jobs of one machine share: each sees a single one, on which it is promised the memory that it states.
+"""GPUs that jobs of one machine share: each sees its own, as a rule a single one, with the memory promised that it states.
 
 A promise is a file in the device's folder, named after its memory, that the job keeps locked; the kernel lifts the lock
 however the job ends, so nothing has to be tidied up after a kill. Memory is promised, not enforced, and between jobs of
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import shutil
 import subprocess
@@ -24,17 +25,19 @@ PAUSE = 1.0  # seconds between two looks for room
 
 
 @contextlib.contextmanager
-def own(needed: int) -> Iterator[str | None]:
-    """Show this process one GPU with that much memory (MB) promised to nobody else, waiting until there is one.
+def own(needed: int, number: int = 1) -> Iterator[str | None]:
+    """Show this process so many GPUs with that much memory (MB, of all together) promised to nobody else, waiting for it.
 
     To be entered before CUDA is first used. Without need or GPU nothing is changed and None is given.
-    Errors: StudyError when the folder of promises belongs to another user.
+    Errors: StudyError when there are fewer GPUs, or the folder of promises belongs to another user.
     """
     memory = visible() if needed else {}
     if not memory:
         yield None
         return
-    with promised(needed, memory, promises()) as device:
+    if len(memory) < number:
+        raise StudyError(f"recipes/gpus: found {number}, expected no more than the {len(memory)} that this job may use")
+    with promised(math.ceil(needed / number), memory, promises(), number) as device:
         os.environ[VISIBLE] = device
         yield device
 
@@ -65,27 +68,33 @@ def promises() -> Path:
 
 
 @contextlib.contextmanager
-def promised(needed: int, memory: Mapping[str, int], folder: Path) -> Iterator[str]:
-    """The device with the most room, once it is enough; what exceeds the largest device takes the whole of one."""
-    needed = min(needed, max(memory.values()))
+def promised(needed: int, memory: Mapping[str, int], folder: Path, number: int = 1) -> Iterator[str]:
+    """The devices with the most room, once each has enough; what exceeds the largest devices takes the whole of them.
+
+    Several are named in one string with commas between them, all promised in the same moment.
+    """
+    needed = min(needed, sorted(memory.values())[-number])
     with contextlib.ExitStack() as promise:
-        while (device := _promise(needed, memory, folder, promise)) is None:
+        while not (devices := _promise(needed, memory, folder, number, promise)):
             time.sleep(PAUSE)
-        yield device
+        yield ",".join(devices)
 
 
-def _promise(needed: int, memory: Mapping[str, int], folder: Path, promise: contextlib.ExitStack) -> str | None:
-    """Promise memory on the device with the most room for as long as the stack lasts; None when it is not enough."""
+def _promise(
+    needed: int, memory: Mapping[str, int], folder: Path, number: int, promise: contextlib.ExitStack
+) -> list[str]:
+    """Promise memory on the devices with the most room for as long as the stack lasts; none when it is not enough."""
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         room = {device: total - taken(folder / device) for device, total in memory.items()}
-        device = max(room, key=room.__getitem__)
-        if room[device] < needed:
-            return None
-        (folder / device).mkdir(exist_ok=True)
-        name = tempfile.NamedTemporaryFile(prefix=f"{needed}-", dir=folder / device)  # noqa: SIM115
-        fcntl.flock(promise.enter_context(name), fcntl.LOCK_EX)
-        return device
+        devices = sorted(room, key=lambda device: -room[device])[:number]
+        if any(room[device] < needed for device in devices):
+            return []
+        for device in devices:
+            (folder / device).mkdir(exist_ok=True)
+            name = tempfile.NamedTemporaryFile(prefix=f"{needed}-", dir=folder / device)  # noqa: SIM115
+            fcntl.flock(promise.enter_context(name), fcntl.LOCK_EX)
+        return devices
 
 
 def taken(folder: Path) -> int:

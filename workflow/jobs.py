@@ -34,11 +34,11 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
     log = Path(snakemake.log[0])
     logger = _logger(log)
     place = " ".join([rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
-    begun = clock()
+    asked, begun = snakemake.resources.get, clock()
     gc.freeze()
     gc.enable()
     try:
-        with claims.claimed(log), devices.own(snakemake.resources.get("gpu_mem_mb", 0)):
+        with claims.claimed(log), devices.own(asked("gpu_mem_mb", 0), asked("gpu", 1)):
             logger.info("begun: %s", begun)
             yield logger
         logger.info("ended: %s", clock())

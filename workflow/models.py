@@ -30,13 +30,15 @@ def describe() -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
-def untouched(base: Mapping[str, Any], dtype: str = "fp32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A base and its tokenizer, in evaluation mode.
+def untouched(
+    base: Mapping[str, Any], dtype: str = "fp32", place: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A base and its tokenizer, in evaluation mode, on the job's device if no other place is named.
 
     Errors: StudyError when its files cannot be loaded.
     """
     folder = Path(base["path"])
-    return sources.load_model(folder, DTYPES[dtype], device()).eval(), sources.load_tokenizer(folder)
+    return sources.load_model(folder, DTYPES[dtype], place or device()).eval(), sources.load_tokenizer(folder)
 
 
 def ready(base: Mapping[str, Any], tuned: str | None, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -77,7 +77,16 @@ def tuning(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     activations = KEPT[recipe["precision"]] * size.layers_times_width * tokens
     rows = recipe["examples"] if "examples" in recipe else recipe.get("fraction", 1) * _rows([input.task])
     operations = TRAINING * size.parameters * recipe["epochs"] * rows * min(recipe["max_tokens"], MEAN_TOKENS)
-    return _needs(state, activations, operations / GPU_SPEED[recipe["precision"]])
+    needs = _needs(state, activations, operations / GPU_SPEED[recipe["precision"]] / recipe["gpus"])
+    return needs if recipe["gpus"] == 1 else _spread(needs, recipe["gpus"], BYTES["fp32"] * size.parameters)
+
+
+def _spread(needs: Needs, gpus: int, weights: float) -> Needs:
+    """Needs of a tuning on several GPUs, all together: each has a process, which reads the base as the parent does."""
+    host = PROCESS + weights / 1e6
+    return dict(needs) | {
+        "mem_mb": needs["mem_mb"] + gpus * host, "gpu_mem_mb": needs["gpu_mem_mb"] + (gpus - 1) * PROCESS
+    }  # fmt: skip
 
 
 def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:

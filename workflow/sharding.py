@@ -1,6 +1,6 @@
 """A tuning spread over several GPUs of one machine: weights, gradients and moments in shards, a batch's rows divided.
 
-`tuned` has torchrun start as many processes as the recipe has `gpus`; each of them runs this module's `main`. Shards are
+`tune` has torchrun start as many processes as the recipe has `gpus`; each of them runs this module's `main`. Shards are
 torch's fully sharded data parallelism (Zhao et al., 2023, arXiv 2304.11277). What goes between the processes' parent and
 them lies in a folder beside the state: the work as JSON, then its outcome and the weights.
 """
@@ -16,62 +16,82 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 
+from workflow import sources, states, tuning
 from workflow.encoding import Masked
 from workflow.errors import StudyError
 from workflow.states import State
+from workflow.tuning import DivergedError, History, Progress, StoppedError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LINE = re.compile(r"step (\d+) of (\d+)\n")
+WORK, OUTCOME, WEIGHTS = "work.json", "outcome.json", "weights.safetensors"
 GRACE = "600"  # seconds in which processes that are told to stop may save their state
 PARENT_GONE = 1  # prctl's PR_SET_PDEATHSIG
 
 
-def tuned(
+def tune(
     model: PreTrainedModel,
     rows: Sequence[Masked],
     recipe: Mapping[str, Any],
     seed: int,
     pad: int,
     state: State,
-    progress: Callable[[int, int], None] | None = None,
-    held: Sequence[Masked] = (),
-) -> list[dict[str, Any]]:
-    """Tune a model that lies in the host's memory as `tuning.tune` does; with held rows, as `tuning.tried` does.
+    progress: Progress | None = None,
+) -> History:
+    """Tune a model that lies in the host's memory in place, as `tuning.tune` does.
 
-    model: as it was loaded, from `model.name_or_path`, with adapters where the recipe has them; gets the tuned weights.
+    model: as it was loaded, from `model.name_or_path`, with adapters where the recipe has them.
     Errors: as `tuning.tune`; RuntimeError with what torchrun wrote when a process ended unforeseen.
     """
-    from workflow.tuning import DivergedError, StoppedError
+    work = {"rows": rows, "held": [], "recipe": dict(recipe), "seed": seed, "pad": pad}
+    with _done(model, work, state, progress) as (found, weights):
+        _take_weights(model, weights)
+    return found
 
+
+def tried(
+    model: PreTrainedModel,
+    rows: Sequence[Masked],
+    validation: Sequence[Masked],
+    recipe: Mapping[str, Any],
+    seed: int,
+    pad: int,
+    state: State,
+    progress: Progress | None = None,
+) -> list[dict[str, float | None]]:
+    """Measure validation rows by a tuned model as `tuning.tried` does; the model itself stays as it is."""
+    work = {"rows": rows, "held": validation, "recipe": dict(recipe), "seed": seed, "pad": pad}
+    with _done(model, work, state, progress) as (found, _):
+        return found
+
+
+@contextlib.contextmanager
+def _done(
+    model: PreTrainedModel, work: Mapping[str, Any], state: State, progress: Progress | None
+) -> Iterator[tuple[list[dict[str, Any]], Path]]:
+    """What the processes have found, and the file with the weights, there for as long as the context lasts."""
     folder = state.path.with_name(f"{state.path.name}.shards")
-    work = {
-        "base": model.name_or_path, "rows": rows, "held": list(held), "recipe": dict(recipe), "seed": seed, "pad": pad,
-        "state": str(state.path), "fingerprint": state.fingerprint,
-    }  # fmt: skip
+    place = {"base": model.name_or_path, "state": str(state.path), "fingerprint": state.fingerprint}
     with _emptied(folder):
-        (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
-        written = _run(folder, recipe["gpus"], progress)
-        if not (folder / "outcome.json").is_file():
+        (folder / WORK).write_text(json.dumps({**work, **place}), encoding="utf-8")
+        written = _run(folder, work["recipe"]["gpus"], progress)
+        if not (folder / OUTCOME).is_file():
             raise RuntimeError(written)
-        outcome = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
-        match outcome["end"]:
-            case "diverged":
-                raise DivergedError(outcome["error"], outcome["found"])
-            case "stopped":
-                raise StoppedError(outcome["error"])
-            case "refused":
-                raise StudyError(outcome["error"])
-        if not held:
-            _take_weights(model, folder / "weights.safetensors")
-    return outcome["found"]
+        outcome = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+        if outcome["end"] == "diverged":
+            raise DivergedError(outcome["error"], outcome["found"])
+        if outcome["end"] != "done":
+            raise (StoppedError if outcome["end"] == "stopped" else StudyError)(outcome["error"])
+        yield outcome["found"], folder / WEIGHTS
 
 
 @contextlib.contextmanager
@@ -85,7 +105,7 @@ def _emptied(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(folder: Path, processes: int, progress: Callable[[int, int], None] | None) -> str:
+def _run(folder: Path, processes: int, progress: Progress | None) -> str:
     """Run the processes to their end, passing SIGTERM on; returns what they wrote for people."""
     package = str(Path(__file__).parents[1])
     search = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -110,12 +130,8 @@ def _run(folder: Path, processes: int, progress: Callable[[int, int], None] | No
 @torch.no_grad()
 def _take_weights(model: PreTrainedModel, path: Path) -> None:
     """Put tuned weights from a file into a model."""
-    from safetensors import safe_open
-
-    from workflow.states import trained
-
     with safe_open(path, "pt") as file:
-        for name, parameter in trained(model).items():
+        for name, parameter in states.trained(model).items():
             parameter.copy_(file.get_tensor(name))
 
 
@@ -131,32 +147,35 @@ def launch(folder: str, processes: str) -> None:
 
 def main(folder: Path) -> None:
     """The work of one of the processes."""
-    from workflow import sources, states, tuning
-
-    work = json.loads((folder / "work.json").read_text(encoding="utf-8"))
+    work = json.loads((folder / WORK).read_text(encoding="utf-8"))
     recipe, device = work["recipe"], _joined()
-    rows, held = ([Masked(*row) for row in work[part]] for part in ("rows", "held"))
     model = sources.load_model(work["base"], torch.float32, "cpu")
     model = tuning.adapted(model, recipe, work["seed"]) if recipe["method"] == "lora" else model
     spread(model, device, recipe["precision"])
+    outcome = _outcome(model, work)
+    if outcome["end"] == "done" and not work["held"]:
+        states.write_weights(model, folder / WEIGHTS)
+    if torch.distributed.get_rank() == 0:
+        unfinished = folder / f".{OUTCOME}"
+        unfinished.write_text(json.dumps(outcome), encoding="utf-8")
+        unfinished.rename(folder / OUTCOME)
+    torch.distributed.destroy_process_group()
+
+
+def _outcome(model: PreTrainedModel, work: Mapping[str, Any]) -> dict[str, Any]:
+    """How a tuning ended: end, found (rows), error (a line)."""
+    rows, held = ([Masked(*row) for row in work[part]] for part in ("rows", "held"))
     state = State(Path(work["state"]), work["fingerprint"])
-    given = (recipe, work["seed"], work["pad"], state, _printed)
-    end, error = "done", ""
+    given = (work["recipe"], work["seed"], work["pad"], state, _printed)
     try:
         found = tuning.tried(model, rows, held, *given) if held else tuning.tune(model, rows, *given)
-    except tuning.DivergedError as diverged:
-        end, error, found = "diverged", str(diverged), diverged.history
-    except tuning.StoppedError as stopped:
-        end, error, found = "stopped", str(stopped), []
-    except StudyError as refused:
-        end, error, found = "refused", str(refused), []
-    if end == "done" and not held:
-        states.write_weights(model, folder / "weights.safetensors")
-    if torch.distributed.get_rank() == 0:
-        unfinished = folder / "outcome"
-        unfinished.write_text(json.dumps({"end": end, "error": error, "found": found}), encoding="utf-8")
-        unfinished.rename(folder / "outcome.json")
-    torch.distributed.destroy_process_group()
+    except DivergedError as error:
+        return {"end": "diverged", "found": error.history, "error": str(error)}
+    except StoppedError as error:
+        return {"end": "stopped", "found": [], "error": str(error)}
+    except StudyError as error:
+        return {"end": "refused", "found": [], "error": str(error)}
+    return {"end": "done", "found": found, "error": ""}
 
 
 def _joined() -> torch.device:

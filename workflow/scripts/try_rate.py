@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from workflow import models, sources, states, tables, task, tuning
+from workflow import models, sharding, sources, states, tables, task, tuning
 from workflow.encoding import context_length, padding
 
 SEED = 0
@@ -17,7 +17,8 @@ with job("try_rate", snakemake) as log:
     base = sources.read_base(snakemake.input.base)
     sources.import_model(base["path"])
     log.info("imported: %s", clock())
-    model, tokenizer = models.untouched(base)
+    spread = recipe["gpus"] > 1
+    model, tokenizer = models.untouched(base, place="cpu" if spread else None)
     log.info("base %s; %s", base["path"], models.describe())
     log.info("loaded: %s", clock())
     read, train, _ = task.examples(keys["train"], Path(snakemake.input.task))
@@ -32,7 +33,8 @@ with job("try_rate", snakemake) as log:
     state = states.State(Path(snakemake.params.state), tuning.fingerprint(facts, rows))
     model = tuning.adapted(model, recipe, SEED) if recipe["method"] == "lora" else model
     report = progress(log, "try_rate")
-    losses = tuning.tried(model, rows, list(held.values()), recipe, SEED, padding(tokenizer), state, report)
+    tried = sharding.tried if spread else tuning.tried
+    losses = tried(model, rows, list(held.values()), recipe, SEED, padding(tokenizer), state, report)
     lost = sum(loss["loss"] is None for loss in losses)
     log.info("learning rate %g: %d of %d validation losses not finite", recipe["learning_rate"], lost, len(losses))
     trial = {"learning_rate": recipe["learning_rate"]}

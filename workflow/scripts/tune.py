@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from workflow import models, sources, states, tables, task, tuning
+from workflow import models, sharding, sources, states, tables, task, tuning
 from workflow.encoding import context_length, padding
 
 with job("tune", snakemake) as log:
@@ -15,7 +15,8 @@ with job("tune", snakemake) as log:
     seed, base = int(keys["seed"]), sources.read_base(snakemake.input.base)
     sources.import_model(base["path"])
     log.info("imported: %s", clock())
-    model, tokenizer = models.untouched(base)
+    spread = recipe["gpus"] > 1
+    model, tokenizer = models.untouched(base, place="cpu" if spread else None)
     log.info("base %s; %s", base["path"], models.describe())
     log.info("loaded: %s", clock())
     read, train, _ = task.examples(keys["train"], Path(snakemake.input.task))
@@ -30,7 +31,8 @@ with job("tune", snakemake) as log:
     record = Path(snakemake.params.record)
     record.unlink(missing_ok=True)
     try:
-        history = tuning.tune(model, rows, recipe, seed, padding(tokenizer), state, progress(log, "tune"))
+        tune = sharding.tune if spread else tuning.tune
+        history = tune(model, rows, recipe, seed, padding(tokenizer), state, progress(log, "tune"))
     except tuning.DivergedError as error:
         tables.write(error.history, tables.HISTORY, record, **lineage, error=str(error))
         raise
