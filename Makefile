@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test worlds slurm network browser docs check lock clean
+.PHONY: run test worlds slurm faults browser docs check lock clean
 
 run: .venv/run  ## the default study
 	$(BIN)/snakemake --cores all
@@ -16,8 +16,8 @@ worlds: .venv/test  ## the default study on three generated worlds: are the plan
 slurm: .venv/test  ## the smoke study on a Slurm that the tests start
 	$(BIN)/python -m pytest -m slurm -rs
 
-network: .venv/test  ## faults of a hub; a study without a network; a study that grows
-	$(BIN)/python -m pytest -m network -rs
+faults: .venv/test  ## faults of a hub and of a tuning; a study without a network; a study that grows
+	$(BIN)/python -m pytest -m faults -rs
 
 browser: .venv/test  ## the report of the published study in headless Chromium
 	$(BIN)/python -m pytest -m browser -rs

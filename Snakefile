@@ -3,7 +3,7 @@ import sys
 
 from snakemake.utils import min_version
 
-from workflow import announcing, claims, grid
+from workflow import announcing, claims, grid, holes
 from workflow.errors import StudyError, told
 
 min_version("9.0")
@@ -20,8 +20,9 @@ report: os.path.abspath("results/description.rst")
 
 try:
     STUDY = grid.read(config)
-    MODELS = grid.models(STUDY)
-    PARTS = grid.parts(STUDY)
+    HOLES = holes.found(STUDY, grid.models(STUDY))
+    MODELS = holes.without(grid.models(STUDY), HOLES)
+    PARTS = holes.without(grid.parts(STUDY), HOLES)
     TRIALS = grid.trials(STUDY)
 except (StudyError, OSError) as error:
     sys.exit(told(error) or str(error))

@@ -50,7 +50,9 @@ rule slice:
 rule analyse:
     """Make one analysis of all scored rows."""
     input:
-        rows=parts("items", grid.PART_KEYS, PARTS),
+        rows=parts(
+            "items", grid.PART_KEYS, holes.without(PARTS, HOLES, holes.LINE_KEYS)
+        ),
         imported=IMPORTED,
         module=f"{PACKAGE}/analyses/{{analysis}}.py",
         shared=[
@@ -134,6 +136,7 @@ rule audit:
         groups=STUDY["groups"],
         cohorts=COHORTS,
         indicators=STUDY["indicators"],
+        holes=HOLES,
     script:
         "../workflow/scripts/audit.py"
 

@@ -308,7 +308,7 @@ FAULTS: dict[str, tuple[Arrange, tuple[list[int], list[str]], str | None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.network
+@pytest.mark.faults
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_overcome_or_one_line_and_the_same_command_goes_on_later(
     fault: str, hub: HubServer, machine: Machine, served: Path
@@ -343,7 +343,7 @@ def check_cache(machine: Machine) -> None:
         assert path.name == (hashlib.sha256(content).hexdigest() if len(path.name) == 64 else git_hash(content))
 
 
-@pytest.mark.network
+@pytest.mark.faults
 def test_a_cut_file_is_continued_from_the_last_piece_that_was_written(hub: HubServer, machine: Machine) -> None:
     """The client writes pieces of 10 MiB."""
     size, cut = 24_000_000, 15_000_000
@@ -355,7 +355,7 @@ def test_a_cut_file_is_continued_from_the_last_piece_that_was_written(hub: HubSe
     check_cache(machine)
 
 
-@pytest.mark.network
+@pytest.mark.faults
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
     hub: HubServer, machine: Machine, small_disk: Path

@@ -20,7 +20,7 @@ from test_sources import save_checkpoint
 
 from workflow import tables
 
-pytestmark = pytest.mark.network
+pytestmark = pytest.mark.faults
 
 STUDY = {
     "families": {

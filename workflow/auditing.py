@@ -29,7 +29,8 @@ class Material:
 
     scores, analysis: the gathered tables (imported scores among them); parts: predictions, each of a cell or of one of its
     parts; manifests: of the bases; prepared: tasks as prepared rows; groups: the study's; forecasting: of each of
-    its cohorts; indicators: the gathered table, None where no base is run for one; measures: the study's block of indicators.
+    its cohorts; indicators: the gathered table, None where no base is run for one; measures: the study's block of
+    indicators; holes: the models that are missing because their tuning diverged (`holes.found`).
     """
 
     scores: pd.DataFrame
@@ -41,6 +42,7 @@ class Material:
     forecasting: Sequence[Forecasting] = ()
     indicators: pd.DataFrame | None = None
     measures: Mapping[str, Any] = field(default_factory=dict)
+    holes: Sequence[Mapping[str, Any]] = ()
 
     def predictions(self, *columns: str) -> Iterator[pd.DataFrame]:
         """The rows of one test in one cell after the other: KEYS (without metric), the suite's `protocol`, the columns.

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TextIO
 
 from workflow.errors import StudyError
+from workflow.files import refusal
 
 RUN = "TUNECAST_RUN"
 PAUSE = 1.0  # seconds between two looks
@@ -46,7 +47,10 @@ def claimed(log: Path) -> Iterator[None]:
     claim = f"claim {uuid.uuid4().hex} of run {os.environ.get(RUN, time.time_ns())}, {_process()}\n"
     ended = threading.Event()
     with log.open("a+", encoding="utf-8") as file:
-        _take(log, file, claim)
+        try:
+            _take(log, file, claim)
+        except OSError as error:
+            raise (refusal(log, error) or error) from error
         watcher = threading.Thread(target=_watch, args=(log, claim, os.getppid(), ended), daemon=True)
         watcher.start()
         try:

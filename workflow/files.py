@@ -57,9 +57,15 @@ def whole(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):  # what could not be written may not be there to remove
             _remove(unfinished)
-        if reason := _system_s(error):
-            raise StudyError(f"{path}: cannot be written: {reason}; mend it and run again") from error
+        if refused := refusal(path, error):
+            raise refused from error
         raise
+
+
+def refusal(path: Path, error: BaseException) -> StudyError | None:
+    """What to say where the system refuses to write a file, such as for a full disk; None for errors that are not its."""
+    reason = _system_s(error)
+    return StudyError(f"{path}: cannot be written: {reason}; mend it and run again") if reason else None
 
 
 def _remove(path: Path) -> None:

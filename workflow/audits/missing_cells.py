@@ -9,16 +9,18 @@ import pandas as pd
 
 from workflow import grid
 from workflow.auditing import Material, at_steps, counted, finding, listed
+from workflow.holes import LINE_KEYS
 
 MODELS = ["family", "train", "format", "recipe", "seed", "suite"]
 HALF = 0.5  # of the steps: a test with more of them is meant as a curve and has gaps, one with fewer is a side run
 
 
 def check(material: Material) -> Iterator[dict[str, Any]]:
-    """Warnings for gaps in curves and for tuned models without their base; notes for side runs and empty analyses.
+    """Warnings for holes, gaps in curves and tuned models without their base; notes for side runs and empty analyses.
 
-    A study's own cells are all there, or it would not have come this far.
+    A study's own cells are all there but for the holes that it allows, or it would not have come this far.
     """
+    yield from _holes(material)
     lines = _lines(material.imported)
     for _, rows in lines[lines["gap"]].groupby(MODELS):
         yield _finding("warning", rows, "gaps in curves")
@@ -26,6 +28,16 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
         yield _finding("note", rows, "side runs, at few of the steps")
     yield from _without_base(material)
     yield from _empty(material.analysis)
+
+
+def _holes(material: Material) -> Iterator[dict[str, Any]]:
+    """Models that are missing because their tuning diverged, one by one, and what becomes of their other seeds."""
+    for hole in material.holes:
+        keys = {key: hole[key] for key in grid.MODEL_KEYS}
+        own = material.scores.loc[(material.scores[LINE_KEYS] == pd.Series(hole)[LINE_KEYS]).all(axis=1), "seed"]
+        others = f"; its other seeds ({listed(sorted(own.unique()))}) are in no analysis" if len(own) else ""
+        evidence = f"hole: no score of this model, since its tuning diverged: {hole['reason']}{others}"
+        yield finding("warning", pd.DataFrame([keys]), evidence, n=1)
 
 
 def _lines(scores: pd.DataFrame) -> pd.DataFrame:

@@ -20,6 +20,7 @@ with job("audit", snakemake) as log:
         results.load(snakemake.params.cohorts, *map(Path, found.forecasting)) if found.forecasting else (),
         tables.read(Path(found.indicators[0])) if found.indicators else None,
         snakemake.params.indicators,
+        snakemake.params.holes,
     )
     rows = auditing.findings(material)
     for row in rows:
