@@ -43,6 +43,13 @@ def rows(table: Cohort) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def test_the_default_study_forecasts_the_same_table() -> None:
+    default = yaml.safe_load((running.ROOT / "config.yaml").read_text(encoding="utf-8"))["cohorts"]["published"]
+    folder = STUDY.relative_to(running.ROOT).as_posix()
+    own = CONFIG["cohorts"]["published"]
+    assert default == own | {key: f"{folder}/{own[key]}" for key in ("path", "printed")}
+
+
 def test_table_1_follows_under_gt_but_for_two_numbers(rows: pd.DataFrame) -> None:
     own = PRINTED[PRINTED["place"] == "Table 1"]
     table = printed.compare(own, rows, rows, rows)
