@@ -215,6 +215,11 @@ def task_rows(wildcards):
     return task.row_files(wildcards.task, STUDY["data_root"])
 
 
+def task_passages(wildcards):
+    """The passages that a task's contexts are found in."""
+    return grid.passage_files(STUDY, wildcards.task)
+
+
 def task_modules(wildcards):
     """The module that reads the task's rows, and those it builds on."""
     return [os.path.relpath(module) for module in task.module_paths(wildcards.task)]

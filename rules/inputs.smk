@@ -110,6 +110,7 @@ rule prepare:
     """Read a task's rows as prompt fields and reference answers."""
     input:
         rows=task_rows,
+        passages=task_passages,
         modules=task_modules,
     output:
         "resources/tasks/{task}.parquet",

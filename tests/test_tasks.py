@@ -204,6 +204,22 @@ ROWS = {
             leads=("Ann", "Bo"),
         ),
     ),
+    "nq_open": (
+        {"question": "who met bo", "answer": ["Ann", "Ann Lee", "Ann "]},
+        task.Example(fields={"question": "who met bo"}, answer="Ann", choices=("Ann", "Ann Lee"), gold=0),
+    ),
+    "trivia_qa": (
+        {"question": "Who met Bo?", "answer": {"value": "Ann Lee", "aliases": ["Ann", "Ann Lee", ""]}},
+        task.Example(fields={"question": "Who met Bo?"}, answer="Ann Lee", choices=("Ann Lee", "Ann"), gold=0),
+    ),
+    "hotpot_qa": (
+        {"id": "5a", "question": "Who met Bo?", "answer": "Ann", "level": "hard"},
+        task.Example(fields={"question": "Who met Bo?"}, answer="Ann", choices=("Ann",), gold=0),
+    ),
+    "two_wiki_multihop_qa": (
+        {"_id": "5a", "question": "Who met Bo?", "answer": "Ann"},
+        task.Example(fields={"question": "Who met Bo?"}, answer="Ann", choices=("Ann",), gold=0),
+    ),
     "tulu": (
         {
             "dataset": "own",
@@ -222,6 +238,8 @@ ROWS = {
     ),
 }
 
+ROWS |= {f"{name}_context": ROWS[name] for name in ("nq_open", "trivia_qa", "hotpot_qa", "two_wiki_multihop_qa")}
+
 MISSING = object()
 # (task, what is changed in its row above, what the message says of it)
 MISFITS = [
@@ -231,6 +249,12 @@ MISFITS = [
     ("mnli", {"premise": None}, "field 'premise': found None, expected text that is not blank"),
     ("mnli", {"hypothesis": " "}, "field 'hypothesis': found ' ', expected text that is not blank"),
     ("mnli", {"label": MISSING}, "field 'label': found None, expected a value: the field is missing"),
+    ("nq_open", {"answer": []}, "field 'answer': found [], expected at least one answer"),
+    (
+        "trivia_qa",
+        {"answer": {"value": " ", "aliases": []}},
+        "field 'answer.value': found ' ', expected text that is not blank",
+    ),
     ("rte", {"label": 2}, "field 'label': found 2, expected one of 0, 1"),
     ("paws", {"label": 1.0}, "field 'label': found 1.0, expected a value of type int"),
     ("qqp", {"label": -1}, "field 'label': found -1, expected one of 0, 1"),
@@ -353,7 +377,8 @@ def test_a_row_is_read_as_written_here(name):
     assert task.example_of(read) == expected
     assert read["id"] == f"test/{row[found.key]}" if found.key else "test/1"
     for format in prompts.FORMATS if name in PROMPTED else ():
-        assert set(prompts.field_names(prompts.template(found, format))) == set(expected.fields)
+        shown = set(expected.fields) | ({"context"} if found.retrieved else set())
+        assert set(prompts.field_names(prompts.template(found, format))) == shown
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -433,8 +458,8 @@ def test_a_task_depends_on_the_modules_it_builds_on():
 def real_file(name: str, split: str) -> Path:
     """The sample's file of a split; skips the test where there is none."""
     path = task.split_file(DATA, task.load(name), name, split)
-    if not path.parent.is_dir():
-        pytest.skip(f"no folder {path.parent}: set TUNECAST_DATA to the folder of dataset samples")
+    if not path.is_file():
+        pytest.skip(f"no file {path}: set TUNECAST_DATA to the folder of dataset samples")
     return path
 
 
@@ -452,7 +477,7 @@ def test_every_real_row_is_read(name, split):
         assert row["gold"] is None or row["choices"][row["gold"]] == row["answer"]
         assert row["answer"].strip() or row["turns"][-1]["content"].strip()
         for format in prompts.FORMATS if name in PROMPTED else ():
-            prompt = prompts.prompt(found, row["fields"], format)
+            prompt = prompts.prompt(found, row["fields"] | ({"context": "-"} if found.retrieved else {}), format)
             assert all(text.strip() in prompt for text in row["fields"].values())
 
 

@@ -187,7 +187,9 @@ def metric_label(test: str) -> str:
     """Name of a test's primary metric for an axis."""
     from workflow.metrics import PRIMARY  # slow to import; the Snakefile reads what each figure needs at every start
 
-    return {"accuracy": "accuracy", "rouge_l": "ROUGE-L"}[PRIMARY[task.KINDS[task.load(test).kind].method]]
+    return {"accuracy": "accuracy", "rouge_l": "ROUGE-L", "exact_match": "exact match"}[
+        PRIMARY[task.KINDS[task.load(test).kind].method]
+    ]
 
 
 def place_label(rows: pd.DataFrame, family: str, suite: str, first: str = "") -> str:

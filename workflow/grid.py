@@ -37,7 +37,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     # Once as it is written, so that a table is read of a sound config, and once with the families of its rows.
     valid = configs.validated(families.expanded(configs.validated(config)))
-    study = {"families": {}, "suites": {}, "imports": {}, "cohorts": {}} | valid
+    study = {"families": {}, "suites": {}, "imports": {}, "cohorts": {}, "passages": None} | valid
     for name, family in study["families"].items():
         if family["source"] == "trained":
             _check_pretraining(f"families/{name}/pretraining", family["pretraining"])
@@ -175,6 +175,7 @@ def _check_inputs(study: Mapping[str, Any]) -> None:
             text = corpora.folder(block, root, f"indicators/{name}/corpus")
             corpora.files(text, block.get("domains"), block["split"])
     for name in tasks(study):
+        passage_files(study, name)
         if task.load(name).hub:
             task.check_files(name, root)
 
@@ -191,6 +192,22 @@ def _check_cohort(study: Mapping[str, Any], place: str, block: Mapping[str, Any]
         for train, test in assembly.tunings(how):
             _known(f"{own}/tests", [train], _trained_on(study))
             _known(f"{own}/tests/{train}", [test], suite_tests(study["suites"][how["suite"]], train))
+
+
+def passage_files(study: Mapping[str, Any], name: str) -> list[str]:
+    """The files with the passages that a task's contexts are found in; none for a task without contexts.
+
+    Errors: StudyError where a task needs passages and the study names none.
+    """
+    if not task.load(name).retrieved:
+        return []
+    block = study["passages"]
+    if block is None:
+        raise StudyError(
+            f"config.yaml: passages: missing; expected the text that the contexts of {name!r} are found in"
+        )
+    folder = corpora.folder(block, study["data_root"], "passages/corpus")
+    return [str(path) for path in corpora.files(folder, block.get("domains"), block["split"])]
 
 
 def released_files(block: Mapping[str, Any]) -> list[str]:

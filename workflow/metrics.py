@@ -8,6 +8,8 @@ with the columns of `tables.PREDICTIONS` and the suite's `protocol`. Methods are
 from __future__ import annotations
 
 import re
+import string
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -165,6 +167,41 @@ def _longest_common(first: Sequence[str], second: Sequence[str]) -> int:
     return len(first) - row.bit_count()
 
 
+def plain(text: str) -> str:
+    """An answer as SQuAD compares it: no case, punctuation, articles, extra white space (Rajpurkar et al. 2016)."""
+    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def exact_match(rows: pd.DataFrame) -> Values:
+    """1 where the first line of the output is one of the answers that count, compared as SQuAD does."""
+    return np.array([float(plain(own) in {plain(one) for one in right}) for own, right in _lines(rows)])
+
+
+def answer_f1(rows: pd.DataFrame) -> Values:
+    """F1 of the words that the first line of the output shares with an answer, the best of those that count (SQuAD)."""
+    return np.array([max(_shared(plain(own), plain(one)) for one in right) for own, right in _lines(rows)])
+
+
+def _lines(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """First line of each output, and the answers that count."""
+    firsts = [(text.strip().splitlines() or [""])[0] for text in rows["output"]]
+    return list(zip(firsts, (list(own) for own in rows["choices"]), strict=True))
+
+
+def _shared(own: str, right: str) -> float:
+    """F1 of words; of two texts without any 1, of one without any 0."""
+    mine, theirs = Counter(own.split()), Counter(right.split())
+    if not mine or not theirs:
+        return float(mine == theirs)
+    return 2 * (mine & theirs).total() / (mine.total() + theirs.total())
+
+
+def answer_log_likelihood(rows: pd.DataFrame) -> Values:
+    """Log-probability of the reference answer after the prompt, nats a token; higher is better."""
+    return np.array([p[0] / n[0] for p, n in zip(rows["logprobs"], rows["candidate_tokens"], strict=True)])
+
+
 def majority(rows: pd.DataFrame, weights: Values) -> Values:
     """Accuracy of always giving the most frequent gold label."""
     classes = np.unique(gold(rows))
@@ -203,7 +240,10 @@ METRICS: dict[str, PerRow | Overall] = {
     "accuracy_forced": Overall(("label_constrained",), accuracy_forced),
     "accuracy_per_token": PerRow(("rank",), accuracy_per_token),
     "accuracy_per_byte": PerRow(("rank",), accuracy_per_byte),
+    "answer_f1": PerRow(("answer",), answer_f1),
+    "answer_log_likelihood": PerRow(("answer",), answer_log_likelihood, column="logprobs"),
     "chance": PerRow((*LABEL, "rank"), chance),
+    "exact_match": PerRow(("answer",), exact_match),
     "forced": PerRow(("label_constrained",), forced),
     "macro_f1": Overall(LABEL, macro_f1),
     "majority": Overall(LABEL, majority),
@@ -212,7 +252,7 @@ METRICS: dict[str, PerRow | Overall] = {
 }
 
 # The one metric of a test that figures and analyses follow, by its kind's method.
-PRIMARY = {"label": "accuracy", "rank": "accuracy", "generate": "rouge_l"}
+PRIMARY = {"label": "accuracy", "rank": "accuracy", "generate": "rouge_l", "answer": "exact_match"}
 
 
 def applicable(method: str, columns: Collection[str]) -> list[str]:

@@ -110,7 +110,8 @@ def predict_test(run: Evaluation, task: Task, train: Rows, test: Rows, format: s
     shown, unscored = demonstrations(train, test, shots, run.suite["seed"], run.protocol)
     chosen = sample([row for row in test if row[0] not in unscored], run.suite.get("limit"), run.suite["seed"])
     how = method(task, run.suite["labels"])
-    longest = _longest_answer(run.tokenizer, chosen) if how in ("label", "rank") else new_token_limit(task, run.suite)
+    longest = 0 if how not in ("label", "rank", "answer") else _longest_answer(run.tokenizer, chosen)
+    longest = longest if how in ("label", "rank") else max(longest, new_token_limit(task, run.suite))
     room = None if run.protocol == "published" else context_length(run.model) - longest
     framing = Framing(task, format, run.protocol, tuple(example for _, example in shown), room)
     found = [fitted(run.tokenizer, framing, example) for _, example in chosen]
@@ -260,7 +261,7 @@ def _written(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: R
     Labels in `published` are the paper's *Free*: nothing stops before EOS, and nothing is cut.
     """
     sound = framing.protocol == "sound"
-    stops = prompts.STOPS[framing.format] if sound else ()
+    stops = prompts.stops(framing.task, framing.format) if sound else ()
     new_tokens = new_token_limit(framing.task, run.suite)
     contexts = [prompt.ids or opening(run.tokenizer) for prompt in found]
     outputs = greedy(run.model, run.tokenizer, contexts, new_tokens, stops, run.suite["batch_tokens"], run.progress)
@@ -274,6 +275,21 @@ def _written(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: R
             "priors": [],
         }
         for ids, text in zip(outputs, texts, strict=True)
+    ]
+
+
+def _answered(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: Rows) -> list[dict[str, Any]]:
+    """Greedy text of each row, beside the log-probability of the reference answer."""
+    pools = [
+        [_whole(run.tokenizer, prompt, replace(example, choices=(example.answer,)))[0]]
+        for prompt, (_, example) in zip(found, rows, strict=True)
+    ]
+    values = _highest(run, pools)
+    for (place, _), own in zip(rows, values, strict=True):
+        _check_finite(f"row '{place}'", own)
+    return [
+        {**row, "logprobs": own, "candidate_tokens": [len(pool[0][0][1])]}
+        for row, own, pool in zip(_written(run, framing, found, rows), values, pools, strict=True)
     ]
 
 
@@ -302,5 +318,6 @@ ANSWERS: dict[str, Callable[[Evaluation, Framing, Sequence[Prompt], Rows], list[
     "rank": _compared,
     "label_generated": _written,
     "generate": _written,
+    "answer": _answered,
     "label_constrained": _forced,
 }

@@ -19,6 +19,7 @@ FORMATS: dict[str, dict[str, str]] = {
         "summary": "### Input: {document}\n ### Summary: ",
         "question": "### Input: {context}\n ### Answer: {answer}\n ### Question: ",
         "choice": "Question: {question}\nAnswer: ",
+        "answer": "Question: {question}\nAnswer: ",
     },
     "io": {
         "inference": "{premise} {hypothesis}",
@@ -26,6 +27,7 @@ FORMATS: dict[str, dict[str, str]] = {
         "summary": "{document}",
         "question": "{context}{answer}",
         "choice": "{question}",
+        "answer": "{question}",
     },
     "instruct": {
         "inference": "Consider the following texts: Text 1: {premise} Text 2: {hypothesis} The relation is ",
@@ -35,7 +37,17 @@ FORMATS: dict[str, dict[str, str]] = {
         "summary": "Please read the following text: {document} Provide a summary: ",
         "question": "Given the context: {context} And the answer: {answer}Generate a suitable question: ",
         "choice": "Please answer the following question: {question} The answer is ",
+        "answer": "Answer the question in a few words.\nQuestion: {question}\nAnswer: ",
     },
+}
+
+# Of questions that come with a passage; what is announced and in which order as in arXiv 2504.12491, Figures 9 and 10.
+WITH_CONTEXT = {
+    "default": "Context: {context}\nQuestion: {question}\nAnswer: ",
+    "io": "{context} {question}",
+    "instruct": (
+        "Answer the question in a few words. The context may be irrelevant.\nContext: {context}\nQuestion: {question}\nAnswer: "
+    ),
 }
 
 # What ends a completion in the sound protocol: the blank line between demonstrations, or the opening of a new block.
@@ -45,8 +57,15 @@ STOPS: dict[str, tuple[str, ...]] = {
     "instruct": ("\n\n",),
 }
 
+ANSWER_STOP = "\n"  # ends a short answer in the sound protocol, whatever the format
+
 PROTOCOLS = ("sound", "published")
 SEPARATOR = {"sound": "\n\n", "published": "\n"}
+
+
+def stops(task: Task, format: str) -> tuple[str, ...]:
+    """What ends a completion of a task in the sound protocol."""
+    return (*STOPS[format], ANSWER_STOP) if task.kind == "answer" else STOPS[format]
 
 
 def template(task: Task, format: str) -> str:

@@ -10,13 +10,14 @@ import importlib
 import inspect
 import json
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from workflow import hub, tasks
 from workflow.errors import StudyError, shown
+from workflow.retrieval import Index
 
 Row = Mapping[str, Any]
 
@@ -33,8 +34,8 @@ class Kind:
     """What all tasks of a kind share.
 
     method: how a prediction is made (`label`: among the task's label words, `rank`: among the row's own choices,
-    `generate`: free text; None: never, the kind is for tuning alone); new_tokens: the longest generation, in tokens (the
-    study's 5 for label words, 60 for text).
+    `generate`: free text, `answer`: text of which any of the row's choices is right; None: never, the kind is for tuning
+    alone); new_tokens: the longest generation, in tokens (the study's 5 for label words, 60 for text).
     """
 
     method: str | None
@@ -47,6 +48,7 @@ KINDS = {
     "choice": Kind(method="rank", new_tokens=5),
     "summary": Kind(method="generate", new_tokens=60),
     "question": Kind(method="generate", new_tokens=60),
+    "answer": Kind(method="answer", new_tokens=32),
     "messages": Kind(method=None, new_tokens=0),
 }
 
@@ -64,11 +66,11 @@ class Turn(NamedTuple):
 class Example:
     """One row in canonical form: text only, no tokenizer.
 
-    fields: what the templates of the task's kind name; choices: label words or answer options, empty for free text;
-    answer: the reference text (of a `label` or `rank` task: the right choice); gold: index of the answer in
-    `choices`, None for free text; leads: text between prompt and choice that is read but not scored, one for
-    each choice, empty when there is none (WinoGrande, whose options stand before the scored words); turns: of a task of
-    kind `messages` the conversation, whose fields and answer are empty.
+    fields: what the templates of the task's kind name; choices: label words or answer options, of an `answer` task all
+    texts that count as right, empty for free text; answer: the reference text (of a `label` or `rank` task: the right
+    choice, of an `answer` task the first); gold: index of the answer in `choices`, None for free text; leads: text between
+    prompt and choice that is read but not scored, one for each choice, empty when there is none (WinoGrande, whose options
+    stand before the scored words); turns: of a task of kind `messages` the conversation, whose fields and answer are empty.
     """
 
     fields: Mapping[str, str]
@@ -93,7 +95,8 @@ class Task:
     where they differ; sizes: split name -> rows on the hub, to reckon with before they are read; licence: as its card or
     source states it; key: the field that identifies a row (None: the row's number); domain: the task whose domain the
     rows are of, None for one of its own;
-    templates: format -> template where the kind's own does not fit; version: raise it when the reading of rows changes
+    templates: format -> template where the kind's own does not fit; retrieved: whether the passage of the study's
+    `passages` that fits a row's question best becomes its field `context`; version: raise it when the reading of rows changes
     what they mean.
     """
 
@@ -113,6 +116,7 @@ class Task:
     key: str | None = None
     domain: str | None = None
     templates: Mapping[str, str] = field(default_factory=dict)
+    retrieved: bool = False
     version: int = 1
 
 
@@ -177,6 +181,17 @@ def check_text(value: str, name: str) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise FieldError(name, value, f"whole characters, unlike character {error.start + 1}") from error
+
+
+def answered(question: str, answers: Sequence[str], name: str) -> Example:
+    """The example of a question with all answers that count, the first of which is the one to write.
+
+    name: of the row's field with the answers. Errors: FieldError when there is none.
+    """
+    texts = list(dict.fromkeys(text.strip() for text in answers if text.strip()))
+    if not texts:
+        raise FieldError(name, answers, "at least one answer")
+    return Example(fields={"question": question}, answer=texts[0], choices=tuple(texts), gold=0)
 
 
 def check_types(value: Any, expected: Any, name: str) -> None:
@@ -317,21 +332,32 @@ def split_file(root: Path, task: Task, name: str, split: str) -> Path:
     return root / (task.folder or name) / f"{task.files.get(split, split)}.jsonl"
 
 
-def prepared(name: str, data_root: str | None, pinned: hub.Pin | None = None) -> Iterator[dict[str, Any]]:
+def prepared(
+    name: str, data_root: str | None, pinned: hub.Pin | None = None, passages: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
     """All rows of a task in the columns of `tables.EXAMPLES`, read from wherever `row_root` says; of the hub what is pinned.
 
+    passages: those that a `retrieved` task takes a row's context from, the best for its question by BM25; none of them where
+    none shares a word with it.
     Errors: StudyError naming file, row, field and reason for a row that does not fit, or a split without rows.
     """
     task = load(name)
     root = row_root(task, data_root)
+    index = Index(passages) if task.retrieved else None
     for split in splits(task):
         found = read_hub(pinned, split) if pinned else read_folder(root, task, name, split)
         count = 0
         for row in canonical(task, split, found):
             count += 1
-            yield row
+            yield row if index is None else _with_context(row, index, passages)
         if not count:
             raise StudyError(f"{root or task.hub}: split '{split}' of task '{name}' has no rows; expected at least one")
+
+
+def _with_context(row: dict[str, Any], index: Index, passages: Sequence[str]) -> dict[str, Any]:
+    """A row with the passage that fits its question best."""
+    best = index.best(row["fields"]["question"])
+    return {**row, "fields": {**row["fields"], "context": passages[best[0]] if best else ""}}
 
 
 Rows = list[tuple[str, Example]]

@@ -2,16 +2,21 @@
 
 from workflow.jobs import job
 
+import hashlib
 from pathlib import Path
 
-from workflow import hub, tables, task
+from workflow import corpora, hub, tables, task
 
 with job("prepare", snakemake) as log:
     name, root = snakemake.wildcards.task, snakemake.params.data_root
     read = task.load(name)
     pinned = None if task.row_root(read, root) else hub.read_pin(snakemake.input.rows[0])
     source = f"hub {read.hub}" if pinned else str(task.row_root(read, root))
-    rows = list(task.prepared(name, root, pinned))
+    pool = [document.text for document in corpora.documents([Path(path) for path in snakemake.input.passages])]
+    rows = list(task.prepared(name, root, pinned, pool))
     log.info("%s: %d rows from %s", name, len(rows), source)
+    if read.retrieved:
+        log.info("contexts from %d passages of %s", len(pool), ", ".join(snakemake.input.passages))
     facts = {"task": name, "version": read.version, "source": source, "revision": pinned and pinned["commit"]}
+    facts |= {"passages": hashlib.sha256("\n".join(pool).encode()).hexdigest()} if read.retrieved else {}
     tables.write(rows, tables.EXAMPLES, Path(snakemake.output[0]), **facts)
