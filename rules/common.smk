@@ -19,7 +19,7 @@ CHOICE = grid.pattern(grid.CHOICE_KEYS)
 
 
 wildcard_constraints:
-    table="scores|histories|indicators|analysis|choices|pairs|forecasts|rankings|importance",
+    table="scores|items|histories|indicators|analysis|choices|pairs|forecasts|rankings|importance",
     released="[^/]+",
     step=r"\d+",
     seed=r"\d+",
@@ -112,6 +112,9 @@ def table_parts(wildcards):
     """The parts that a gathered table is made of."""
     return {
         "scores": parts("scores", grid.PART_KEYS, PARTS) + IMPORTED,
+        "items": parts(
+            "items", grid.PART_KEYS, holes.without(PARTS, HOLES, holes.LINE_KEYS)
+        ),
         "histories": parts(
             "histories", grid.MODEL_KEYS, MODELS[MODELS["recipe"] != "none"]
         ),

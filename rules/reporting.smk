@@ -50,9 +50,7 @@ rule slice:
 rule analyse:
     """Make one analysis of all scored rows."""
     input:
-        rows=parts(
-            "items", grid.PART_KEYS, holes.without(PARTS, HOLES, holes.LINE_KEYS)
-        ),
+        rows="results/items.parquet",
         imported=IMPORTED,
         module=f"{PACKAGE}/analyses/{{analysis}}.py",
         shared=[

@@ -26,14 +26,15 @@ from workflow import grid
 
 BASE = {"family": "mine", "step": "10"}
 MODEL = {**BASE, "train": "rte", "format": "default", "recipe": "full", "seed": "0"}
-CELL = {**MODEL, "suite": "plain"}
+PART = {**MODEL, "suite": "plain", "tests": "all"}
 STEP, ROWS = Path("../steps/step10"), Path("../data/rte/train.jsonl")
 MANIFEST = f"resources/bases/{grid.path(BASE, grid.BASE_KEYS)}/base.json"
 PREPARED = "resources/tasks/rte.parquet"
 WEIGHTS = f"resources/models/{grid.path(MODEL, grid.MODEL_KEYS)}"
 PREDICTED, SCORED, ITEMS = (
-    f"results/{kind}/{grid.path(CELL, grid.CELL_KEYS)}/part.parquet" for kind in ("predictions", "scores", "items")
+    f"results/{kind}/{grid.path(PART, grid.PART_KEYS)}/part.parquet" for kind in ("predictions", "scores", "items")
 )
+GATHERED = "results/items.parquet"
 STUDY = {
     "families": {"mine": {"source": "folder", "path": "../steps"}},
     "data_root": "../data",
@@ -65,14 +66,15 @@ JOBS = {
     "tune": tune(),
     "predict": Job(
         "predict", [PREDICTED], {"base": MANIFEST, "model": [WEIGHTS], "tasks": [PREPARED]},
-        {"suite": WHOLE["suites"]["plain"]}, CELL,
+        {"suite": WHOLE["suites"]["plain"]}, PART,
     ),
     "score": Job(
-        "score", {"scores": SCORED, "rows": ITEMS}, {"predictions": PREDICTED}, {"statistics": WHOLE["statistics"]}, CELL
+        "score", {"scores": SCORED, "rows": ITEMS}, {"predictions": PREDICTED}, {"statistics": WHOLE["statistics"]}, PART
     ),
     "gather": Job("gather", ["results/scores.parquet"], [SCORED], {"table": "scores"}, {"table": "scores"}),
+    "gather items": Job("gather", [GATHERED], [ITEMS], {"table": "items"}, {"table": "items"}),
     "analyse": Job(
-        "analyse", ["results/analyses/analysis=performance/part.parquet"], {"rows": [ITEMS], "imported": []},
+        "analyse", ["results/analyses/analysis=performance/part.parquet"], {"rows": GATHERED, "imported": []},
         {"groups": {}, "statistics": WHOLE["statistics"]}, {"analysis": "performance"},
     ),
 }  # fmt: skip
@@ -332,7 +334,7 @@ CASES = {
     "scores of another version": Case(
         "gather", other_columns, f"{SCORED}: column 'error' is missing, so another version made it"
     ),
-    "text as Parquet": Case("analyse", text(ITEMS, "items"), f"{ITEMS}: not a whole Parquet file: "),
+    "text as Parquet": Case("analyse", text(GATHERED, "items"), f"{GATHERED}: not a whole Parquet file: "),
     "a folder in the way": Case(
         "gather",
         in_place_of("results/scores.parquet"),

@@ -10,9 +10,8 @@ from workflow.statistics import Resampling
 
 with job("analyse", snakemake) as log:
     module = grid.module(analyses, snakemake.wildcards.analysis)
-    items = tables.gather([Path(part) for part in snakemake.input.rows], grid.CELL_KEYS, tables.ITEMS)
     reported = tables.gather([Path(part) for part in snakemake.input.imported], grid.CELL_KEYS, tables.SCORES)
-    evidence = Evidence(tables.frame(items), tables.frame(reported))
+    evidence = Evidence(tables.read(snakemake.input.rows), tables.frame(reported))
     rows = module.analyse(evidence, snakemake.params.groups, Resampling(**snakemake.params.statistics))
     log.info("%d rows", len(rows))
     tables.write(rows, tables.ANALYSIS, Path(snakemake.output[0]))

@@ -7,10 +7,10 @@ from pathlib import Path
 from workflow import grid, tables
 
 KEYS = {"scores": grid.CELL_KEYS, "histories": grid.MODEL_KEYS, "choices": grid.CHOICE_KEYS, "analysis": ["analysis"]}
-KEYS |= {"indicators": grid.BASE_KEYS, "pairs": ["cohort"]}
+KEYS |= {"items": grid.CELL_KEYS, "indicators": grid.BASE_KEYS, "pairs": ["cohort"]}
 KEYS |= {name: ["cohort", "split"] for name in ("forecasts", "rankings", "importance")}
 SCHEMAS = {"scores": tables.SCORES, "histories": tables.HISTORY, "choices": tables.CHOICES, "analysis": tables.ANALYSIS}
-SCHEMAS |= {"indicators": tables.INDICATORS, "pairs": tables.PAIRS}
+SCHEMAS |= {"items": tables.ITEMS, "indicators": tables.INDICATORS, "pairs": tables.PAIRS}
 SCHEMAS |= {"forecasts": tables.FORECASTS, "rankings": tables.RANKINGS, "importance": tables.IMPORTANCE}
 
 with job("gather", snakemake) as log:
