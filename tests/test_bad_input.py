@@ -62,7 +62,7 @@ def tune(**changes: Any) -> Job:
 
 JOBS = {
     "fetch": Job("fetch", [MANIFEST], [], {"source": WHOLE["families"]["mine"]}, BASE),
-    "prepare": Job("prepare", [PREPARED], {"rows": []}, {"data_root": "../data"}, {"task": "rte"}),
+    "prepare": Job("prepare", [PREPARED], {"rows": [], "passages": []}, {"data_root": "../data"}, {"task": "rte"}),
     "tune": tune(),
     "predict": Job(
         "predict", [PREDICTED], {"base": MANIFEST, "model": [WEIGHTS], "tasks": [PREPARED]},
