@@ -142,7 +142,9 @@ def _spelled_out(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ho
 
 def _flash(query: torch.Tensor, value: torch.Tensor) -> bool:
     """Whether torch's flash attention for variable lengths takes these."""
-    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[2] == value.shape[2] <= 256
+    size = query.shape[2]
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    return query.is_cuda and half and size == value.shape[2] <= 256 and size % 8 == 0
 
 
 def forward(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,7 @@ class Desk:
         self, reader: Reader, own: dict[int, list[int]], prefix: Keys | None, length: int, ending: Ending
     ) -> None:
         self.reader, self.own, self.prefix, self.length, self.ending = reader, own, prefix, length, ending
-        self.waiting = deque(sorted(own, key=lambda number: -len(own[number])))
+        self.waiting = self._in_order(own)
         self.texts: list[Text] = []
         self.cache: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.slots = self.room = 0
@@ -122,8 +122,13 @@ class Desk:
                 self.texts += [Text(number, len(self.own[number])) for number in entering]
                 yield from self._ended(tokens)
             else:  # all that is not done begins anew, in fewer slots
-                self.waiting.extendleft(reversed([*(text.number for text in self.texts), *entering]))
+                begun = [text.number for text in self.texts]
+                self.waiting = self._in_order([*begun, *entering, *self.waiting])
                 self.texts, self.cache, self.slots = [], [], 0
+
+    def _in_order(self, numbers: Iterable[int]) -> deque[int]:
+        """Rows with the longest first, so that the first says how much room a slot must have."""
+        return deque(sorted(numbers, key=lambda number: -len(self.own[number])))
 
     def _entering(self) -> list[int]:
         """The waiting rows that enter now: as many as slots are free, and as fit into a pack."""
@@ -139,7 +144,7 @@ class Desk:
         return found
 
     def _measure(self) -> None:
-        """How many slots there are, and the tokens that each has room for; the longest of the waiting comes first."""
+        """How many slots there are, and the tokens that each has room for."""
         reader = self.reader
         self.room = len(self.own[self.waiting[0]]) + self.ending.new_tokens
         left = reader.limit - min(reader.pack_limit, reader.limit / 2)

@@ -46,7 +46,8 @@ def reading(model: PreTrainedModel, batch_tokens: int) -> Iterator[Reader]:
         same = known.batch_tokens == batch_tokens
         yield known if same else Reader(model, batch_tokens, known.layers, known.own)
         return
-    own, layers = model.config._attn_implementation, attention.asked(model)
+    own = model.config._attn_implementation
+    layers = attention.asked(model) if _keeps(model) else None
     with contextlib.ExitStack() as stack:
         if layers is not None:
             stack.callback(model.set_attn_implementation, own)
@@ -106,7 +107,7 @@ class Reader:
         """
         try:
             run()
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
             if items == 1:
@@ -132,7 +133,7 @@ class Reader:
         """The same for one row that is fed by itself, with the model's own attention."""
         fed = torch.tensor([list(ids)], device=self.device)
         places = torch.tensor(list(read), dtype=torch.long, device=self.device)
-        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
+        if _keeps(self.model):
             return self.model(input_ids=fed, use_cache=False, logits_to_keep=places).logits[0].float()
         return self.model(input_ids=fed, use_cache=False).logits[0, places].float()
 
@@ -165,6 +166,11 @@ class Reader:
     def groups(self, contexts: Sequence[Ids]) -> list[tuple[int, list[int]]]:
         """Contexts in groups (length of the shared prefix, numbers), so that much is saved by reading prefixes once."""
         return shared(contexts) if self.shares else [(0, list(range(len(contexts))))]
+
+
+def _keeps(model: PreTrainedModel) -> bool:
+    """Whether a model can be told at which places its scores over the vocabulary are wanted."""
+    return "logits_to_keep" in inspect.signature(type(model).forward).parameters
 
 
 def fans(contexts: Sequence[int], branches: Sequence[int], device: torch.device, seen: Keys | None = None) -> Fans:

@@ -235,7 +235,11 @@ def _joined(parts: Sequence[Weighed]) -> Weighed:
 
 
 def _merge(found: Weighed, other: Weighed) -> None:
-    """Add, in place, what the same tokens get from other keys."""
+    """Add, in place, what the same tokens get from other keys; in fp32, whatever the precision of the outputs."""
     (out, sums), (more, weight) = found, other
-    out.lerp_(more, torch.sigmoid(weight - sums).to(out.dtype)[..., None])
+    share = torch.sigmoid(weight - sums)[..., None]
+    if out.dtype == torch.float32:
+        out.lerp_(more, share)
+    else:
+        out.copy_(out.float().lerp_(more.float(), share))
     torch.logaddexp(sums, weight, out=sums)
