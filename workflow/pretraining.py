@@ -23,7 +23,7 @@ from transformers.generation.configuration_utils import GenerationConfig
 from transformers.models.olmo.configuration_olmo import OlmoConfig
 from transformers.models.olmo.modeling_olmo import OlmoForCausalLM
 
-from workflow import mixtures, objectives
+from workflow import linear, mixtures, objectives
 from workflow.corpora import Document
 from workflow.encoding import padding
 
@@ -56,6 +56,7 @@ def pretrain(
     model, tokenizer = start or _from_scratch(documents, recipe)
     if start:
         extend(model, tokenizer, objectives.special_tokens(recipe), recipe["seed"])
+    linear.adopt(model)
     optimizer = torch.optim.AdamW(weight_groups(model, recipe["weight_decay"]), lr=recipe["learning_rate"], betas=BETAS)
     rows = batches(mixtures.encode(tokenizer, documents, recipe), recipe, tokenizer)
     history = []
