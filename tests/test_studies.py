@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import running
 import yaml
@@ -10,6 +11,7 @@ from workflow import grid
 
 STUDIES = sorted(path.parent.name for path in (running.ROOT / "studies").glob("*/config.yaml"))
 OFFLINE = ["olmo-1b", "olmo-2-1b", "pythia", "tinyllama"]
+FORECAST = ["datadecide-1b", "olmo-1b-forecast"]
 
 
 def config(name: str) -> dict:
@@ -17,7 +19,8 @@ def config(name: str) -> dict:
 
 
 def test_every_study_is_tested_here():
-    assert set(STUDIES) == {*OFFLINE, "indicators-published", "local-folder", "published", "real-sample"}
+    local = {"indicators-mini", "indicators-published", "local-folder", "published", "real-sample"}
+    assert set(STUDIES) == {*OFFLINE, *FORECAST, *local}
 
 
 def test_the_published_study_at_full_scale_lists_its_jobs(tmp_path: Path) -> None:
@@ -61,3 +64,30 @@ def test_a_local_folder_dry_runs(tmp_path: Path) -> None:
         for file in ("config.json", "model.safetensors", "tokenizer.json"):
             (folder / file).write_bytes(b"")
     assert running.planned(place)["tune"] == 2 * 4 * 3
+
+
+@pytest.mark.parametrize("name", FORECAST)
+def test_studies_of_indicators_dry_run(name: str, tmp_path: Path) -> None:
+    """16 bases: 7 tasks by 2 seeds tuned on each, rates tried on one base of each family; every split of the forecasts."""
+    jobs = running.planned(running.lay_out(tmp_path, config(name)))
+    study = grid.read(config(name))
+    assert jobs["fetch"] == jobs["measure"] == 16 and jobs["tune"] == 16 * 7 * 2
+    assert jobs["try_rate"] == 3 * 7 * len(study["families"])
+    assert jobs["predict"] == len(grid.parts(study))
+    assert jobs["forecast"] == 2 + len(study["cohorts"]["own"]["fields"])
+    assert jobs["assemble"] == jobs["recommend"] == 1
+
+
+def test_fifty_variants_are_those_of_the_published_design(tmp_path: Path) -> None:
+    """35 of objective and rate, 10 of the mix, 5 of tag and length (arXiv 2504.12491, Table 4); each from one base on."""
+    place = running.lay_out(tmp_path, config("indicators-mini"))
+    table = running.ROOT / "studies" / "indicators-mini" / "variants.csv"
+    (place / "study" / table.name).write_bytes(table.read_bytes())
+    variants = pd.read_csv(table, dtype=str).fillna("none")
+    own = variants.groupby(["mix", "tag", "length"]).size()
+    assert len(variants) == 50 and own["m0", "none", "none"] == 35
+    whole = variants[(variants["mix"] == "m0") & (variants["tag"] == "none") & (variants["length"] == "none")]
+    assert (pd.crosstab(whole["objective"], whole["learning_rate"]) == 1).all(axis=None)
+    assert sorted(variants.loc[variants["mix"] != "m0", "objective"]) == ["clm"] * 5 + ["plm"] * 5
+    jobs = running.planned(place)
+    assert (jobs["pretrain"], jobs["measure"], jobs["tune"], jobs["forecast"]) == (51, 51, 153, 7)
