@@ -1,5 +1,6 @@
 """Checks: each planted flaw is found and a clean study passes, on tables by hand and on a real model's predictions."""
 
+import dataclasses
 import json
 import shutil
 from itertools import product
@@ -587,6 +588,47 @@ def test_versions_precisions_and_sizes_that_differ_are_found(tmp_path):
 
 
 # Sentences
+
+
+MEASURE = {"measure": "clm", "corpus": "c", "per": "token", "transform": "inv_ppl"}
+
+
+def measured(*bases, **settings):
+    """A study whose bases, one step after the other, have an indicator with these facts and sums."""
+    common = {"indicator": "ppl", "measure": "clm", "corpus": "c", "group": "g", "variant": "text", "documents": 9}
+    common |= {"tokens": 90, "nll": 180.0, "manifest": "m", "tokenization": "t", "versions": "torch 2"}
+    rows = [{"family": "f", "step": step, **common, **base} for step, base in enumerate(bases)]
+    schema = pa.schema([("family", pa.string()), ("step", pa.int64()), *tables.INDICATORS])
+    table = tables.frame(pa.Table.from_pylist(rows, schema=schema))
+    return dataclasses.replace(material(), indicators=table, measures={"ppl": MEASURE | settings})
+
+
+def incomparable(study):
+    return [
+        (found["severity"], found.get("step"), found["value"])
+        for found in auditing.findings(study)
+        if found["check"] == "incomparable_indicators"
+    ]
+
+
+def test_indicators_that_were_measured_alike_are_no_finding():
+    assert incomparable(measured({}, {}, {})) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity"),
+    [({"manifest": "n"}, "error"), ({"tokenization": "u"}, "error"), ({"versions": "torch 3"}, "warning")],
+)
+def test_a_base_that_was_measured_otherwise_is_found(facts, severity):
+    assert incomparable(measured({}, {}, facts)) == [(severity, 2, 2.0)]
+
+
+def test_other_tokens_do_not_matter_per_byte():
+    assert incomparable(measured({}, {}, {"tokenization": "u"}, per="byte")) == []
+
+
+def test_an_indicator_that_is_no_number_is_found():
+    assert incomparable(measured({}, {"nll": float("nan")}, {})) == [("warning", 1, 1.0)]
 
 
 def test_lists_spans_and_counts_read_as_in_a_sentence():

@@ -16,7 +16,7 @@ import torch
 from conftest import PAGE, Checkpoint
 
 from workflow import config as configs
-from workflow import grid, indicators, losses, measuring, prediction, prompts, spans, tables, task, tuning
+from workflow import grid, indicators, losses, measuring, prompts, scoring, spans, tables, task, tuning
 from workflow.corpora import Document
 from workflow.encoding import padding, split
 from workflow.errors import StudyError
@@ -400,7 +400,7 @@ def test_the_loss_of_answers_is_that_of_prediction(checkpoint: Checkpoint) -> No
             example = dict(train)[row.id]
             text = before + prompts.prompt(read, example.fields, "default")
             parts = split(checkpoint.tokenizer, text, [prompts.completion(example.answer)])[0]
-            expected = prediction.log_probabilities(checkpoint.model, [parts], padding(checkpoint.tokenizer), 1000)
+            expected = scoring.log_probabilities(checkpoint.model, [parts], 1000)
             assert row.nll == pytest.approx(-expected[0], rel=1e-4)
             assert (row.tokens, row.bytes) == (len(parts.completion), len(example.answer))
 

@@ -148,3 +148,41 @@ def kept_bytes(architecture: str, precision: str, layers: int) -> int:
         model(input_ids=torch.zeros(2, 64, dtype=torch.long), use_cache=False, logits_to_keep=1)
         weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
         return sum(size for place, (size, _) in kept.items() if place not in weights)
+
+
+def test_a_base_s_indicators_take_the_memory_of_the_largest_and_the_time_of_all(study: dict[str, Any]) -> None:
+    common = {"precision": "fp32", "batch_tokens": 8192, "draws": 3}
+    text = {**common, "corpus": "c", "documents": 100, "window": 512}
+    study["indicators"] = {"noise": {**text, "measure": "weight_noise"}}
+    needs = resources.measuring(study, ROW, inputs(texts=[]))
+    # The weights twice; keys, values and work of 8,192 tokens: 4 x 4 bytes x 32,000.
+    assert needs["mem_mb"] == 3000 + 8000
+    assert needs["gpu_mem_mb"] == pytest.approx(3000 + 8000 + 4194, abs=1)
+    # 2 x 1e9 x 100 x 512 tokens, without noise and with three: 41 s at 1e13 a second, twice that and half an hour.
+    assert needs["runtime"] == pytest.approx(30 + 2 * 40.96 / 60)
+    probe = {**common, "measure": "tuning_probe", "train": "t", "batch": 8, "max_tokens": 2048, "steps": 100}
+    study["indicators"]["probe"] = {**probe, "validation": 200}
+    needs = resources.measuring(study, ROW, inputs(texts=[], tasks=[]))
+    # As a tuning, and a copy of the weights; 3 x (6 x 800 + 2 x 2 x 200) x 1,024 x 1e9 operations more.
+    assert needs["mem_mb"] == 3000 + 16000 + 4000
+    assert needs["gpu_mem_mb"] == pytest.approx(3000 + 20000 + 63439, abs=1)
+    assert needs["runtime"] == pytest.approx(30 + 2 * (40.96 + 3 * 5600 * 1024 * 1e9 / 1e13) / 60)
+
+
+def test_indicators_of_all_documents_take_as_long_as_their_files_are(study: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(b"x" * 420_000)
+    study["indicators"] = {
+        "ppl": {"measure": "clm", "corpus": "c", "window": 512, "precision": "fp32", "batch_tokens": 8192}
+    }
+    needs = resources.measuring(study, ROW, inputs(texts=[str(tmp_path / "train.jsonl")]))
+    # 420,000 bytes are 100,000 tokens.
+    assert needs["runtime"] == pytest.approx(30 + 2 * (2 * 2e9 * 100_000 / 1e13) / 60)
+
+
+def test_what_goes_on_from_a_base_is_as_large_as_it(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "fetched", lambda base: BILLION)
+    block = study["families"]["tiny"]["pretraining"]
+    small = resources.pretraining(study, ROW, inputs(start=[]))["mem_mb"]
+    study["families"]["tiny"]["pretraining"] = block | {"continue_from": {"family": "other", "step": 0}}
+    large = resources.pretraining(study, ROW, inputs(start=["base.json"]))["mem_mb"]
+    assert large - small > 15_000
