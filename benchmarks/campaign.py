@@ -67,6 +67,7 @@ class Campaign:
     cluster: slurm_cluster.Cluster | None
     attempts: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     run: subprocess.Popen[bytes] | None = None
+    read: int = 0  # characters of what runs have said that are looked at already
 
     def environment(self) -> dict[str, str]:
         """What runs see."""
@@ -79,12 +80,12 @@ class Campaign:
         return [sys.executable, "-m", "snakemake", "--directory", "study", "--profile", "slurm", *SLURM, *arguments]
 
     def begin(self, place: Path) -> None:
-        """Start a run in a group of its own, unlocking the study first where Snakemake asks for it."""
-        told = (place / "told").open("ab")
-        options = {"cwd": place, "env": self.environment(), "stdout": told, "stderr": told}
-        dry = subprocess.run(self.command(place, "--dry-run", "--quiet", "all", *TARGETS), **options)
-        if dry.returncode:
+        """Start a run in a group of its own, unlocking the study first where the one before asked for it."""
+        told = place / "told"
+        options = {"cwd": place, "env": self.environment(), "stdout": told.open("ab"), "stderr": subprocess.STDOUT}
+        if "--unlock" in told.read_text(errors="replace")[self.read :]:
             subprocess.run(self.command(place, "--unlock"), check=True, **options)
+        self.read = len(told.read_text(errors="replace"))
         self.run = subprocess.Popen(self.command(place, *TARGETS), start_new_session=True, **options)
 
 
@@ -302,9 +303,10 @@ def harmed(campaign: Campaign, place: Path, given: Path, harms: list[Any]) -> di
 
 def one_round(campaign: Campaign, place: Path, given: Path, harms: list[Any], most: int) -> Iterator[dict[str, Any]]:
     """Harm a study until it has ended, or so often; gives the points, then runs it to its end."""
-    for _ in range(most):
+    while most:
         point = harmed(campaign, place, given, harms)
         if point is not None:
+            most -= 1
             yield point
         elif campaign.run is not None and campaign.run.poll() == 0:
             break
@@ -320,7 +322,8 @@ def conduct(campaign: Campaign, points: int, seed: int) -> None:
     number = len(lines(ended))
     while (done := len(lines(told))) < points:
         place = fresh(campaign.folder / f"round-{number}", given)
-        campaign.draw, campaign.attempts, campaign.run = np.random.default_rng([seed, number]), {}, None
+        campaign.draw, campaign.attempts = np.random.default_rng([seed, number]), {}
+        campaign.run, campaign.read = None, 0
         for point in one_round(campaign, place, given, harms, points - done):
             append(told, {"round": number} | point)
         summary = {"round": number, "differing": differing(place, given), "unfinished": unfinished(place)}
