@@ -35,8 +35,8 @@ import slurm_cluster
 STUDY = {
     "families": {"tiny": running.SMOKE["families"]["tiny"] | {"steps": [20]}},
     "recipes": {
-        "long": {"examples": 100, "batch": 4, "epochs": 6, "max_tokens": 128, "save_every": 20},
-        "low": {"method": "lora", "examples": 60, "batch": 4, "epochs": 6, "max_tokens": 128, "save_every": 20},
+        "long": {"examples": 100, "batch": 4, "epochs": 24, "max_tokens": 128, "save_every": 100},
+        "low": {"method": "lora", "examples": 60, "batch": 4, "epochs": 24, "max_tokens": 128, "save_every": 100},
     },
     "models": [{"train": ["mini_inference"], "recipes": ["long", "low"]}],
     "suites": {"plain": {"tests": ["mini_inference"], "shots": [0, 4], "limit": 60, "batch_tokens": 256}},
@@ -103,6 +103,15 @@ def jobs(place: Path) -> list[Job]:
                 number = re.search(rb"\0SLURM_JOB_ID=(\d+)\0", (folder / "environ").read_bytes())
                 found.append(Job(int(folder.name), script[1].decode(), number[1].decode() if number else None))
     return sorted(found)
+
+
+def trained(job: Job, place: Path) -> float:
+    """The share of its optimizer steps that a tuning has done; below 0 before the first, and of other jobs."""
+    for log in (place / "study/logs/tune").rglob("*.log") if job.rule == "tune" else []:
+        text = log.read_text(errors="replace")
+        if f", process {job.process} on " in text.partition("\n")[0]:
+            return max((int(done) / int(of) for done, of in re.findall(r" tune: (\d+) of (\d+)", text)), default=-1.0)
+    return -1.0
 
 
 def watch(campaign: Campaign, place: Path) -> None:
@@ -279,9 +288,13 @@ def harmed(campaign: Campaign, place: Path, given: Path, harms: list[Any]) -> di
     """Harm the study's run once at a random moment and look at what is left; None when it ended before."""
     if campaign.run is None or campaign.run.poll() is not None:
         campaign.begin(place)
-    delay, harm = campaign.draw.uniform(0, 12), harms[campaign.draw.integers(len(harms))]
-    wait(campaign, place, lambda: None, delay)
-    found = wait(campaign, place, lambda: [job for job in jobs(place) if job.number or campaign.cluster is None])
+    delay, share = campaign.draw.uniform(0, 12), campaign.draw.uniform(0, 0.9)
+    training, harm = campaign.draw.integers(2) == 1, harms[campaign.draw.integers(len(harms))]
+    if training:
+        found = wait(campaign, place, lambda: [job for job in jobs(place) if trained(job, place) > share])
+    else:
+        wait(campaign, place, lambda: None, delay)
+        found = wait(campaign, place, lambda: [job for job in jobs(place) if job.number or campaign.cluster is None])
     if not found:
         return None
     job = found[campaign.draw.integers(len(found))]
@@ -297,7 +310,8 @@ def harmed(campaign: Campaign, place: Path, given: Path, harms: list[Any]) -> di
             return None
     if campaign.cluster is None:
         wait(campaign, place, lambda: None)
-    point = {"harm": harm.__name__, "rule": job.rule, "delay": round(delay, 2)}
+    moment = {"share": round(share, 2)} if training else {"delay": round(delay, 2)}
+    point = {"harm": harm.__name__, "rule": job.rule} | moment
     return point | {"differing": differing(place, given)}
 
 
@@ -310,9 +324,11 @@ def one_round(campaign: Campaign, place: Path, given: Path, harms: list[Any], mo
             yield point
         elif campaign.run is not None and campaign.run.poll() == 0:
             break
-    while campaign.run is None or campaign.run.wait() != 0:
-        campaign.begin(place)
+    while campaign.run is None or campaign.run.poll() != 0:
+        if campaign.run is None or campaign.run.poll() is not None:
+            campaign.begin(place)
         wait(campaign, place, lambda: None)
+    watch(campaign, place)
 
 
 def conduct(campaign: Campaign, points: int, seed: int) -> None:

@@ -126,8 +126,8 @@ HISTORY = f"results/histories/{MODEL}/part.parquet"
 
 
 def wait_for(there: Callable[[], bool], what: str) -> None:
-    """Wait until something is so, at most three minutes."""
-    end = time.monotonic() + 180
+    """Wait until something is so, at most ten minutes."""
+    end = time.monotonic() + 600
     while not there():
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.1)
