@@ -7,10 +7,12 @@ from typing import Any
 
 SECTION = "answer"
 READS = ("recommendations",)
+TOPICS = ("answer", "cheapest", "pretraining")  # of the others, one for each base or indicator, the table has a page
 KEPT = ("statement", "value", "low", "high", "n", "table", "filter")
 
 
 def find(material: Any) -> Iterator[dict[str, Any]]:
-    """Every recommendation as a finding, in its order."""
-    for row in material.tables["recommendations"].to_dict("records"):
+    """The recommendations of some topics as findings, in their order."""
+    table = material.tables["recommendations"]
+    for row in table[table["topic"].isin(TOPICS)].to_dict("records"):
         yield {name: row[name] for name in KEPT}
