@@ -11,6 +11,7 @@ import pytest
 from docutils.core import publish_parts
 
 from workflow import description, figures, findings, grid, pages, presenting, sections, summaries, tables
+from workflow.forecasting import leaderboards
 
 NASTY = "<script>alert(1)</script> & `code` *bold* _x_ |y|"
 
@@ -100,13 +101,17 @@ def test_the_smoke_study_has_a_page_for_everything(smoke: Path):
     assert found == {
         "1 Answer/Findings in words.html",
         "1 Answer/Table findings.html",
+        "1 Answer/Table recommendations.html",
         "2 Untouched bases/Table indicators.html",
         "3 Tuned and base/Figure curves.html",
         "3 Tuned and base/Figure differences.html",
         "3 Tuned and base/Table performance_difference.html",
+        *(f"6 Forecasts/Table {name}_own.html" for name in leaderboards.TABLES),
+        *(f"6 Forecasts/Table {name}.html" for name in ("forecasts", "importance", "rankings")),
         "7 Audit/Table audit.html",
         "9 Study and tables/Configuration.html",
         "9 Study and tables/Table analysis.html",
+        "9 Study and tables/Table scores.html",
     }
     blocks = (results / "captions.rst").read_text().split("\f")
     assert {block.split("\n")[0] + ".html" for block in blocks} == found

@@ -158,7 +158,7 @@ def _cell(value: Any) -> str:
         return "<td></td>"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
         text = str(value)
-        return f"<td{' class=word' if len(text) <= WORD else ''}>{html.escape(text)}</td>"
+        return f"<td class={'word' if len(text) <= WORD else 'text'}>{html.escape(text)}</td>"
     whole = float(value).is_integer() and abs(value) < 1e15
     shown = f"{int(value)}" if whole else f"{value:.4g}"
     return f'<td class="number" data-value="{float(value):.17g}">{shown}</td>'
