@@ -126,14 +126,15 @@ def test_a_family(place: Path) -> None:
     assert arguments == ["-n"]
     found = running.planned(place)
     assert found["fetch"] == 2 and found["measure"] == 2
-    assert found["predict"] == 6 + 2 * 3  # two bases on three suites; at step 20 three tuned models on two suites each
+    # Two bases on one suite as a whole and on the two tests of each of two others; three tuned models on two suites each.
+    assert found["predict"] == 2 * (1 + 2 + 2) + 3 * 2
     assert found["tune"] == 3
 
 
 def test_a_prompt_format(place: Path) -> None:
     found = scores(done(place, "A prompt format"), "short")
     assert set(found["test_format"]) == {"short"} and set(found["train"]) == {"none", "mini_facts"}
-    part = next((place / "study/results/predictions").rglob("suite=short/part.parquet"))
+    part = next((place / "study/results/predictions").rglob("suite=short/tests=*/part.parquet"))
     assert pq.ParquetFile(part).read()["test_format"].unique().to_pylist() == ["short"]
 
 
@@ -141,10 +142,10 @@ def test_a_metric(place: Path) -> None:
     found = scores(done(place, "A metric"), "published")
     words = found[found["metric"] == "words"]
     assert set(words["test"]) == {"mini_question"} and len(words) == 3
-    part = next((place / "study/results/predictions").rglob("recipe=lora/seed=0/suite=published/part.parquet"))
+    part = next((place / "study/results/predictions").rglob("recipe=lora/seed=0/suite=published/tests=all/part.parquet"))
     outputs = [row["output"] for row in tables.rows(part) if row["test"] == "mini_question"]
     mean = sum(len(output.split()) for output in outputs) / len(outputs)
-    items = next((place / "study/results/items").rglob("recipe=lora/seed=0/suite=published/part.parquet"))
+    items = next((place / "study/results/items").rglob("recipe=lora/seed=0/suite=published/tests=all/part.parquet"))
     values = [row["value"] for row in tables.rows(items) if row["metric"] == "words"]
     assert sum(values) / len(values) == pytest.approx(mean)
 

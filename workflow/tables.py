@@ -53,6 +53,7 @@ KEYS = _columns(
 # What other tables are keyed by.
 OTHER_KEYS = _columns(
     analysis=(TEXT, "analysis: a module of workflow/analyses"),
+    cohort=(TEXT, "cohort of bases that are forecast"),
     split=(TEXT, "how bases are split into those learnt from and those forecast"),
 )
 
