@@ -142,7 +142,9 @@ def test_a_metric(place: Path) -> None:
     found = scores(done(place, "A metric"), "published")
     words = found[found["metric"] == "words"]
     assert set(words["test"]) == {"mini_question"} and len(words) == 3
-    part = next((place / "study/results/predictions").rglob("recipe=lora/seed=0/suite=published/tests=all/part.parquet"))
+    part = next(
+        (place / "study/results/predictions").rglob("recipe=lora/seed=0/suite=published/tests=all/part.parquet")
+    )
     outputs = [row["output"] for row in tables.rows(part) if row["test"] == "mini_question"]
     mean = sum(len(output.split()) for output in outputs) / len(outputs)
     items = next((place / "study/results/items").rglob("recipe=lora/seed=0/suite=published/tests=all/part.parquet"))
