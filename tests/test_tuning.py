@@ -1,5 +1,6 @@
 """Tuning against plain torch loops, transformers' schedules and peft; killed runs against unbroken ones."""
 
+import functools
 import json
 import math
 import os
@@ -13,7 +14,14 @@ from conftest import ARCHITECTURES, loss_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+from transformers import (
+    AutoModelForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    get_cosine_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
 
 from workflow import attention, config, feeding, models, states, task, tuning
 from workflow.encoding import Masked, padding
@@ -309,6 +317,63 @@ def test_losses_equal_a_plain_loop(checkpoint, tmp_path):
     assert [row["update"] for row in history] == list(range(21))
     seen = [rows[row] for update in tuning.plan(25, settings, 5) for row in update]
     assert history[-1]["tokens"] == sum(len(row.ids) for row in seen)
+
+
+def right_padded(batch, pad):
+    """A batch in transformers' way."""
+    longest = max(len(row["input_ids"]) for row in batch)
+    gaps = [longest - len(row["input_ids"]) for row in batch]
+    return {
+        "input_ids": torch.tensor([row["input_ids"] + [pad] * gap for row, gap in zip(batch, gaps, strict=True)]),
+        "attention_mask": torch.tensor([[1] * (longest - gap) + [0] * gap for gap in gaps]),
+        "labels": torch.tensor([row["labels"] + [-100] * gap for row, gap in zip(batch, gaps, strict=True)]),
+    }
+
+
+def copied(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def test_fifty_steps_are_those_of_transformers_trainer(checkpoint, tmp_path):
+    """Losses of its own loop, padding, schedule and optimizer, every row with the same weight; weights after a dozen steps."""
+    settings = recipe(epochs=9, learning_rate=1e-4, warmup=0.1)
+    rows, pad = encoded(checkpoint.tokenizer, EXAMPLES[:24]), padding(checkpoint.tokenizer)
+    model, plain, after, theirs, losses = fresh(checkpoint), fresh(checkpoint), [], [], []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        own = torch.nn.functional.cross_entropy(outputs.logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none")
+        found = (own.sum(dim=1) / (labels[:, 1:] != -100).sum(dim=1)).mean()
+        losses.append(float(found.detach()))
+        return found
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, **others):
+            theirs.extend([copied(plain)] if state.global_step == 12 else [])
+
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "trainer"), per_device_train_batch_size=4, num_train_epochs=1, learning_rate=1e-4,
+        lr_scheduler_type="linear", warmup_steps=5, max_grad_norm=1.0, train_sampling_strategy="sequential",
+        use_cpu=True, report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    seen = [rows[place] for place in tuning.order(len(rows), 9, 3)]
+    data = [{"input_ids": row.ids, "labels": labels_of(row)} for row in seen]
+    collate = functools.partial(right_padded, pad=pad)
+    Trainer(plain, arguments, collate, data, compute_loss_func=loss, callbacks=[Watch()]).train()
+    history = tuning.tune(
+        model,
+        rows,
+        settings,
+        3,
+        pad,
+        state(tmp_path),
+        lambda done, _: after.extend([copied(model)] if done == 12 else []),
+    )
+    assert len(losses) == len(history) == 54
+    assert [row["loss"] for row in history] == pytest.approx(losses, abs=1e-5, rel=0)
+    assert sum(losses[-6:]) < sum(losses[:6]) - 1, "from the first epoch to the last"
+    for name, parameter in theirs[0].items():
+        if "query_key_value.bias" not in name:  # of keys without effect: Adam makes steps of its gradient's rounding
+            torch.testing.assert_close(after[0][name], parameter, atol=2e-5, rtol=0)
 
 
 class KilledError(Exception):
