@@ -146,6 +146,7 @@ def test_a_reader_says_what_it_reads():
     for name in grid.modules(imports):
         reader = grid.reader({"reader": name})
         assert reader.FILES and reader.SOURCE and reader.read
+        assert all(len(made) == 2 for made in reader.LABELS.values())
 
 
 @pytest.mark.parametrize(("file", "count"), [(ALL, 76), (OFFICIAL, 16), (INSTRUCTED, 37)])

@@ -89,6 +89,19 @@ def test_prediction_methods_stand_side_by_side_at_the_last_step(material):
     ]
 
 
+def test_imported_labels_were_predicted_as_their_release_says(material, tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "released_files", lambda block: [])
+    imports = {"amuro": {"reader": "amuro_char", "path": str(tmp_path)}}
+    own = {**CONFIG["suites"], "published": {"tests": ["mini_inference"], "labels": "constrained"}}
+    scores = [*SCORES, score("none", "mini_inference", 0.5, family="other", step=5, suite="ranked", n=None)]
+    table = made("prediction_methods", material(scores, config={**CONFIG, "imports": imports, "suites": own}))
+    imported = table[table["family"] == "other"].set_index("suite")[["protocol", "method"]]
+    assert imported.to_dict("index") == {
+        "published": {"protocol": "published", "method": "score"},
+        "ranked": {"protocol": "released", "method": "released"},
+    }
+
+
 def test_datasets_say_what_each_is_for(material, tmp_path):
     row = {"id": "a", "fields": [], "choices": [], "leads": [], "answer": "x", "gold": None, "turns": []}
     rows = [{**row, "split": split} for split in ("train", "train", "test")]

@@ -38,6 +38,10 @@ SOURCE = (
     "https://github.com/KaiserWhoLearns/AmuroCharPTFTRelationship, folder results/analysis"
 )
 
+# Suites of which it is known how labels were predicted, as a suite's keys `protocol` and `labels` say it: the paper's *Token
+# probability*, which made all of its numbers of classification. Of the benchmarks' runs of RTE and QQP it is not known.
+LABELS = dict.fromkeys(("published", "before_fix", "stray"), ("published", "score"))
+
 FAMILY = "olmo-1b"
 FINAL_STEP = 738020  # "main" and names without a step: the hub's last revision of OLMo-1B
 SEED = 42

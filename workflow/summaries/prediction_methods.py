@@ -1,17 +1,17 @@
 """How labels are predicted, and how well: methods side by side at the last step (arXiv 2408.06663, v5 Table 3, v1 Table 2).
 
 Of a study's own suites the method is the key `labels` (score: log-probability, generate: free text, constrained: text
-that must hold a label). Imported scores are `released`: the reader of the release says how they were made.
+that must hold a label). Of imported scores the reader of the release says it (LABELS), `released` where that is not known.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-from workflow import task
+from workflow import grid, task
 from workflow.summaries import INTERVAL, Material
 
-READS = ("suites",)
+READS = ("families", "suites", "imports")
 NEEDS = ()
 SECTION = "formats"
 KEYS = ["family", "step", "test", "train", "recipe", "seed", "test_format", "shots", "suite"]
@@ -30,7 +30,15 @@ def summarise(material: Material) -> pd.DataFrame:
     )
     last = scores["step"] == scores.groupby("family")["step"].transform("max")
     rows = scores[own & last].sort_values(KEYS)
-    suites = material.study["suites"]
-    rows["method"] = [suites[name]["labels"] if name in suites else "released" for name in rows["suite"]]
-    rows["protocol"] = [suites[name]["protocol"] if name in suites else "released" for name in rows["suite"]]
+    made = [_made(material, family, suite) for family, suite in rows[["family", "suite"]].itertuples(index=False)]
+    rows["protocol"], rows["method"] = zip(*made, strict=True) if made else ((), ())
     return rows[[*KEYS, "protocol", "method", *INTERVAL, "n"]]
+
+
+def _made(material: Material, family: str, suite: str) -> tuple[str, str]:
+    """Protocol and method of a family's scores in a suite; an imported family may share a suite's name with the study."""
+    study = material.study
+    if family in study["families"]:
+        return study["suites"][suite]["protocol"], study["suites"][suite]["labels"]
+    known = [grid.reader(block).LABELS for block in study["imports"].values()]
+    return next((own[suite] for own in known if suite in own), ("released", "released"))
