@@ -134,6 +134,16 @@ def test_reported_scores_are_answered_alike_and_those_without_an_error_left_out(
     assert one(found, "answer")["probability"] == pytest.approx(0.921, abs=0.03)  # normal, z = .02/(.01 * sqrt 2)
 
 
+def test_the_way_of_testing_is_that_of_most_bases() -> None:
+    generator = np.random.default_rng(0)
+    levels = [sample(1, 0.9, generator), *(sample(step, 0.5, generator, shots=4) for step in (1, 2, 3))]
+    assert sorted(rows(levels).query("topic == 'base'")["step"]) == [1, 2, 3]
+    (question,) = recommending.questions(levels, {}, HOW)
+    assert question.way["shots"] == 4 and json.dumps(question.where)
+    both = [*levels, *(sample(step, 0.5, generator) for step in (2, 3))]
+    assert recommending.questions(both, {}, HOW)[0].way["shots"] == 0
+
+
 def test_turning_points_say_whether_more_pretraining_pays() -> None:
     generator = np.random.default_rng(0)
     levels = [sample(step, 0.5 + step / 10, generator) for step in (1, 2, 3)]
@@ -149,7 +159,7 @@ def test_turning_points_say_whether_more_pretraining_pays() -> None:
     assert len(tables.matching(analysis, json.loads(row["filter"]))) == 1
     analysis.loc[1, "p_value"] = 0.5
     assert "makes no difference that can be told" in one(rows(levels, analysis=analysis), "pretraining")["statement"]
-    assert "3 steps of mini are too few" in one(rows(levels), "pretraining")["statement"]
+    assert "no curve over the 3 steps of mini" in one(rows(levels), "pretraining")["statement"]
 
 
 def test_every_link_of_the_smoke_study_leads_to_rows(smoke: Path) -> None:

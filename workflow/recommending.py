@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,15 +71,18 @@ def questions(levels: Sequence[Level], targets: Mapping[str, Mapping[str, Any]],
     """A question for each task that bases were tuned on and tested with, by recipe and suite, and for each target.
 
     targets: name -> tests, pairs of task tuned on and test, and `way`. Of several formats and numbers of demonstrations
-    the first and the fewest are taken. A base that lacks one of the tests is not among the bases.
+    those are taken that most bases were tested with, of equals the first and the fewest. A base that lacks one of the tests
+    is not among the bases.
     """
     own = [level for level in levels if level.keys["train"] != "none" and _alike(level)]
     home = [level for level in own if level.keys["train"] == level.keys["test"]]
     order = {name: place for place, name in enumerate(FORMATS)}
+    counts = Counter((_place(level), tuple(_way(level).values())) for level in home)
     home.sort(key=lambda level: (order[level.keys["test_format"]], level.keys["shots"]))
+    home.sort(key=lambda level: -counts[_place(level), tuple(_way(level).values())])
     asked: dict[tuple[Any, ...], dict[str, Any]] = {}
     for level in home:
-        asked.setdefault(tuple(level.keys[key] for key in ("train", "recipe", "suite")), _way(level))
+        asked.setdefault(_place(level), _way(level))
     found = [_question(train, [(train, train)], way, own, how) for (train, *_), way in sorted(asked.items(), key=str)]
     found += [_question(name, target["tests"], target["way"], own, how) for name, target in targets.items()]
     return [question for question in found if len(question.bases)]
@@ -87,6 +91,11 @@ def questions(levels: Sequence[Level], targets: Mapping[str, Mapping[str, Any]],
 def _alike(level: Level) -> bool:
     """Whether a model is tested in the format that it was tuned in."""
     return level.keys["format"] == level.keys["test_format"]
+
+
+def _place(level: Level) -> tuple[Any, ...]:
+    """What a question is about besides the way of testing."""
+    return tuple(level.keys[key] for key in ("train", "recipe", "suite"))
 
 
 def _way(level: Level) -> dict[str, Any]:
@@ -238,7 +247,7 @@ def _pretraining(question: Question, analysis: pd.DataFrame, how: Resampling) ->
         own = rows[rows["family"] == family].set_index("estimator")
         if not {"turning_step", "slope_after"} <= set(own.index):
             steps = sum(name == family for name, _ in question.bases)
-            text = f"{steps} steps of {family} are too few to say whether more pre-training pays"
+            text = f"no curve over the {steps} steps of {family} says whether more pre-training pays (it takes five)"
             figures: dict[str, Any] = {"n": steps}
             link = _said(question, text, question.where | {"family": family})
         else:
