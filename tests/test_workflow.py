@@ -641,6 +641,19 @@ def test_temporary_weights_give_the_same_scores_and_cost_a_tuning_when_a_suite_i
     assert running.planned(kept, SCORES) == {"predict": 2, "score": 2, "gather": 1}
 
 
+def test_a_second_run_beside_the_first_is_told_of_the_lock(unpredicted: Path, unbroken: Path) -> None:
+    run = begun(unpredicted)
+    wait_for_predicting(unpredicted)
+    refused = running.run(unpredicted, SCORES)
+    assert refused.returncode == 1
+    told = refused.stdout + refused.stderr
+    assert "Directory cannot be locked. Please make sure that no other Snakemake process" in told
+    assert str(unpredicted / "study") in told and "Traceback" not in told
+    assert running.run(unpredicted, "--dry-run", SCORES).returncode == 0, "looking is free"
+    assert run.wait() == 0, "the first goes on undisturbed"
+    check_same_results(unpredicted, unbroken)
+
+
 # --- jobs that fail ----------------------------------------------------------------------------------------------------
 
 BROKEN = {

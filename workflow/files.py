@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,14 @@ def json_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise StudyError(f"{path}: expected a JSON object, found a {type(content).__name__}")
     return content
+
+
+def check_readable(paths: Iterable[Path | str]) -> None:
+    """PermissionError for the first file that may not be read: Snakemake reads each input and ends with a job that it cannot
+    take note of."""
+    for path in paths:
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def write_json(content: Mapping[str, Any] | Sequence[Any], path: Path) -> None:

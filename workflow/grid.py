@@ -17,6 +17,7 @@ from workflow import corpora, families, imports, indicators, objectives, sources
 from workflow import figures as figure_modules
 from workflow import summaries as summary_modules
 from workflow.errors import StudyError
+from workflow.files import check_readable
 from workflow.forecasting import assembly, settings
 
 BASE_KEYS = ["family", "step"]
@@ -165,19 +166,20 @@ def _check_inputs(study: Mapping[str, Any]) -> None:
     for name, family in study["families"].items():
         if family["source"] == "folder":
             for step in sources.steps(name, family):
-                sources.files(name, family, step)
+                check_readable(sources.files(name, family, step))
         text = family.get("pretraining")
         if text and text["corpus"] != corpora.GENERATED:
             named = sorted({*text.get("domains", []), *text.get("mix", {})}) or None
-            corpora.files(corpora.folder(text, root), named)
+            check_readable(corpora.files(corpora.folder(text, root), named))
     for name, block in study["indicators"].items():
         if block.get("corpus", corpora.GENERATED) != corpora.GENERATED:
             text = corpora.folder(block, root, f"indicators/{name}/corpus")
-            corpora.files(text, block.get("domains"), block["split"])
+            check_readable(corpora.files(text, block.get("domains"), block["split"]))
     for name in tasks(study):
         passage_files(study, name)
         if task.load(name).hub:
             task.check_files(name, root)
+            check_readable(task.row_files(name, root))
 
 
 def _check_cohort(study: Mapping[str, Any], place: str, block: Mapping[str, Any]) -> None:
@@ -251,6 +253,7 @@ def _check_released(block: Mapping[str, Any]) -> None:
     for path in released_files(block):
         if not Path(path).is_file():
             raise StudyError(f"{path}: missing; expected the release of {reader(block).SOURCE}")
+    check_readable(released_files(block))
 
 
 def _check_recipe(place: str, recipe: Mapping[str, Any]) -> None:
