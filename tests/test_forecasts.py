@@ -210,6 +210,28 @@ def test_matched_pairs_unmask_a_leak_through_a_config_field(tmp_path: Path) -> N
     assert (level.n_pairs, level.n_bases) == (5 * 8 * 7 // 2, 40)
 
 
+def test_what_is_known_of_a_run_is_no_forecast_once_runs_are_held_out(tmp_path: Path) -> None:
+    """Ten runs of four steps; all that an indicator holds is which run it is of, and runs differ in the target.
+
+    Learned from other steps of the same runs it seems to forecast, learned from other runs it is at chance.
+    """
+    generator = np.random.default_rng(3)
+    name, level = generator.normal(size=(2, 10)).repeat(4, axis=1) + 0.01 * generator.normal(size=(2, 40))
+    path = write(tmp_path, configs() | {"run": np.arange(10).repeat(4), "p": name, "s": level})
+    accuracies = {}
+    for kind, block_of in (("bases", block(path)), ("runs", block(path, run="run"))):
+        found = cohorts.read(block_of)
+        rounds = [splits.every_pair(found.units)]
+        told = np.zeros(len(rounds[0][0].pairs))
+        for fold in rounds[0]:
+            told[fold.pairs] = comparers.fit(
+                "lightgbm", found.values(["p"]), level, fold.train
+            ).symmetric_preferences()[fold.pairs]
+        accuracies[kind] = pairs.accuracy(told, pairs.differences(level))
+    assert accuracies["bases"] > 0.75
+    assert abs(accuracies["runs"] - 0.5) < 2.5 * pairs.null_deviation(10)
+
+
 def test_accuracy_over_splits_is_the_mean_of_rounds_with_its_spread(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     p, s = generator.normal(size=(2, 40))
