@@ -58,7 +58,7 @@ def test_a_run_begins_with_what_the_study_is_and_what_is_left(tmp_path: Path) ->
     jobs = {"tune": [full, full | {"seed": "2"}], "measure": [{"family": "tiny", "step": "0"}] * 2, "score": [lora] * 4}
     lines = list(announcing.beginning(grid.read(running.SMOKE), jobs, tmp_path))
     assert lines == [
-        "Study: 1 family, 2 bases, 2 tasks tuned on, 3 tuned models, 6 tests, 3 formats, 12 cells.",
+        "Study: 1 cohort, 1 family, 2 bases, 2 tasks tuned on, 3 tuned models, 6 tests, 3 formats, 12 cells.",
         "To do: 2 tune, 2 measure, 4 score.",
         "One after the other, GPU jobs take about 5.0 min (tune 1.0 min, measure 4.0 min): from 3 measured jobs and the "
         "tokens to come.",
