@@ -139,3 +139,9 @@ def test_the_rest_is_made_and_the_hole_is_listed(smoke: Path, tmp_path: Path) ->
     running.configure(place, study)
     jobs = running.planned(place, "--config", "holes=allow")
     assert (jobs["tune"], jobs["predict"], jobs["score"]) == (1, 2, 2)
+
+
+def test_a_study_of_released_scores_alone_has_no_cells_and_no_holes():
+    """A table without rows keeps its columns."""
+    rows = pd.DataFrame(columns=grid.PART_KEYS)
+    assert list(holes.without(rows, []).columns) == grid.PART_KEYS

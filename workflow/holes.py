@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from workflow import grid, sources, tables
@@ -54,4 +55,4 @@ def without(rows: pd.DataFrame, holes: Iterable[Hole], keys: list[str] = grid.MO
     """Models or cells but those of the holes; with LINE_KEYS, also those of other seeds of a hole."""
     missing = {tuple(hole[key] for key in keys) for hole in holes}
     there = [row not in missing for row in rows[keys].itertuples(index=False, name=None)]
-    return rows[there].reset_index(drop=True)
+    return rows[np.array(there, dtype=bool)].reset_index(drop=True)
