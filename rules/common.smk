@@ -21,6 +21,7 @@ CHOICE = grid.pattern(grid.CHOICE_KEYS)
 wildcard_constraints:
     table="scores|items|histories|indicators|analysis|choices|pairs|forecasts|rankings|importance",
     released="[^/]+",
+    corpus="[^/]+",
     step=r"\d+",
     seed=r"\d+",
     rate=r"\d+",
@@ -43,6 +44,7 @@ PINS = [
     for name in grid.tasks(STUDY)
     if not task.row_root(task.load(name), STUDY["data_root"])
 ]
+PINS += [f"resources/pins/corpora/{name}.json" for name in grid.collected(STUDY)]
 
 CHOICES = TRIALS[grid.CHOICE_KEYS].drop_duplicates()
 CHOSEN = ["results/choices.parquet"] if len(CHOICES) else []
@@ -151,6 +153,11 @@ def corpus_files(wildcards):
     return text_files(pretraining(wildcards), "train")
 
 
+def hub_corpus(wildcards):
+    """Which dataset of the hub a corpus is, and how it is read."""
+    return STUDY["corpora"][wildcards.corpus]
+
+
 def start_files(wildcards):
     """What a family goes on from: another's base, or the files of a checkpoint's folder."""
     start = pretraining(wildcards).get("continue_from", {})
@@ -160,9 +167,9 @@ def start_files(wildcards):
 
 
 def text_files(block, split):
-    """The files of a split of a corpus: of the generated text its folder, as it is not there at first."""
-    if block["corpus"] == corpora.GENERATED:
-        return ["resources/miniworld"]
+    """The files of a split of a corpus: of what another job makes its folder, as it is not there at first."""
+    if corpora.made(block["corpus"]):
+        return [corpora.made(block["corpus"])]
     return corpora.files(
         corpora.folder(block, STUDY["data_root"]), block.get("domains"), split
     )

@@ -5,6 +5,8 @@ localrules:
     generate,
     pin_base,
     pin_task,
+    pin_corpus,
+    collect,
     prefetch,
     fetch,
     prepare,
@@ -74,6 +76,36 @@ rule pin_task:
         "../envs/model.yaml"
     script:
         "../workflow/scripts/pin_task.py"
+
+
+rule pin_corpus:
+    """Pin a corpus on the hub: its commit, its files, their sizes and hashes."""
+    output:
+        "resources/pins/corpora/{corpus}.json",
+    log:
+        "logs/pin_corpus/{corpus}.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        corpus=hub_corpus,
+    script:
+        "../workflow/scripts/pin_corpus.py"
+
+
+rule collect:
+    """Write a corpus of the hub as text domains."""
+    input:
+        pin="resources/pins/corpora/{corpus}.json",
+    output:
+        directory("resources/corpora/{corpus}"),
+    log:
+        "logs/collect/{corpus}.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        corpus=hub_corpus,
+    script:
+        "../workflow/scripts/collect.py"
 
 
 rule prefetch:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import hub_client
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import running
+from hub_server import HubServer
 
-from workflow import corpora
+from workflow import corpora, grid
 from workflow.errors import StudyError
 
 
@@ -130,3 +135,92 @@ def test_a_line_that_is_not_json_is_named(line: bytes, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + line + b"\n")
     message = refusal(lambda: list(corpora.documents([path])))
     assert message.startswith(f"{path}, row 2: not a JSON object in UTF-8: ")
+
+
+# --- from the hub --------------------------------------------------------------------------------------------------------
+
+BLOCK = {"repo": "lab/text", "splits": {"train": "train", "validation": "dev"}, "text": "body", "domain": "meta.set"}
+ROWS = {
+    "train": [{"body": f"page {n}", "meta": {"set": ["RedPajamaC4", "Git Hub"][n % 2]}} for n in range(5)],
+    "dev": [{"body": "Ünïcode", "meta": {"set": "Git Hub"}}],
+}
+
+
+def test_rows_of_the_hub_become_text_domains(tmp_path: Path) -> None:
+    counts = corpora.collect("web", BLOCK, ROWS.__getitem__, tmp_path)
+    assert counts == {("redpajamac4", "train"): 3, ("git-hub", "train"): 2, ("git-hub", "validation"): 1}
+    assert corpora.files(tmp_path, None) == [tmp_path / "git-hub/train.jsonl", tmp_path / "redpajamac4/train.jsonl"]
+    found = list(corpora.documents(corpora.files(tmp_path, None)))
+    assert found[0] == ("git-hub", "train/2", "page 1") and len(found) == 5
+    assert list(corpora.documents(corpora.files(tmp_path, None, "validation"))) == [("git-hub", "dev/1", "Ünïcode")]
+
+
+def test_a_corpus_without_domains_is_one(tmp_path: Path) -> None:
+    block = {key: value for key, value in BLOCK.items() if key != "domain"} | {"documents": 2}
+    assert corpora.collect("web", block, ROWS.__getitem__, tmp_path) == {("web", "train"): 2, ("web", "validation"): 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "field"), [({"body": "", "meta": {"set": "x"}}, "body"), ({"body": "x", "meta": None}, "meta.set")]
+)
+def test_a_row_of_the_hub_without_text_or_domain_is_named(row: dict, field: str, tmp_path: Path) -> None:
+    line = refusal(lambda: corpora.collect("web", BLOCK, lambda split: [*ROWS["train"], row], tmp_path))
+    assert line.startswith(f"corpus web: lab/text train, row 6: field {field!r}: found ")
+
+
+def hub_study(**changes: object) -> dict:
+    """A study whose family and indicator read a corpus of the hub."""
+    family = {"source": "trained", "pretraining": {"corpus": "hub:web", "save": [1]}}
+    return {
+        "corpora": {"web": {"repo": "lab/text", "domain": "meta.set"}},
+        "families": {"f": family},
+        "suites": {"s": {"tests": ["mini_facts"]}},
+        "indicators": {"ppl": {"measure": "clm", "corpus": "hub:web"}},
+    } | changes
+
+
+def test_a_corpus_of_the_hub_is_collected_before_it_is_read(tmp_path: Path) -> None:
+    assert grid.collected(grid.read(hub_study())) == ["web"]
+    jobs = running.planned(running.lay_out(tmp_path, hub_study()), "results/indicators.parquet")
+    assert jobs == {"pin_corpus": 1, "collect": 1, "pretrain": 1, "fetch": 1, "measure": 1, "gather": 1}
+
+
+def test_an_unknown_corpus_of_the_hub_is_refused() -> None:
+    unknown = {"ppl": {"measure": "clm", "corpus": "hub:wbe"}}
+    assert refusal(lambda: grid.read(hub_study(indicators=unknown))) == (
+        "config.yaml: indicators/ppl/corpus: 'wbe' is not known; allowed: web"
+    )
+    split = {"ppl": {"measure": "clm", "corpus": "hub:web", "split": "test"}}
+    assert refusal(lambda: grid.read(hub_study(indicators=split))) == (
+        "config.yaml: indicators/ppl/split: 'test' is not known; allowed: train, validation"
+    )
+
+
+COLLECT = """
+import json, sys
+from pathlib import Path
+from workflow import corpora, hub
+block = json.loads(sys.argv[1])
+pinned = corpora.pin("web", block)
+corpora.collect("web", block, lambda split: hub.rows(pinned, split), Path(sys.argv[2]))
+print(pinned["commit"])
+"""
+
+
+def test_a_corpus_is_read_from_a_hub(tmp_path: Path) -> None:
+    """By the real client from a local server, Parquet files with a column within a column."""
+    root = tmp_path / "hub"
+    folder = root / "datasets/lab/text/main"
+    folder.mkdir(parents=True)
+    for split, there in (("train", "train"), ("dev", "validation")):
+        pq.write_table(pa.Table.from_pylist(ROWS[split]), folder / f"{there}-00000-of-00001.parquet")
+    (folder / "README.md").write_text("A corpus.\n")
+    block = BLOCK | {"splits": {"train": "train", "validation": "validation"}}
+    with HubServer(root) as server:
+        machine = hub_client.Client(tmp_path / "home", server.url)
+        ended = machine.run(COLLECT, json.dumps(block), str(tmp_path / "out"))
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.strip() == server.commit("datasets/lab/text", "main")
+    texts = {document.text for document in corpora.documents(corpora.files(tmp_path / "out", None))}
+    assert texts == {row["body"] for row in ROWS["train"]}
+    assert corpora.files(tmp_path / "out", None, "validation") == [tmp_path / "out/git-hub/validation.jsonl"]

@@ -1,15 +1,19 @@
-"""Pre-training text: folders of text domains, each with JSON Lines of documents."""
+"""Text to train and measure on: folders of text domains, each with JSON Lines of documents; from the hub as well."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
-from workflow.errors import StudyError
+from workflow.errors import StudyError, shown
 
 GENERATED = "miniworld"
+HUB = "hub:"  # leads the name of one of the study's `corpora`
 
 
 class Document(NamedTuple):
@@ -27,8 +31,8 @@ def folder(block: Mapping[str, Any], data_root: str | None, place: str = "pretra
     a missing folder.
     """
     corpus = block["corpus"]
-    if corpus == GENERATED:
-        return Path("resources/miniworld/text")
+    if made(corpus):
+        return Path(made(corpus)) / "text" if corpus == GENERATED else Path(made(corpus))
     if not Path(corpus).is_absolute() and data_root is None:
         raise StudyError(
             f"config.yaml: {place}: {corpus!r} starts at data_root, which is not set; "
@@ -40,6 +44,13 @@ def folder(block: Mapping[str, Any], data_root: str | None, place: str = "pretra
     if not path.is_dir():
         raise StudyError(f"{path}: no such folder; expected one sub-folder for each text domain ({place})")
     return path
+
+
+def made(corpus: str) -> str | None:
+    """The folder that another job makes of a corpus: the generated world, or what is collected from the hub."""
+    if corpus == GENERATED:
+        return "resources/miniworld"
+    return f"resources/corpora/{corpus.removeprefix(HUB)}" if corpus.startswith(HUB) else None
 
 
 def files(root: Path, domains: Sequence[str] | None, split: str = "train") -> list[Path]:
@@ -78,3 +89,56 @@ def _row(line: bytes, place: str) -> dict[str, Any]:
     if not isinstance(text, str) or not text:
         raise StudyError(f"{place}: field 'text': found {text!r}, expected a text that is not empty")
     return row
+
+
+def pin(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
+    """What the hub holds of a corpus now (`hub.pin_dataset`); block: its entry of the study's `corpora`."""
+    from workflow import hub
+
+    with hub.errors(f"corpus {name}: {block['repo']}"):
+        return hub.pin_dataset(block["repo"], block.get("subset"), block.get("revision"), folders=False)
+
+
+def collect(
+    name: str, block: Mapping[str, Any], rows: Callable[[str], Iterable[Mapping[str, Any]]], out: Path
+) -> dict[tuple[str, str], int]:
+    """Write the rows of a corpus as `out/<domain>/<split>.jsonl`; returns the documents of each domain and split.
+
+    block: splits (file here -> split there), text and domain (columns, or names with dots into a column; without a domain
+    all is one, named like the corpus), documents (at most that many of a split, from its beginning). rows: of a split.
+    Errors: StudyError naming the row whose text or domain is not there.
+    """
+    counts: dict[tuple[str, str], int] = {}
+    for split, there in block["splits"].items():
+        with contextlib.ExitStack() as opened:
+            written: dict[str, TextIO] = {}
+            for number, row in enumerate(itertools.islice(rows(there), block.get("documents")), start=1):
+                place = f"corpus {name}: {block['repo']} {there}, row {number}"
+                domain = _domain(_found(row, block["domain"], place)) if "domain" in block else name
+                if domain not in written:
+                    (out / domain).mkdir(parents=True, exist_ok=True)
+                    path = out / domain / f"{split}.jsonl"
+                    written[domain] = opened.enter_context(path.open("w", encoding="utf-8"))
+                document = {
+                    "id": f"{there}/{number}",
+                    "text": _found(row, block["text"], place),
+                    "source": block["repo"],
+                }
+                written[domain].write(json.dumps(document, ensure_ascii=False) + "\n")
+                counts[domain, split] = counts.get((domain, split), 0) + 1
+    return counts
+
+
+def _found(row: Mapping[str, Any], column: str, place: str) -> str:
+    """The text in a column, or in what a name with dots leads to."""
+    value: Any = row
+    for name in column.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if not isinstance(value, str) or not value:
+        raise StudyError(f"{place}: field {column!r}: found {shown(value)}, expected a text that is not empty")
+    return value
+
+
+def _domain(label: str) -> str:
+    """A label as the name of a folder and column."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "none-given"

@@ -168,11 +168,15 @@ def _check_inputs(study: Mapping[str, Any]) -> None:
             for step in sources.steps(name, family):
                 check_readable(sources.files(name, family, step))
         text = family.get("pretraining")
-        if text and text["corpus"] != corpora.GENERATED:
+        if text:
+            _check_corpus(study, f"families/{name}/pretraining", text)
+        if text and not corpora.made(text["corpus"]):
             named = sorted({*text.get("domains", []), *text.get("mix", {})}) or None
             check_readable(corpora.files(corpora.folder(text, root), named))
     for name, block in study["indicators"].items():
-        if block.get("corpus", corpora.GENERATED) != corpora.GENERATED:
+        if "corpus" in block:
+            _check_corpus(study, f"indicators/{name}", block)
+        if "corpus" in block and not corpora.made(block["corpus"]):
             text = corpora.folder(block, root, f"indicators/{name}/corpus")
             check_readable(corpora.files(text, block.get("domains"), block["split"]))
     for name in tasks(study):
@@ -180,6 +184,21 @@ def _check_inputs(study: Mapping[str, Any]) -> None:
         if task.load(name).hub:
             task.check_files(name, root)
             check_readable(task.row_files(name, root))
+
+
+def _check_corpus(study: Mapping[str, Any], place: str, block: Mapping[str, Any]) -> None:
+    """StudyError unless a corpus of the hub is one of the study's, with the split that is read."""
+    if block["corpus"].startswith(corpora.HUB):
+        name = block["corpus"].removeprefix(corpora.HUB)
+        _known(f"{place}/corpus", [name], study["corpora"])
+        _known(f"{place}/split", [block.get("split", "train")], study["corpora"][name]["splits"])
+
+
+def collected(study: Mapping[str, Any]) -> list[str]:
+    """The corpora of the hub that a study reads."""
+    trained = [family["pretraining"] for family in study["families"].values() if "pretraining" in family]
+    names = {block["corpus"] for block in (*trained, *study["indicators"].values()) if "corpus" in block}
+    return sorted(name.removeprefix(corpora.HUB) for name in names if name.startswith(corpora.HUB))
 
 
 def _check_cohort(study: Mapping[str, Any], place: str, block: Mapping[str, Any]) -> None:

@@ -1,0 +1,15 @@
+"""Write a corpus of the hub as text domains: a folder each, with the documents of each split."""
+
+from workflow.jobs import job
+
+from pathlib import Path
+
+from workflow import corpora, hub
+
+with job("collect", snakemake) as log:
+    pinned, name = hub.read_pin(snakemake.input.pin), snakemake.wildcards.corpus
+    counts = corpora.collect(
+        name, snakemake.params.corpus, lambda split: hub.rows(pinned, split), Path(snakemake.output[0])
+    )
+    for (domain, split), number in counts.items():
+        log.info("%s, %s: %d documents", domain, split, number)

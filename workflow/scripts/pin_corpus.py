@@ -1,0 +1,12 @@
+"""Pin a corpus on the hub: its commit, the files of its subset and how they are read."""
+
+from workflow.jobs import job
+
+from pathlib import Path
+
+from workflow import corpora, files
+
+with job("pin_corpus", snakemake) as log:
+    pinned = corpora.pin(snakemake.wildcards.corpus, snakemake.params.corpus)
+    log.info("%s at %s is %s", pinned["repo"], pinned["revision"], pinned["commit"])
+    files.write_json(pinned, Path(snakemake.output[0]))
