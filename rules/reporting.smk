@@ -142,7 +142,7 @@ rule audit:
 rule recommend:
     """Answer which base to tune for each task: scores, chances, regrets of picking by an indicator, in words."""
     input:
-        rows=parts("items", grid.PART_KEYS, PARTS),
+        rows="results/items.parquet",
         imported=IMPORTED,
         scores="results/scores.parquet",
         analysis="results/analysis.parquet",

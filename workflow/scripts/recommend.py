@@ -19,9 +19,8 @@ def seconds(paths: list[str]) -> list[float]:
 
 with job("recommend", snakemake) as log:
     found, asked, how = snakemake.input, snakemake.params, Resampling(**snakemake.params.statistics)
-    items = tables.gather([Path(part) for part in found.rows], grid.CELL_KEYS, tables.ITEMS)
     reported = tables.gather([Path(part) for part in found.imported], grid.CELL_KEYS, tables.SCORES)
-    levels = recommending.uncertain(Evidence(tables.frame(items), tables.frame(reported)).levels)
+    levels = recommending.uncertain(Evidence(tables.read(Path(found.rows)), tables.frame(reported)).levels)
     scores, analysis = tables.read(Path(found.scores)), tables.read(Path(found.analysis))
     measured = tables.read(Path(found.indicators[0])) if found.indicators else pd.DataFrame()
     values = indicators.values(measured, asked.indicators, scores)
