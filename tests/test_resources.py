@@ -182,7 +182,8 @@ def test_indicators_of_all_documents_take_as_long_as_their_files_are(study: dict
 def test_what_goes_on_from_a_base_is_as_large_as_it(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "fetched", lambda base: BILLION)
     block = study["families"]["tiny"]["pretraining"]
-    small = resources.pretraining(study, ROW, inputs(start=[]))["mem_mb"]
+    small = resources.pretraining(study, ROW, inputs(start=[]))
     study["families"]["tiny"]["pretraining"] = block | {"continue_from": {"family": "other", "step": 0}}
-    large = resources.pretraining(study, ROW, inputs(start=["base.json"]))["mem_mb"]
-    assert large - small > 15_000
+    large = resources.pretraining(study, ROW, inputs(start=["base.json"]))
+    assert large["mem_mb"] - small["mem_mb"] > 15_000
+    assert (small["gpu_mem_mb"], large["gpu_mem_mb"]) == (0, large["mem_mb"])

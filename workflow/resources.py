@@ -59,12 +59,13 @@ def asked(study: Mapping[str, Any], stage: Callable[..., Needs]) -> dict[str, Ca
 
 
 def pretraining(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
-    """Needs of a training from scratch, which runs on the CPU: MB, MB, minutes."""
+    """Needs of a training: MB, MB, minutes. From scratch it runs on the CPU; from a base on, on a GPU where there is one."""
     block = study["families"][wildcards.family]["pretraining"]
     size, tokens = _start_size(block, input), block["batch"] * block["sequence"]
     held = TRAINED * size.parameters + KEPT["fp32"] * size.layers_times_width * tokens
     minutes = _minutes(TRAINING * size.parameters * tokens * block["steps"] / CPU_SPEED)
-    return {"mem_mb": PROCESS + held / 1e6, "gpu_mem_mb": 0, "runtime": minutes}
+    memory = PROCESS + held / 1e6
+    return {"mem_mb": memory, "gpu_mem_mb": memory if "continue_from" in block else 0, "runtime": minutes}
 
 
 def tuning(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
