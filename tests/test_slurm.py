@@ -96,9 +96,9 @@ def test_a_model_s_predictions_and_a_base_s_scores_are_one_submission_each(
         row["what"].removeprefix("rule_").split("_wildcards")[0].split("-")[0] for row in jobs(submitted, cluster)
     )
     # 5 models: 2 untouched bases, 2 seeds, 1 LoRA; without grouping 16 predictions and 16 scores.
-    assert rules == {"pretrain": 1, "tune": 3, "measure": 2, "predictions": 5, "scores": 2}
+    assert rules == {"pretrain": 1, "tune": 3, "measure": 2, "predictions": 5, "scores": 2, "forecast": 1}
     plan = running.planned(submitted, "--forceall")
-    assert sum(plan[rule] for rule in ("pretrain", "tune", "measure", "predict", "score")) == 38
+    assert sum(plan[rule] for rule in ("pretrain", "tune", "measure", "predict", "score", "forecast")) == 39
 
 
 def test_slurm_is_asked_for_what_each_job_needs(submitted: Path, cluster: slurm_cluster.Cluster) -> None:
@@ -109,13 +109,14 @@ def test_slurm_is_asked_for_what_each_job_needs(submitted: Path, cluster: slurm_
         assert row["partition"] == ("accelerated" if on_gpu else "short")
         assert row["cpus"] == ("2" if "pretrain" in row["what"] else "1")
         # Turns: the memory of one, whatever the number of jobs.
-        assert row["memory"] == ("4000M" if "scores" in row["what"] else "3001M" if on_gpu else "3003M")
+        small = "scores" in row["what"] or "forecast" in row["what"]
+        assert row["memory"] == ("4000M" if small else "3001M" if on_gpu else "3003M")
 
 
 def test_the_small_jobs_stay_on_the_login_node(submitted: Path) -> None:
     told = (submitted / "told").read_text(encoding="utf-8")
     local, remote = (set(re.findall(rf"^ *{kind} (\w+):", told, re.MULTILINE)) for kind in ("localrule", "rule"))
-    assert remote == {"pretrain", "tune", "measure", "predict", "score"}
+    assert remote == {"pretrain", "tune", "measure", "predict", "score", "forecast"}
     assert local >= {"generate", "fetch", "prepare", "gather", "analyse", "audit", "draw", "all"}
 
 
