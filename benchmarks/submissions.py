@@ -1,7 +1,7 @@
 """What submitting costs: a study's predictions and scores through Slurm, grouped as in the profile and each job for itself.
 
 Run from the repository's root: `PYTHONPATH=.:tests python benchmarks/submissions.py PLACE FOLDER --rounds 1`. PLACE is a copy
-of the code with a finished study in it (`running.lay_out`, then a run). Prints, for each way, submissions, wall time, how long
+of the code with a study in it whose models are tuned (`running.lay_out`, then a run). Prints, for each way, submissions, wall time, how long
 jobs waited, and what of their time on the node was not the scripts' own.
 """
 
@@ -29,12 +29,12 @@ GROUPING = re.compile(r"^groups:\n.*?(?=^resources:)", re.MULTILINE | re.DOTALL)
 
 
 def without_predictions(place: Path, copy: Path, grouped: bool) -> Path:
-    """A copy of a finished place that has yet to predict and score, with the profile grouping its jobs or not."""
+    """A copy of a place that has yet to predict and score, with the profile grouping its jobs or not."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(place, copy)
     for name in GONE:
-        shutil.rmtree(copy / "study/results" / name)
-    (copy / "study/results/scores.parquet").unlink()
+        shutil.rmtree(copy / "study/results" / name, ignore_errors=True)
+    (copy / "study/results/scores.parquet").unlink(missing_ok=True)
     profile = copy / "slurm/config.yaml"
     profile.parent.mkdir(exist_ok=True)
     text = (running.ROOT / "slurm/config.yaml").read_text(encoding="utf-8")
