@@ -1,8 +1,8 @@
 """What submitting costs: a study's predictions and scores through Slurm, grouped as in the profile and each job for itself.
 
 Run from the repository's root: `PYTHONPATH=.:tests python benchmarks/submissions.py PLACE FOLDER --rounds 1`. PLACE is a copy
-of the code with a study in it whose models are tuned (`running.lay_out`, then a run). Prints, for each way, submissions, wall time, how long
-jobs waited, and what of their time on the node was not the scripts' own.
+of the code with a study in it whose models are tuned (`running.lay_out`, then a run). Prints, for each way, submissions, wall
+time, how long jobs waited, and what of their time on the node was not the scripts' own.
 """
 
 from __future__ import annotations
