@@ -32,6 +32,8 @@ import pyarrow.parquet as pq
 import running
 import slurm_cluster
 
+from workflow import claims
+
 STUDY = {
     "families": {"tiny": running.SMOKE["families"]["tiny"] | {"steps": [20]}},
     "recipes": {
@@ -108,20 +110,26 @@ def jobs(place: Path) -> list[Job]:
 def trained(job: Job, place: Path) -> float:
     """The share of its optimizer steps that a tuning has done; below 0 before the first, and of other jobs."""
     for log in (place / "study/logs/tune").rglob("*.log") if job.rule == "tune" else []:
-        text = log.read_text(errors="replace")
-        if f", process {job.process} on " in text.partition("\n")[0]:
+        text = read(log)
+        if f", process {job.process} on " in read(claims.place(log)):
             return max((int(done) / int(of) for done, of in re.findall(r" tune: (\d+) of (\d+)", text)), default=-1.0)
     return -1.0
+
+
+def read(path: Path) -> str:
+    """What a file that others replace holds now."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text(errors="replace")
+    return ""
 
 
 def watch(campaign: Campaign, place: Path) -> None:
     """Note what each process of a tuning has done: first and last of the optimizer steps that its log names, by claim."""
     for log in (place / "study/logs/tune").rglob("*.log"):
-        lines = log.read_text(errors="replace").splitlines()
-        steps = [int(found[1]) for line in lines if (found := re.search(r" tune: (\d+) of ", line))]
-        if lines and lines[0].startswith("claim ") and steps:
-            model = str(log.parent.relative_to(place))
-            campaign.attempts.setdefault(model, {})[lines[0].split()[1]] = [steps[0], steps[-1]]
+        steps = [int(step) for step in re.findall(r" tune: (\d+) of ", read(log))]
+        claim = read(claims.place(log))
+        if claim and steps:
+            campaign.attempts.setdefault(str(log.relative_to(place)), {})[claim] = [steps[0], steps[-1]]
 
 
 def wait(campaign: Campaign, place: Path, there: Callable[[], Any], seconds: float = WAIT) -> Any:
@@ -197,6 +205,7 @@ def lose_node(campaign: Campaign, job: Job) -> None:
 def hurry(cluster: slurm_cluster.Cluster, number: str) -> None:
     """Let a job that went back to the queue start now."""
     until(lambda: cluster.ask("squeue", "--noheader", "--states=pending,running", f"--jobs={number}"))
+    time.sleep(5)  # Slurm would hold a job that it could not start because the node is not yet done with it
     with contextlib.suppress(subprocess.CalledProcessError):
         cluster.ask("scontrol", "update", f"jobid={number}", "starttime=now")
 
@@ -249,8 +258,8 @@ def unfinished(place: Path) -> list[str]:
 def repeated(attempts: dict[str, dict[str, list[int]]]) -> dict[str, int]:
     """Of a round's tunings: processes that trained, those that began anew, and steps that were trained again."""
     anew, again = 0, 0
-    for claims in attempts.values():
-        steps = list(claims.values())
+    for tuning in attempts.values():
+        steps = list(tuning.values())
         for (_, before), (first, _) in itertools.pairwise(steps):
             anew += first == 1
             again += max(0, before - first + 1)

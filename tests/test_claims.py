@@ -88,7 +88,7 @@ def test_a_job_begun_anew_works_once_the_earlier_has_ended_of_itself(
     wait_for(works(told, "second"), "the second")
     assert told.read_text().splitlines() == ["first works", "first ended", "second works"]
     assert first.wait() == 3
-    assert f"of run {later}, " in log.read_text().splitlines()[0]
+    assert f"of run {later}, " in claims.place(log).read_text()
 
 
 def test_a_killed_holder_leaves_nothing_to_wait_for(
@@ -121,9 +121,9 @@ def test_of_two_that_wait_the_last_to_come_works(
 ) -> None:
     first = begun("first", 1, 2.0)
     wait_for(works(told, "first"), "the first")
-    claim = log.read_text().partition("\n")[0]
+    claim = claims.place(log).read_text()
     waiting = begun("waiting", 1)
-    wait_for(lambda: log.read_text().partition("\n")[0] not in (claim, ""), "the claim of the second")
+    wait_for(lambda: claims.place(log).read_text() not in (claim, ""), "the claim of the second")
     begun("last", 1)
     wait_for(works(told, "last"), "the last")
     assert first.wait() == 3
@@ -139,12 +139,14 @@ def test_a_job_whose_parent_is_gone_ends(begun: Callable[..., subprocess.Popen[b
     assert "stops: its Snakemake is gone" in log.read_text()
 
 
-def test_a_log_holds_the_claim_and_nothing_of_the_job_before(log: Path) -> None:
-    log.write_text("what an earlier attempt said\n")
-    with claims.claimed(log):
-        assert claims.CLAIM.fullmatch(log.read_text())
-    with claims.claimed(log):
-        assert claims.CLAIM.fullmatch(log.read_text())
+def test_the_log_is_left_to_snakemake_which_removes_it(
+    begun: Callable[..., subprocess.Popen[bytes]], log: Path, told: Path
+) -> None:
+    begun("later", 2)
+    wait_for(works(told, "later"), "the later")
+    log.unlink()
+    earlier = begun("earlier", 1)
+    assert b"found the claim of a later run" in earlier.communicate()[1]
 
 
 def test_another_claim_than_one_s_own_is_no_error_when_the_file_system_has_no_locks(
@@ -166,7 +168,7 @@ def test_the_run_of_a_job_is_that_of_its_snakemake(log: Path, monkeypatch: pytes
     claims.begin()  # as a job's own Snakemake does
     assert os.environ[claims.RUN] == began
     with claims.claimed(log):
-        assert f"of run {began}, " in log.read_text()
+        assert f"of run {began}, " in claims.place(log).read_text()
     monkeypatch.setenv(claims.RUN, str(int(began) - 1))
     with pytest.raises(StudyError, match="a later run"), claims.claimed(log):
         pass

@@ -1,10 +1,11 @@
 """One process for a job: whoever begins a job anew takes it over from what an earlier run has left at work.
 
 A killed Snakemake may leave jobs behind, in Slurm's queue among other places, and a node that was taken for lost may go on.
-The first line of a job's log is the claim of the process at work: when its run of Snakemake began, who and where it is. It
-holds a lock on the log. Another process of that run or of a later one writes its own claim there and waits for the lock; the
-first notices, ends as by any SIGTERM, for which tuning saves its state, and so gives way. A process of an earlier run than
-the claim's gives up. A process also ends when its Snakemake is gone. The kernel lifts a lock however its process ends.
+A file beside a job's log, which Snakemake would remove at each start, holds the claim of the process at work: when its run
+of Snakemake began, who and where it is. The process keeps the file locked. Another process of that run or of a later one
+writes its own claim there and waits for the lock; the first notices, ends as by any SIGTERM, for which tuning saves its
+state, and so gives way. A process of an earlier run than the claim's gives up. A process also ends when its Snakemake is
+gone. The kernel lifts a lock however its process ends.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ def begin() -> None:
 
 @contextlib.contextmanager
 def claimed(log: Path) -> Iterator[None]:
-    """Be the one process at work on the job of a log, which is emptied; to end by SIGTERM when no longer wanted.
+    """Be the one process at work on the job of a log; it is ended by SIGTERM when no longer wanted.
 
     Errors: StudyError when a later run of Snakemake, or another process while this one waits, has taken over the job.
     """
     claim = f"claim {uuid.uuid4().hex} of run {os.environ.get(RUN, time.time_ns())}, {_process()}\n"
-    ended = threading.Event()
-    with log.open("a+", encoding="utf-8") as file:
+    path, ended = place(log), threading.Event()
+    with path.open("a", encoding="utf-8") as file:
         try:
-            _take(log, file, claim)
+            _take(path, file, claim)
         except OSError as error:
             raise (refusal(log, error) or error) from error
-        watcher = threading.Thread(target=_watch, args=(log, claim, os.getppid(), ended), daemon=True)
+        watcher = threading.Thread(target=_watch, args=(path, claim, os.getppid(), ended), daemon=True)
         watcher.start()
         try:
             yield
@@ -60,29 +61,34 @@ def claimed(log: Path) -> Iterator[None]:
             watcher.join()
 
 
+def place(log: Path) -> Path:
+    """Where the claim on the job of a log is."""
+    return log.with_name(f".{log.name}.claim")
+
+
 def _process() -> str:
     """This process, as people find it."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def _take(log: Path, file: TextIO, claim: str) -> None:
-    """Wait for the lock on a log, its holder having been told to give way, and empty it but for the claim."""
-    found = _claim(log)
+def _take(path: Path, file: TextIO, claim: str) -> None:
+    """Wait for the lock on a claim, its holder having been told to give way, and put one's own in its place."""
+    found = _claim(path)
     if found and _run(found) > _run(claim):
-        raise StudyError(f"{log}: found the claim of a later run of Snakemake; this job's own is gone")
+        raise StudyError(f"{path}: found the claim of a later run of Snakemake; this job's own is gone")
     free = _locked(file)
     if not free:
         _write(file, claim)
     while not free:
         time.sleep(PAUSE)
         free = _locked(file)
-        if _claim(log) not in (claim, None):
-            raise StudyError(f"{log}: found another process's claim while waiting for the one before")
+        if _claim(path) not in (claim, None):
+            raise StudyError(f"{path}: found another process's claim while waiting for the one before")
     _write(file, claim)
 
 
 def _write(file: TextIO, claim: str) -> None:
-    """Put a claim in place of all that a log holds."""
+    """Put a claim in place of the one before."""
     file.truncate(0)
     file.write(claim)
     file.flush()
@@ -101,9 +107,9 @@ def _locked(file: TextIO) -> bool:
     return True
 
 
-def _claim(log: Path) -> str | None:
-    """The claim that a log begins with; None when there is none."""
-    with contextlib.suppress(FileNotFoundError), log.open(encoding="utf-8", errors="replace") as file:
+def _claim(path: Path) -> str | None:
+    """The claim that a file holds; None when there is none, or half of one."""
+    with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
         line = file.readline()
         return line if CLAIM.fullmatch(line) else None
     return None
@@ -114,12 +120,12 @@ def _run(claim: str) -> int:
     return int(CLAIM.fullmatch(claim)[1])  # type: ignore[index]
 
 
-def _watch(log: Path, claim: str, parent: int, ended: threading.Event) -> None:
+def _watch(path: Path, claim: str, parent: int, ended: threading.Event) -> None:
     """End this process by SIGTERM once its parent is gone or another process has claimed its job."""
     while not ended.wait(PAUSE):
         if os.getppid() != parent:
             reason = "its Snakemake is gone"
-        elif _claim(log) not in (claim, None):
+        elif _claim(path) not in (claim, None):
             reason = "another process has begun this job anew"
         else:
             continue
