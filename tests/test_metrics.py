@@ -268,11 +268,21 @@ def test_where_no_label_was_forced_its_accuracy_is_a_row_of_nulls(tmp_path):
 # Resamples and scores
 
 
+def answers(rng, rows):
+    """Rows with two right answers each, some of which are written, some half."""
+    texts = ["the red fox", "fox", "a hen", "red hen", ""]
+    return frame(
+        {"logprobs": [float(rng.normal())], "candidate_tokens": [2], "choices": ["red fox", "hen"],
+         "output": texts[number % len(texts)]} for number in range(rows)
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("name", metrics.METRICS)
 def test_a_resample_is_scored_as_if_its_rows_were_written_out(name):
     """Multiplicities as weights give what the metric gives on rows repeated so often, classes that are gone left out."""
     rng = np.random.default_rng(3)
     makers = {"rouge_l": texts, "forced": constrained, "accuracy_forced": constrained}
+    makers |= dict.fromkeys(("exact_match", "answer_f1", "answer_log_likelihood"), answers)
     rows = makers.get(name, compared)(rng, 5)
     weights = rng.multinomial(5, np.full(5, 1 / 5), size=50).astype(float)
     found = metrics.METRICS[name].estimates(rows, weights)

@@ -256,8 +256,10 @@ def test_figures_are_drawn(smoke: Path) -> None:
 
 # --- what a change costs ---------------------------------------------------------------------------------------------
 
-TAIL = {"analyse": 8, "gather": 3, "audit": 1, "draw": 2, "summarise": 1, "find": 1, "present": 1, "all": 1}
-TAIL_WITH_HISTORIES = TAIL | {"gather": 4}
+SHOWN = {"recommend": 1, "audit": 1, "find": 1, "present": 1, "all": 1}
+COHORT = {"assemble": 1, "pair": 1, "forecast": 1, "tabulate": 1, "gather": 4}  # pairs, forecasts, rankings, importance
+TAIL = {**COHORT, **SHOWN, "analyse": 8, "gather": 3 + 4, "draw": 2, "summarise": 1}
+TAIL_WITH_HISTORIES = TAIL | {"gather": 4 + 4}
 
 
 def config(*path: str, **entries: Any) -> Change:
@@ -311,11 +313,11 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
     "nothing": (lambda place: None, {}),
     "a kept step of a trained family": (
         config("families", "tiny", steps=[0, 10, 20]),
-        {"fetch": 1, "measure": 1, "predict": 5, "score": 5, **TAIL, "gather": 4},
+        {"fetch": 1, "measure": 1, "predict": 5, "score": 5, **TAIL, "gather": 4 + 4},
     ),
     "a family": (
         config(families=ANOTHER_FAMILY),
-        {"pretrain": 1, "fetch": 2, "measure": 2, "tune": 3, "predict": 16, "score": 16, **TAIL, "gather": 5},
+        {"pretrain": 1, "fetch": 2, "measure": 2, "tune": 3, "predict": 16, "score": 16, **TAIL, "gather": 5 + 4},
     ),
     "a seed": (
         config("models", "0", seeds=[0, 1, 2]),
@@ -356,16 +358,19 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
         {"prepare": 1, "predict": 5, "score": 5, **TAIL},
     ),
     "the metrics": (edit("workflow/metrics.py"), {"score": 16, **TAIL}),
-    "an analysis": (edit("workflow/analyses/performance.py"), TAIL | {"analyse": 1, "gather": 1}),
+    "an analysis": (
+        edit("workflow/analyses/performance.py"),
+        SHOWN | {"analyse": 1, "gather": 1, "draw": 2, "summarise": 1},
+    ),
     "a figure": (edit("workflow/figures/curves.py"), {"draw": 1, "present": 1, "all": 1}),
     "a new figure": (add_figure, {"draw": 1, "present": 1, "all": 1}),
     "an indicator": (
         config("indicators", masked={"measure": "span_corruption", "corpus": "miniworld", "documents": 4}),
-        {"measure": 2, "gather": 1, "audit": 1, "find": 1, "present": 1, "all": 1},
+        {**COHORT, **SHOWN, "measure": 2, "gather": 1 + 4},
     ),
     "how an indicator is read": (
         config("indicators", "ppl_clm", transform="neg_loss", per="byte"),
-        {"audit": 1, "find": 1, "present": 1, "all": 1},
+        {**COHORT, **SHOWN},
     ),
     "the code of GPU stages": (edit(*GPU_STAGES), {}),
 }

@@ -31,6 +31,7 @@ TYPICAL = {
     "choice": (35.0, 5.2, 4.0),
     "summary": (408.0, 29.5, 1.0),
     "question": (49.0, 8.4, 1.0),
+    "answer": (23.0, 3.8, 1.0),
     "messages": (173.0, 0.0, 1.0),
 }
 TYPICAL_ROWS = 2000  # of a split that is not prepared and whose size the hub does not state
@@ -237,6 +238,8 @@ def _row_tokens(suite: Mapping[str, Any], test: Task, size: Size, shots: int, co
     method = KINDS[test.kind].method
     if method == "rank":
         return size.choices * (prompt + size.answer), 0.0
+    if method == "answer":  # written, and the reference answer read
+        return 2 * prompt + size.answer, suite["new_tokens"]
     if method == "label" and suite["labels"] == "score":
         return prompt + size.answer, 0.0
     if method == "label" and suite["labels"] == "constrained":
