@@ -1,7 +1,7 @@
 """Snakemake's own time on a study of ten thousand cells: dry run, a run with nothing to do, a step more.
 
 Run from the repository's root: `PYTHONPATH=. python benchmarks/grid.py`; some minutes, 2 GB of memory, no model and no network.
---steps N makes it smaller (218 cells a step). --profile FILE keeps cProfile's figures of the dry run.
+--steps N makes it smaller (219 cells a step). --profile FILE keeps cProfile's figures of the dry run.
 Prints a Markdown table of wall and CPU time.
 
 The study is real, its outputs are not: each file that a dry run names is made empty, and `snakemake --touch` then records it
@@ -31,7 +31,7 @@ FOLDERS = re.compile(r"resources/(models/.*|pretrained/[^/]*|miniworld)|results/
 
 
 def config(steps: int) -> dict[str, Any]:
-    """A study of 218 cells a step: 72 tuned models and the untouched base on three suites, of these tests one by one on one."""
+    """A study of 219 cells a step: 72 tuned models and the untouched base on three suites, of these tests one by one on one."""
     shape = {"vocabulary": 512, "hidden": 32, "intermediate": 64, "layers": 2, "heads": 2}
     saved = [10 * (number + 1) for number in range(steps + 1)]
     pretraining = {"corpus": "miniworld", "steps": saved[-1], "save": saved, **shape}

@@ -83,6 +83,8 @@ def report(folder: Path, whole: tuple[float, float] | None) -> None:
     if whole:
         walls["workflow"] = CORES * whole[0] - sum(walls.values())
         cpus["workflow"] = whole[1] - sum(cpus.values())
+    if not walls:
+        sys.exit(f"{folder}: no log of a job that has ended; expected the folder of a study that was run")
     print("| part | core seconds | share | CPU s | share |\n|---|---:|---:|---:|---:|")
     for part in ("start", "load", "compute", *(["workflow"] if whole else [])):
         shares = walls[part] / sum(walls.values()), cpus[part] / sum(cpus.values())
