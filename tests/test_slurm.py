@@ -221,7 +221,7 @@ def test_a_tuning_goes_on_after_each_fault_and_ends_as_without(
 
 def test_a_job_killed_for_its_memory_gets_more(untuned: Path, cluster: slurm_cluster.Cluster) -> None:
     asked = ["--set-resources", "tune:mem_mb=150*attempt**4"]
-    ended = run(untuned, cluster, *asked, HISTORY)
+    ended = run(untuned, cluster, HISTORY, *asked)
     assert ended.returncode == 0, ended.stderr
     assert cluster.jobs("%T %m")[-2:] == ["FAILED 150M", "COMPLETED 2400M"]
     assert "exceeded memory limit" in Path(SUBMITTED.findall(ended.stderr)[0][1]).read_text(encoding="utf-8")
