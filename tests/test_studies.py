@@ -85,9 +85,9 @@ def test_fifty_variants_are_those_of_the_published_design(tmp_path: Path) -> Non
     (place / "study" / table.name).write_bytes(table.read_bytes())
     variants = pd.read_csv(table, dtype=str).fillna("none")
     own = variants.groupby(["mix", "tag", "length"]).size()
-    assert len(variants) == 50 and own["m0", "none", "none"] == 35
-    whole = variants[(variants["mix"] == "m0") & (variants["tag"] == "none") & (variants["length"] == "none")]
+    assert len(variants) == 50 and own["none", "none", "none"] == 35
+    whole = variants[(variants["mix"] == "none") & (variants["tag"] == "none") & (variants["length"] == "none")]
     assert (pd.crosstab(whole["objective"], whole["learning_rate"]) == 1).all(axis=None)
-    assert sorted(variants.loc[variants["mix"] != "m0", "objective"]) == ["clm"] * 5 + ["plm"] * 5
+    assert sorted(variants.loc[variants["mix"] != "none", "objective"]) == ["clm"] * 5 + ["plm"] * 5
     jobs = running.planned(place)
     assert (jobs["pretrain"], jobs["measure"], jobs["tune"], jobs["forecast"]) == (51, 51, 153, 7)
