@@ -37,6 +37,7 @@ rule assemble:
         cohort=cohort_block,
         bases=cohort_bases,
         indicators=cohort_indicators,
+        holes=HOLES,
     script:
         "../workflow/scripts/assemble.py"
 

@@ -80,6 +80,15 @@ def test_a_target_is_a_plain_mean_and_none_where_a_data_set_is_missing() -> None
     assert table["ppl_clm"].isna().tolist() == [False, False, False, True]
 
 
+def test_a_base_whose_tuning_diverged_with_one_seed_lacks_the_target() -> None:
+    """The seed that is left would flatter it."""
+    study = grid.read(config())
+    block = study["cohorts"]["own"]
+    hole = {"family": "b", "step": 0, "train": "mini_facts", "format": "default", "recipe": "full", "seed": 1}
+    table = assembly.table(block, assembly.bases(study, block), SCORES, INDICATORS, [hole | {"reason": "diverged"}])
+    assert table.set_index("base")["both"].isna().to_dict() == {"a@0": False, "a@10": True, "b@0": True, "b@10": True}
+
+
 def test_fields_come_from_the_config_and_runs_are_families() -> None:
     table = made(config())
     assert table["tokens"].tolist() == [0, 2560, 0, 2560]

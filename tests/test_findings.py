@@ -177,7 +177,7 @@ def test_forecasts_say_which_indicator_orders_best_and_whether_beyond_the_config
         [
             {**FORECAST, "forecaster": "ppl", "accuracy": 0.6, "low": 0.5, "high": 0.7, "gain": -0.1, "gain_low": -0.2,
              "gain_high": 0.05},
-            {**FORECAST, "forecaster": "kshot", "accuracy": 0.7, "low": 0.6, "high": 0.8, "gain": 0.1, "gain_low": 0.02,
+            {**FORECAST, "forecaster": "kshot", "accuracy": 0.7, "low": 0.6, "high": 0.8, "gain": 0.1, "gain_low": 0.04,
              "gain_high": 0.2},
             {**FORECAST, "forecaster": "all", "kind": "config", "accuracy": 0.9, "low": 0.8, "high": 0.95},
         ]
@@ -185,9 +185,18 @@ def test_forecasts_say_which_indicator_orders_best_and_whether_beyond_the_config
     (row,) = findings.found(findings.Material({"forecasts": rows}, 0.95), NO_AUDIT)
     assert row["statement"] == (
         "sft of c: of 2 indicators and their means kshot orders most pairs of bases right, 0.700 (95% 0.600 to 0.800) of 1225 "
-        "(chance .5); against all config fields together 0.100 (95% 0.020 to 0.200)."
+        "(chance .5); against all config fields together 0.100 (95% 0.040 to 0.200)."
     )
     assert (row["value"], row["n"], row["table"]) == (0.7, 48, "forecasts")
+
+
+def test_the_best_of_many_gains_is_told_among_all_of_them():
+    """An interval that just leaves out 0 is nothing to show for the best of ten: .02/.0095 is p = .035, times ten."""
+    one = {"accuracy": 0.6, "low": 0.5, "high": 0.7, "gain": 0.02, "gain_low": 0.0014, "gain_high": 0.0386}
+    rows = pd.DataFrame([{**FORECAST, **one, "forecaster": f"i{n}", "gain": 0.02 * (n == 0)} for n in range(10)])
+    for count, told in ((1, True), (10, False)):
+        (row,) = findings.found(findings.Material({"forecasts": rows[:count]}, 0.95), NO_AUDIT)
+        assert ("not to be told from 0" not in row["statement"]) == told
 
 
 def test_the_smoke_study_says_what_follows_from_its_tables(smoke):

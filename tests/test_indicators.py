@@ -20,6 +20,7 @@ from workflow import grid, indicators, losses, measuring, prompts, scoring, span
 from workflow.corpora import Document
 from workflow.encoding import padding, split
 from workflow.errors import StudyError
+from workflow.indicators import clm
 from workflow.indicators.span_corruption import sentinels, stream
 from workflow.indicators.weight_noise import disturb
 from workflow.measuring import Loss, Material, Subject
@@ -95,6 +96,17 @@ def test_bytes_are_those_of_the_scored_tokens(checkpoint: Checkpoint) -> None:
             assert loss.bytes == len(text[first:].encode())
     short = measured({"measure": "clm", "corpus": "miniworld", "window": 2}, checkpoint, Material(DOCUMENTS, {}))
     assert all(one.bytes < other.bytes for one, other in zip(short.losses[:8], whole[:8], strict=True))
+
+
+def test_a_token_behind_the_text_takes_no_bytes_away() -> None:
+    """Tokenizers that end a text with EOS place it at 0: the bytes of the last window are those of its words."""
+
+    def tokenizer(texts: list[str], **_: Any) -> dict[str, Any]:
+        return {"input_ids": [[7, 8, 9, 1]], "offset_mapping": [[(0, 2), (2, 5), (5, 9), (0, 0)]]}
+
+    (whole,) = clm.windows(tokenizer, [Document("d", "x", "äbcdefghi")], 4)
+    assert whole.bytes == 7
+    assert [piece.bytes for piece in clm.windows(tokenizer, [Document("d", "x", "äbcdefghi")], 2)] == [3, 0]
 
 
 def test_a_batch_changes_no_loss(checkpoint: Checkpoint) -> None:
@@ -260,6 +272,15 @@ def test_a_mean_of_scores_is_a_plain_one_of_untouched_bases() -> None:
     assert found.error == pytest.approx(0.05 / 2)
     one = indicators.values(pd.DataFrame(), {"it": filled({**KSHOT, "tests": ["piqa"]})}, scores).iloc[0]
     assert one.value == 0.8
+
+
+def test_a_base_that_lacks_a_test_has_no_mean_of_scores() -> None:
+    """Its mean over an easier test alone would not compare; a score without a value is none."""
+    scores = pd.DataFrame(
+        [SCORE | {"step": step, "test": test} for step in (1, 2, 3) for test in ("boolq", "piqa")][:-1]
+    )
+    scores.loc[(scores["step"] == 2) & (scores["test"] == "piqa"), "value"] = None
+    assert list(indicators.values(pd.DataFrame(), {"it": filled(KSHOT)}, scores)["step"]) == [1]
 
 
 def test_a_mean_of_scores_that_are_not_there_is_refused() -> None:

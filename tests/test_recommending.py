@@ -100,10 +100,40 @@ def test_regret_of_a_pick_is_what_it_loses_and_ties_are_averaged() -> None:
     assert regrets["chance"] == pytest.approx(scores[1] - np.mean(scores))
     assert one(found, "regret", indicator="last_step")["value"] == pytest.approx(scores[1] - scores[2])
     assert "partial" not in set(found["indicator"])  # a base that it says nothing of might have been the pick
-    assert one(found, "cheapest")["statement"].endswith("loses at most 0.02 is right, 30 s a base.")
+    cheapest = one(found, "cheapest")["statement"]
+    assert "the cheapest of 3 indicators whose pick loses at most 0.02 is right, 30 s a base with all" in cheapest
+    assert cheapest.endswith("it loses 0.000 (95% 0.000 to 0.000).")
     assert one(rows(levels, picks, seconds={"right": 30.0, "tied": 5.0}, limit=0.5), "cheapest")["indicator"] == "tied"
     none = one(rows(levels, {"wrong": picks["wrong"]}), "cheapest")
     assert "no indicator picks a base within 0.02" in none["statement"]
+
+
+def test_the_last_step_is_that_of_each_run() -> None:
+    """Runs of different lengths: the longest one has the highest step, not the only last one."""
+    generator = np.random.default_rng(0)
+    levels = [sample(step, share, generator) for step, share in ((1, 0.5), (2, 0.9))]
+    levels += [sample(step, 0.3, generator, family="short") for step in (0, 1)]
+    found = one(rows(levels), "regret", indicator="last_step")
+    assert found["value"] == pytest.approx((levels[1].value - levels[3].value) / 2)
+
+
+def test_a_single_seed_is_said_to_leave_the_luck_of_tuning_out() -> None:
+    generator = np.random.default_rng(0)
+    for seeds, said in ((1, True), (2, False)):
+        levels = [sample(step, share, generator, seeds) for step, share in ((1, 0.5), (2, 0.9))]
+        assert ("luck of tuning is not in this" in one(rows(levels), "answer")["statement"]) == said
+
+
+def test_a_test_that_a_target_has_twice_is_resampled_once() -> None:
+    """Two tunings that are right on the same rows of one test: their mean is no more certain than either."""
+    values = (np.random.default_rng(0).random((1, ROWS)) < 0.5).astype(float)
+    ids = tuple(map(str, range(ROWS)))
+    trains = ("mini_facts", "mini_inference")
+    levels = [Sample(keys(1, train=train), values, ids) for train in trains]
+    targets = {"both": {"tests": [(train, "mini_facts") for train in trains], "way": WAY}}
+    found = one(rows(levels, targets=targets), "base", task="both")
+    alone = one(rows(levels[:1]), "base")
+    assert found["high"] - found["low"] == pytest.approx(alone["high"] - alone["low"])
 
 
 def test_costs_are_those_of_the_jobs_that_measure_on_a_base() -> None:

@@ -37,7 +37,8 @@ class Question:
     """What a base is wanted for, with the scores of all bases that can be asked about.
 
     name: task, or target of a cohort; tests: task tuned on and test of each score in the mean; way: keys WAY; bases; values:
-    shape (bases,); resampled: shape (bases, resamples), all bases alike; n: scored rows.
+    shape (bases,); resampled: shape (bases, resamples), all bases alike; n: scored rows; single: whether some base is known
+    by one seed alone, so that the luck of tuning is not in the resamples.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Question:
     values: Values
     resampled: Values
     n: int | None
+    single: bool
 
     @property
     def probability(self) -> Values:
@@ -106,17 +108,20 @@ def _question(
     name: str, tests: Sequence[tuple[str, str]], way: Mapping[str, Any], levels: Sequence[Level], how: Resampling
 ) -> Question:
     """The question of a plain mean over tests."""
-    parts = []
-    for number, pair in enumerate(tests):
+    parts, places = [], list(dict.fromkeys(test for _, test in tests))
+    for pair in tests:
         own = [level for level in levels if (level.keys["train"], level.keys["test"]) == pair and _way(level) == way]
-        # Tests have rows of their own, so each is resampled by a seed of its own.
-        parts.append({_base(level): (level, replace(how, seed=how.seed + 2 + number)) for level in own})
+        # Tests have rows of their own, so each is resampled by a seed of its own, whatever was tuned on.
+        by_test = replace(how, seed=how.seed + 2 + places.index(pair[1]))
+        parts.append({_base(level): (level, by_test) for level in own})
     bases = sorted(set.intersection(*(set(part) for part in parts)))
     values = [np.mean([part[base][0].value for part in parts]) for base in bases]
     resampled = [np.mean([level.resampled(own) for level, own in (p[base] for p in parts)], axis=0) for base in bases]
     sizes = [part[base][0].n for part in parts for base in bases[:1]]
     n = None if None in sizes else sum(sizes)
-    return Question(name, tests, way, bases, np.array(values), np.array(resampled), n)
+    levels_of = [part[base][0] for part in parts for base in bases]
+    single = any(isinstance(level, Sample) and len(level.values) == 1 for level in levels_of)
+    return Question(name, tests, way, bases, np.array(values), np.array(resampled), n, single)
 
 
 def _base(level: Level) -> Base:
@@ -141,7 +146,7 @@ def recommend(
         rows = [*_answer(question, how), *_bases(question, how)]
         if len(question.bases) > 1:
             regrets = [*_regrets(question, picks, seconds, how)]
-            rows += [*regrets, *_cheapest(question, regrets, limit)]
+            rows += [*regrets, *_cheapest(question, regrets, limit, how.level)]
         rows += _pretraining(question, analysis, how)
         yield from ({**keys, **row} for row in rows)
 
@@ -163,7 +168,8 @@ def _answer(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
             f"too close to call: {_named(question.bases[top])} has the highest score, but is the best with probability "
             f"{chance[top]:.2f} only; {score}; not to be told from it: {', '.join(rivals) or 'none alone'}"
         )
-    yield _row(question, "answer", text, question.where, top, how)
+    luck = "; of a single seed, so the luck of tuning is not in this" if question.single else ""
+    yield _row(question, "answer", text + luck, question.where, top, how)
 
 
 def _rivals(question: Question, how: Resampling) -> list[int]:
@@ -190,7 +196,8 @@ def _regrets(
 
     The regret is that of the measured scores, which flatters none: the best of several noisy scores is a little too high.
     """
-    last = {base: float(base[1]) for base in question.bases}
+    ends = {family: max(step for own, step in question.bases if own == family) for family, _ in question.bases}
+    last = {base: float(base[1] == ends[base[0]]) for base in question.bases}
     for name, values in {**picks, LAST: last, CHANCE: dict.fromkeys(question.bases, 0.0)}.items():
         there = [base for base in question.bases if base in values and math.isfinite(values[base])]
         if len(there) < len(question.bases):
@@ -218,7 +225,9 @@ def _regrets(
         }
 
 
-def _cheapest(question: Question, regrets: Sequence[Mapping[str, Any]], limit: float) -> Iterator[dict[str, Any]]:
+def _cheapest(
+    question: Question, regrets: Sequence[Mapping[str, Any]], limit: float, level: float
+) -> Iterator[dict[str, Any]]:
     """The cheapest indicator whose pick loses little; of equal costs the one that loses least."""
     measured = [row for row in regrets if row["indicator"] not in (CHANCE, LAST)]
     if not measured:
@@ -229,8 +238,15 @@ def _cheapest(question: Question, regrets: Sequence[Mapping[str, Any]], limit: f
         text = f"no indicator picks a base within {limit:g} of the best; {best['indicator']} comes nearest"
     else:
         best = min(good, key=lambda row: (row["seconds"] if row["seconds"] is not None else math.inf, row["value"]))
-        cost = "at a cost that was not measured" if best["seconds"] is None else f"{best['seconds']:.0f} s a base"
-        text = f"the cheapest indicator whose pick loses at most {limit:g} is {best['indicator']}, {cost}"
+        cost = (
+            "at a cost that was not measured"
+            if best["seconds"] is None
+            else f"{best['seconds']:.0f} s a base with all that its job measures"
+        )
+        text = (
+            f"the cheapest of {len(measured)} indicators whose pick loses at most {limit:g} is {best['indicator']}, {cost}; it "
+            f"loses {best['value']:.3f} ({level:.0%} {best['low']:.3f} to {best['high']:.3f})"
+        )
     kept = ("indicator", "family", "step", "value", "low", "high", "n", "seconds", "probability", "table", "filter")
     yield {**{key: best.get(key) for key in kept}, "topic": "cheapest", "statement": f"{question.name}: {text}."}
 

@@ -66,19 +66,27 @@ def _name(base: Mapping[str, Any]) -> str:
 
 
 def table(
-    block: Mapping[str, Any], found: Sequence[Mapping[str, Any]], scores: pd.DataFrame, indicators: pd.DataFrame
+    block: Mapping[str, Any],
+    found: Sequence[Mapping[str, Any]],
+    scores: pd.DataFrame,
+    indicators: pd.DataFrame,
+    missing: Sequence[Mapping[str, Any]] = (),
 ) -> pd.DataFrame:
     """One row for each base: columns BASE, RUN, fields, indicators, targets; what a base lacks is null.
 
-    found: `bases`; scores: the gathered table; indicators: `workflow.indicators.values`.
+    found: `bases`; scores: the gathered table; indicators: `workflow.indicators.values`; missing: models that the study lacks.
+    A base whose tuning diverged with one seed lacks that score: a mean over the seeds that did not would flatter it.
     Bases of one pre-training run are one RUN in a cohort of several families, otherwise each is its own: within a single
     run all that can be asked is which of its steps to take.
     """
+    from workflow import holes  # it imports the grid, which imports this module
+
     keys = pd.DataFrame({"family": [b["family"] for b in found], "step": [b["step"] for b in found]})
     whole = pd.DataFrame({BASE: [_name(base) for base in found], RUN: _runs(found)}).join(
         pd.DataFrame([dict(base["config"]) for base in found])
     )
     columns = {name: _joined(keys, indicators[indicators["indicator"] == name]) for name in block["indicators"]}
+    scores = holes.without(scores, missing, holes.LINE_KEYS)
     columns |= {name: _joined(keys, target(scores, how)) for name, how in block["targets"].items()}
     return whole.assign(**columns)
 

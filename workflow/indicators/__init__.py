@@ -176,7 +176,7 @@ def _slope(loss: float, per: str, how: str) -> float:
 
 
 def _of_scores(name: str, settings: Mapping[str, Any], scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """The plain mean over tests of the scores of untouched bases."""
+    """The plain mean over tests of the scores of untouched bases; a base without one of them has no row."""
     wanted = {"recipe": "none", "suite": settings["suite"], "metric": settings["metric"]}
     wanted |= {"shots": settings["shots"], "test_format": settings["format"]}
     own = scores
@@ -189,13 +189,16 @@ def _of_scores(name: str, settings: Mapping[str, Any], scores: pd.DataFrame) -> 
             f"config.yaml: indicators/{name}: suite {settings['suite']!r} has no {settings['metric']!r} of {missing[0]} "
             f"with {settings['shots']} shots in format {settings['format']}"
         )
-    for keys, rows in own[own["test"].isin(tests)].groupby(BASE, sort=False):
+    own = own[own["test"].isin(tests) & own["value"].notna()]
+    for keys, rows in own.groupby(BASE, sort=False):
+        if set(rows["test"]) < set(tests):
+            continue
         yield {
             **dict(zip(BASE, keys, strict=True)),
             "indicator": name,
             "measure": SCORED,
             "value": float(rows["value"].mean()),
-            "error": float(np.sqrt((rows["error"] ** 2).sum())) / len(rows),
+            "error": float(np.sqrt((rows["error"] ** 2).sum(skipna=False))) / len(rows),
             "spread": None,
             "n": int(rows["n"].sum()),
             "draws": 1,

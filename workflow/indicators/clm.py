@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,7 +42,8 @@ def windows(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], s
     """Documents, tokenized as the tokenizer does by itself, in windows of at most `size` tokens; single tokens left out."""
     encoded = tokenizer([document.text for document in documents], return_offsets_mapping=True, verbose=False)
     for number, (ids, offsets) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
-        ends = [end for _, end in offsets]
+        # A special token behind the text says that it ends at 0.
+        ends = list(itertools.accumulate((end for _, end in offsets), max))
         for start in range(0, len(ids), size):
             stop = min(start + size, len(ids))
             if stop - start > 1:

@@ -15,6 +15,6 @@ with job("assemble", snakemake) as log:
     # K-shot indicators are scores: a study of these alone measures nothing else.
     measured = tables.read(Path(found.indicators[0])) if found.indicators else pd.DataFrame()
     values = indicators.values(measured, settings, scores)
-    table = assembly.table(snakemake.params.cohort, snakemake.params.bases, scores, values)
+    table = assembly.table(snakemake.params.cohort, snakemake.params.bases, scores, values, snakemake.params.holes)
     log.info("%d bases, of which %d have all indicators and targets", len(table), len(table.dropna()))
     files.write_text(table.to_csv(index=False), Path(snakemake.output[0]))
