@@ -164,6 +164,13 @@ def test_fields_learn_from_training_bases_alone(tmp_path: Path) -> None:
     assert np.array_equal(np.sign(found["field", "kind"]), np.sign(pairs.differences((kind == "A").astype(float))))
 
 
+def test_fields_say_nothing_where_no_base_is_left_to_learn_from() -> None:
+    """Two runs: every fold between them holds all bases out."""
+    none, column = np.zeros(4, dtype=bool), np.array(list("abab"))
+    assert forecasters._level_means(column, np.arange(4.0), none).tolist() == [0, 0, 0, 0]
+    assert forecasters._directed(np.arange(4.0), np.arange(4.0), none).tolist() == [0, 0, 0, 0]
+
+
 def test_a_level_without_training_bases_gets_the_mean() -> None:
     column, target = np.array(["A", "A", "B", "B", "C"]), np.array([1.0, 3, 5, 7, 100])
     found = forecasters._level_means(column, target, np.array([True, True, True, True, False]))

@@ -117,6 +117,15 @@ def test_the_last_step_is_that_of_each_run() -> None:
     assert found["value"] == pytest.approx((levels[1].value - levels[3].value) / 2)
 
 
+def test_sentences_about_one_task_tell_its_recipes_apart() -> None:
+    levels = [Reported(keys(step, recipe=recipe), 0.5, 0.1) for step in (1, 2) for recipe in ("full", "lora")]
+    levels += [Reported(keys(1, train="mini_inference", test="mini_inference"), 0.5, 0.1)]
+    found = rows(levels)
+    starts = found["statement"].str.split(":").str[0].unique()
+    assert sorted(starts) == ["mini_facts (full, mini)", "mini_facts (lora, mini)", "mini_inference"]
+    assert set(found["task"]) == {"mini_facts", "mini_inference"}
+
+
 def test_a_single_seed_is_said_to_leave_the_luck_of_tuning_out() -> None:
     generator = np.random.default_rng(0)
     for seeds, said in ((1, True), (2, False)):

@@ -36,12 +36,14 @@ CHANCE, LAST = "chance", "last_step"  # what needs no measuring: any base, or th
 class Question:
     """What a base is wanted for, with the scores of all bases that can be asked about.
 
-    name: task, or target of a cohort; tests: task tuned on and test of each score in the mean; way: keys WAY; bases; values:
-    shape (bases,); resampled: shape (bases, resamples), all bases alike; n: scored rows; single: whether some base is known
-    by one seed alone, so that the luck of tuning is not in the resamples.
+    name: task, or target of a cohort; title: what sentences call it, with recipe and suite where the name has several;
+    tests: task tuned on and test of each score in the mean; way: keys WAY; bases; values: shape (bases,); resampled: shape
+    (bases, resamples), all bases alike; n: scored rows; single: whether some base is known by one seed alone, so that the
+    luck of tuning is not in the resamples.
     """
 
     name: str
+    title: str
     tests: Sequence[tuple[str, str]]
     way: Mapping[str, Any]
     bases: Sequence[Base]
@@ -87,7 +89,14 @@ def questions(levels: Sequence[Level], targets: Mapping[str, Mapping[str, Any]],
         asked.setdefault(_place(level), _way(level))
     found = [_question(train, [(train, train)], way, own, how) for (train, *_), way in sorted(asked.items(), key=str)]
     found += [_question(name, target["tests"], target["way"], own, how) for name, target in targets.items()]
-    return [question for question in found if len(question.bases)]
+    found = [question for question in found if len(question.bases)]
+    several = Counter(question.name for question in found)
+    return [replace(question, title=_title(question)) if several[question.name] > 1 else question for question in found]
+
+
+def _title(question: Question) -> str:
+    """A question told apart from those of the same task."""
+    return f"{question.name} ({question.way['recipe']}, {question.way['suite']})"
 
 
 def _alike(level: Level) -> bool:
@@ -121,7 +130,7 @@ def _question(
     n = None if None in sizes else sum(sizes)
     levels_of = [part[base][0] for part in parts for base in bases]
     single = any(isinstance(level, Sample) and len(level.values) == 1 for level in levels_of)
-    return Question(name, tests, way, bases, np.array(values), np.array(resampled), n, single)
+    return Question(name, name, tests, way, bases, np.array(values), np.array(resampled), n, single)
 
 
 def _base(level: Level) -> Base:
@@ -248,7 +257,7 @@ def _cheapest(
             f"loses {best['value']:.3f} ({level:.0%} {best['low']:.3f} to {best['high']:.3f})"
         )
     kept = ("indicator", "family", "step", "value", "low", "high", "n", "seconds", "probability", "table", "filter")
-    yield {**{key: best.get(key) for key in kept}, "topic": "cheapest", "statement": f"{question.name}: {text}."}
+    yield {**{key: best.get(key) for key in kept}, "topic": "cheapest", "statement": f"{question.title}: {text}."}
 
 
 def _pretraining(question: Question, analysis: pd.DataFrame, how: Resampling) -> Iterator[dict[str, Any]]:
@@ -295,7 +304,7 @@ def _row(
 
 def _said(question: Question, text: str, where: Mapping[str, Any], table: str = "scores") -> dict[str, Any]:
     """A sentence with the table and the conditions that its rows are found by."""
-    return {"statement": f"{question.name}: {text}.", "table": table, "filter": json.dumps(dict(where))}
+    return {"statement": f"{question.title}: {text}.", "table": table, "filter": json.dumps(dict(where))}
 
 
 def _figure(question: Question, place: int, how: Resampling) -> str:

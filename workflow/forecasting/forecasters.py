@@ -96,16 +96,19 @@ def fields(cohort: Cohort, target: Values, train: Mask) -> dict[tuple[str, str],
 
 
 def _directed(column: Values, target: Values, train: Mask) -> Values:
-    """A numeric field, reversed where the lower value is the better one in most training pairs."""
+    """A numeric field, reversed where the lower value is the better one in most training pairs; all equal without a pair."""
     difference = differences(target[train])
-    rising = accuracy(differences(column[train].astype(float)), difference) if difference.any() else 0.5
+    if not difference.any():
+        return np.zeros(len(column))
+    rising = accuracy(differences(column[train].astype(float)), difference)
     return column.astype(float) if rising >= 0.5 else -column.astype(float)
 
 
 def _level_means(column: NDArray, target: Values, train: Mask) -> Values:
-    """The mean target of the training bases of each level; of all of them where a level has none."""
+    """The mean target of the training bases of each level; of all of them where a level has none, 0 without any."""
     means = {level: target[train & (column == level)].mean() for level in np.unique(column[train])}
-    return np.array([means.get(level, target[train].mean()) for level in column])
+    whole = target[train].mean() if train.any() else 0.0
+    return np.array([means.get(level, whole) for level in column])
 
 
 def compare(cohort: Cohort, target: Values, train: Mask) -> dict[str, Comparer]:
