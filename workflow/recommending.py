@@ -155,7 +155,7 @@ def recommend(
         rows = [*_answer(question, how), *_bases(question, how)]
         if len(question.bases) > 1:
             regrets = [*_regrets(question, picks, seconds, how)]
-            rows += [*regrets, *_cheapest(question, regrets, limit, how.level)]
+            rows += [*regrets, *_cheapest(question, regrets, list(picks), limit, how.level)]
         rows += _pretraining(question, analysis, how)
         yield from ({**keys, **row} for row in rows)
 
@@ -235,9 +235,9 @@ def _regrets(
 
 
 def _cheapest(
-    question: Question, regrets: Sequence[Mapping[str, Any]], limit: float, level: float
+    question: Question, regrets: Sequence[Mapping[str, Any]], indicators: Sequence[str], limit: float, level: float
 ) -> Iterator[dict[str, Any]]:
-    """The cheapest indicator whose pick loses little; of equal costs the one that loses least."""
+    """The cheapest indicator whose pick loses little; of equal costs the one that loses least; which could not be judged."""
     measured = [row for row in regrets if row["indicator"] not in (CHANCE, LAST)]
     if not measured:
         return
@@ -256,6 +256,8 @@ def _cheapest(
             f"the cheapest of {len(measured)} indicators whose pick loses at most {limit:g} is {best['indicator']}, {cost}; it "
             f"loses {best['value']:.3f} ({level:.0%} {best['low']:.3f} to {best['high']:.3f})"
         )
+    lacking = [name for name in indicators if name not in {row["indicator"] for row in measured}]
+    text += f"; not judged, since not measured on all bases: {', '.join(lacking)}" if lacking else ""
     kept = ("indicator", "family", "step", "value", "low", "high", "n", "seconds", "probability", "table", "filter")
     yield {**{key: best.get(key) for key in kept}, "topic": "cheapest", "statement": f"{question.title}: {text}."}
 
