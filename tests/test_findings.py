@@ -199,6 +199,16 @@ def test_the_best_of_many_gains_is_told_among_all_of_them():
         assert ("not to be told from 0" not in row["statement"]) == told
 
 
+def test_a_mean_over_few_tests_is_told_by_students_t():
+    """Error .1 of the interval: over 2 tests t = .5/(.1 * sqrt 2) = 3.54, p = .175; over 9 t = 4.71, p = .0015."""
+    one = {"value": 0.5, "low": 0.5 - 0.196, "high": 0.5 + 0.196}
+    material = findings.Material({}, 0.95)
+    for n, told in ((1, True), (2, False), (9, True)):
+        rows = pd.DataFrame([one | {"n": n}])
+        assert material.told(rows).tolist() == [True]
+        assert material.told(rows, pooled=True).tolist() == [told]
+
+
 def test_the_smoke_study_says_what_follows_from_its_tables(smoke):
     results = smoke / "study/results"
     found = tables.read(results / "findings.parquet")

@@ -56,18 +56,24 @@ class Material:
         """The rows at the last step of their family."""
         return rows[rows["step"] == rows.groupby("family")["step"].transform("max")]
 
-    def told(self, rows: pd.DataFrame) -> pd.Series:
+    def told(self, rows: pd.DataFrame, pooled: bool = False) -> pd.Series:
         """Whether each value can be told from 0, all rows considered together.
 
         Holm's step-down procedure (1979) on p-values of a normal distribution as wide as the interval: a bootstrap of a
         thousand resamples has no p-values as small as many rows ask for. Rows without an interval cannot be told.
+        pooled: whether n counts tests (pairs) that were resampled, of which few spread less in resamples than they do: their
+        error is made whole and the distribution Student's t.
         """
         error = (rows["high"] - rows["low"]).astype(float) / (2 * student_width(self.level, NORMAL))
         values = rows["value"].astype(float)
+        # The mean of a single test is about that test: only its rows and seeds were resampled.
+        counts = [int(n) if n > 1 else None for n in rows["n"]] if pooled else [None] * len(rows)
+        freedom = [NORMAL if n is None else n - 1 for n in counts]
+        error = error * [1.0 if n is None else (n / (n - 1)) ** 0.5 for n in counts]
         exact = {True: 0.0, False: 1.0}
         p = [
-            1.0 if pd.isna(e) else student_tail(v / e, NORMAL) if e > 0 else exact[v != 0]
-            for v, e in zip(values, error, strict=True)
+            1.0 if pd.isna(e) else student_tail(v / e, f) if e > 0 else exact[v != 0]
+            for v, e, f in zip(values, error, freedom, strict=True)
         ]
         return pd.Series(holm(np.array(p)) < 1 - self.level, index=rows.index)
 

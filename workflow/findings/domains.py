@@ -18,7 +18,7 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each kind of task with several pairs of task tuned on and test."""
     rows = material.rows("domain_change", "difference_of_means")
     rows = rows[rows["step"].isna() & rows["train"].isna() & rows["low"].notna()]
-    told = material.told(rows)
+    told = material.told(rows, pooled=True)
     for place, row in rows.iterrows():
         sure = "" if told[place] else ", which cannot be told from 0"
         text = (

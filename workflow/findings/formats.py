@@ -23,7 +23,7 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     gaps = gaps[(gaps["estimator"] == "difference_of_means") & gaps["value"].notna()]
     place = [*drawing.PLACE, "shots"]
     rows = material.last(gaps[gaps["test"].isna()].merge(material.ways[place], on=place))
-    told = material.told(rows)
+    told = material.told(rows, pooled=True)
     for index, row in rows.iterrows():
         first, second = row["group"].split("_minus_")
         who = "tuned models" if pd.isna(row["train"]) else "untouched bases"

@@ -16,7 +16,7 @@ KEYS = ["analysis", "group", "family", "step", "recipe", "suite", "test_format",
 def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each group, family, suite and recipe."""
     rows = material.last(material.rows("performance_difference", "difference_of_means"))
-    told = material.told(rows)
+    told = material.told(rows, pooled=True)
     for place, row in rows.iterrows():
         sure = "" if told[place] else ", which cannot be told from 0"
         text = (
