@@ -1,5 +1,7 @@
 """Packed rows against the same rows fed alone by transformers' plain attention: logits and gradients, many architectures."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
@@ -90,6 +92,13 @@ def test_a_window_that_layers_keep_to_themselves_is_refused():
     for layer in model.model.layers:
         layer.self_attn.sliding_window = None
     assert not attention.packable(model)
+
+
+@pytest.mark.parametrize("capability, taken", [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_without_kernels_for_variable_lengths_is_not_asked_for_them(monkeypatch, capability, taken):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    given = SimpleNamespace(shape=(5, 4, 64), dtype=torch.bfloat16, is_cuda=True, device="cuda")
+    assert attention._flash(given, given) == taken
 
 
 def test_rows_without_their_bounds_are_refused(checkpoints):

@@ -78,6 +78,13 @@ def test_a_job_of_two_devices_waits_until_both_have_room(tmp_path: Path) -> None
         assert both == "one,two" and devices.taken(tmp_path / "one") == devices.taken(tmp_path / "two") == 16000
 
 
+def test_a_promise_that_another_job_has_tidied_up_ends_quietly(tmp_path: Path) -> None:
+    """Between a promise's end and its file's, another job may find it unlocked and remove it."""
+    with devices.promised(10000, MEMORY, tmp_path):
+        next((tmp_path / "one").iterdir()).unlink()
+    assert devices.taken(tmp_path / "one") == 0
+
+
 def test_a_killed_job_s_promise_is_void(tmp_path: Path) -> None:
     held = f"""
 import sys, time

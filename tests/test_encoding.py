@@ -1,7 +1,11 @@
 """Tokens of prompts and completions: what is counted, what is cut, where it is parted; on random texts of all scripts."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
+import transformers
 from conftest import ARCHITECTURES, small_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -179,6 +183,13 @@ def test_rows_are_padded_on_the_left():
     assert fed["input_ids"].tolist() == [[5, 6, 7], [1, 1, 8]]
     assert fed["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
     assert fed["position_ids"].tolist() == [[0, 1, 2], [0, 0, 0]]
+
+
+def test_a_context_is_the_text_s_own_and_without_end_where_positions_are_not_counted():
+    """A config of several parts has one for text; a recurrent model's has no positions."""
+    parts = transformers.Gemma3Config(text_config={"max_position_embeddings": 77})
+    assert encoding.context_length(SimpleNamespace(config=parts)) == 77
+    assert encoding.context_length(SimpleNamespace(config=transformers.MambaConfig())) == sys.maxsize
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -260,6 +260,23 @@ def test_other_failures_are_not_taken_for_memory(checkpoints, monkeypatch):
         reader.survives(forward, 3)
 
 
+def test_layers_that_cannot_all_be_laid_out_are_left_as_they_were(checkpoints, monkeypatch):
+    model, laid_out = checkpoints["olmo2"].model, []
+
+    def lay_out(weight, _):
+        laid_out.append(weight)
+        if len(laid_out) > 2:
+            raise RuntimeError("can't allocate memory")
+        return weight
+
+    monkeypatch.setattr(reading, "_pays", lambda model: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", lay_out)
+    with pytest.raises(RuntimeError, match="can't allocate memory"), reading.reading(model, 100):
+        pass
+    assert len(laid_out) == 3 and model.config._attn_implementation != attention.IMPLEMENTATION
+    assert not [layer for layer in model.modules() if "forward" in vars(layer)]
+
+
 def peak_bytes(run):
     """The most memory that torch has held at a time during a run, beyond what it held before."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:

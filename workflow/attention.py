@@ -144,7 +144,8 @@ def _flash(query: torch.Tensor, value: torch.Tensor) -> bool:
     """Whether torch's flash attention for variable lengths takes these."""
     size = query.shape[2]
     half = query.dtype in (torch.bfloat16, torch.float16)
-    return query.is_cuda and half and size == value.shape[2] <= 256 and size % 8 == 0
+    fits = query.is_cuda and half and size == value.shape[2] <= 256 and size % 8 == 0
+    return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)  # there are no kernels for older GPUs
 
 
 def forward(

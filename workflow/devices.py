@@ -92,8 +92,10 @@ def _promise(
             return []
         for device in devices:
             (folder / device).mkdir(exist_ok=True)
-            name = tempfile.NamedTemporaryFile(prefix=f"{needed}-", dir=folder / device)  # noqa: SIM115
-            fcntl.flock(promise.enter_context(name), fcntl.LOCK_EX)
+            file = tempfile.NamedTemporaryFile(prefix=f"{needed}-", dir=folder / device, delete=False)  # noqa: SIM115
+            fcntl.flock(promise.enter_context(file), fcntl.LOCK_EX)
+            # Removed while it is locked: once it is not, whoever looks for room may remove it first.
+            promise.callback(Path(file.name).unlink, missing_ok=True)
         return devices
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -171,8 +172,9 @@ def padding(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """Positions the model was made for."""
-    return int(model.config.max_position_embeddings)
+    """Positions the model was made for; of one that counts none, such as a recurrent one, no end of them."""
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
 
 
 def left_padded(sequences: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, torch.Tensor]:

@@ -34,8 +34,8 @@ def losses(model: PreTrainedModel, pad: int) -> Iterator[Losses]:
         return
     own = inner.config._attn_implementation
     inner.set_attn_implementation(attention.IMPLEMENTATION)
-    narrow = narrowing.narrowable(inner)
     try:
+        narrow = narrowing.narrowable(inner)
         yield lambda rows: packed(inner, rows, narrow)
     finally:
         inner.set_attn_implementation(own)

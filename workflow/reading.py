@@ -283,15 +283,13 @@ def _fast_products(model: PreTrainedModel) -> Iterator[None]:
     layers = [layer for layer in model.modules() if type(layer) in (torch.nn.Linear, Linear)] if _pays(model) else []
     double = sum(layer.weight.nbytes for layer in layers)
     lay_out = double < 0.25 * _free(model.device)
-    for layer in layers:
-        weight = layer.weight.detach()
-        weight = torch.ops.mkldnn._reorder_linear_weight(weight, LAID_OUT_FOR) if lay_out else weight
-        layer.forward = functools.partial(product, b=weight, bias=layer.bias)
-    try:
-        yield
-    finally:
+    with contextlib.ExitStack() as stack:
         for layer in layers:
-            del layer.forward
+            weight = layer.weight.detach()
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight, LAID_OUT_FOR) if lay_out else weight
+            layer.forward = functools.partial(product, b=weight, bias=layer.bias)
+            stack.callback(delattr, layer, "forward")
+        yield
 
 
 def _pays(model: PreTrainedModel) -> bool:
