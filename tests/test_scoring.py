@@ -192,6 +192,19 @@ def test_forced_text_is_the_same_with_a_prefix_and_without(checkpoint, monkeypat
     assert constrained(model, tokenizer, contexts, [[40, 41], [50]], 5, 8192) == shared
 
 
+def test_layers_that_differ_in_size():
+    """Heads of 8 in layers with a window, of 16 in others; a feed-forward twice as wide in some."""
+    config = transformers.Gemma4TextConfig(
+        vocab_size=90, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, global_head_dim=16, vocab_size_per_layer_input=90,
+        hidden_size_per_layer_input=8, num_kv_shared_layers=0, layer_types=["sliding_attention", "full_attention"],
+        sliding_window=64, max_position_embeddings=64,
+    )  # fmt: skip
+    model = random_model(config)
+    check_sums(model, requests_of_all_sorts(), 8192)
+    assert reading.kept_bytes(model) == 2 * 2 * (8 + 16) * 4
+
+
 # Memory
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from conftest import ARCHITECTURES, loss_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -206,6 +207,36 @@ def test_loss_and_gradients_equal_an_unpadded_loop(checkpoint, monkeypatch, way)
         torch.testing.assert_close(
             found[name], gradient, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+# A recurrent state reads padding as it reads text; another architecture gives all columns, whatever it is asked for.
+UNPACKED = {
+    "rwkv": lambda: transformers.RwkvConfig(vocab_size=90, hidden_size=32, num_hidden_layers=2, context_length=64),
+    "xlstm": lambda: transformers.xLSTMConfig(
+        vocab_size=90, hidden_size=32, embedding_dim=32, num_hidden_layers=2, num_blocks=2, num_heads=4, use_cache=False
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNPACKED)
+def test_losses_are_those_of_rows_alone_whatever_the_architecture(name):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        model = transformers.AutoModelForCausalLM.from_config(UNPACKED[name]()).eval()
+    rows = [lesson([9, 8, 7, 6, 5, 4, 9, 8], [5, 6, 7]), lesson([11], [12]), lesson([13, 14, 15], [16, 17])]
+    with torch.no_grad(), feeding.losses(model, 0) as read:
+        sums, counts = read(rows)
+        expected = [float(sum(losses)) for losses in loop_losses(model, rows)]
+    assert not attention.packable(model) and counts.tolist() == [3, 1, 2]
+    assert sums.tolist() == pytest.approx(expected, abs=1e-4, rel=0)
+
+
+def test_shards_of_a_model_whose_rows_have_to_be_apart_are_refused(monkeypatch):
+    monkeypatch.setattr(feeding.ranks, "place", lambda: (0, 2))
+    model = transformers.AutoModelForCausalLM.from_config(UNPACKED["rwkv"]()).eval()
+    monkeypatch.setattr(feeding, "_bears_padding", lambda model, pad: False)
+    with pytest.raises(StudyError, match=r"^recipes/gpus: rows of RwkvForCausalLM cannot be fed beside"):
+        feeding.losses(model, 0).__enter__()
 
 
 @pytest.mark.parametrize("architecture", ["gpt_neox", "llama"])

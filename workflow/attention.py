@@ -248,8 +248,10 @@ def _limits(model: PreTrainedModel) -> set[int | None]:
     """Windows that the config sets to attention; layers that do not pass theirs on would attend to all."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
-    sliding = {getattr(config, "sliding_window", None)} if "sliding_attention" in kinds else set()
-    return sliding | ({getattr(config, "attention_chunk_size", -1)} if "chunked_attention" in kinds else set())
+    layers = config.per_layer_config
+    sliding = {getattr(own, "sliding_window", None) for own in layers} if "sliding_attention" in kinds else set()
+    chunks = {getattr(own, "attention_chunk_size", -1) for own in layers} if "chunked_attention" in kinds else set()
+    return sliding | chunks
 
 
 def _probes(vocabulary: int) -> list[list[int]]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
-from workflow import attention, linear, narrowing
+from workflow import attention, linear, narrowing, ranks
 from workflow.encoding import Masked, left_padded
+from workflow.errors import StudyError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,11 +27,20 @@ WORTH = 0.5  # the largest share of the places at which a narrowed last layer sa
 
 @contextlib.contextmanager
 def losses(model: PreTrainedModel, pad: int) -> Iterator[Losses]:
-    """How a model's losses are read inside: packed, if its architecture allows it, else padded by that id."""
+    """How a model's losses are read inside: packed, if its architecture allows it, else padded by that id, else apart.
+
+    Errors: StudyError for a model in shards whose rows have to be apart.
+    """
     linear.adopt(model)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of adapters the model they sit in
     if not attention.packable(inner):
-        yield lambda rows: padded(inner, rows, pad)
+        bears = _bears_padding(inner, pad)
+        # Sharded, processes with different numbers of rows would wait for each other without end.
+        if not bears and ranks.place()[1] > 1:
+            raise StudyError(
+                f"recipes/gpus: rows of {type(inner).__name__} cannot be fed beside each other; allowed: 1"
+            )
+        yield lambda rows: (padded if bears else apart)(inner, rows, pad)
         return
     own = inner.config._attn_implementation
     inner.set_attn_implementation(attention.IMPLEMENTATION)
@@ -70,9 +80,30 @@ def padded(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> tuple[to
     """
     depth = max(len(row.ids) - row.scored.index(True) for row in rows)
     fed = left_padded([row.ids for row in rows], pad, model.device)
-    logits = model(**fed, logits_to_keep=depth + 1, use_cache=False).logits[:, :-1].float()
+    # Some give all columns, whatever they are asked for.
+    logits = model(**fed, logits_to_keep=depth + 1, use_cache=False).logits[:, -depth - 1 : -1].float()
     targets = fed["input_ids"][:, -depth:]
     scored = [[False] * (depth - len(row.scored)) + row.scored[-depth:] for row in rows]
     counted = torch.tensor(scored, device=model.device)
     each = cross_entropy(logits.transpose(1, 2), targets, reduction="none")
     return (each * counted).sum(dim=1), counted.sum(dim=1)
+
+
+def apart(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same of one row after the other, for architectures that do not look past padding."""
+    sums, counts = zip(*(padded(model, [row], pad) for row in rows), strict=True)
+    return torch.cat(sums), torch.cat(counts)
+
+
+@torch.no_grad()
+def _bears_padding(model: PreTrainedModel, pad: int) -> bool:
+    """Whether a row's loss stays what it is beside a longer one, as two short rows show."""
+    rows = [Masked([1, 2, 3], [False, True, True]), Masked([4, 5, 6, 7, 1, 2, 3], [False] * 4 + [True] * 3)]
+    training = model.training
+    model.eval()
+    try:
+        together, alone = padded(model, rows, pad)[0], apart(model, rows, pad)[0]
+    finally:
+        model.train(training)
+    near = 1e-3 if model.dtype == torch.float32 and ranks.place()[1] == 1 else 0.02  # shards compute in bf16
+    return torch.allclose(together, alone, atol=near, rtol=near, equal_nan=True)

@@ -27,7 +27,7 @@ from workflow.linear import Linear, product
 from workflow.sharing import Branching, Fans, Keys, shareable
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 Ids = Sequence[int]
 
@@ -239,7 +239,9 @@ def token_bytes(model: PreTrainedModel) -> int:
     """Bytes that a token takes while one layer is at work: the most of hidden states, projections and feed-forward."""
     config = model.config.get_text_config()
     width = config.hidden_size
-    inner = getattr(config, "intermediate_size", None) or 4 * width
+    given = [getattr(layer, "intermediate_size", None) or 4 * width for layer in config.per_layer_config]
+    # Either a config for each layer, or one with a list.
+    inner = max(max(size) if isinstance(size, (list, tuple)) else size for size in given)
     return (10 * width + 4 * inner) * model.dtype.itemsize
 
 
@@ -250,11 +252,18 @@ def read_bytes(model: PreTrainedModel) -> int:
 
 def kept_bytes(model: PreTrainedModel) -> int:
     """Bytes of a token's keys and values in all layers."""
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    groups = getattr(config, "num_key_value_heads", None) or heads
-    return 2 * config.num_hidden_layers * groups * size * model.dtype.itemsize
+    layers = model.config.get_text_config().per_layer_config
+    return sum(2 * _heads(layer) * _head_size(layer) for layer in layers) * model.dtype.itemsize
+
+
+def _heads(layer: PreTrainedConfig) -> int:
+    """Heads of a layer's keys."""
+    return getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
+
+
+def _head_size(layer: PreTrainedConfig) -> int:
+    """Numbers in a head of a layer's keys."""
+    return getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
 
 
 def _free(device: torch.device) -> float:
