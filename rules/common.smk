@@ -158,6 +158,13 @@ def hub_corpus(wildcards):
     return STUDY["corpora"][wildcards.corpus]
 
 
+def text_root(wildcards):
+    """Where a family's corpus starts; none for text that another job makes, which no folder of rows concerns."""
+    return (
+        None if corpora.made(pretraining(wildcards)["corpus"]) else STUDY["data_root"]
+    )
+
+
 def start_files(wildcards):
     """What a family goes on from: another's base, or the files of a checkpoint's folder."""
     start = pretraining(wildcards).get("continue_from", {})
@@ -184,6 +191,12 @@ def indicator_texts(wildcards):
         for path in text_files(block, block["split"])
     ]
     return list(dict.fromkeys(found))
+
+
+def measured_root(wildcards):
+    """Where the texts start that indicators are measured on; none where other jobs make all of them."""
+    texts = [block["corpus"] for block in RUN_FOR.values() if "corpus" in block]
+    return None if all(map(corpora.made, texts)) else STUDY["data_root"]
 
 
 def indicator_tasks(wildcards):
@@ -223,6 +236,11 @@ def task_rows(wildcards):
     if STUDY["data_root"] is None:
         return [f"resources/pins/tasks/{wildcards.task}.json"]
     return task.row_files(wildcards.task, STUDY["data_root"])
+
+
+def row_root(wildcards):
+    """Where the folders of rows are; none for a generated task, which none of them concerns."""
+    return STUDY["data_root"] if task.load(wildcards.task).hub else None
 
 
 def task_passages(wildcards):
@@ -373,3 +391,8 @@ def cohort_indicators(wildcards):
         name: STUDY["indicators"][name]
         for name in cohort_block(wildcards)["indicators"]
     }
+
+
+def forecasters(*names):
+    """Modules of forecasting."""
+    return expand(f"{PACKAGE}/forecasting/{{name}}.py", name=names)

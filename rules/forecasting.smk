@@ -1,11 +1,6 @@
 """From cohorts of bases with indicators and tuned scores to what the indicators forecast."""
 
 
-def forecasters(*names):
-    """Modules of forecasting."""
-    return expand(f"{PACKAGE}/forecasting/{{name}}.py", name=names)
-
-
 wildcard_constraints:
     cohort="|".join(COHORTS) or "none",
     split="every_pair|random|leave_out_[^/]+",

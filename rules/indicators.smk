@@ -25,6 +25,6 @@ rule measure:
             name: indicators.measured(block) | {"batch_tokens": block["batch_tokens"]}
             for name, block in RUN_FOR.items()
         },
-        data_root=STUDY["data_root"],
+        data_root=measured_root,
     script:
         "../workflow/scripts/measure.py"

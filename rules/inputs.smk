@@ -47,7 +47,7 @@ rule pretrain:
         **needs.asked(STUDY, needs.pretraining),
     params:
         pretraining=pretraining,
-        data_root=STUDY["data_root"],
+        data_root=text_root,
     script:
         "../workflow/scripts/pretrain.py"
 
@@ -151,7 +151,7 @@ rule prepare:
     conda:
         "../envs/model.yaml"
     params:
-        data_root=STUDY["data_root"],
+        data_root=row_root,
     script:
         "../workflow/scripts/prepare.py"
 

@@ -103,6 +103,11 @@ def test_contexts_need_passages_in_the_config(tmp_path: Path) -> None:
         StudyError, match=r"config.yaml: passages: missing; expected the text that the contexts of 'nq_open_co"
     ):
         grid.read(config)
+    for corpus in ("miniworld", "hub:../../data"):
+        with pytest.raises(
+            StudyError, match=f"config.yaml: passages/corpus: '{corpus}' is not allowed; allowed: a folder"
+        ):
+            grid.read(config | {"passages": {"corpus": corpus}})
     study = grid.read(config | {"passages": {"corpus": "pool"}})
     assert grid.passage_files(study, "nq_open_context") == [str(root / "pool" / "wiki" / "train.jsonl")]
     assert grid.passage_files(study, "nq_open") == []

@@ -44,6 +44,13 @@ def test_the_readme_is_short_and_shows_a_figure() -> None:
     assert re.search(r"!\[[^\]]+\]\(docs/\w+\.png\)", text)
 
 
+def test_the_readme_says_what_every_module_and_folder_is_for() -> None:
+    tree = (running.ROOT / "README.md").read_text(encoding="utf-8").split("## What is where")[1].split("```")[1]
+    for path in (running.ROOT / "workflow").iterdir():
+        if not path.name.startswith("_"):
+            assert re.search(rf"(?<![\w.]){re.escape(path.name)}{'/' if path.is_dir() else ''}(?!\w)", tree), path.name
+
+
 # --- walking through `adding.md` -------------------------------------------------------------------------------------
 
 

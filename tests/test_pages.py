@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from docutils.core import publish_parts
+from jinja2 import Environment
 
 from workflow import description, figures, findings, grid, pages, presenting, sections, summaries, tables
 from workflow.forecasting import leaderboards
@@ -74,6 +75,21 @@ def test_a_caption_quotes_the_first_findings_and_counts_the_rest():
     assert parts["body"].count("<li>") == 7
     assert html.escape(NASTY) in parts["body"]
     assert NASTY not in caption.html()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".. raw:: html", ".. include:: /etc/hostname", "x\n\n.. raw:: html\n\n   <b>x</b>", "x\f3 Tuned/y", "1. x", "- x",
+        "{{ 6 * 7 }}", "{% if true %}", "{# gone #}", "{{ '' }}.__class__", ":field: x", "a \\ b", "snake_case_ and |y|_", "−.5 …",
+    ],
+)  # fmt: skip
+def test_no_text_means_anything_to_docutils_or_to_jinja(text: str):
+    """Snakemake renders the description as a template, and both it and captions by docutils with directives allowed."""
+    source = Environment().from_string(f"- {pages.plain(text)}\n").render()
+    body = publish_parts(source, writer_name="html", settings_overrides={"report_level": 1, "halt_level": 2})["body"]
+    assert [html.unescape(item) for item in re.findall(r"<li>(.*)</li>", body)] == [" ".join(text.split())]
+    assert body.count("<") == 4
 
 
 @pytest.mark.parametrize("name", grid.modules(figures))

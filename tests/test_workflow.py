@@ -372,6 +372,7 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
         config("indicators", "ppl_clm", transform="neg_loss", per="byte"),
         {**COHORT, **SHOWN},
     ),
+    "a folder of rows, of which the study reads none": (config(data_root="../rows"), {"present": 1, "all": 1}),
     "the code of GPU stages": (edit(*GPU_STAGES), {}),
 }
 

@@ -227,6 +227,10 @@ def passage_files(study: Mapping[str, Any], name: str) -> list[str]:
         raise StudyError(
             f"config.yaml: passages: missing; expected the text that the contexts of {name!r} are found in"
         )
+    if corpora.made(block["corpus"]):
+        raise StudyError(
+            f"config.yaml: passages/corpus: {block['corpus']!r} is not allowed; allowed: a folder with text domains"
+        )
     folder = corpora.folder(block, study["data_root"], "passages/corpus")
     return [str(path) for path in corpora.files(folder, block.get("domains"), block["split"])]
 

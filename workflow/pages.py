@@ -9,6 +9,7 @@ import base64
 import html
 import inspect
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ ROWS = 3000  # of a table that a page shows
 SHOWN_WIDTH = 0.75  # of a figure's pixels: 150 to an inch of print
 WORD = 40  # characters of a cell that stays on one line
 QUOTED = 6  # findings that a caption quotes
+MARK = re.compile(r"[^\w\s]|_")
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,11 @@ class Caption:
 
 
 def plain(text: str) -> str:
-    """Text whose characters mean nothing in reStructuredText."""
-    return "".join(f"\\{mark}" if mark in "\\`*_|<>" else mark for mark in text)
+    """Text as one line that means nothing else in reStructuredText, nor in Jinja, whose templates Snakemake takes it for.
+
+    Every mark is escaped: names in tables that others made could begin a directive or an expression, which would be run.
+    """
+    return MARK.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def title(module: ModuleType) -> str:

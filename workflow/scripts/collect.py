@@ -4,12 +4,11 @@ from workflow.jobs import job
 
 from pathlib import Path
 
-from workflow import corpora, hub
+from workflow import corpora, files, hub
 
 with job("collect", snakemake) as log:
     pinned, name = hub.read_pin(snakemake.input.pin), snakemake.wildcards.corpus
-    counts = corpora.collect(
-        name, snakemake.params.corpus, lambda split: hub.rows(pinned, split), Path(snakemake.output[0])
-    )
+    with files.whole(Path(snakemake.output[0])) as folder:
+        counts = corpora.collect(name, snakemake.params.corpus, lambda split: hub.rows(pinned, split), folder)
     for (domain, split), number in counts.items():
         log.info("%s, %s: %d documents", domain, split, number)

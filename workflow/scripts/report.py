@@ -25,4 +25,7 @@ with job("report", snakemake) as log, tempfile.TemporaryDirectory() as folder:
     ended = subprocess.run(command, capture_output=True, text=True)
     log.info("%s", ended.stderr)
     if ended.returncode:
-        raise StudyError(ended.stderr.strip().splitlines()[-1])
+        told = ended.stderr.strip().splitlines() or [
+            f"snakemake --report ended with {ended.returncode}, without a word"
+        ]
+        raise StudyError(told[-1])
