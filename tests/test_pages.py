@@ -81,7 +81,8 @@ def test_a_caption_quotes_the_first_findings_and_counts_the_rest():
     "text",
     [
         ".. raw:: html", ".. include:: /etc/hostname", "x\n\n.. raw:: html\n\n   <b>x</b>", "x\f3 Tuned/y", "1. x", "- x",
-        "{{ 6 * 7 }}", "{% if true %}", "{# gone #}", "{{ '' }}.__class__", ":field: x", "a \\ b", "snake_case_ and |y|_", "−.5 …",
+        "{{ 6 * 7 }}", "{% if true %}", "{# gone #}", "{{ '' }}.__class__", ":field: x", "a \\ b",
+        "snake_case_ and |y|_", "−.5 …",
     ],
 )  # fmt: skip
 def test_no_text_means_anything_to_docutils_or_to_jinja(text: str):
