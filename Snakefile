@@ -78,6 +78,6 @@ onstart:
 
 onerror:
     for line in announcing.failures(
-        "".join(pathlib.Path(path).read_text() for path in log)
+        "".join(pathlib.Path(path).read_text("utf-8", "replace") for path in log)
     ):
         print(line, file=sys.stderr)

@@ -55,6 +55,8 @@ def test_a_run_begins_with_what_the_study_is_and_what_is_left(tmp_path: Path) ->
     benchmark(folder / "tune" / grid.path(lora | {"family": "gone"}, grid.MODEL_KEYS[:-1]), "seed=0", 9000)
     for step, seconds in (("0", 100), ("20", 140)):
         benchmark(folder / "measure/family=tiny", f"step={step}", seconds)
+    for name, text in {"nothing": "", "header": "s\th:m:s\n", "half": "s\th:m:s\n12"}.items():
+        (folder / f"measure/family=tiny/{name}.tsv").write_text(text)
     jobs = {"tune": [full, full | {"seed": "2"}], "measure": [{"family": "tiny", "step": "0"}] * 2, "score": [lora] * 4}
     lines = list(announcing.beginning(grid.read(running.SMOKE), jobs, tmp_path))
     assert lines == [

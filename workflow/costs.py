@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ TYPICAL = {
     "messages": (173.0, 0.0, 1.0),
 }
 TYPICAL_ROWS = 2000  # of a split that is not prepared and whose size the hub does not state
+# The last line of what Snakemake measured; a full disk may have left none, which is no reason not to begin.
+SECONDS = re.compile(r"(?:.*\n)*(\d+(?:\.\d+)?)\t")
 RECKONED = {"try_rate": grid.TRIAL_KEYS, "tune": grid.MODEL_KEYS, "predict": grid.PART_KEYS}
 
 
@@ -156,10 +159,10 @@ def _measured(folder: Path, paths: set[str] | None) -> list[tuple[dict[str, str]
     found = []
     for file in sorted(folder.rglob("*.tsv")):
         path = file.relative_to(folder).with_suffix("").as_posix()
-        if paths is None or path in paths:
+        seconds = SECONDS.match(file.read_text(encoding="utf-8", errors="replace"))
+        if seconds and (paths is None or path in paths):
             keys = dict(part.split("=", 1) for part in path.split("/") if "=" in part)
-            seconds = file.read_text(encoding="utf-8").splitlines()[-1].split("\t")[0]
-            found.append((keys, float(seconds) / 3600))
+            found.append((keys, float(seconds[1]) / 3600))
     return found
 
 

@@ -62,7 +62,7 @@ def promises() -> Path:
     """The folder of this user's promises on this machine."""
     folder = Path(tempfile.gettempdir()) / f"tunecast-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    if folder.lstat().st_uid != os.getuid():  # not of what a link of someone else's leads to
         raise StudyError(f"{folder}: found it owned by another user, expected it to be one's own; remove it")
     return folder
 

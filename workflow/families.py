@@ -41,7 +41,10 @@ def _rows(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str,
     if not path.is_file():
         raise StudyError(f"{path}: missing; expected the CSV file that families/{name}/table names")
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        rows = list(csv.DictReader(lines, strict=True))
+        try:
+            rows = list(csv.DictReader(lines, strict=True))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise StudyError(f"{path}: not CSV in UTF-8: {error}") from error
     if not rows or KEY not in rows[0]:
         raise StudyError(f"{path}: expected rows with a column {KEY!r} and columns named like keys of pretraining")
     shared = {key: value for key, value in family.items() if key not in ("table", "mixes", "pretraining")}
