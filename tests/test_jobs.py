@@ -47,3 +47,10 @@ def test_a_failed_job_has_no_end_in_its_log(tmp_path: Path) -> None:
     ended = run(tmp_path / "log", "1 / 0")
     assert ended.returncode == 1 and "ZeroDivisionError" in ended.stderr and "Traceback" not in ended.stderr
     assert [name for name, _, _ in CLOCK.findall((tmp_path / "log").read_text())] == ["begun"]
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where a folder should be")
+    ended = run(tmp_path / "logs" / "log", "pass")
+    line = f"prepare task=t: {tmp_path}/logs: File exists; expected a file or folder that can be read and written\n"
+    assert (ended.returncode, ended.stderr) == (1, line)

@@ -32,8 +32,11 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
     names the log. Exit code 1 for all.
     """
     log = Path(snakemake.log[0])
-    logger = _logger(log)
     place = " ".join([rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
+    try:
+        logger = _logger(log)
+    except OSError as error:
+        sys.exit(f"{place}: {told(error) or error}")
     asked, begun = snakemake.resources.get, clock()
     gc.freeze()
     gc.enable()
