@@ -27,6 +27,7 @@ from transformers import (
 from workflow import attention, config, feeding, models, states, task, tuning
 from workflow.encoding import Masked, padding
 from workflow.errors import StudyError
+from workflow.losses import Reading, token_losses
 from workflow.task import Example
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -229,12 +230,15 @@ def test_losses_are_those_of_rows_alone_whatever_the_architecture(name):
         expected = [float(sum(losses)) for losses in loop_losses(model, rows)]
     assert not attention.packable(model) and counts.tolist() == [3, 1, 2]
     assert sums.tolist() == pytest.approx(expected, abs=1e-4, rel=0)
+    readings = [Reading(row.ids, row.scored.index(True)) for row in rows]
+    measured = [float(found.sum()) for found in token_losses(model, readings, 0, 1000)]
+    assert measured == pytest.approx(expected, abs=1e-4, rel=0)
 
 
 def test_shards_of_a_model_whose_rows_have_to_be_apart_are_refused(monkeypatch):
     monkeypatch.setattr(feeding.ranks, "place", lambda: (0, 2))
     model = transformers.AutoModelForCausalLM.from_config(UNPACKED["rwkv"]()).eval()
-    monkeypatch.setattr(feeding, "_bears_padding", lambda model, pad: False)
+    monkeypatch.setattr(feeding, "bears_padding", lambda model, pad: False)
     with pytest.raises(StudyError, match=r"^recipes/gpus: rows of RwkvForCausalLM cannot be fed beside"):
         feeding.losses(model, 0).__enter__()
 

@@ -34,7 +34,7 @@ def losses(model: PreTrainedModel, pad: int) -> Iterator[Losses]:
     linear.adopt(model)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of adapters the model they sit in
     if not attention.packable(inner):
-        bears = _bears_padding(inner, pad)
+        bears = bears_padding(inner, pad)
         # Sharded, processes with different numbers of rows would wait for each other without end.
         if not bears and ranks.place()[1] > 1:
             raise StudyError(
@@ -96,7 +96,7 @@ def apart(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> tuple[tor
 
 
 @torch.no_grad()
-def _bears_padding(model: PreTrainedModel, pad: int) -> bool:
+def bears_padding(model: PreTrainedModel, pad: int) -> bool:
     """Whether a row's loss stays what it is beside a longer one, as two short rows show."""
     rows = [Masked([1, 2, 3], [False, True, True]), Masked([4, 5, 6, 7, 1, 2, 3], [False] * 4 + [True] * 3)]
     training = model.training

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from workflow import feeding
 from workflow.encoding import batches, left_padded
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ def token_losses(
 ) -> list[NDArray[np.float64]]:
     """Of each reading the cross-entropy, in nats, of every token from its start on given all before it.
 
-    Rows are padded on the left, so that only the columns that are read go through the vocabulary.
+    Rows are padded on the left, so that only the columns that are read go through the vocabulary; of architectures that
+    do not look past padding each is fed by itself.
     """
     found: list[NDArray[np.float64]] = [np.empty(0)] * len(readings)
     done = 0
-    for batch in batches([len(reading.ids) for reading in readings], batch_tokens):
+    limit = batch_tokens if feeding.bears_padding(model, pad) else 0
+    for batch in batches([len(reading.ids) for reading in readings], limit):
         rows = [readings[place] for place in batch]
         for place, losses in zip(batch, _batch_losses(model, rows, pad), strict=True):
             found[place] = losses
@@ -56,7 +59,8 @@ def _batch_losses(model: PreTrainedModel, rows: Sequence[Reading], pad: int) -> 
     fed = left_padded([row.ids for row in rows], pad, model.device)
     if any(row.prefix for row in rows):
         fed["attention_mask"] = prefix_mask(rows, model.dtype).to(model.device)
-    logits = model(**fed, logits_to_keep=depth + 1, use_cache=False).logits[:, :-1]
+    # Some give all columns, whatever they are asked for.
+    logits = model(**fed, logits_to_keep=depth + 1, use_cache=False).logits[:, -depth - 1 : -1]
     targets = fed["input_ids"][:, -depth:]
     found = []
     for line, row in enumerate(rows):
