@@ -216,6 +216,14 @@ def no_test(hub: HubServer) -> None:
     card.write_text(card.read_text().replace("split: test", "split: dev"))
 
 
+def files_elsewhere(hub: HubServer) -> None:
+    """A dataset whose card names files of the user's own machine."""
+    own = hub.root / "own.parquet"
+    shutil.copy(hub.root / PAWS / "main" / "labeled_final" / "test-00000-of-00001.parquet", own)
+    card = hub.root / PAWS / "main" / "README.md"
+    card.write_text(card.read_text().replace("labeled_final/test-*", str(own)))
+
+
 def broken_rows(hub: HubServer) -> None:
     """A dataset whose file is cut short on the hub itself."""
     path = hub.root / PAWS / "main" / "labeled_final" / "test-00000-of-00001.parquet"
@@ -281,6 +289,9 @@ FAULTS: dict[str, tuple[Arrange, tuple[list[int], list[str]], str | None]] = {
     ),
     "dataset that is code": (
         does(only_code), ([], ["paws"]), "task 'paws': google-research-datasets/paws: holds no data files that can be read"
+    ),
+    "card that names files elsewhere": (
+        does(files_elsewhere), ([], ["paws"]), "task 'paws': google-research-datasets/paws: its card names files"
     ),
     "rows that are damaged on the hub": (
         does(broken_rows), ([], ["paws"]), "google-research-datasets/paws: split 'test' cannot be read: "

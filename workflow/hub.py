@@ -347,6 +347,8 @@ def _reason(error: Exception) -> str:
         return f"the revision is not found on {host}"
     if isinstance(error, ValueError) and "BuilderConfig" in str(error):
         return f"the subset is not there; {first_line(error)}"
+    if isinstance(error, ValueError) and "Data files don't belong" in str(error):
+        return "its card names files that are not in the repository, which are not read"
     is_code = isinstance(error, RuntimeError) and "scripts" in str(error)
     if is_code or (isinstance(error, FileNotFoundError) and type(error).__module__.startswith("datasets")):
         return "holds no data files that can be read; code that loads a dataset is never run"
