@@ -38,7 +38,7 @@ def test_garbage_is_not_looked_for_while_a_job_starts_and_times_are_those_of_the
     found = CLOCK.findall((tmp_path / "log").read_text())
     assert [name for name, _, _ in found] == ["begun", "loaded", "ended"]
     ages, seconds = ([float(row[place]) for row in found] for place in (1, 2))
-    assert ages == sorted(ages) and 0 < ages[-1] <= whole
+    assert ages == sorted(ages) and 0 < ages[-1] <= whole + 0.02  # the system notes starts in hundredths
     assert seconds == sorted(seconds) and seconds[1] > seconds[0]
     assert all(cpu <= age + 0.03 for age, cpu in zip(ages, seconds, strict=True))  # ages count in hundredths
 

@@ -189,6 +189,7 @@ def test_no_part_holds_a_key_of_its_path(smoke: Path) -> None:
     found = parts(smoke, ".")
     assert {part.relative_to(smoke / "study" / "results").parts[0] for part in found} == {
         "predictions", "scores", "items", "histories", "analyses", "indicators", "losses",
+        "pairs", "forecasts", "rankings", "importance",
     }  # fmt: skip
     for part in found:
         # An analysis pools over keys of cells, so they are columns of its rows; its own key is its name.
@@ -388,7 +389,7 @@ def test_a_change_costs_only_what_depends_on_it(changed: Path, change: Change, c
 SCORES = "results/scores.parquet"
 LOCAL = {
     "families": {"local": {"source": "folder", "path": "../steps", "pattern": "step={step}"}},
-    "recipes": {"long": {"examples": 100, "batch": 4, "epochs": 8, "max_tokens": 128, "save_every": 2}},
+    "recipes": {"long": {"examples": 100, "batch": 4, "epochs": 24, "max_tokens": 128, "save_every": 2}},
     "models": [{"train": ["mini_inference"], "recipes": ["long"]}],
     "suites": {"plain": {"tests": ["mini_inference"], "shots": [0, 4], "batch_tokens": 256}},
     "statistics": {"resamples": 100},
@@ -421,7 +422,13 @@ def without(place: Path, copy: Path, *gone: str) -> Path:
 @pytest.fixture
 def untuned(unbroken: Path, tmp_path: Path) -> Path:
     """A copy of the local study that has yet to tune its model, and to predict and score by it."""
-    return without(unbroken, tmp_path / "place", f"resources/models/{TUNED}", f"results/histories/{TUNED}")
+    return without(
+        unbroken,
+        tmp_path / "place",
+        f"resources/models/{TUNED}",
+        f"results/histories/{TUNED}",
+        f"logs/tune/{TUNED}.log",
+    )
 
 
 @pytest.fixture
@@ -464,6 +471,12 @@ def wait_for_predicting(place: Path) -> None:
     """Wait until the tuned model's predictions have begun."""
     log = place / "study" / PREDICTING
     wait_for(lambda: log.is_file() and "predict: " in log.read_text(), "predictions")
+
+
+def job_with(run: subprocess.Popen[bytes], log: Path) -> int:
+    """The process of the script that a run has started, as soon as it writes its log."""
+    wait_for(lambda: log.is_file() and " begun: " in log.read_text(), "a job's start")
+    return job_of(run)
 
 
 def job_of(run: subprocess.Popen[bytes]) -> int:
@@ -541,14 +554,14 @@ def test_a_tuning_told_to_stop_saves_its_state_at_once_and_is_continued(untuned:
     """SIGTERM is what Slurm sends; the schedule would not have saved anything before the end."""
     run = begun(reconfigured(untuned, save_every=1000))
     log = untuned / f"study/logs/tune/{TUNED}.log"
-    wait_for(lambda: log.is_file() and " tune: " in log.read_text(), "the first step")
-    assert not (untuned / "study" / STATE).exists()
-    os.kill(job_of(run), signal.SIGTERM)
+    job = job_with(run, log)
+    wait_for(lambda: " tune: " in log.read_text(), "the first step")
+    os.kill(job, signal.SIGTERM)
     assert run.wait() == 1
     assert (untuned / "study" / STATE).is_file()
     assert not (untuned / f"study/resources/models/{TUNED}").exists()
     (stopped,) = re.findall(
-        r"recipe=long seed=0: told to stop after step (\d+) of 200; the same command", log.read_text()
+        r"recipe=long seed=0: told to stop after step (\d+) of 600; the same command", log.read_text()
     )
     assert running.run(untuned, SCORES).returncode == 0
     assert first_update(untuned) == int(stopped) + 1 > 1
@@ -649,13 +662,15 @@ def test_temporary_weights_give_the_same_scores_and_cost_a_tuning_when_a_suite_i
 
 def test_a_second_run_beside_the_first_is_told_of_the_lock(unpredicted: Path, unbroken: Path) -> None:
     run = begun(unpredicted)
-    wait_for_predicting(unpredicted)
+    job = job_with(run, unpredicted / "study" / PREDICTING)
+    os.kill(job, signal.SIGSTOP)
     refused = running.run(unpredicted, SCORES)
     assert refused.returncode == 1
     told = refused.stdout + refused.stderr
     assert "Directory cannot be locked. Please make sure that no other Snakemake process" in told
     assert str(unpredicted / "study") in told and "Traceback" not in told
     assert running.run(unpredicted, "--dry-run", SCORES).returncode == 0, "looking is free"
+    os.kill(job, signal.SIGCONT)
     assert run.wait() == 0, "the first goes on undisturbed"
     check_same_results(unpredicted, unbroken)
 
