@@ -15,7 +15,7 @@ import pytest
 import running
 from running import SMOKE
 
-from workflow import tables
+from workflow import drawing, tables
 from workflow.figures import curves
 
 pytestmark = pytest.mark.faults
@@ -156,6 +156,6 @@ def test_figures_show_what_was_added(smoke: Path, tmp_path: Path) -> None:
 
 def drawn(place: Path) -> list[set[float]]:
     """The steps at which each panel of the curves has points."""
-    found = [tables.read(place / f"study/results/{name}.parquet") for name in ("scores", "analysis")]
-    figure = curves.draw(*found)
+    scores, analysis = (tables.read(place / f"study/results/{name}.parquet") for name in ("scores", "analysis"))
+    figure = curves.draw(scores, drawing.overlaid(analysis, {}))
     return [{float(x) for line in axes.lines for x in line.get_xdata()} for axes in figure.axes if axes.lines]

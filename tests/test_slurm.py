@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,8 +15,6 @@ import pytest
 import running
 import slurm_cluster
 from running import SMOKE
-
-from workflow import claims
 
 LACKING = slurm_cluster.missing()
 pytestmark = [
@@ -128,49 +124,6 @@ MODEL = "family=tiny/step=20/train=mini_inference/format=default/recipe=full/see
 HISTORY = f"results/histories/{MODEL}/part.parquet"
 
 
-def wait_for(there: Callable[[], bool], what: str) -> None:
-    """Wait until something is so, at most ten minutes."""
-    end = time.monotonic() + 600
-    while not there():
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.1)
-
-
-def said(place: Path) -> tuple[str, list[int]]:
-    """The claim of the tuning's process, and the optimizer steps that its log names, counted from 1."""
-    log = place / f"study/logs/tune/{MODEL}.log"
-    texts = [path.read_text(encoding="utf-8") if path.exists() else "" for path in (claims.place(log), log)]
-    return texts[0], [int(step) for step in re.findall(r" tune: (\d+) of ", texts[1])]
-
-
-def cancel(cluster: slurm_cluster.Cluster, number: str) -> None:
-    cluster.ask("scancel", number)
-
-
-def time_out(cluster: slurm_cluster.Cluster, number: str) -> None:
-    """What is left of its time falls below the two minutes that the profile sets aside for saving."""
-    cluster.ask("scontrol", "update", f"jobid={number}", "timelimit=1")
-
-
-def requeue(cluster: slurm_cluster.Cluster, number: str) -> None:
-    """As after a preemption, but at once, not two minutes later."""
-    cluster.ask("scontrol", "requeue", number)
-    start_again(cluster, number)
-
-
-def start_again(cluster: slurm_cluster.Cluster, number: str) -> None:
-    """Have a job that went back to the queue start now."""
-
-    def started() -> bool:
-        with contextlib.suppress(subprocess.CalledProcessError):  # as long as it is still ending
-            cluster.ask("scontrol", "update", f"jobid={number}", "starttime=now")
-        return cluster.ask("squeue", "--noheader", f"--jobs={number}", "--format=%T") == ["RUNNING"]
-
-    # Slurm would hold a job that it could not start because the node is not yet done with it.
-    wait_for(lambda: not slurm_cluster.steps(cluster), "its end")
-    wait_for(started, "its second start")
-
-
 @pytest.fixture
 def untuned(submitted: Path, tmp_path: Path) -> Path:
     """A copy of the study in which one model has yet to be tuned, for some ten seconds."""
@@ -180,34 +133,6 @@ def untuned(submitted: Path, tmp_path: Path) -> Path:
     running.configure(place, changed)
     (place / f"study/logs/tune/{MODEL}.log").unlink()
     return place
-
-
-def test_a_tuning_goes_on_after_each_fault_and_ends_as_without(
-    untuned: Path, cluster: slurm_cluster.Cluster, tmp_path: Path
-) -> None:
-    local = shutil.copytree(untuned, tmp_path / "local")
-    process = begun(untuned, cluster, HISTORY)
-    seen = {"", said(untuned)[0]}
-    for harm in (cancel, requeue, time_out):  # losing a node takes longer than this tuning
-        wait_for(lambda: said(untuned)[0] not in seen and len(said(untuned)[1]) > 1, f"a tuning to {harm.__name__}")
-        claim, steps = said(untuned)
-        assert (steps[0] == 1) == (harm is cancel), harm.__name__
-        seen.add(claim)
-        (number,) = cluster.ask("squeue", "--noheader", "--states=running", "--format=%i")
-        harm(cluster, number)
-    told = process.communicate()[1]
-    assert process.returncode == 0, told
-    assert said(untuned)[0] not in seen and said(untuned)[1][0] > 1
-    # Cancelled; requeued, then out of time; to its end, with three times the time.
-    limits = cluster.jobs("%l %T")[-3:]
-    assert [limit.split()[1] for limit in limits] == ["CANCELLED", "FAILED", "COMPLETED"]
-    assert limits[2].split()[0] == "1:33:00"
-    assert running.run(local, HISTORY).returncode == 0
-    found, expected = (pq.ParquetFile(place / "study" / HISTORY).read() for place in (untuned, local))
-    assert found.drop_columns("seconds").equals(expected.drop_columns("seconds"))
-    weights = f"study/resources/models/{MODEL}/model.safetensors"
-    assert (untuned / weights).read_bytes() == (local / weights).read_bytes()
-    assert not list((untuned / "study/resources/states").rglob("*.safetensors"))
 
 
 def test_a_job_killed_for_its_memory_gets_more(untuned: Path, cluster: slurm_cluster.Cluster) -> None:
