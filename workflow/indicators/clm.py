@@ -27,15 +27,22 @@ def measure(
     subject: Subject, settings: Mapping[str, Any], material: Material, progress: Progress | None = None
 ) -> Measurement:
     """Variant `text`: windows one after the other, the first token of each without a loss."""
-    documents = sampled(material.documents, settings)
-    size = min(settings["window"], context_length(subject.model))
-    pieces = list(windows(subject.tokenizer, documents, size))
+    documents, pieces, size = cut(subject, settings, material)
     found = text_losses(subject, settings, documents, pieces, progress)
     return Measurement(
         [row._replace(variant="text") for row in found],
         losses.fingerprint(piece.ids for piece in pieces),
         {"window": size},
     )
+
+
+def cut(
+    subject: Subject, settings: Mapping[str, Any], material: Material
+) -> tuple[Sequence[Document], list[Window], int]:
+    """The documents that are measured, all their windows, and a window's most tokens: as set, or the model's context."""
+    documents = sampled(material.documents, settings)
+    size = min(settings["window"], context_length(subject.model))
+    return documents, list(windows(subject.tokenizer, documents, size)), size
 
 
 def windows(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], size: int) -> Iterator[Window]:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workflow import losses
-from workflow.encoding import context_length
-from workflow.indicators.clm import text_losses, windows
-from workflow.measuring import Loss, Material, Measurement, Progress, Subject, restored, sampled
+from workflow.indicators.clm import cut, text_losses
+from workflow.measuring import Loss, Material, Measurement, Progress, Subject, restored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,9 +22,7 @@ def measure(
     subject: Subject, settings: Mapping[str, Any], material: Material, progress: Progress | None = None
 ) -> Measurement:
     """Variants: `clean`, `noisy`, and their difference `rise`, on the windows of `clm`."""
-    documents = sampled(material.documents, settings)
-    size = min(settings["window"], context_length(subject.model))
-    pieces = list(windows(subject.tokenizer, documents, size))
+    documents, pieces, size = cut(subject, settings, material)
     clean = text_losses(subject, settings, documents, pieces)
     found: list[Loss] = []
     for draw in range(settings["draws"]):
