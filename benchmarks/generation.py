@@ -23,8 +23,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import pairing
 
-from workflow import generation, prediction, task
+from workflow import prediction, task
 from workflow.encoding import Framing, fitted
+from workflow.engine import generation
 
 NEW_TOKENS, BATCH_TOKENS = 60, 8192
 TESTS = (("social_iqa", 0), ("social_iqa", 4), ("xsum", 0))

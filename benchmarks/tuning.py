@@ -29,8 +29,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import pairing
 
-from workflow import linear, states, tuning
+from workflow import states, tuning
 from workflow.encoding import Masked, padding
+from workflow.engine import linear
 
 BATCH, SEED = 8, 0
 OURS, TRAINER, TRL = "Tunecast", "HF Trainer", "TRL SFTTrainer"

@@ -196,9 +196,9 @@ rule present:
         shared=[
             f"{PACKAGE}/{name}"
             for name in (
-                "pages.py",
-                "presenting.py",
-                "description.py",
+                "report/pages.py",
+                "report/presenting.py",
+                "report/description.py",
                 "report/page.css",
                 "report/page.js",
             )

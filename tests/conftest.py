@@ -91,7 +91,7 @@ def small_model(architecture: str, tokenizer: PreTrainedTokenizerBase) -> PreTra
 
 def loss_of(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> torch.Tensor:
     """Mean over rows of the mean loss of a row's scored tokens, as tuning reads it."""
-    from workflow import feeding
+    from workflow.engine import feeding
 
     with feeding.losses(model, pad) as read:
         sums, counts = read(rows)

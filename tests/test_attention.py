@@ -7,7 +7,7 @@ import torch
 import transformers
 from conftest import ARCHITECTURES, small_model, small_tokenizer
 
-from workflow import attention
+from workflow.engine import attention
 from workflow.errors import StudyError
 
 SIZES = {

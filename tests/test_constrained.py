@@ -10,7 +10,7 @@ from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
 
 from workflow import models
-from workflow.constrained import constrained, constraint
+from workflow.engine.constrained import constrained, constraint
 from workflow.errors import StudyError
 
 END, A, B, C, D = range(5)

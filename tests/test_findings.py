@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 import truths
 
-from workflow import analyses, drawing, findings, grid, sections, tables
+from workflow import analyses, drawing, findings, grid, tables
 from workflow.comparison import Evidence
+from workflow.report import sections
 from workflow.statistics import Resampling, holm
 
 STEPS = [0, 300, 500, 700, 1000, 1500]

@@ -16,9 +16,10 @@ import torch
 from conftest import PAGE, Checkpoint
 
 from workflow import config as configs
-from workflow import grid, indicators, losses, measuring, prompts, scoring, spans, tables, task, tuning
+from workflow import grid, indicators, measuring, prompts, spans, tables, task, tuning
 from workflow.corpora import Document
 from workflow.encoding import padding, split
+from workflow.engine import losses, scoring
 from workflow.errors import StudyError
 from workflow.indicators import clm
 from workflow.indicators.span_corruption import sentinels, stream

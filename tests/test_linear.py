@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workflow import linear
+from workflow.engine import linear
 
 
 def results(layer, input, slope):

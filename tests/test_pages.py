@@ -11,8 +11,9 @@ import pytest
 from docutils.core import publish_parts
 from jinja2 import Environment
 
-from workflow import description, figures, findings, grid, pages, presenting, sections, summaries, tables
+from workflow import figures, findings, grid, summaries, tables
 from workflow.forecasting import leaderboards
+from workflow.report import description, pages, presenting, sections
 
 NASTY = "<script>alert(1)</script> & `code` *bold* _x_ |y|"
 

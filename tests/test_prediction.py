@@ -19,7 +19,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import GenerationConfig, PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
 
-from workflow import generation, metrics, models, prediction, reading, scoring, tables, task
+from workflow import metrics, models, prediction, tables, task
+from workflow.engine import generation, reading, scoring
 from workflow.errors import StudyError
 from workflow.prediction import Evaluation
 from workflow.statistics import Resampling

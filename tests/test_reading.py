@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 import running
 
-from workflow import grid, pages, tables
+from workflow import grid, tables
+from workflow.report import pages
 
 KEYS = {*grid.CELL_KEYS, *grid.TEST_KEYS, "metric"}
 README = (running.ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_attention import OTHERS, REFUSED, random_model
 
-from workflow import attention, generation, reading, scoring
-from workflow.constrained import constrained
+from workflow.engine import attention, generation, reading, scoring
+from workflow.engine.constrained import constrained
 from workflow.errors import StudyError
 
 NEAR = 1e-5

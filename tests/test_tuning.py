@@ -24,10 +24,11 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from workflow import attention, config, feeding, models, states, task, tuning
+from workflow import config, models, states, task, tuning
 from workflow.encoding import Masked, padding
+from workflow.engine import attention, feeding
+from workflow.engine.losses import Reading, token_losses
 from workflow.errors import StudyError
-from workflow.losses import Reading, token_losses
 from workflow.task import Example
 
 LABELS = ("entailment", "neutral", "contradiction")

@@ -246,7 +246,7 @@ def _row_tokens(suite: Mapping[str, Any], test: Task, size: Size, shots: int, co
     if method == "label" and suite["labels"] == "score":
         return prompt + size.answer, 0.0
     if method == "label" and suite["labels"] == "constrained":
-        from workflow.constrained import BEAMS  # with torch, which a run of Snakemake need not have
+        from workflow.engine.constrained import BEAMS  # with torch, which a run of Snakemake need not have
 
         return prompt, KINDS[test.kind].new_tokens * BEAMS
     return prompt, KINDS[test.kind].new_tokens if method == "label" else suite["new_tokens"]

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workflow import prompts
-from workflow.constrained import constrained
 from workflow.encoding import Framing, Prompt, context_length, fitted, opening, split
+from workflow.engine.constrained import constrained
+from workflow.engine.generation import greedy
+from workflow.engine.reading import reading
+from workflow.engine.scoring import Progress, Request, log_probabilities
 from workflow.errors import StudyError
-from workflow.generation import greedy
 from workflow.metrics import method
-from workflow.reading import reading
-from workflow.scoring import Progress, Request, log_probabilities
 from workflow.task import KINDS, Example, Task
 
 if TYPE_CHECKING:

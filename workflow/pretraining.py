@@ -23,9 +23,10 @@ from transformers.generation.configuration_utils import GenerationConfig
 from transformers.models.olmo.configuration_olmo import OlmoConfig
 from transformers.models.olmo.modeling_olmo import OlmoForCausalLM
 
-from workflow import linear, mixtures, objectives
+from workflow import mixtures, objectives
 from workflow.corpora import Document
 from workflow.encoding import padding
+from workflow.engine import linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

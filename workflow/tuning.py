@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from workflow import feeding, prompts, ranks, states
+from workflow import prompts, ranks, states
 from workflow.encoding import Framing, Masked, batches, cut, masked, split
+from workflow.engine import feeding
 from workflow.errors import StudyError, first_line
 from workflow.states import Standing, State
 from workflow.task import Example, Task

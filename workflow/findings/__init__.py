@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from workflow import drawing, grid, tables
-from workflow.sections import SECTIONS
+from workflow.report.sections import SECTIONS
 from workflow.statistics import NORMAL, holm, student_tail, student_width
 
 ANALYSIS = "analysis"

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from workflow import losses
 from workflow.corpora import Document
 from workflow.encoding import context_length, padding
+from workflow.engine import losses
 from workflow.measuring import Loss, Material, Measurement, Progress, Subject, sampled
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from workflow import losses, prompts
+from workflow import prompts
 from workflow.encoding import Framing, Split, context_length, fitted, padding, split
+from workflow.engine import losses
 from workflow.errors import StudyError
 from workflow.measuring import Loss, Material, Measurement, Progress, Rows, Subject
 from workflow.prediction import sample

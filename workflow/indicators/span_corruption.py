@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow import losses, spans
+from workflow import spans
 from workflow.corpora import Document
 from workflow.encoding import context_length, padding
+from workflow.engine import losses
 from workflow.errors import StudyError
 from workflow.measuring import Loss, Material, Measurement, Progress, Subject, sampled
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from workflow import config as configs
-from workflow import losses, states, tuning
+from workflow import states, tuning
 from workflow.encoding import Masked, context_length, padding
+from workflow.engine import losses
 from workflow.errors import StudyError
 from workflow.measuring import Loss, Material, Measurement, Progress, Rows, Subject, restored
 from workflow.task import Task

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workflow import losses
+from workflow.engine import losses
 from workflow.indicators.clm import cut, text_losses
 from workflow.measuring import Loss, Material, Measurement, Progress, Subject, restored
 

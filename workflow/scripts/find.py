@@ -4,7 +4,8 @@ from workflow.jobs import job
 
 from pathlib import Path
 
-from workflow import findings, presenting, tables
+from workflow import findings, tables
+from workflow.report import presenting
 
 with job("find", snakemake) as log:
     read = presenting.read([Path(path) for path in snakemake.input.tables])

@@ -4,7 +4,7 @@ from workflow.jobs import job
 
 from pathlib import Path
 
-from workflow import description, pages, presenting
+from workflow.report import description, pages, presenting
 
 with job("present", snakemake) as log:
     found, made = snakemake.input, snakemake.output

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
-from workflow import attention, linear, narrowing, ranks
+from workflow import ranks
 from workflow.encoding import Masked, left_padded
+from workflow.engine import attention, linear, narrowing
 from workflow.errors import StudyError
 
 if TYPE_CHECKING:

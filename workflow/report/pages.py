@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from workflow import tables
 from workflow.findings import Material
-from workflow.sections import SECTIONS
+from workflow.report.sections import SECTIONS
 
-ASSETS = Path(__file__).parent / "report"
+ASSETS = Path(__file__).parent
 ROWS = 3000  # of a table that a page shows
 SHOWN_WIDTH = 0.75  # of a figure's pixels: 150 to an inch of print
 WORD = 40  # characters of a cell that stays on one line

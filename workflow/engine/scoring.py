@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from workflow.reading import Ids, Reader, bounds, fans, reading
-from workflow.sharing import Branching, Keys
+from workflow.engine.reading import Ids, Reader, bounds, fans, reading
+from workflow.engine.sharing import Branching, Keys
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

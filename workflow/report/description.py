@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from workflow import grid, sources
-from workflow.pages import plain
+from workflow.report.pages import plain
 
 PACKAGES = (*("snakemake", "numpy", "pandas", "matplotlib"), *("torch", "transformers", "peft", "datasets", "pyarrow"))
 LONGEST = 120  # characters of what is missing: the report's first page has room for little

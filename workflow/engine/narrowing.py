@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workflow import attention
-from workflow.attention import How, Packing
+from workflow.engine import attention
+from workflow.engine.attention import How, Packing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

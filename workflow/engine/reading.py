@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from workflow import attention
-from workflow.attention import IMPLEMENTATION, Packing, packed
 from workflow.encoding import context_length
+from workflow.engine import attention
+from workflow.engine.attention import IMPLEMENTATION, Packing, packed
+from workflow.engine.linear import Linear, product
+from workflow.engine.sharing import Branching, Fans, Keys, shareable
 from workflow.errors import StudyError
-from workflow.linear import Linear, product
-from workflow.sharing import Branching, Fans, Keys, shareable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

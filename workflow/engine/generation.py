@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workflow.reading import Ids, Reader, bounds, reading
-from workflow.sharing import Keys, Writing
+from workflow.engine.reading import Ids, Reader, bounds, reading
+from workflow.engine.sharing import Keys, Writing
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from workflow import figures, grid, pages, summaries, tables
+from workflow import figures, grid, summaries, tables
 from workflow.findings import Material
-from workflow.sections import title
+from workflow.report import pages
+from workflow.report.sections import title
 
 RESULTS = Path("results")
 

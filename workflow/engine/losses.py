@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workflow import feeding
 from workflow.encoding import batches, left_padded
+from workflow.engine import feeding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from workflow.engine.reading import Ids, Reader, bounds, fans, reading
+from workflow.engine.sharing import Branching, Fans, Keys
 from workflow.errors import StudyError
-from workflow.reading import Ids, Reader, bounds, fans, reading
-from workflow.sharing import Branching, Fans, Keys
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

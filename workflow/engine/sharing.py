@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from workflow.attention import How, Packing, _flash, _for_each_head, _visible, block, runs
+from workflow.engine.attention import How, Packing, _flash, _for_each_head, _visible, block, runs
 
 Weighed = tuple[torch.Tensor, torch.Tensor]  # output (tokens, heads, size), log-sum of scores (tokens, heads)
 QUERIES = 1024  # that plain operations take at once
