@@ -15,8 +15,8 @@ COUNTS = ("A straight line fits", "tests of other kinds the change cannot be tol
 
 # What must be said of the last base, and what must not be said by any finding.
 TRUTHS = {
-    "facts are known before tuning": r"^mini_facts(?:_ood)?: learned in pre-training",
-    "inference is latent": r"^mini_inference: learned in tuning",
+    "facts are known before tuning": r"^mini_facts: (?:most likely )?learned in pre-training",
+    "inference is latent": r"^mini_inference: (?:most likely )?learned in tuning",
     "tuning brings inference to light": r"^Tuning on mini_inference raises accuracy on mini_inference by",
     "inference in other words": r"^Tuning on mini_inference helps on mini_inference_ood",
     "summaries are learned in tuning": r"^Tuning on mini_summary raises ROUGE-L on mini_summary by",
@@ -25,10 +25,10 @@ TRUTHS = {
     "the shortcut hurts elsewhere": r"^Tuning on mini_paraphrase hurts on mini_paraphrase_ood",
 }
 LIES = {
-    "the control is learned": r"^mini_control(?:_ood)?: learned in",
+    "the control is learned": r"^mini_control(?:_ood)?: (?:most likely )?learned in",
     "tuning teaches the control": r"^Tuning on mini_control (?:raises|helps on mini_control_ood)",
-    "facts need tuning": r"^mini_facts: learned in tuning",
-    "inference is there before tuning": r"^mini_inference(?:_ood)?: learned in pre-training",
+    "facts need tuning": r"^mini_facts: (?:most likely )?learned in tuning",
+    "inference is there before tuning": r"^mini_inference(?:_ood)?: (?:most likely )?learned in (?:pre-training|both)",
     "tuning spoils inference": r"^Tuning on mini_inference (?:lowers|hurts on mini_inference_ood)",
     "the shortcut carries over": r"^Tuning on mini_paraphrase helps on mini_paraphrase_ood",
     "writing is unlearned": r"^Tuning on mini_(?:summary|question) lowers",

@@ -61,22 +61,22 @@ class Claim:
 class Claims:
     """What is claimed of a test: that the base rises and ends above its baseline, that tuning adds to it somewhere.
 
-    gains: for each tuning that it adds at the first step and that it adds at the last.
+    gains: for each tuning that it adds at the first step, at the centre of all steps, and at the last.
     """
 
     rise: Claim
     end: Claim | None
-    gains: list[tuple[Claim, Claim]]
+    gains: list[tuple[Claim, ...]]
 
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
     """Rows for each test and way of testing; n counts steps, step is null.
 
     A test is learned in pre-training where the base's line rises from the first step to the last and ends above the
-    baseline; in tuning where the line of tuned minus base is above 0 at one of its ends, for one of the tunings in the test's
-    domain (tuning on instructions, which are of no domain, counts where there is no other). Each by an interval of the
-    study's level, corrected for the number of ends. The baseline is chance; where that is not known (generated text,
-    imported multiple choice) it is the first step.
+    baseline; in tuning where the line of tuned minus base is above 0 at its first step, its centre or its last step, for one
+    of the tunings in the test's domain (tuning on instructions, which are of no domain, counts where there is no other).
+    Each by an interval of the study's level, corrected for the number of these places. The baseline is chance; where that
+    is not known (generated text, imported multiple choice) it is the first step.
 
     Where no tuning is in the test's domain, `gain_by_tuning` is null, and the group says of pre-training alone.
 
@@ -146,19 +146,20 @@ def _rows(
     keys |= {"group": max(shares, key=lambda group: shares[group])}
     yield {**keys, "estimator": "rise_over_pretraining", **_single(claims.rise)}
     yield {**keys, "estimator": "end_above_baseline", **(_single(claims.end) if claims.end else {"value": None})}
-    gains = [claim for ends in claims.gains for claim in ends]
+    gains = [claim for places in claims.gains for claim in places]
     yield {**keys, "estimator": "gain_by_tuning", **_largest(gains, how.level)}
 
 
 def _claims(levels: Sequence[Level], gains: Sequence[Change], chance: float | None, how: Resampling) -> Claims:
     """The claims about one test, with their evidence."""
     base = _line(levels, how)
-    first, last = _ends(base)
+    first, _, last = _places(base)
     rise = Claim(base, (0.0, last - first), 0.0, how.level)
     end = None if chance is None else Claim(base, (1.0, last), chance, how.level)
     lines = [_line(own, how) for own in _grouped(gains, TUNING).values() if len(own) >= STEPS]
-    level = 1 - (1 - how.level) / max(1, 2 * len(lines))
-    gained = [tuple(Claim(own, (1.0, place), 0.0, level) for place in _ends(own)) for own in lines]
+    places = [(own, _places(own)) for own in lines]
+    level = 1 - (1 - how.level) / max(1, sum(len(at) for _, at in places))
+    gained = [tuple(Claim(own, (1.0, place), 0.0, level) for place in at) for own, at in places]
     return Claims(rise, end, gained)
 
 
@@ -167,10 +168,10 @@ def _line(points: Sequence[Level | Difference], how: Resampling) -> Line:
     return line(found, progress(found.steps))
 
 
-def _ends(line: Line) -> tuple[float, float]:
-    """First and last place on the axis."""
+def _places(line: Line) -> tuple[float, ...]:
+    """First place on the axis, centre of all, last. The line is known best at its centre, and highest at one of its ends."""
     places = progress(line.curve.steps)
-    return float(places[0]), float(places[-1])
+    return float(places[0]), float(places.mean()), float(places[-1])
 
 
 def _shares(claims: Claims, how: Resampling) -> dict[str, float]:
@@ -179,9 +180,9 @@ def _shares(claims: Claims, how: Resampling) -> dict[str, float]:
     bases = _drawn(claims.rise.line, generator)
     learned = claims.rise.holds(bases) & (claims.end.holds(bases) if claims.end else True)
     added = np.zeros(len(bases), dtype=bool)
-    for first, last in claims.gains:
-        gains = _drawn(first.line, generator)
-        added |= first.holds(gains) | last.holds(gains)
+    for places in claims.gains:
+        gains = _drawn(places[0].line, generator)
+        added |= np.any([claim.holds(gains) for claim in places], axis=0)
     return {name: float(np.mean((learned == base) & (added == tuning))) for (base, tuning), name in GROUPS.items()}
 
 
