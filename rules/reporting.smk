@@ -149,7 +149,7 @@ rule recommend:
         indicators=INDICATORS,
         modules=[
             f"{PACKAGE}/{name}.py"
-            for name in ("recommending", "comparison", "statistics")
+            for name in ("recommending", "luck", "comparison", "statistics")
         ],
     output:
         table="results/recommendations.parquet",

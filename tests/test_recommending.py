@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from workflow import recommending, tables
 from workflow.comparison import Reported, Sample
+from workflow.errors import StudyError
 from workflow.statistics import Resampling
 
 HOW = Resampling(2000, 0.95, 0)
@@ -48,13 +50,56 @@ def one(found: pd.DataFrame, topic: str, **conditions: Any) -> pd.Series:
 
 def test_a_clear_best_is_called_and_equal_ones_are_too_close() -> None:
     generator = np.random.default_rng(0)
-    clear = rows([sample(100, 0.5, generator), sample(200, 0.9, generator)])
+    clear = rows([sample(100, 0.5, generator, 3), sample(200, 0.9, generator, 3)])
     answer = one(clear, "answer")
     assert answer["statement"].startswith(
         "mini_facts: tune mini at step 200, the best of 2 bases with probability 1.00"
     )
-    close = one(rows([sample(100, 0.8, generator), sample(200, 0.8, generator)]), "answer")
+    close = one(rows([sample(100, 0.8, generator, 3), sample(200, 0.8, generator, 3)]), "answer")
     assert "too close to call" in close["statement"] and close["probability"] < 0.95
+
+
+def lucky(step: int, seeds: int, noise: float, generator: np.random.Generator, score: float = 0.5) -> Sample:
+    """A model whose score is that of its seeds, whatever the row."""
+    values = np.repeat(generator.normal(score, noise, (seeds, 1)), ROWS, axis=1)
+    return Sample(keys(step), values, tuple(map(str, range(ROWS))))
+
+
+def test_of_two_equal_bases_one_in_ten_is_called_the_best() -> None:
+    """With two seeds each: their spread is known by two degrees of freedom, as Student's t takes it; .43 by a bootstrap."""
+    generator = np.random.default_rng(0)
+    called = [
+        max(recommending.questions([lucky(step, 2, 0.03, generator) for step in (1, 2)], {}, HOW)[0].probability)
+        for _ in range(400)
+    ]
+    assert 0.05 < np.mean(np.array(called) >= 0.95) < 0.15  # five standard errors of .10 are .075
+
+
+def test_a_base_of_one_seed_has_the_luck_that_others_show() -> None:
+    generator = np.random.default_rng(0)
+    levels = [lucky(1, 8, 0.03, generator), lucky(2, 8, 0.03, generator), lucky(3, 1, 0.0, generator)]
+    (question,) = recommending.questions(levels, {}, HOW)
+    spread = np.sqrt(np.mean([level.values[:, 0].var(ddof=1) for level in levels[:2]]))
+    low, high = np.quantile(question.resampled[2], [0.025, 0.975])
+    assert question.lucky and high - low == pytest.approx(2 * stats.t(14).ppf(0.975) * spread, rel=0.1)
+
+
+def test_intervals_of_scores_stay_between_0_and_1() -> None:
+    ids = tuple(map(str, range(ROWS)))
+    seeds = {1: (0.9, 1.0), 2: (0.0, 0.1)}
+    found = rows(
+        [Sample(keys(step), np.repeat(np.array(own)[:, None], ROWS, axis=1), ids) for step, own in seeds.items()]
+    )
+    ends = found[found["topic"].isin(["answer", "base"])]
+    assert ends["low"].min() == 0 and ends["high"].max() == 1
+
+
+def test_bases_that_were_scored_on_different_rows_are_refused() -> None:
+    levels = [Sample(keys(step), np.ones((1, 2)), ids) for step, ids in ((1, ("a", "b")), (2, ("a", "c")))]
+    with pytest.raises(
+        StudyError, match=r"^suite mini, test mini_facts: mini at step 1 and mini at step 2 were scored"
+    ):
+        recommending.questions(levels, {}, HOW)
 
 
 def test_the_chance_to_be_the_best_is_that_of_a_paired_normal_comparison() -> None:
@@ -68,10 +113,8 @@ def test_the_chance_to_be_the_best_is_that_of_a_paired_normal_comparison() -> No
     ]
     difference = values[0] - values[1]
     z = difference.mean() / (difference.std() / np.sqrt(ROWS))
-    from scipy.stats import norm
-
     chance = one(rows(levels), "answer")["probability"]
-    assert chance == pytest.approx(norm.cdf(z), abs=0.03)
+    assert chance == pytest.approx(stats.norm.cdf(z), abs=0.03)
     base = one(rows(levels), "base", step=1)
     assert base["value"] == pytest.approx(0.8) and base["low"] == pytest.approx(0.8 - 1.96 * 0.4 / ROWS**0.5, abs=0.01)
 
@@ -128,11 +171,25 @@ def test_sentences_about_one_task_tell_its_recipes_apart() -> None:
     assert set(found["task"]) == {"mini_facts", "mini_inference"}
 
 
-def test_a_single_seed_is_said_to_leave_the_luck_of_tuning_out() -> None:
+@pytest.mark.parametrize(("share", "even_so"), [(0.9, "none alone"), (0.5, "mini at step 100")])
+def test_one_seed_cannot_tell_however_clear_its_rows_are(share: float, even_so: str) -> None:
     generator = np.random.default_rng(0)
-    for seeds, said in ((1, True), (2, False)):
-        levels = [sample(step, share, generator, seeds) for step, share in ((1, 0.5), (2, 0.9))]
-        assert ("luck of tuning is not in this" in one(rows(levels), "answer")["statement"]) == said
+    found = rows([sample(100, 0.5, generator), sample(200, share, generator)])
+    answer = one(found, "answer")["statement"]
+    assert answer.startswith("mini_facts: one seed cannot tell which of 2 bases to tune")
+    assert "mini at step 200 has the highest score" in answer and answer.endswith(f"even so: {even_so}.")
+    assert one(found, "base", step=100)["statement"].endswith("by the scored rows alone.")
+    alone = one(rows([sample(100, 0.5, generator)]), "answer")["statement"]
+    assert "only mini at step 100 was tuned" in alone and "luck of tuning is not in this" in alone
+
+
+def test_a_target_needs_two_seeds_of_each_of_its_tunings() -> None:
+    generator = np.random.default_rng(0)
+    trains = {"mini_facts": 2, "mini_inference": 1}
+    levels = [sample(step, 0.5, generator, n, train=t, test=t) for t, n in trains.items() for step in (1, 2)]
+    targets = {"both": {"tests": [(train, train) for train in trains], "way": WAY}}
+    found = recommending.questions(levels, targets, HOW)
+    assert [question.lucky for question in found] == [True, False, False]
 
 
 def test_a_test_that_a_target_has_twice_is_resampled_once() -> None:

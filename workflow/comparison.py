@@ -51,6 +51,11 @@ class Sample:
         return self.values.shape[1]
 
     @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return self.values.shape[0]
+
+    @property
     def uncertain(self) -> bool:
         """Whether its uncertainty is known."""
         return True
@@ -71,13 +76,14 @@ class Sample:
 class Reported:
     """A score that others report with its standard error, seeds averaged; rows are not known.
 
-    keys: PAIR_KEYS and their values; error, n (rows): None where not reported.
+    keys: PAIR_KEYS and their values; error, n (rows): None where not reported; seeds: whose scores are averaged.
     """
 
     keys: dict[str, Any]
     value: float
     error: float | None
     n: int | None = None
+    seeds: int = 1
 
     @property
     def uncertain(self) -> bool:
@@ -223,9 +229,8 @@ def _reports(rows: pd.DataFrame) -> Iterator[Reported]:
         counts = group["n"].dropna()
         n = int(counts.iloc[0]) if len(counts) else None
         values = group["value"].to_numpy(dtype=float)
-        yield Reported(
-            dict(zip(PAIR_KEYS, found, strict=True)), float(values.mean()), _error(values, group["error"]), n
-        )
+        keys, error = dict(zip(PAIR_KEYS, found, strict=True)), _error(values, group["error"])
+        yield Reported(keys, float(values.mean()), error, n, len(values))
 
 
 def _error(values: Values, errors: pd.Series) -> float | None:

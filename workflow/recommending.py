@@ -1,7 +1,8 @@
 """Which base to tune for a task: its expected score and chance to be the best, what an indicator would have picked instead.
 
-A score is uncertain by the rows that it was tested on and the seeds that it was tuned with. Both are resampled, for all bases
-alike, so that two bases are compared row by row. What would come of tuning on other data is not in it.
+A score is uncertain by the rows that it was tested on and the seeds that it was tuned with. Rows are resampled for all bases
+alike, so that two bases are compared row by row; the luck of seeds is drawn for each base by itself (see `luck`). What would
+come of tuning on other data is not in it, nor the luck of tuning where no base was tuned with two seeds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 
 from workflow import task
 from workflow.comparison import Level, Sample
+from workflow.errors import StudyError
 from workflow.indicators import SCORED
+from workflow.luck import pooled
 from workflow.metrics import PRIMARY
 from workflow.prompts import FORMATS
 from workflow.statistics import Resampling
@@ -38,8 +41,8 @@ class Question:
 
     name: task, or target of a cohort; title: what sentences call it, with recipe and suite where the name has several;
     tests: task tuned on and test of each score in the mean; way: keys WAY; bases; values: shape (bases,); resampled: shape
-    (bases, resamples), all bases alike; n: scored rows; single: whether some base is known by one seed alone, so that the
-    luck of tuning is not in the resamples.
+    (bases, resamples), of rows alike for all bases and of luck; n: scored rows; lucky: whether the luck of tuning is in the
+    resamples, which takes a base with two seeds.
     """
 
     name: str
@@ -50,7 +53,7 @@ class Question:
     values: Values
     resampled: Values
     n: int | None
-    single: bool
+    lucky: bool
 
     @property
     def probability(self) -> Values:
@@ -89,9 +92,9 @@ def questions(levels: Sequence[Level], targets: Mapping[str, Mapping[str, Any]],
         asked.setdefault(_place(level), _way(level))
     found = [_question(train, [(train, train)], way, own, how) for (train, *_), way in sorted(asked.items(), key=str)]
     found += [_question(name, target["tests"], target["way"], own, how) for name, target in targets.items()]
-    found = [question for question in found if len(question.bases)]
-    several = Counter(question.name for question in found)
-    return [replace(question, title=_title(question)) if several[question.name] > 1 else question for question in found]
+    there = [question for question in found if question is not None]
+    several = Counter(question.name for question in there)
+    return [replace(question, title=_title(question)) if several[question.name] > 1 else question for question in there]
 
 
 def _title(question: Question) -> str:
@@ -115,22 +118,68 @@ def _way(level: Level) -> dict[str, Any]:
 
 def _question(
     name: str, tests: Sequence[tuple[str, str]], way: Mapping[str, Any], levels: Sequence[Level], how: Resampling
-) -> Question:
-    """The question of a plain mean over tests."""
-    parts, places = [], list(dict.fromkeys(test for _, test in tests))
-    for pair in tests:
-        own = [level for level in levels if (level.keys["train"], level.keys["test"]) == pair and _way(level) == way]
-        # Tests have rows of their own, so each is resampled by a seed of its own, whatever was tuned on.
-        by_test = replace(how, seed=how.seed + 2 + places.index(pair[1]))
-        parts.append({_base(level): (level, by_test) for level in own})
+) -> Question | None:
+    """The question of a plain mean over tests; None where no base has all of them.
+
+    Errors: StudyError where bases were scored on different rows.
+    """
+    here = [level for level in levels if _way(level) == way]
+    parts = [{_base(level): level for level in here if _pair(level) == pair} for pair in tests]
     bases = sorted(set.intersection(*(set(part) for part in parts)))
-    values = [np.mean([part[base][0].value for part in parts]) for base in bases]
-    resampled = [np.mean([level.resampled(own) for level, own in (p[base] for p in parts)], axis=0) for base in bases]
-    sizes = [part[base][0].n for part in parts for base in bases[:1]]
+    if not bases:
+        return None
+    table = [[part[base] for base in bases] for part in parts]
+    places = list(dict.fromkeys(test for _, test in tests))
+    # Tests have rows of their own, so each is resampled by a seed of its own, whatever was tuned on.
+    seeds = [how.seed + 2 + places.index(test) for _, test in tests]
+    rows = [_over_rows(own, replace(how, seed=seed)) for own, seed in zip(table, seeds, strict=True)]
+    lucks = [
+        _luck([own for (tuned, _), own in zip(tests, table, strict=True) if tuned == train], len(tests), number, how)
+        for number, train in enumerate(dict.fromkeys(train for train, _ in tests))
+    ]
+    lucky = all(luck is not None for luck in lucks)
+    values = np.mean([[level.value for level in own] for own in table], axis=0)
+    sizes = [own[0].n for own in table]
     n = None if None in sizes else sum(sizes)
-    levels_of = [part[base][0] for part in parts for base in bases]
-    single = any(isinstance(level, Sample) and len(level.values) == 1 for level in levels_of)
-    return Question(name, name, tests, way, bases, np.array(values), np.array(resampled), n, single)
+    resampled = np.mean(rows, axis=0) + (sum(lucks) if lucky else 0.0)
+    return Question(name, name, tests, way, bases, values, resampled, n, lucky)
+
+
+def _over_rows(levels: Sequence[Level], how: Resampling) -> Values:
+    """The levels of all bases on one test over resampled rows, seeds as they are, shape (bases, resamples).
+
+    Errors: StudyError unless all were scored on the same rows, as far as rows are known.
+    """
+    samples = [level for level in levels if isinstance(level, Sample)]
+    for other in samples:
+        if other.ids != samples[0].ids:
+            pair = " and ".join(_named(_base(level)) for level in (samples[0], other))
+            raise StudyError(
+                f"suite {other.keys['suite']}, test {other.keys['test']}: {pair} were scored on different rows; expected the "
+                "same rows for all bases that are compared"
+            )
+    means = how.means(np.array([sample.values.mean(axis=0) for sample in samples]).T).T if samples else ()
+    drawn = iter(means)
+    return np.array([next(drawn) if isinstance(level, Sample) else level.resampled(how) for level in levels])
+
+
+def _luck(parts: Sequence[Sequence[Level]], tests: int, number: int, how: Resampling) -> Values | None:
+    """What the luck of one tuning may have added to a mean over tests, shape (bases, resamples); None where it is unknown.
+
+    parts: the levels of all bases on each test after this tuning; number: of the tuning, for a seed of its own. The error of a
+    reported score of several seeds holds its luck.
+    """
+    bases = list(zip(*parts, strict=True))
+    luck = pooled([[level.values for level in own] for own in bases if isinstance(own[0], Sample)], tests)
+    seeds = np.array([own[0].seeds if isinstance(own[0], Sample) or own[0].seeds == 1 else np.inf for own in bases])
+    if luck is None:
+        return None if np.isfinite(seeds).any() else np.zeros((len(bases), how.resamples))
+    return luck.draws(seeds, how.resamples, np.random.default_rng([how.seed, number]))
+
+
+def _pair(level: Level) -> tuple[str, str]:
+    """Task tuned on and test."""
+    return level.keys["train"], level.keys["test"]
 
 
 def _base(level: Level) -> Base:
@@ -161,24 +210,31 @@ def recommend(
 
 
 def _answer(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
-    """The base to tune, or those among which it is too close to call."""
-    top, chance = question.top, question.probability
-    score = f"it scores {_figure(question, top, how)}"
+    """The base to tune, or those among which it is too close to call; of single seeds, what their rows say."""
+    top = question.top
+    name, chance, score = (
+        _named(question.bases[top]),
+        question.probability[top],
+        f"it scores {_figure(question, top, how)}",
+    )
+    rivals = ", ".join(_named(question.bases[place]) for place in _rivals(question, how)) or "none alone"
     if len(question.bases) == 1:
-        text = f"only {_named(question.bases[top])} was tuned; {score}"
-    elif chance[top] >= how.level:
+        luck = "" if question.lucky else "; of a single seed, so the luck of tuning is not in this"
+        text = f"only {name} was tuned; {score}{luck}"
+    elif not question.lucky:
         text = (
-            f"tune {_named(question.bases[top])}, the best of {len(question.bases)} bases with probability "
-            f"{chance[top]:.2f}; {score}"
+            f"one seed cannot tell which of {len(question.bases)} bases to tune, since nothing is known of what another seed "
+            f"would change; {name} has the highest score; {score}; by the scored rows alone it is the best with probability "
+            f"{chance:.2f}; not to be told from it even so: {rivals}"
         )
+    elif chance >= how.level:
+        text = f"tune {name}, the best of {len(question.bases)} bases with probability {chance:.2f}; {score}"
     else:
-        rivals = [_named(question.bases[place]) for place in _rivals(question, how)]
         text = (
-            f"too close to call: {_named(question.bases[top])} has the highest score, but is the best with probability "
-            f"{chance[top]:.2f} only; {score}; not to be told from it: {', '.join(rivals) or 'none alone'}"
+            f"too close to call: {name} has the highest score, but is the best with probability {chance:.2f} only; {score}; "
+            f"not to be told from it: {rivals}"
         )
-    luck = "; of a single seed, so the luck of tuning is not in this" if question.single else ""
-    yield _row(question, "answer", text + luck, question.where, top, how)
+    yield _row(question, "answer", text, question.where, top, how)
 
 
 def _rivals(question: Question, how: Resampling) -> list[int]:
@@ -194,6 +250,7 @@ def _bases(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
         text = (
             f"{_named(question.bases[place])} scores {_figure(question, place, how)} after tuning and is the best of "
             f"{len(question.bases)} with probability {question.probability[place]:.2f}"
+            f"{'' if question.lucky else ' by the scored rows alone'}"
         )
         yield _row(question, "base", text, question.where | {"family": family, "step": step}, int(place), how)
 
@@ -297,7 +354,7 @@ def _row(
 ) -> dict[str, Any]:
     """A row about one base."""
     family, step = question.bases[place]
-    low, high = how.bounds(question.resampled[place])
+    low, high = _ends(question, place, how)
     figures = {"value": float(question.values[place]), "low": low, "high": high, "n": question.n}
     chance = float(question.probability[place])
     keys = {"topic": topic, "family": family, "step": step, "probability": chance}
@@ -309,9 +366,15 @@ def _said(question: Question, text: str, where: Mapping[str, Any], table: str = 
     return {"statement": f"{question.title}: {text}.", "table": table, "filter": json.dumps(dict(where))}
 
 
+def _ends(question: Question, place: int, how: Resampling) -> tuple[float, float]:
+    """The interval of a base's score, cut to 0 to 1, which luck may leave and no score can."""
+    low, high = how.bounds(question.resampled[place])
+    return max(0.0, low), min(1.0, high)
+
+
 def _figure(question: Question, place: int, how: Resampling) -> str:
     """A score with its interval."""
-    low, high = how.bounds(question.resampled[place])
+    low, high = _ends(question, place, how)
     return f"{question.values[place]:.3f} ({how.level:.0%} {low:.3f} to {high:.3f})"
 
 
