@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from scripts import Job
 
 from workflow import config as configs
-from workflow import grid
+from workflow import grid, sources
 
 BASE = {"family": "mine", "step": "10"}
 MODEL = {**BASE, "train": "rte", "format": "default", "recipe": "full", "seed": "0"}
@@ -96,6 +96,15 @@ def sound(checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for job in JOBS.values():
             assert job.run() is None
     return place
+
+
+def test_what_is_passed_on_tells_no_whole_path(sound: Path) -> None:
+    """The base lies in a folder, which the jobs after `fetch` know by its whole path."""
+    study = sound / "study"
+    assert str(sound).encode() in (study / MANIFEST).read_bytes()
+    made = [path for folder in ("results", WEIGHTS) for path in (study / folder).rglob("*") if path.is_file()]
+    assert len(made) > 10 and not [path for path in made if str(sound).encode() in path.read_bytes()]
+    assert sources.identity(json.loads((study / MANIFEST).read_text()))["folder"] == "step10"
 
 
 # --- jobs --------------------------------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from workflow import cards, models
+from workflow import cards, models, sources
 
 LINEAGE = {
     "family": "olmo-1b", "step": "1000", "train": "mnli", "format": "io", "recipe": "slow", "seed": "2", "examples": 6000,
@@ -66,22 +67,50 @@ def test_the_models_of_the_smoke_study_load_as_their_cards_say(smoke: Path, monk
     for folder in sorted(root.glob("*/*/*/*")):
         scope = {"folder": str(folder)}
         exec(code(folder), scope)
-        base = json.loads((folder / "lineage.json").read_text())["base"]
+        base = json.loads(Path("resources/bases/family=tiny/step=20/base.json").read_text())
+        assert json.loads((folder / "lineage.json").read_text())["base"] == sources.identity(base)
         again, _ = models.ready(base, str(folder), "fp32")
         loaded = scope["model"].merge_and_unload() if hasattr(scope["model"], "peft_config") else scope["model"]
         expected = dict(again.named_parameters())
         assert all(parameter.equal(expected[name]) for name, parameter in loaded.named_parameters())
 
 
-def test_adapters_of_a_base_on_the_hub_name_it(checkpoints, tmp_path: Path) -> None:
+LORA = {"method": "lora", "learning_rate": 1e-3, "lora_rank": 2, "lora_alpha": 4, "lora_dropout": 0.0}
+
+
+def save_adapters(checkpoint, folder: Path, **lineage: object) -> None:
+    """Adapters of a checkpoint that was loaded from its whole path."""
     from workflow import tuning
 
-    checkpoint = checkpoints["olmo"]
-    settings = {"method": "lora", "learning_rate": 1e-3, "lora_rank": 2, "lora_alpha": 4, "lora_dropout": 0.0}
-    model, _ = models.untouched({"path": str(checkpoint.path)})
-    model = tuning.adapted(model, settings, 0)
-    models.save(model, checkpoint.tokenizer, tmp_path / "tuned", LINEAGE | {"recipe_settings": settings})
+    model = tuning.adapted(models.untouched({"path": str(checkpoint.path)})[0], LORA, 0)
+    models.save(model, checkpoint.tokenizer, folder, LINEAGE | {"recipe_settings": LORA} | lineage)
+
+
+def test_adapters_of_a_base_on_the_hub_name_it(checkpoints, tmp_path: Path) -> None:
+    save_adapters(checkpoints["olmo"], tmp_path / "tuned")
     adapter = json.loads((tmp_path / "tuned/adapter_config.json").read_text())
     assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("allenai/OLMo-1B-hf", "abc")
     assert front((tmp_path / "tuned/README.md").read_text())["library_name"] == "peft"
     assert "AutoPeftModelForCausalLM" in (tmp_path / "tuned/README.md").read_text()
+    assert "has to be changed" not in (tmp_path / "tuned/README.md").read_text()
+
+
+def test_adapters_of_a_base_in_a_folder_load_from_the_study_s_and_tell_no_whole_path(
+    checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "somebody"
+    (place / "study").mkdir(parents=True)
+    checkpoint = checkpoints["olmo"]._replace(path=shutil.copytree(checkpoints["olmo"].path, place / "steps/step10"))
+    manifest = sources.locate(
+        "f", {"source": "folder", "path": str(place / "steps"), "pattern": "step{step}"}, 10, Path()
+    )
+    monkeypatch.chdir(place / "study")
+    save_adapters(checkpoint, Path("tuned"), base=sources.identity(manifest), train="mini_facts")
+    adapter = json.loads(Path("tuned/adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "../steps/step10"
+    assert "elsewhere it has to be changed" in Path("tuned/README.md").read_text()
+    assert not [path for path in Path("tuned").iterdir() if b"somebody" in path.read_bytes()]
+    scope = {"folder": "tuned"}
+    exec(code(Path("tuned")), scope)
+    own = scope["model"].get_base_model().get_input_embeddings().weight
+    assert own.equal(checkpoint.model.get_input_embeddings().weight)

@@ -15,7 +15,7 @@ from test_audits import found as findings
 from test_audits import material, score
 
 from workflow import config as configs
-from workflow import grid, holes, tables
+from workflow import grid, holes, sources, tables
 
 BASE = {"family": "tiny", "step": 20, "path": "somewhere", "files": {"model.safetensors": {"bytes": 1, "sha256": "a"}}}
 REASON = "tuning stopped at step 3: the loss is nan, the gradient norm nan"
@@ -34,7 +34,7 @@ def record(folder: Path, study: dict[str, Any], **settings: Any) -> None:
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps(BASE))
     path = folder / "results/diverged" / grid.path(LOST, grid.MODEL_KEYS) / "part.parquet"
-    facts = {"recipe_settings": study["recipes"]["full"] | settings, "base": BASE, "error": REASON}
+    facts = {"recipe_settings": study["recipes"]["full"] | settings, "base": sources.identity(BASE), "error": REASON}
     tables.write([{"update": 3, "loss": None}], tables.HISTORY, path, **facts)
 
 
@@ -43,6 +43,9 @@ def test_a_record_is_a_hole_where_holes_are_allowed(tmp_path: Path) -> None:
     record(tmp_path, study)
     models = grid.models(study)
     assert holes.found(study, models, tmp_path) == [{**LOST, "reason": REASON}]
+    manifest = tmp_path / "resources/bases/family=tiny/step=20/base.json"
+    manifest.write_text(json.dumps(BASE | {"path": "moved/somewhere"}))
+    assert holes.found(study, models, tmp_path) == [{**LOST, "reason": REASON}], "the same base in another place"
     assert holes.found(configs.validated(SMOKE), models, tmp_path) == []
 
 

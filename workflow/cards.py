@@ -10,6 +10,11 @@ import yaml
 from workflow import task
 
 CLASSES = {"full": ("transformers", "AutoModelForCausalLM"), "lora": ("peft", "AutoPeftModelForCausalLM")}
+# Of adapters whose base is in a folder.
+APART = (
+    "These are adapters alone. `base_model_name_or_path` in `adapter_config.json` names the folder of their base as seen from "
+    "the study's folder, in which they load as shown; elsewhere it has to be changed.\n\n"
+)
 
 
 def card(lineage: Mapping[str, Any]) -> str:
@@ -19,6 +24,7 @@ def card(lineage: Mapping[str, Any]) -> str:
     """
     base, settings = lineage["base"], lineage["recipe_settings"]
     library, loader = CLASSES[settings["method"]]
+    apart = "" if base["repo"] or library != "peft" else APART
     name = f"{lineage['family']}, step {lineage['step']}, tuned on {lineage['train']}"
     rows = {
         "base": f"{_source(base)}, step {base['step']} of pre-training",
@@ -32,7 +38,7 @@ def card(lineage: Mapping[str, Any]) -> str:
         f"---\n{yaml.safe_dump(_metadata(lineage, library), sort_keys=False)}---\n\n# {name}\n\n"
         f"One of the models of a Tunecast study, which sets tuned models beside their untouched bases.\n\n"
         f"| | |\n|---|---|\n{table}\n"
-        f"```python\nfrom {library} import {loader}\n\nmodel = {loader}.from_pretrained(folder)\n```\n\n"
+        f"```python\nfrom {library} import {loader}\n\nmodel = {loader}.from_pretrained(folder)\n```\n\n{apart}"
         "`lineage.json` holds every setting of the recipe and the hash of each file of the base.\n"
     )
 

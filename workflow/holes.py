@@ -39,7 +39,7 @@ def _recorded(study: Mapping[str, Any], models: pd.DataFrame, folder: Path) -> I
             continue
         facts = tables.recorded(record)
         manifest = folder / "resources/bases" / grid.path(keys, grid.BASE_KEYS) / "base.json"
-        same_base = manifest.is_file() and sources.read_base(manifest) == facts["base"]
+        same_base = manifest.is_file() and sources.identity(sources.read_base(manifest)) == facts["base"]
         if same_base and facts["recipe_settings"] == _recipe(study, keys, facts["recipe_settings"]["learning_rate"]):
             yield {**keys, "reason": facts["error"]}
 

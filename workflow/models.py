@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,16 +57,23 @@ def ready(base: Mapping[str, Any], tuned: str | None, dtype: str) -> tuple[PreTr
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, lineage: Mapping[str, Any]) -> None:
     """Write weights (of LoRA the adapters alone), tokenizer, lineage and card as a folder, whole or not at all.
 
-    lineage: as `cards.card` reads it. Adapters of a base on the hub name its repository and revision, so that they load
-    on any machine.
+    lineage: as `cards.card` reads it. Adapters name the base that they belong to, which PEFT loads first: on the hub by
+    repository and revision, so that they load on any machine, else by its folder as seen from the study's.
     """
-    base = lineage["base"]
     with whole(folder) as unfinished:
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
         adapter = unfinished / ADAPTER
-        if base["repo"] and adapter.is_file():
+        if adapter.is_file():
             known = json.loads(adapter.read_text(encoding="utf-8"))
-            write_json(known | {"base_model_name_or_path": base["repo"], "revision": base["revision"]}, adapter)
+            write_json(known | _named(lineage["base"], known["base_model_name_or_path"]), adapter)
         write_json(lineage, unfinished / "lineage.json")
         (unfinished / "README.md").write_text(cards.card(lineage), encoding="utf-8")  # in place of the libraries' own
+
+
+def _named(base: Mapping[str, Any], path: str) -> dict[str, str]:
+    """The keys of an adapter's config that say which base it belongs to, of one that was loaded from a path."""
+    if base["repo"]:
+        return {"base_model_name_or_path": base["repo"], "revision": base["revision"]}
+    # From the working directory, as PEFT reads it; never absolute, since whole paths name their owner.
+    return {"base_model_name_or_path": os.path.relpath(path)}

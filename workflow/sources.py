@@ -172,6 +172,14 @@ def read_base(path: Path | str) -> dict[str, Any]:
     return json_object(Path(path))
 
 
+def identity(base: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a base from others wherever it lies: its manifest with the folder's name (`folder`) for its path.
+
+    This is what results and tuned models state of it, since they are passed on and a path tells of the machine.
+    """
+    return {name: fact for name, fact in base.items() if name != "path"} | {"folder": Path(base["path"]).name}
+
+
 def checkpoint_files(folder: str) -> list[str]:
     """The files that the checkpoint of a folder is made of.
 

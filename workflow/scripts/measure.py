@@ -23,4 +23,4 @@ with job("measure", snakemake) as log:
         lambda name: progress(log, f"measure {name}"),
     )
     log.info("base %s; %s", base["path"], models.describe())
-    measuring.write(part, *paths, base=base, **dict(snakemake.wildcards.items()))
+    measuring.write(part, *paths, base=sources.identity(base), **dict(snakemake.wildcards.items()))

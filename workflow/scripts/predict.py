@@ -19,5 +19,5 @@ with job("predict", snakemake) as log:
     log.info("loaded: %s", clock())
     tests = {name: task.examples(name, path) for name, path in zip(suite["tests"], snakemake.input.tasks, strict=True)}
     rows = prediction.predict(model, tokenizer, suite, tests, progress(log, "predict"))
-    facts = dict(snakemake.wildcards.items()) | {"suite_settings": suite, "base": base}
+    facts = dict(snakemake.wildcards.items()) | {"suite_settings": suite, "base": sources.identity(base)}
     tables.write(rows, tables.PREDICTIONS, Path(snakemake.output[0]), **facts)

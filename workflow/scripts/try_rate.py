@@ -39,6 +39,6 @@ with job("try_rate", snakemake) as log:
     log.info("learning rate %g: %d of %d validation losses not finite", recipe["learning_rate"], lost, len(losses))
     trial = {"learning_rate": recipe["learning_rate"]}
     parts = [{"id": name, **trial, **loss} for name, loss in zip(held, losses, strict=True)]
-    lineage = keys | {"recipe_settings": recipe, "base": base, "seed": SEED} | counts
+    lineage = keys | {"recipe_settings": recipe, "base": sources.identity(base), "seed": SEED} | counts
     tables.write(parts, tables.TRIALS, Path(snakemake.output[0]), **lineage)
     state.remove()

@@ -27,7 +27,7 @@ with job("tune", snakemake) as log:
     facts = {"base": base["files"], "recipe": recipe, "seed": seed}
     state = states.State(Path(snakemake.params.state), tuning.fingerprint(facts, rows))
     model = tuning.adapted(model, recipe, seed) if recipe["method"] == "lora" else model
-    lineage = keys | {"recipe_settings": recipe, "base": base} | counts
+    lineage = keys | {"recipe_settings": recipe, "base": sources.identity(base)} | counts
     record = Path(snakemake.params.record)
     record.unlink(missing_ok=True)
     try:
