@@ -25,7 +25,8 @@ class HubServer:
     url: what HF_ENDPOINT is set to; tags: repository -> {tag: revision folder}; gated: repository -> the token that
     may read it; statuses: end of a path -> the error status that it gets; cuts: end of a path -> number of bytes after
     which the connection is closed, once; failing: end of a path -> the error statuses of its next requests, a 429 with a
-    second to wait; garbled: ends of paths whose files are sent with another last byte; requests: `METHOD path` of each
+    second to wait; garbled: ends of paths whose files are sent with another last byte; stray: names that listings hold
+    beside the files that there are; requests: `METHOD path` of each
     request so far; sent: path -> bytes of files that were sent for it.
     """
 
@@ -38,6 +39,7 @@ class HubServer:
         self.failing: dict[str, list[int]] = {}
         self.sent: Counter[str] = Counter()
         self.garbled: set[str] = set()
+        self.stray: list[str] = []
         self.requests: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -183,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
             if _is_large(path):
                 entry["lfs"] = {"size": len(content), "oid": hashlib.sha256(content).hexdigest(), "pointerSize": 134}
             entries.append(entry)
-        return entries
+        return [*entries, *({"type": "file", "path": name, "size": 0, "oid": _git_id(b"")} for name in self.hub.stray)]
 
     def _send_folder(self, repo: str, commit: str, folder: str) -> None:
         """Body of `/api/<kind>/<repo>/tree/<revision>/<folder>`: what lies in a folder, and below it if that is asked for."""

@@ -144,6 +144,21 @@ def git_hash(content: bytes) -> str:
     return ended.stdout.decode().strip()
 
 
+@pytest.mark.parametrize(
+    "name", ["../outside.safetensors", "data/../../outside.json", "/tmp/outside.json", "..\\outside.safetensors"]
+)
+def test_a_file_name_that_leads_elsewhere_is_refused(name: str, hub: HubServer, machine: Machine) -> None:
+    hub.stray.append(name)
+    for steps, tasks, place in (
+        ([1], [], "lab/olmo at step1-tokens1B"),
+        ([], ["paws"], "google-research-datasets/paws at "),
+    ):
+        ended, _ = machine.prefetch(steps, tasks)
+        line, rest = ended.stdout.rstrip("\n"), "; allowed: names without .., backslash or a leading slash"
+        assert ended.returncode == 3 and line.startswith(place) and line.endswith(f": lists a file {name!r}{rest}")
+    assert not machine.blobs()
+
+
 def test_what_is_pinned_is_read_without_a_network_and_stays_what_it_was(hub: HubServer, machine: Machine) -> None:
     _, first = machine.prefetch([1, 2], ["paws"])
     hub.requests.clear()

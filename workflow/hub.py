@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from workflow.errors import StudyError, first_line
+from workflow.errors import StudyError, first_line, shown
 from workflow.files import json_object
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def pin(repo: str, kind: str, reference: str | None, wanted: Callable[[list[str]
 
     wanted: the repository's file names -> those to pin; files: name -> bytes and either `sha256` (large files) or `git`
     (Git's own SHA-1 of a blob). Offline the files are those in the cache.
+    Errors: StudyError for a name that leads out of the folder that the files are put in.
     """
     from huggingface_hub import HfApi, is_offline_mode
 
@@ -78,6 +79,11 @@ def pin(repo: str, kind: str, reference: str | None, wanted: Callable[[list[str]
     )
     commit = revision.resolved
     files = _cached_files(repo, kind, commit) if offline else patiently(lambda: _listed_files(api, repo, kind, commit))
+    for name in files:
+        if "\\" in name or {"", ".", ".."} & set(name.split("/")):
+            raise StudyError(
+                f"{repo} at {revision}: lists a file {shown(name)}; allowed: names without .., backslash or a leading slash"
+            )
     return {
         "repo": repo,
         "kind": kind,
