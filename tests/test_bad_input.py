@@ -61,6 +61,7 @@ def tune(**changes: Any) -> Job:
 
 
 JOBS = {
+    "generate": Job("generate", ["resources/miniworld"], params={"seed": 0}),
     "fetch": Job("fetch", [MANIFEST], [], {"source": WHOLE["families"]["mine"]}, BASE),
     "prepare": Job("prepare", [PREPARED], {"rows": [], "passages": []}, {"data_root": "../data"}, {"task": "rte"}),
     "tune": tune(),

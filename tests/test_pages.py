@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import html
 import re
+import resource
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import running
 from docutils.core import publish_parts
 from jinja2 import Environment
+from scripts import Job
 
 from workflow import figures, findings, grid, summaries, tables
 from workflow.forecasting import leaderboards
@@ -133,6 +137,35 @@ def test_the_smoke_study_has_a_page_for_everything(smoke: Path):
     }
     blocks = (results / "captions.rst").read_text().split("\f")
     assert {block.split("\n")[0] + ".html" for block in blocks} == found
+
+
+def test_pages_appear_whole_or_not_at_all(smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The disk fills up at the second page or later: the first one is shorter than the pages of figures."""
+    study = shutil.copytree(smoke / "study", tmp_path / "study")
+    settings = grid.read(running.configured(smoke))
+    monkeypatch.chdir(study)
+    shutil.rmtree("results/pages")
+    names = ("findings", "analysis", "audit", "scores")
+    job = Job(
+        "present",
+        {"pages": "results/pages", "captions": "results/captions.rst", "description": "results/description.rst"},
+        {
+            "tables": [f"results/{name}.parquet" for name in names],
+            "figures": [f"results/figures/{name}.png" for name in settings["figures"]],
+        },
+        {"study": settings},
+    )
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    first = (smoke / "study/results/pages/1 Answer/Findings in words.html").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (first + 1, limits[1]))
+    try:
+        line = job.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert line == "present: results/pages: cannot be written: File too large; mend it and run again"
+    assert not Path("results/pages").exists() and not list(Path("results").glob(".*"))
+    assert job.run() is None
+    assert Path("results/pages/1 Answer/Findings in words.html").is_file()
 
 
 def test_the_description_names_what_the_smoke_study_takes_up_and_leaves_out(smoke: Path):

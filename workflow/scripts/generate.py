@@ -4,8 +4,9 @@ from workflow.jobs import job
 
 from pathlib import Path
 
-from workflow import miniworld
+from workflow import files, miniworld
 
 with job("generate", snakemake) as log:
-    miniworld.write(miniworld.build(snakemake.params.seed), Path(snakemake.output[0]))
+    with files.whole(Path(snakemake.output[0])) as folder:
+        miniworld.write(miniworld.build(snakemake.params.seed), folder)
     log.info("world of seed %d written", snakemake.params.seed)

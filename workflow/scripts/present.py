@@ -4,6 +4,7 @@ from workflow.jobs import job
 
 from pathlib import Path
 
+from workflow import files
 from workflow.report import description, pages, presenting
 
 with job("present", snakemake) as log:
@@ -13,7 +14,8 @@ with job("present", snakemake) as log:
     )
     shown = list(presenting.made(study))
     log.info("%d pages", len(shown))
-    presenting.write(shown, Path(made.pages))
-    Path(made.captions).write_text(pages.captions((page.place, page.caption) for page in shown), encoding="utf-8")
+    with files.whole(Path(made.pages)) as folder:
+        presenting.write(shown, folder)
+    files.write_text(pages.captions((page.place, page.caption) for page in shown), Path(made.captions))
     text = description.describe(study.settings, study.tables["analysis"], study.tables["audit"])
-    Path(made.description).write_text(text, encoding="utf-8")
+    files.write_text(text, Path(made.description))
