@@ -26,7 +26,7 @@ try:
     HOLES = holes.found(STUDY, grid.models(STUDY))
     MODELS = holes.without(grid.models(STUDY), HOLES)
     PARTS = holes.without(grid.parts(STUDY), HOLES)
-    TRIALS = grid.trials(STUDY)
+    TRIALS = holes.without(grid.trials(STUDY), holes.unchosen(STUDY), grid.CHOICE_KEYS)
 except (StudyError, OSError) as error:
     sys.exit(told(error) or str(error))
 

@@ -25,6 +25,7 @@ rule try_rate:
     params:
         recipe=trial_recipe,
         state=f"resources/states/trials/{TRIAL}.safetensors",
+        record=f"results/diverged/trials/{TRIAL}/part.parquet",
     script:
         "../workflow/scripts/try_rate.py"
 

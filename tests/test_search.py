@@ -69,7 +69,9 @@ def test_a_rate_that_diverged_on_one_base_loses(tmp_path):
 
 def test_a_search_whose_every_rate_diverged_is_refused():
     trials = trials_of((1, 0.1, "a", None), (1, 0.02, "a", None))
-    with pytest.raises(StudyError, match=r"^tuning diverged at every learning rate \(0\.1, 0\.02\); expected one that"):
+    with pytest.raises(
+        StudyError, match=r"^tuning diverged at every learning rate \(0\.1, 0\.02\), tried at step 1; expected one that"
+    ):
         search.choose(trials, [0.1, 0.02], HOW)
 
 
@@ -255,3 +257,45 @@ def test_what_depends_on_the_choice_is_known_before_it_is_made(searched, tmp_pat
     assert running.planned(place, *MADE) == {"fetch": 1, "tune": 1, "gather": 1}
     listed(place)
     assert running.planned(place, *MADE) == {"fetch": 1, "try_rate": 2, "choose": 1, "tune": 1, "gather": 2}
+
+
+def test_a_search_without_a_rate_that_holds_is_a_hole(searched, tmp_path):
+    """One line says so, and both trials leave their histories; where holes are allowed all but its models is made."""
+    place = shutil.copytree(searched, tmp_path / "place")
+    plain = RECIPE | {"learning_rate": 1.0e-3}
+    del plain["search"]
+    models = [{"train": ["mini_inference"], "recipes": ["found", "plain"]}]
+    wild = RECIPE | {"learning_rate": [1.0e30, 1.0e29]}
+    listed(place, models=models, recipes={"found": wild, "plain": plain})
+    # Where a choice is made anew, Snakemake looks no further than to that until it is made.
+    shutil.rmtree(place / "study/results/choices")
+    target = "results/audit.parquet"
+    ended = running.run(place, target, "--keep-going")
+    assert ended.returncode == 1
+    said = "tuning diverged at every learning rate (1e+30, 1e+29), tried at step 10"
+    [line] = [line for line in ended.stderr.splitlines() if line.startswith("choose family=")]
+    assert line == (
+        "choose family=local train=mini_inference format=default recipe=found: "
+        f"{said}; expected one that does not, a lower one"
+    )
+    results = place / "study/results"
+    for rate in (0, 1):
+        record = results / f"diverged/trials/family=local/step=10/{TASK}/rate={rate}/part.parquet"
+        facts, history = tables.recorded(record), tables.rows(record)
+        assert facts["error"].startswith("tuning stopped at step ") and facts["rate"] == str(rate)
+        assert [row["update"] for row in history] == list(range(len(history)))
+    plainly = TASK.replace("found", "plain")
+    assert (results / f"scores/family=local/step=10/{plainly}/seed=0/suite=plain/tests=all/part.parquet").is_file()
+
+    ended = running.run(place, target, "--config", "holes=allow")
+    assert ended.returncode == 0, ended.stderr
+    audit = tables.read(results / "audit.parquet")
+    [hole] = audit[audit["evidence"].str.startswith("hole: ")].to_dict("records")
+    assert (hole["family"], hole["step"], hole["recipe"], hole["seed"]) == ("local", 10, "found", 0)
+    assert hole["evidence"] == f"hole: no score of this model, since its tuning diverged: {said}"
+    assert running.planned(place, target, "--config", "holes=allow") == {}
+
+    # With a rate that holds among them both are tried as ever, whether holes are allowed or not.
+    listed(place, models=models, recipes={"found": wild | {"learning_rate": [1.0e30, 1.0e-2]}, "plain": plain})
+    jobs = running.planned(place, "results/choices.parquet", "--config", "holes=allow")
+    assert jobs == {"try_rate": 1, "choose": 1, "gather": 1}

@@ -656,8 +656,10 @@ def test_a_trial_that_diverges_has_null_losses(checkpoints, tmp_path):
     tokenizer, rows = checkpoints["olmo"].tokenizer, encoded(checkpoints["olmo"].tokenizer)
     settings = recipe(learning_rate=1e30, warmup=0.0)
     model = fresh(checkpoints["olmo"])
-    found = tuning.tried(model, rows[5:], rows[:5], settings, 0, padding(tokenizer), state(tmp_path))
-    assert found == [{"tokens": sum(row.scored), "nll": None, "loss": None} for row in rows[:5]]
+    with pytest.raises(tuning.DivergedError) as raised:
+        tuning.tried(model, rows[5:], rows[:5], settings, 0, padding(tokenizer), state(tmp_path))
+    assert [row["update"] for row in raised.value.history] == list(range(len(raised.value.history)))
+    assert tuning.unmeasured(rows[:5]) == [{"tokens": sum(row.scored), "nll": None, "loss": None} for row in rows[:5]]
 
 
 def test_a_validation_loss_that_is_no_number_is_null(checkpoints):

@@ -23,10 +23,16 @@ def choose(trials: pd.DataFrame, rates: Sequence[float], how: Resampling) -> lis
     ]
     left = [row for row in rows if not row["diverged"]]
     if not left:
-        listed = ", ".join(f"{rate:g}" for rate in rates)
-        raise StudyError(f"tuning diverged at every learning rate ({listed}); expected one that does not, a lower one")
+        raise StudyError(f"{diverged(rates, trials['step'])}; expected one that does not, a lower one")
     best = min(left, key=lambda row: row["loss"])
     return [row | {"chosen": row is best} for row in rows]
+
+
+def diverged(rates: Iterable[float], steps: Iterable[int]) -> str:
+    """What to say of a search in which no learning rate is left, tried on the bases of these steps."""
+    tried = sorted(set(steps))
+    place = f"step{'' if len(tried) == 1 else 's'} {', '.join(map(str, tried))}"
+    return f"tuning diverged at every learning rate ({', '.join(f'{rate:g}' for rate in rates)}), tried at {place}"
 
 
 def _measured(trials: pd.DataFrame, how: Resampling) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -301,12 +301,14 @@ def tried(
     state: State,
     progress: Progress | None = None,
 ) -> list[dict[str, float | None]]:
-    """Tune the model in place and measure the validation rows as `validate` does; all are null when tuning diverged."""
-    try:
-        tune(model, rows, recipe, seed, pad, state, progress)
-    except DivergedError:
-        return [{"tokens": sum(row.scored), "nll": None, "loss": None} for row in validation]
+    """Tune the model in place and measure the validation rows as `validate` does. Errors: as `tune`."""
+    tune(model, rows, recipe, seed, pad, state, progress)
     return validate(model, validation, recipe, pad)
+
+
+def unmeasured(rows: Iterable[Masked]) -> list[dict[str, float | None]]:
+    """Rows as `validate` gives them, of a model whose tuning has diverged: without a loss."""
+    return [{"tokens": sum(row.scored), "nll": None, "loss": None} for row in rows]
 
 
 class Steps:

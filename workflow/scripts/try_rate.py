@@ -18,7 +18,12 @@ with job("try_rate", snakemake) as log:
     start = outset.read(keys, recipe, paths, log, held=True)
     tried = sharding.tried if recipe["gpus"] > 1 else tuning.tried
     how = recipe, SEED, padding(start.tokenizer), start.state, progress(log, "try_rate")
-    losses = tried(start.model, start.rows, list(start.held.values()), *how)
+    try:
+        with start.recorded(Path(snakemake.params.record)):
+            losses = tried(start.model, start.rows, list(start.held.values()), *how)
+    except tuning.DivergedError as error:
+        log.warning("%s", error)
+        losses = tuning.unmeasured(start.held.values())
     lost = sum(loss["loss"] is None for loss in losses)
     log.info("learning rate %g: %d of %d validation losses not finite", recipe["learning_rate"], lost, len(losses))
     trial = {"learning_rate": recipe["learning_rate"]}
