@@ -16,7 +16,13 @@ from workflow import devices
 from workflow.errors import StudyError
 
 MEMORY = {"one": 24000, "two": 16000}
-LISTED = "0, GPU-aa, 24576\n1, GPU-bb, 16384\n"
+LISTED = "GPU-aa, 24576\nGPU-bb, 16384\n"
+# An A100 in slices: their names as newer and as older drivers give them (NVIDIA's guide to MIG).
+SLICES = """GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
+  MIG 3g.20gb     Device  0: (UUID: MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f)
+  MIG 1g.5gb+me   Device  1: (UUID: MIG-cba663e8-9bed-5b25-b243-5985ef7c9beb)
+  MIG 1c.2g.10gb  Device  2: (UUID: MIG-GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77/3/0)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -104,11 +110,41 @@ with devices.promised(20000, {{"one": 24000}}, Path({str(tmp_path)!r})):
         assert devices.taken(tmp_path / "one") == 24000
 
 
-def test_only_devices_that_the_process_may_use_count() -> None:
-    assert devices.allowed(LISTED, None) == {"GPU-aa": 24576, "GPU-bb": 16384}
-    assert devices.allowed(LISTED, "1") == {"GPU-bb": 16384}
-    assert devices.allowed(LISTED, "GPU-aa") == {"GPU-aa": 24576}
-    assert devices.allowed(LISTED, "") == {}
+IDENTIFIERS = {"GPU-aa11": 24576, "GPU-aa22": 16384, "GPU-bb11": 16384}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "left"),
+    [
+        (None, [0, 1, 2]),
+        ("2,0", [2, 0]),
+        (" 1 , 2", [1, 2]),
+        ("1gpu", [1]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("0,-1,1", [0]),
+        ("1,7,0", [1]),
+        ("1,1", []),
+        ("GPU-aa22,GPU-aa11", [1, 0]),
+        ("GPU-bb", [2]),
+        ("GPU-aa", []),
+        ("GPU-bb11,GPU-cc,GPU-aa11", [2]),
+        ("GPU-bb,GPU-bb11", []),
+    ],
+)
+def test_a_list_of_devices_is_read_as_torch_reads_it(
+    chosen: str | None, left: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    names = list(IDENTIFIERS)
+    assert devices.allowed(IDENTIFIERS, chosen) == {names[place]: IDENTIFIERS[names[place]] for place in left}
+    monkeypatch.setattr(torch.cuda, "_raw_device_count_nvml", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "_raw_device_uuid_nvml", lambda: names)
+    if chosen is not None:
+        monkeypatch.setenv(devices.VISIBLE, chosen)
+        assert torch.cuda._device_count_nvml() == len(left)
 
 
 def test_without_gpu_or_need_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,10 +155,10 @@ def test_without_gpu_or_need_nothing_is_changed(monkeypatch: pytest.MonkeyPatch)
     assert devices.VISIBLE not in os.environ
 
 
-def pretend_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two GPUs that nvidia-smi lists, and a folder of promises of the test's own."""
+def pretend_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch, listed: str = LISTED, code: int = 0) -> None:
+    """GPUs that nvidia-smi lists, and a folder of promises of the test's own."""
     program = folder / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\necho '{LISTED.strip()}'\n")
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{listed}END\nexit {code}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -169,9 +205,35 @@ def test_jobs_of_one_machine_share_devices_within_their_memory(tmp_path: Path, m
     ]
     told = [job.communicate()[0].split() for job in jobs]
     assert told[4][0] == "GPU-aa"  # the other has 16384 MB
-    for device, memory in devices.allowed(LISTED, None).items():
+    for device, memory in devices.visible().items():
         spans = [(*map(float, span), need) for (own, *span), need in zip(told, needs, strict=True) if own == device]
         assert spans
         # What is taken grows only where a job starts.
         taken = [sum(need for start, end, need in spans if start <= moment < end) for moment, _, _ in spans]
         assert max(taken) <= memory
+
+
+def test_slices_of_a_gpu_have_the_memory_of_their_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpus(tmp_path, monkeypatch, SLICES)
+    first, second, third = (line.split("UUID: ")[1].rstrip(")") for line in SLICES.splitlines()[1:])
+    monkeypatch.setenv(devices.VISIBLE, f"{second},{first},{third}")
+    assert devices.visible() == {second: 5 * 1024, first: 20 * 1024, third: 10 * 1024}
+    monkeypatch.setenv(devices.VISIBLE, "MIG-c6d4")
+    with devices.own(8000) as device:
+        assert device == first and devices.taken(devices.promises() / first) == 8000
+    monkeypatch.setenv(devices.VISIBLE, third)
+    with devices.own(8000) as device:
+        assert device == os.environ[devices.VISIBLE] == third
+
+
+@pytest.mark.parametrize(
+    ("listed", "code"),
+    [("No devices were found\n", 6), ("NVIDIA-SMI has failed\n", 9), ("GPU-aa, [N/A]\n", 0), ("", 0)],
+)
+def test_a_driver_that_tells_of_no_memory_leaves_things_as_they_are(
+    listed: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_gpus(tmp_path, monkeypatch, listed, code)
+    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    with devices.own(8000) as device:
+        assert device is None and devices.VISIBLE not in os.environ

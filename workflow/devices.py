@@ -11,16 +11,19 @@ import contextlib
 import fcntl
 import math
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from workflow.errors import StudyError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+SLICED = "MIG-"  # begins the identifier of a slice
+SLICE = re.compile(r"^\s+MIG \S*\b(\d+)gb\S*\s.*\(UUID: (MIG-[^)]+)\)", re.MULTILINE)
 PAUSE = 1.0  # seconds between two looks for room
 
 
@@ -43,19 +46,52 @@ def own(needed: int, number: int = 1) -> Iterator[str | None]:
 
 
 def visible() -> dict[str, int]:
-    """Memory in MB of each GPU that this process may use, by its identifier; empty where NVIDIA's driver is missing."""
-    if shutil.which("nvidia-smi") is None:
-        return {}
-    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
-    listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout
-    return allowed(listed, os.environ.get(VISIBLE))
+    """Memory in MB of each GPU that this process may use, by its identifier; empty where NVIDIA's driver is missing.
+
+    A slice of a GPU (MIG) is one where it is named in CUDA_VISIBLE_DEVICES; its memory is what its profile says.
+    """
+    chosen = os.environ.get(VISIBLE)
+    if (chosen or "").startswith(SLICED):
+        return allowed({name: int(size) * 1024 for size, name in SLICE.findall(_told("-L"))}, chosen)
+    lines = _told("--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits").splitlines()
+    rows = [[entry.strip() for entry in line.split(",")] for line in lines if line.strip()]
+    known = {uuid: int(total) if total.isdigit() else 0 for uuid, total in rows}
+    # Of a GPU that shares the host's memory the driver states none, so that there is none to promise.
+    return {uuid: total for uuid, total in allowed(known, chosen).items() if total}
 
 
-def allowed(listed: str, chosen: str | None) -> dict[str, int]:
-    """Memory of the GPUs in nvidia-smi's lines of index, identifier and memory that a CUDA_VISIBLE_DEVICES leaves."""
-    rows = [[entry.strip() for entry in line.split(",")] for line in listed.splitlines() if line.strip()]
-    names = None if chosen is None else {name.strip() for name in chosen.split(",")}
-    return {uuid: int(total) for index, uuid, total in rows if names is None or {index, uuid} & names}
+def _told(*arguments: str) -> str:
+    """What nvidia-smi writes; nothing where it is missing, or has no driver or GPU to tell of."""
+    program = shutil.which("nvidia-smi")
+    ended = program and subprocess.run([program, *arguments], capture_output=True, text=True)
+    return ended.stdout if ended and ended.returncode == 0 else ""
+
+
+def allowed(memory: Mapping[str, int], chosen: str | None) -> dict[str, int]:
+    """What a CUDA_VISIBLE_DEVICES leaves of GPUs, as CUDA reads it; memory: by identifier, in the driver's order.
+
+    An entry is a place or the beginning of an identifier; the first that means no GPU, such as -1, ends the list. One that
+    is repeated leaves none at all.
+    """
+    if chosen is None:
+        return dict(memory)
+    found: list[str] = []
+    for entry in chosen.split(","):
+        device = _meant(entry.strip(), list(memory))
+        if device is None:
+            break
+        if device in found:
+            return {}
+        found.append(device)
+    return {device: memory[device] for device in found}
+
+
+def _meant(entry: str, there: Sequence[str]) -> str | None:
+    """The GPU that an entry of CUDA_VISIBLE_DEVICES means; None where it is none, or several."""
+    if number := re.match(r"\+?\d+", entry):  # whatever follows the digits is not read
+        return there[int(number[0])] if int(number[0]) < len(there) else None
+    fitting = [device for device in there if entry.startswith(("GPU-", SLICED)) and device.startswith(entry)]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def promises() -> Path:
@@ -91,7 +127,7 @@ def _promise(
         if any(room[device] < needed for device in devices):
             return []
         for device in devices:
-            (folder / device).mkdir(exist_ok=True)
+            (folder / device).mkdir(parents=True, exist_ok=True)  # names of some slices have a / in them
             file = tempfile.NamedTemporaryFile(prefix=f"{needed}-", dir=folder / device, delete=False)  # noqa: SIM115
             fcntl.flock(promise.enter_context(file), fcntl.LOCK_EX)
             # Removed while it is locked: once it is not, whoever looks for room may remove it first.
