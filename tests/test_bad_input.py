@@ -274,6 +274,9 @@ CASES = {
     "a tokenizer larger than the model": Case(
         "tune", setting(STEP / "config.json", vocab_size=20), "the model cannot be loaded: "
     ),
+    "a tokenizer without EOS": Case(
+        "tune", setting(STEP / "tokenizer_config.json", eos_token=None), "the tokenizer has no EOS to end a text with"
+    ),
     "a tokenizer that is empty": Case("tune", text(STEP / "tokenizer.json", "{}"), "the tokenizer cannot be loaded: "),
     "tuned weights cut short": Case(
         "predict", lambda: cut(f"{WEIGHTS}/model.safetensors", 4000)(), "the model cannot be loaded: "

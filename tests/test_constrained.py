@@ -7,7 +7,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from workflow import models
 from workflow.engine.constrained import constrained, constraint
@@ -53,17 +60,19 @@ def holds(tokens, spellings):
 
 
 @torch.no_grad()
-def all_texts(model, context, spellings, new_tokens):
+def all_texts(model, context, spellings, new_tokens, ends=(END,)):
     """Every text that holds a spelling, with its log-probability per token; EOS counts, and follows all but the longest."""
     found = {}
+    words = [word for word in WORDS if word not in ends]
     for length in range(1, new_tokens + 1):
-        texts = list(itertools.product(WORDS, repeat=length))
+        texts = list(itertools.product(words, repeat=length))
         ids = torch.tensor([[*context, *text] for text in texts])
         scores = model(input_ids=ids).logits.double().log_softmax(dim=-1)[:, len(context) - 1 :]
         for text, own in zip(texts, scores.tolist(), strict=True):
             if holds(text, spellings):
                 total = sum(own[place][token] for place, token in enumerate(text))
-                found[text] = total / length if length == new_tokens else (total + own[length][END]) / (length + 1)
+                last = max(own[length][end] for end in ends) if length < new_tokens else None
+                found[text] = total / length if last is None else (total + last) / (length + 1)
     return found
 
 
@@ -117,6 +126,16 @@ def test_with_enough_beams_the_best_of_all_texts_is_found(spellings, seed):
     found = constrained(model, tokenizer(), CONTEXTS, spellings, 4, WIDE, beams=5**4)
     for context, tokens in zip(CONTEXTS, found, strict=True):
         every = all_texts(model, context, spellings, 4)
+        assert every[tuple(tokens)] == pytest.approx(max(every.values()), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_several_ends_the_likeliest_counts_and_none_is_written(seed):
+    model, spellings = random_model(seed), [[A], [B, C]]
+    model.generation_config = GenerationConfig(eos_token_id=[END, D])
+    found = constrained(model, tokenizer(), CONTEXTS, spellings, 4, WIDE, beams=4**4)
+    for context, tokens in zip(CONTEXTS, found, strict=True):
+        every = all_texts(model, context, spellings, 4, (END, D))
         assert every[tuple(tokens)] == pytest.approx(max(every.values()), abs=1e-5)
 
 

@@ -6,14 +6,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
-from conftest import ARCHITECTURES, small_tokenizer
+from conftest import ARCHITECTURES, small_model, small_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflow import encoding, task
+from workflow import encoding, task, tuning
+from workflow.corpora import Document
 from workflow.encoding import Framing
+from workflow.engine.constrained import constrained
+from workflow.engine.generation import greedy
 from workflow.errors import StudyError
-from workflow.task import Example
+from workflow.indicators import span_corruption
+from workflow.task import Example, Turn
 
 TOKENIZERS = {architecture: small_tokenizer(architecture) for architecture in ARCHITECTURES}
 LABELS = ("entailment", "neutral", "contradiction")
@@ -211,3 +215,31 @@ def test_batches(lengths, tokens):
     assert order == sorted(order, reverse=True)
     for batch in found[:-1]:
         assert (len(batch) + 1) * lengths[batch[0]] > tokens, "a batch of its own only where one row more is too much"
+
+
+# Where there is no EOS
+
+
+def test_a_tokenizer_without_eos_is_named_where_it_is_needed():
+    tokenizer = small_tokenizer("olmo")
+    tokenizer.eos_token = tokenizer.pad_token = None
+    tokenizer.name_or_path = "steps/step10"
+    line = "^steps/step10: the tokenizer has no EOS to end a text with; expected `eos_token` in tokenizer_config.json$"
+    example = Example({"premise": "a", "hypothesis": "b"}, "neutral", LABELS, gold=1)
+    model = small_model("olmo", TOKENIZERS["olmo"])
+    turns = (Turn("user", "a"), Turn("assistant", "b"))
+    needs = {
+        "tuning": lambda: tuning.encode(tokenizer, Framing(MNLI, "default", "sound", (), 90), example),
+        "a conversation": lambda: encoding.masked(tokenizer, turns, 90),
+        "a text without a prompt": lambda: encoding.opening(tokenizer),
+        "writing": lambda: greedy(model, tokenizer, [[5, 6]], 4, (), 90),
+        "a forced label": lambda: constrained(model, tokenizer, [[5, 6]], [[7]], 4, 90),
+        "text of spans": lambda: list(span_corruption.stream(tokenizer, [Document("d", "1", "a b c")], 8)),
+    }
+    for name, need in needs.items():
+        with pytest.raises(StudyError, match=line):
+            need()
+            pytest.fail(name)
+    assert encoding.padding(tokenizer) == 0, "padding is masked, whatever it is"
+    model.generation_config.eos_token_id = [9, 8]
+    assert encoding.ends(model, tokenizer) == [9, 8]

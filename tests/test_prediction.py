@@ -473,7 +473,7 @@ def test_greedy_equals_generate_token_for_token_and_ends_at_eos(checkpoint, batc
 def test_a_checkpoint_s_own_generation_settings_do_not_matter(checkpoints):
     model, tokenizer = models.untouched({"path": str(checkpoints["olmo2"].path)})
     contexts = [tokenizer(f"{a} {b}")["input_ids"] for a, b in PAIRS]
-    own = GenerationConfig(repetition_penalty=5.0, num_beams=3, do_sample=True, top_k=2, eos_token_id=9, max_length=3)
+    own = GenerationConfig(repetition_penalty=5.0, num_beams=3, do_sample=True, top_k=2, max_length=3)
     model.generation_config = own
     found = generation.greedy(model, tokenizer, contexts, 20, (), 4000)
     assert found == [loop_greedy(checkpoints["olmo2"], f"{a} {b}", 20) for a, b in PAIRS]

@@ -1,5 +1,6 @@
 """What rows share is read once and changes nothing: against one-row loops, with every way of sharing made to happen."""
 
+import collections
 import itertools
 import random
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_attention import OTHERS, REFUSED, random_model
 
+from workflow import encoding, sources
 from workflow.engine import attention, generation, reading, scoring
 from workflow.engine.constrained import constrained
 from workflow.errors import StudyError
@@ -147,19 +149,18 @@ def test_groups_by_hand(monkeypatch):
 
 
 @torch.no_grad()
-def written(model, context, new_tokens, end):
-    """What `generate` writes after one context, without the EOS that may end it."""
+def written(model, context, new_tokens, *ends):
+    """What `generate` writes after one context, without what may end it."""
     own = torch.tensor([context])
     ids = model.generate(
         own,
         attention_mask=torch.ones_like(own),
         do_sample=False,
         max_new_tokens=new_tokens,
-        eos_token_id=end,
-        pad_token_id=end,
+        eos_token_id=list(ends),
+        pad_token_id=ends[0],
     )
-    found = ids[0, len(context) :].tolist()
-    return found[: found.index(end)] if end in found else found
+    return list(itertools.takewhile(lambda token: token not in ends, ids[0, len(context) :].tolist()))
 
 
 @pytest.mark.parametrize(("batch_tokens", "slots"), [(1, 32), (300, 32), (8192, 3), (8192, 32)])
@@ -182,6 +183,36 @@ def test_models_that_cannot_share_write_row_by_row(name, checkpoints):
     contexts = [context for context, _ in requests_of_all_sorts()][:5]
     found = generation.greedy(model, tokenizer, contexts, 6, (), 100)
     assert found == [written(model, context, 6, tokenizer.eos_token_id) for context in contexts]
+
+
+@pytest.mark.parametrize("name", ["llama", "soft caps"])
+def test_every_end_that_a_checkpoint_lists_ends_a_text_as_in_generate(name, checkpoints, tmp_path):
+    """One that packs and shares, and one that writes by `generate`; listed in generation_config.json, as Llama 3 does it."""
+    tokenizer = checkpoints["llama"].tokenizer
+    config = checkpoints["llama"].model.config if name == "llama" else OTHERS[name]()
+    config.vocab_size = len(tokenizer)
+    model = checkpoints["llama"].model if name == "llama" else random_model(config)
+    eos, contexts = tokenizer.eos_token_id, [context for context, _ in requests_of_all_sorts()][:12]
+    free = [written(model, context, 15, eos) for context in contexts]
+    other, _ = collections.Counter(itertools.chain.from_iterable(free)).most_common(1)[0]
+    model.save_pretrained(tmp_path)
+    transformers.GenerationConfig(eos_token_id=[eos, other, 10**6]).save_pretrained(tmp_path)
+    again = sources.load_model(tmp_path, torch.float32, "cpu")
+    found = generation.greedy(again, tokenizer, contexts, 15, (), 8192)
+    assert found == [written(model, context, 15, eos, other) for context in contexts] != free
+    for context, ids in zip(contexts, found, strict=True):
+        own = torch.tensor([context])
+        plain = again.generate(own, attention_mask=torch.ones_like(own), max_new_tokens=15, pad_token_id=eos)[0]
+        assert list(itertools.takewhile(lambda token: token not in (eos, other), plain[len(context) :].tolist())) == ids
+
+
+def test_the_end_that_a_class_has_by_default_is_no_end(checkpoints):
+    """LlamaConfig names id 2, whatever the tokenizer has there."""
+    tokenizer = checkpoints["olmo"].tokenizer
+    model = random_model(transformers.LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48,
+                                                  num_hidden_layers=1, num_attention_heads=4))  # fmt: skip
+    assert model.generation_config.eos_token_id == 2 != tokenizer.eos_token_id
+    assert encoding.ends(model, tokenizer) == [tokenizer.eos_token_id]
 
 
 def test_forced_text_is_the_same_with_a_prefix_and_without(checkpoint, monkeypatch):

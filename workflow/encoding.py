@@ -73,6 +73,7 @@ def masked(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], room: int)
     What is too long loses its end, as in the published study, and what follows the last scored token has no part in
     the loss. The newline after an EOS is not scored, since a model that is used stops before it; open-instruct's is.
     """
+    eos(tokenizer)  # says so where there is none
     text, spans = conversation(turns, tokenizer.eos_token)
     encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
     ends = [end for _, end in encoded["offset_mapping"][:room]]
@@ -92,7 +93,33 @@ def _overlaps(spans: Sequence[tuple[int, int]], before: int, end: int) -> bool:
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """What a text without a prompt follows: BOS, or the EOS of the text before it (as lm-evaluation-harness does)."""
-    return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+    return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else eos(tokenizer)]
+
+
+def eos(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of the token that ends a text. Errors: StudyError for a tokenizer that has none."""
+    if tokenizer.eos_token_id is None:
+        raise StudyError(
+            f"{tokenizer.name_or_path}: the tokenizer has no EOS to end a text with; expected `eos_token` in "
+            "tokenizer_config.json"
+        )
+    return tokenizer.eos_token_id
+
+
+def ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end a text that the model writes: the tokenizer's EOS, and those that the checkpoint itself lists.
+
+    Llama 3, for one, lists several (`eos_token_id` of generation_config.json), each of which ends what transformers'
+    `generate` writes. A single one that no file of generation settings names is the default of the architecture's class,
+    which may be any token of this tokenizer and is left out.
+    Errors: StudyError where there is none.
+    """
+    settings, rows = model.generation_config, model.config.get_text_config().vocab_size
+    listed = settings.eos_token_id
+    if not isinstance(listed, list):
+        listed = [] if settings._from_model_config else [listed]
+    known = [token for token in (tokenizer.eos_token_id, *listed) if token is not None and token < rows]
+    return list(dict.fromkeys(known)) or [eos(tokenizer)]
 
 
 @dataclass(frozen=True)
@@ -167,8 +194,8 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def padding(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that fills padded places, masked wherever it stands: the tokenizer's own, else its EOS."""
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    """The id that fills padded places, masked wherever it stands: the tokenizer's own, else its EOS, else any."""
+    return next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0)
 
 
 def context_length(model: PreTrainedModel) -> int:

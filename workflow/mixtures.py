@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from workflow.corpora import Document
+from workflow.encoding import eos
 from workflow.errors import StudyError
 
 if TYPE_CHECKING:
@@ -41,9 +42,7 @@ def encode(
         raise StudyError("pretraining: no document is left to train on")
     texts = [f"[{document.domain}] {document.text}" if recipe.get("tag") else document.text for document in kept]
     encoded = tokenizer(texts, verbose=False)["input_ids"]
-    return [
-        Encoded(document.domain, [*ids, tokenizer.eos_token_id]) for document, ids in zip(kept, encoded, strict=True)
-    ]
+    return [Encoded(document.domain, [*ids, eos(tokenizer)]) for document, ids in zip(kept, encoded, strict=True)]
 
 
 def _in_band(

@@ -25,7 +25,7 @@ from transformers.models.olmo.modeling_olmo import OlmoForCausalLM
 
 from workflow import mixtures, objectives
 from workflow.corpora import Document
-from workflow.encoding import padding
+from workflow.encoding import eos, padding
 from workflow.engine import linear
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def batches(
     special = objectives.special_tokens(recipe)
     ids = dict(zip(special, tokenizer.convert_tokens_to_ids(special), strict=True))
     generator = np.random.default_rng(recipe["seed"])
-    take, end, pad = mixtures.stream(documents, numbers), tokenizer.eos_token_id, padding(tokenizer)
+    take, end, pad = mixtures.stream(documents, numbers), eos(tokenizer), padding(tokenizer)
     rows = objectives.rows(take, recipe, ids, end, pad, generator)
     while True:
         batch = [next(rows) for _ in range(recipe["batch"])]

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from workflow import prompts, ranks, states
-from workflow.encoding import Framing, Masked, batches, cut, masked, split
+from workflow.encoding import Framing, Masked, batches, cut, eos, masked, split
 from workflow.engine import feeding
 from workflow.errors import StudyError, first_line
 from workflow.states import Standing, State
@@ -96,7 +96,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Exampl
     if len(parts.prompt) > room:
         query, _ = cut(tokenizer, Framing(framing.task, framing.format, framing.protocol, (), room), example)
         parts = split(tokenizer, query, [answer])[0]
-    completion = [*parts.completion, tokenizer.eos_token_id]
+    completion = [*parts.completion, eos(tokenizer)]
     return Masked(parts.prompt + completion, [False] * len(parts.prompt) + [True] * len(completion))
 
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from workflow.encoding import ends
 from workflow.engine.reading import Ids, Reader, bounds, fans, reading
 from workflow.engine.sharing import Branching, Fans, Keys
 from workflow.errors import StudyError
@@ -80,12 +81,12 @@ def constraint(spellings: Sequence[Sequence[int]]) -> Constraint:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search looks for: a constraint, within so many new tokens, by so many beams, with EOS as the end."""
+    """What a search looks for: a constraint, within so many new tokens, by so many beams, any of `ends` as the end."""
 
     constraint: Constraint
     new_tokens: int
     beams: int
-    end: int
+    ends: list[int]
 
 
 class Hypothesis(NamedTuple):
@@ -122,7 +123,7 @@ def constrained(
 
     Errors: StudyError where no spelling fits into `new_tokens`, or a log-probability is not a finite number.
     """
-    search = Search(constraint(spellings), new_tokens, beams, tokenizer.eos_token_id)
+    search = Search(constraint(spellings), new_tokens, beams, ends(model, tokenizer))
     if search.constraint.need[0] > new_tokens:
         raise StudyError(
             f"constrained labels: the shortest has {search.constraint.need[0]} tokens, allowed: {new_tokens} or fewer"
@@ -228,11 +229,12 @@ def _searched(texts: _Texts, starts: Sequence[int], search: Search) -> list[tupl
 
 def _options(scores: torch.Tensor, search: Search) -> list[Options]:
     """What to try after each row, from log-probabilities of shape (rows, vocabulary): the likeliest, and all of spellings."""
-    ends = scores[:, search.end].tolist()
+    # As in transformers' beam search each EOS would end a hypothesis of its own; the likeliest is the best of them.
+    last = scores[:, search.ends].amax(dim=1).tolist()
     spelled = list(search.constraint.arcs[0])
-    others = scores.index_fill(1, torch.tensor([search.end], device=scores.device), -math.inf)
-    values, tokens = others.topk(min(search.beams, scores.shape[1] - 1))
-    rows = zip(tokens.tolist(), values.tolist(), scores[:, spelled].tolist(), ends, strict=True)
+    others = scores.index_fill(1, torch.tensor(search.ends, device=scores.device), -math.inf)
+    values, tokens = others.topk(min(search.beams, scores.shape[1] - len(search.ends)))
+    rows = zip(tokens.tolist(), values.tolist(), scores[:, spelled].tolist(), last, strict=True)
     return [
         Options(dict(zip([*likeliest, *spelled], [*best, *own], strict=True)), end)
         for likeliest, best, own, end in rows

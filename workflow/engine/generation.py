@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from workflow.encoding import ends
 from workflow.engine.reading import Ids, Reader, bounds, reading
 from workflow.engine.sharing import Keys, Writing
 
@@ -27,11 +28,12 @@ SLOTS = {"cpu": 32, "cuda": 256}  # beyond which more rows at once are no faster
 
 
 class Ending:
-    """When a text is done: at EOS, at a stop string, at its longest."""
+    """When a text is done: at one of the ids that `ends` it, at a stop string, at its longest."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], new_tokens: int) -> None:
-        self.tokenizer, self.stops, self.new_tokens = tokenizer, stops, new_tokens
-        self.end = tokenizer.eos_token_id
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], stops: Sequence[str], new_tokens: int
+    ) -> None:
+        self.tokenizer, self.ends, self.stops, self.new_tokens = tokenizer, ends, stops, new_tokens
         self._completes: dict[int, bool] = {}
 
     def reached(self, ids: Ids) -> bool:
@@ -73,10 +75,11 @@ def greedy(
 ) -> list[list[int]]:
     """Greedily generated token ids after each context: up to EOS, a stop string or `new_tokens`; EOS left out.
 
-    Errors: StudyError where the memory does not even do for one row.
+    EOS is any id that ends a text of the model (`encoding.ends`).
+    Errors: StudyError where none does, or where the memory does not even do for one row.
     """
     outputs: list[list[int]] = [[] for _ in contexts]
-    ending = Ending(tokenizer, stops, new_tokens)
+    ending = Ending(tokenizer, ends(model, tokenizer), stops, new_tokens)
     done = 0
     with reading(model, batch_tokens) as reader:
         for number, ids in (
@@ -182,7 +185,7 @@ class Desk:
             text.ids.append(token)
         for slot in reversed(range(len(self.texts))):
             text = self.texts[slot]
-            at_end = text.ids[-1] == self.ending.end
+            at_end = text.ids[-1] in self.ending.ends
             if at_end or self.ending.reached(text.ids):
                 yield text.number, text.ids[:-1] if at_end else text.ids
                 self._leave(slot)
@@ -214,9 +217,8 @@ def _generated(reader: Reader, contexts: Sequence[Ids], ending: Ending) -> Itera
     """Texts by transformers' `generate`, row by row, with the model's own attention."""
     from transformers import GenerationConfig, StoppingCriteriaList
 
-    end = ending.end
     settings = GenerationConfig(
-        do_sample=False, max_new_tokens=ending.new_tokens, eos_token_id=end, pad_token_id=end
+        do_sample=False, max_new_tokens=ending.new_tokens, eos_token_id=list(ending.ends), pad_token_id=ending.ends[0]
     )  # fmt: skip
     for number, context in enumerate(contexts):
         fed = torch.tensor([list(context)], device=reader.device)
@@ -226,7 +228,7 @@ def _generated(reader: Reader, contexts: Sequence[Ids], ending: Ending) -> Itera
                 fed, attention_mask=torch.ones_like(fed), generation_config=settings, stopping_criteria=criteria
             )
         ids = produced[0, len(context) :].tolist()
-        yield number, ids[: ids.index(end)] if end in ids else ids
+        yield number, list(itertools.takewhile(lambda token: token not in ending.ends, ids))
 
 
 @contextlib.contextmanager

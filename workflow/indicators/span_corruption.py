@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from workflow import spans
 from workflow.corpora import Document
-from workflow.encoding import context_length, padding
+from workflow.encoding import context_length, eos, padding
 from workflow.engine import losses
 from workflow.errors import StudyError
 from workflow.measuring import Loss, Material, Measurement, Progress, Subject, sampled
@@ -54,7 +54,7 @@ def measure(
     documents = sampled(material.documents, settings)
     pieces = list(stream(subject.tokenizer, documents, settings["window"]))
     masked = list(_masked(pieces, settings, sentinels(subject.tokenizer, settings["sentinels"])))
-    end = subject.tokenizer.eos_token_id
+    end = eos(subject.tokenizer)
     readings = [_reading(piece.corrupted, end, settings["prefix"]) for piece in masked]
     longest, room = max(len(reading.ids) for reading in readings), context_length(subject.model)
     if longest > room:
@@ -76,7 +76,7 @@ def stream(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], si
         # Ends alone: the start of a token may lie behind the white space that it stands for.
         ends = [0, *(end for _, end in offsets)]
         own = [len(texts[number][before:end].encode()) for before, end in itertools.pairwise(ends)]
-        whole.ids.extend([*ids, tokenizer.eos_token_id])
+        whole.ids.extend([*ids, eos(tokenizer)])
         whole.owners.extend([number] * (len(ids) + 1))
         whole.bytes.extend([*own, 0])
     for start in range(0, len(whole.ids) - 1, size):
