@@ -355,12 +355,14 @@ def import_model(path: Path | str) -> None:
 
 
 def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
-    """The causal language model of a checkpoint folder, in evaluation mode.
+    """The causal language model of a checkpoint folder, in evaluation mode; nothing that it is fed changes what it says later.
 
     Errors: StudyError when it cannot be loaded, or when a parameter has no weights or weights have no parameter:
     transformers would go on with random numbers, or with less than was trained.
     """
     from transformers import AutoModelForCausalLM
+
+    from workflow.engine import rotary
 
     with _loading_errors(path, "model"):
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -374,6 +376,7 @@ def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str)
         for finding in ("missing", "unexpected"):
             if keys := sorted(info[f"{finding}_keys"]):
                 raise StudyError(f"{path}: weights do not fit config.json: {len(keys)} {finding}, such as {keys[0]}")
+        rotary.forget(model)
         return model.to(device)
 
 

@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from workflow.engine import rotary
 from workflow.errors import StudyError
 
 if TYPE_CHECKING:
@@ -205,13 +206,16 @@ def adopt(model: PreTrainedModel) -> None:
 
 
 def packable(model: PreTrainedModel) -> bool:
-    """Whether rows of the model can be packed, as two short rows show: packed and alone they come out alike."""
+    """Whether rows of the model can be packed, as two short rows show: packed and alone they come out alike.
+
+    Positions that follow the longest row (`rotary`), which short rows would not show, cannot.
+    """
     return asked(model) is not None
 
 
 def asked(model: PreTrainedModel) -> list[How] | None:
     """What each layer of a model asks of its attention, in order; None where its rows cannot be packed, see `packable`."""
-    if not model._can_set_attn_implementation():
+    if not model._can_set_attn_implementation() or rotary.stretches(model):
         return None
     own, training = model.config._attn_implementation, model.training
     rows = _probes(model.config.get_text_config().vocab_size)

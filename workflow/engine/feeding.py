@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from workflow import ranks
 from workflow.encoding import Masked, left_padded
-from workflow.engine import attention, linear, narrowing
+from workflow.engine import attention, linear, narrowing, rotary
 from workflow.errors import StudyError
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def apart(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> tuple[tor
 
 @torch.no_grad()
 def bears_padding(model: PreTrainedModel, pad: int) -> bool:
-    """Whether a row's loss stays what it is beside a longer one, as two short rows show."""
+    """Whether a row's loss stays what it is beside a longer one, as two short rows show; not where positions stretch."""
+    if rotary.stretches(model):
+        return False
     rows = [Masked([1, 2, 3], [False, True, True]), Masked([4, 5, 6, 7, 1, 2, 3], [False] * 4 + [True] * 3)]
     training = model.training
     model.eval()
