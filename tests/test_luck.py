@@ -48,11 +48,12 @@ def test_rows_that_differ_between_seeds_are_no_luck() -> None:
 
 @pytest.mark.parametrize("freedom", [1, 2, 7])
 def test_a_difference_of_two_bases_follows_student_s_t(freedom: int) -> None:
-    draws = Luck(freedom * 0.03**2, freedom, 0.0).draws(np.array([2, 3]), 4000, np.random.default_rng(0))
+    draws, typical = Luck(freedom * 0.03**2, freedom, 0.0).draws(np.array([2, 3]), 4000, np.random.default_rng(0))
     difference = (draws[0] - draws[1]) / (0.03 * (1 / 2 + 1 / 3) ** 0.5)
     assert stats.kstest(difference, stats.t(freedom).cdf).pvalue > 0.01
+    assert stats.kstest(typical[1] * 3**0.5 / 0.03, stats.norm.cdf).pvalue > 0.01
 
 
 def test_spread_that_rows_explain_leaves_no_luck() -> None:
-    draws = Luck(20 * 0.01**2, 20, 0.02**2).draws(np.array([1, 1]), 1000, np.random.default_rng(0))
-    assert (draws == 0).mean() > 0.9
+    draws, typical = Luck(20 * 0.01**2, 20, 0.02**2).draws(np.array([1, 1]), 1000, np.random.default_rng(0))
+    assert (draws == 0).mean() > 0.9 and not typical.any()

@@ -28,14 +28,17 @@ class Luck:
     freedom: int
     noise: float
 
-    def draws(self, seeds: Values, resamples: int, generator: np.random.Generator) -> Values:
+    def draws(self, seeds: Values, resamples: int, generator: np.random.Generator) -> tuple[Values, Values]:
         """What luck may have added to the mean score of each base, shape (bases, resamples); seeds: of each, shape (bases,).
 
         The variance is unknown as well: each resample draws it, one for all bases, from its fiducial distribution
-        (Tsui & Weerahandi 1989), so that without rows' noise a difference of two bases follows Student's t.
+        (Tsui & Weerahandi 1989), so that without rows' noise a difference of two bases follows Student's t. The second is the
+        same luck at the variance as estimated: its tails are a normal distribution's, so that means of it can be taken.
         """
         variances = np.maximum(0.0, self.squares / generator.chisquare(self.freedom, resamples) - self.noise)
-        return generator.normal(size=(len(seeds), resamples)) * np.sqrt(variances / seeds[:, None])
+        estimated = max(0.0, self.squares / self.freedom - self.noise)
+        luck = generator.normal(size=(len(seeds), resamples)) / np.sqrt(seeds)[:, None]
+        return luck * np.sqrt(variances), luck * np.sqrt(estimated)
 
 
 def pooled(bases: Sequence[Sequence[Values]], tests: int) -> Luck | None:

@@ -32,6 +32,7 @@ Values = NDArray[np.float64]
 Base = tuple[str, int]
 
 WAY = ["recipe", "suite", "test_format", "shots"]
+LOSS = ("value", "low", "high", "measured")
 CHANCE, LAST = "chance", "last_step"  # what needs no measuring: any base, or the last of its run
 
 
@@ -41,8 +42,8 @@ class Question:
 
     name: task, or target of a cohort; title: what sentences call it, with recipe and suite where the name has several;
     tests: task tuned on and test of each score in the mean; way: keys WAY; bases; values: shape (bases,); resampled: shape
-    (bases, resamples), of rows alike for all bases and of luck; n: scored rows; lucky: whether the luck of tuning is in the
-    resamples, which takes a base with two seeds.
+    (bases, resamples), of rows alike for all bases and of luck; noise: the same less its mean, luck at its estimated size;
+    n: scored rows; lucky: whether the luck of tuning is in the resamples, which takes a base with two seeds.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Question:
     bases: Sequence[Base]
     values: Values
     resampled: Values
+    noise: Values
     n: int | None
     lucky: bool
 
@@ -141,8 +143,9 @@ def _question(
     values = np.mean([[level.value for level in own] for own in table], axis=0)
     sizes = [own[0].n for own in table]
     n = None if None in sizes else sum(sizes)
-    resampled = np.mean(rows, axis=0) + (sum(lucks) if lucky else 0.0)
-    return Question(name, name, tests, way, bases, values, resampled, n, lucky)
+    resampled, noise = np.mean(rows, axis=0) + (sum(lucks) if lucky else np.zeros((2, 1, 1)))
+    noise = noise - noise.mean(axis=1, keepdims=True)
+    return Question(name, name, tests, way, bases, values, resampled, noise, n, lucky)
 
 
 def _over_rows(levels: Sequence[Level], how: Resampling) -> Values:
@@ -164,17 +167,17 @@ def _over_rows(levels: Sequence[Level], how: Resampling) -> Values:
 
 
 def _luck(parts: Sequence[Sequence[Level]], tests: int, number: int, how: Resampling) -> Values | None:
-    """What the luck of one tuning may have added to a mean over tests, shape (bases, resamples); None where it is unknown.
+    """What the luck of one tuning may have added to a mean over tests (`Luck.draws`), shape (2, bases, resamples).
 
-    parts: the levels of all bases on each test after this tuning; number: of the tuning, for a seed of its own. The error of a
-    reported score of several seeds holds its luck.
+    None where it is unknown. parts: the levels of all bases on each test after this tuning; number: of the tuning, for a seed
+    of its own. The error of a reported score of several seeds holds its luck.
     """
     bases = list(zip(*parts, strict=True))
     luck = pooled([[level.values for level in own] for own in bases if isinstance(own[0], Sample)], tests)
     seeds = np.array([own[0].seeds if isinstance(own[0], Sample) or own[0].seeds == 1 else np.inf for own in bases])
     if luck is None:
-        return None if np.isfinite(seeds).any() else np.zeros((len(bases), how.resamples))
-    return luck.draws(seeds, how.resamples, np.random.default_rng([how.seed, number]))
+        return None if np.isfinite(seeds).any() else np.zeros((2, len(bases), how.resamples))
+    return np.array(luck.draws(seeds, how.resamples, np.random.default_rng([how.seed, number])))
 
 
 def _pair(level: Level) -> tuple[str, str]:
@@ -258,10 +261,7 @@ def _bases(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
 def _regrets(
     question: Question, picks: Mapping[str, Mapping[Base, float]], seconds: Mapping[str, float], how: Resampling
 ) -> Iterator[dict[str, Any]]:
-    """What picking a base by each indicator alone, by the last step, or by chance is expected to lose against the best.
-
-    The regret is that of the measured scores, which flatters none: the best of several noisy scores is a little too high.
-    """
+    """What picking a base by each indicator alone, by the last step, or by chance is expected to lose against the best."""
     ends = {family: max(step for own, step in question.bases if own == family) for family, _ in question.bases}
     last = {base: float(base[1] == ends[base[0]]) for base in question.bases}
     for name, values in {**picks, LAST: last, CHANCE: dict.fromkeys(question.bases, 0.0)}.items():
@@ -270,25 +270,51 @@ def _regrets(
             continue
         highest = max(values[base] for base in there)
         picked = [place for place, base in enumerate(question.bases) if values[base] == highest]
-        value = float(question.values.max() - question.values[picked].mean())
-        low, high = how.bounds(question.resampled.max(axis=0) - question.resampled[picked].mean(axis=0))
+        loss = _loss(question, picked, how)
         whom = _named(question.bases[picked[0]]) if len(picked) == 1 else f"any of {len(picked)} bases"
         means = {CHANCE: "picking by chance", LAST: "picking the last step"}.get(name, f"picking by {name}")
-        text = (
-            f"{means} ({whom}) loses {value:.3f} ({how.level:.0%} {low:.3f} to {high:.3f}) against the best of "
-            f"{len(question.bases)} bases"
-        )
+        text = f"{means} ({whom}) loses {_lost(loss, how.level)} against the best of {len(question.bases)} bases"
+        text += "" if question.lucky else "; of a single seed, so the luck of tuning is taken for a difference of bases"
         family, step = question.bases[picked[0]]
         place = {"family": family, "step": step} if len(picked) == 1 else {}
-        figures = {"value": value, "low": low, "high": high, "n": question.n, "seconds": seconds.get(name)}
+        figures = {"n": question.n, "seconds": seconds.get(name)}
         figures |= {"probability": float(question.probability[picked].mean())}
         yield {
             "topic": "regret",
             "indicator": name,
             **place,
             **_said(question, text, question.where | place),
+            **loss,
             **figures,
         }
+
+
+def _loss(question: Question, picked: Sequence[int], how: Resampling) -> dict[str, float]:
+    """What a pick loses against the best base: measured, an estimate that the best of noisy scores does not raise, an interval.
+
+    The estimate judges the best base by other noise than it is chosen by, as two halves of the data would: noise is added
+    to the scores to choose by and taken from those to judge by, which makes both independent where it is normal, and that is
+    averaged over resamples (Leiner et al. 2023, "Data fission"). No loss is below 0. Of the interval the lower end takes the
+    noise of the largest lead, whichever base has it, and the upper end that of each base by itself, since one is the best: it
+    holds the loss at least as often as it says (Hsu 1984, comparisons with the best).
+    """
+    lead = question.values - question.values[picked].mean()
+    noise = question.noise - question.noise[picked].mean(axis=0)
+    chosen = (lead[:, None] + noise).argmax(axis=0)
+    judged = np.take_along_axis(lead[:, None] - noise, chosen[None], axis=0)
+    leads = question.resampled - question.resampled[picked].mean(axis=0)
+    off = (leads - lead[:, None]).max(axis=0)
+    return {
+        "value": max(0.0, float(judged.mean())),
+        "low": max(0.0, float(lead.max()) - how.bounds(off)[1]),
+        "high": min(1.0, float(how.columns(leads.T)[1].max())),
+        "measured": float(lead.max()),
+    }
+
+
+def _lost(loss: Mapping[str, float], level: float) -> str:
+    """A loss with its interval."""
+    return f"{loss['value']:.3f} ({level:.0%} {loss['low']:.3f} to {loss['high']:.3f})"
 
 
 def _cheapest(
@@ -311,11 +337,12 @@ def _cheapest(
         )
         text = (
             f"the cheapest of {len(measured)} indicators whose pick loses at most {limit:g} is {best['indicator']}, {cost}; it "
-            f"loses {best['value']:.3f} ({level:.0%} {best['low']:.3f} to {best['high']:.3f})"
+            f"loses {_lost(best, level)}"
         )
     lacking = [name for name in indicators if name not in {row["indicator"] for row in measured}]
     text += f"; not judged, since not measured on all bases: {', '.join(lacking)}" if lacking else ""
-    kept = ("indicator", "family", "step", "value", "low", "high", "n", "seconds", "probability", "table", "filter")
+    text += "" if question.lucky else "; of a single seed, so the luck of tuning is not in this"
+    kept = ("indicator", "family", "step", *LOSS, "n", "seconds", "probability", "table", "filter")
     yield {**{key: best.get(key) for key in kept}, "topic": "cheapest", "statement": f"{question.title}: {text}."}
 
 

@@ -250,13 +250,18 @@ RECOMMENDATIONS = _columns(
     statement=(TEXT, "the recommendation in one sentence"),
     value=(
         FLOAT,
-        "score after tuning; of regret and cheapest: the loss against the best base; of pretraining: the slope",
+        "score after tuning; of regret and cheapest: the loss against the best base, which its noise does not raise; of "
+        "pretraining: the slope",
     ),
     low=(
         FLOAT,
         "lower end of the interval over resampled rows and the luck of seeds, cut to 0 to 1; of single seeds rows alone",
     ),
     high=(FLOAT, "upper end of the interval"),
+    measured=(
+        FLOAT,
+        "of regret and cheapest: the loss of the scores as they are, raised by choosing the best of noisy ones",
+    ),
     probability=(FLOAT, "share of the resamples in which the base is the best; of single seeds over rows alone"),
     n=(INT, "scored rows; of pretraining: steps"),
     seconds=(FLOAT, "wall time of the job that measures the indicator on a base, others of the base included"),
