@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -431,6 +432,18 @@ def test_planted_flaws_are_found(found: results.Forecasting) -> None:
     )
     (noise,) = findings(found, "label_noise")
     assert noise["severity"] == "warning" and noise["value"] == pytest.approx(noisy_share(found))
+
+
+@pytest.mark.parametrize(("published", "severity"), [(True, "warning"), (False, "note")])
+def test_a_tie_rule_weighs_where_published_numbers_go_by_it(
+    published: bool, severity: str, found: results.Forecasting
+) -> None:
+    """The order of the table decides a tie under rule `gt` alone, which nothing but a comparison with print shows."""
+    rows = found.forecasts.copy()
+    rows.loc[(rows["ties"] == "gt") & (rows["forecaster"] == "knows"), "accuracy"] += 0.1
+    own = dataclasses.replace(found, forecasts=rows, published=found.published if published else None)
+    counted, moved = findings(own, "tied_variants")
+    assert counted["severity"] == "note" and moved["severity"] == severity and "knows on s" in moved["evidence"]
 
 
 def noisy_share(found: results.Forecasting) -> float:

@@ -13,7 +13,11 @@ LIMIT = 0.02  # accuracy: a difference between tie rules that is larger can turn
 
 
 def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
-    """A note that counts tied pairs of each column, and a warning for forecasters that rule `gt` flatters or harms."""
+    """A note that counts tied pairs of each column, and a finding for forecasters that rule `gt` flatters or harms.
+
+    It is a warning where published numbers stand beside the cohort's, for they go by such a rule; else a note, since all that
+    is shown of a cohort goes by rule `half`, which knows no order.
+    """
     found = forecasting.cohort
     ties = {
         name: int((differences(found.values([name])[:, 0]) == 0).sum()) for name in (*found.indicators, *found.targets)
@@ -35,4 +39,5 @@ def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
             f"{listed(parts)}"
         )
         most = float((moved["gt"] - moved["half"]).abs().max())
-        yield finding("warning", found.rows, evidence, value=most, limit=LIMIT, n=len(wide))
+        severity = "note" if forecasting.published is None else "warning"
+        yield finding(severity, found.rows, evidence, value=most, limit=LIMIT, n=len(wide))
