@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 import shutil
 from itertools import product
 
@@ -12,7 +13,10 @@ import pytest
 
 from workflow import auditing, audits, grid, prediction, sources, tables, task
 from workflow.auditing import Material
+from workflow.forecasting.cohorts import Cohort
+from workflow.forecasting.results import Forecasting
 from workflow.task import Example
+from workflow.tasks import mnli
 
 LABELS = ("entailment", "neutral", "contradiction")
 
@@ -585,6 +589,58 @@ def test_versions_precisions_and_sizes_that_differ_are_found(tmp_path):
     ]
     assert (precision["severity"], precision["test"]) == ("note", "mnli") and "bf16 in half" in precision["evidence"]
     assert (sizes["severity"], sizes["value"], sizes["n"]) == ("warning", 2, 2)
+
+
+# Cohorts of the study's own bases
+
+
+KSHOT = {"measure": "kshot", "suite": "s", "metric": "accuracy", "format": "default", "shots": 0}
+ANSWERS = {"measure": "gold_answer", "tests": ["mnli"], "rows": "test", "limit": 6, "shots": 2, "draws": 1, "seed": 0}
+TARGET = {"tests": ["mnli"], "recipe": "full", "suite": "s", "format": "default", "shots": 0}
+
+
+def forecast_by(root, settings, target):
+    """Two bases, scored on 10 rows of a test, and tuned: on all 20 in suite `s`, on the last 8 in suite `late`."""
+    rows = predicted([0] * 20, [0] * 20)
+    rows = [{**row, "id": f"{mnli.TASK.test}/{number}"} for number, row in enumerate(rows)]
+    parts = [cell(root, rows[:10]), cell(root, rows, train="mnli"), cell(root, rows[12:], train="mnli", suite="late")]
+    bases = pd.DataFrame({"base": ["f@10", "f@20"], "p": [0.1, 0.2], "t": [0.1, 0.2]})
+    own = Cohort(bases, bases.astype(str), "base", [], ["p"], ["t"])
+    forecasting = Forecasting("own", {"scored": {"t": TARGET | target}}, own, *[pd.DataFrame()] * 3, None)
+    tests = [prepared(root, "mnli", [(mnli.TASK.test, {}, LABELS[0])] * 20)]
+    study = material([score(0.5)], parts=parts, prepared=tests)
+    return dataclasses.replace(study, forecasting=[forecasting], measures={"p": settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "target", "shared"),
+    [
+        (KSHOT, {}, 10),
+        (KSHOT | {"tests": ["mnli"]}, {"suite": "late"}, 0),
+        (KSHOT | {"tests": ["rte"]}, {}, 0),
+        (KSHOT | {"shots": 1}, {}, 0),
+        (ANSWERS, {}, 6),
+        (ANSWERS | {"rows": "train"}, {}, 0),
+        ({"measure": "clm"}, {}, 0),
+    ],
+)
+def test_rows_that_indicator_and_target_share_are_counted(settings, target, shared, tmp_path):
+    rows = found("shared_test_rows", forecast_by(tmp_path, settings, target))
+    assert [(row["severity"], row["cohort"], row["value"]) for row in rows] == [("warning", "own", shared)] * bool(
+        shared
+    )
+    if shared:
+        assert f"indicator p and target t are scored on {shared} of the same test rows" in rows[0]["evidence"]
+
+
+def test_rows_whose_answers_are_read_are_those_that_gold_answer_reads(tmp_path):
+    """Its own measure leaves the demonstrations out, so rows that the target lacks are not counted."""
+    ids = [f"{mnli.TASK.test}/{number}" for number in range(20)]
+    shown = random.Random(0).sample(ids, 2)
+    read = sorted(set(ids) - set(shown), key=ids.index)
+    read = [read[number] for number in sorted(random.Random(0).sample(range(18), 6))]
+    (row,) = found("shared_test_rows", forecast_by(tmp_path, ANSWERS, {"suite": "late"}))
+    assert row["value"] == len(set(read) & set(ids[12:]))
 
 
 # Sentences

@@ -17,13 +17,13 @@ import pandas as pd
 
 from workflow import corpora, grid, indicators, prompts, tables
 from workflow.corpora import Document
-from workflow.task import Example, Task
+from workflow.rows import Rows
+from workflow.task import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Progress = Callable[[int, int], None]
-Rows = Sequence[tuple[str, Example]]
 Tasks = Mapping[str, tuple[Task, Rows, Rows]]
 
 PACKAGES = ("torch", "transformers", "tokenizers")  # that a measured number may depend on

@@ -2,7 +2,7 @@
 
 A test's method (`metrics.method`) is how its predictions are made: `label` and `rank` compare the log-probabilities of
 candidates given the prompt, `generate` and `label_generated` write greedily, `label_constrained` writes what must hold a
-label. Protocols differ as the design of the two studies demands; see `demonstrations`, `_pooled` and `_whole`.
+label. Protocols differ as the design of the two studies demands; see `rows.demonstrations`, `_pooled` and `_whole`.
 
 Each method goes three ways in turn: rows to token ids, token ids through the model, what the model gives to predictions.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -27,36 +26,14 @@ from workflow.engine.reading import reading
 from workflow.engine.scoring import Progress, Request, log_probabilities
 from workflow.errors import StudyError
 from workflow.metrics import method
+from workflow.rows import Rows, demonstrations, sample
 from workflow.task import KINDS, Example, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Rows = Sequence[tuple[str, Example]]
-
 # What stands for every field of a prompt without content (Zhao et al. 2021, "Calibrate Before Use", section 5).
 CONTENT_FREE = ("N/A", "[MASK]", "")
-
-
-def demonstrations(train: Rows, test: Rows, shots: int, seed: int, protocol: str) -> tuple[Rows, set[str]]:
-    """Demonstrations, and the ids of test rows that must not be scored because they are among them.
-
-    `published`: the first rows of the test split, which are scored all the same (arXiv 2408.06663, released code).
-    `sound`: drawn by the seed from the training split; where a task has none, from test rows, which are then not scored.
-    """
-    if protocol == "published":
-        return test[:shots], set()
-    pool = train or test
-    drawn = random.Random(seed).sample(list(pool), min(shots, len(pool)))
-    return drawn, {row for row, _ in drawn} if not train else set()
-
-
-def sample(rows: Rows, limit: int | None, seed: int) -> Rows:
-    """At most `limit` rows drawn by the seed, in the order they had."""
-    if limit is None or limit >= len(rows):
-        return rows
-    chosen = sorted(random.Random(seed).sample(range(len(rows)), limit))
-    return [rows[number] for number in chosen]
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> str:

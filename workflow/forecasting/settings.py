@@ -10,7 +10,7 @@ from workflow.errors import StudyError
 from workflow.forecasting import cohorts, printed
 from workflow.forecasting.forecasters import NAMES
 
-BEYOND = ("test_rows", "full_score", "printed")  # parts of a block that no forecast depends on
+BEYOND = ("test_rows", "full_score", "printed", "scored")  # parts of a block that no forecast depends on
 
 
 def assembled(block: Mapping[str, Any]) -> bool:
@@ -19,11 +19,14 @@ def assembled(block: Mapping[str, Any]) -> bool:
 
 
 def table(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
-    """A cohort's block as that of a table: of the study's own bases, the one that is assembled of them."""
+    """A cohort's block as that of a table: of the study's own bases, the one that is assembled of them.
+
+    `scored` then says which scores each target is the mean of.
+    """
     if not assembled(block):
         return dict(block)
     own = {"path": f"results/cohorts/{name}.csv", "key": cohorts.BASE, "run": cohorts.RUN, "assembled": True}
-    rest = {"targets": list(block["targets"]), "test_rows": {}, "full_score": 1.0}
+    rest = {"targets": list(block["targets"]), "scored": block["targets"], "test_rows": {}, "full_score": 1.0}
     return {**{key: block[key] for key in ("fields", "indicators", "combinations", "contrasts")}, **own, **rest}
 
 

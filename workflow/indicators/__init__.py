@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from workflow.errors import StudyError
+from workflow.rows import Rows, drawn, sample
 
 CONTRACT = 1  # raised when what a measure means changes
 SCORED = "kshot"  # the measure that is made of scores, not of a base that is run
@@ -41,6 +42,17 @@ def tasks(settings: Mapping[str, Any]) -> list[str]:
     if settings["measure"] == SCORED:
         return []
     return [settings["train"]] if "train" in settings else list(settings.get("tests", []))
+
+
+def answered(settings: Mapping[str, Any], train: Rows, test: Rows) -> tuple[list[Rows], Rows]:
+    """Of a task that `gold_answer` reads: the demonstrations of each draw, and the rows whose answers are read in all of them.
+
+    Demonstrations are drawn as those of a suite are; no row that is one in any draw is read.
+    """
+    shown = [drawn(train or test, settings["shots"], settings["seed"] + draw) for draw in range(settings["draws"])]
+    used = {row for own in shown for row, _ in own}
+    rows = train if settings["rows"] == "train" else test
+    return shown, sample([row for row in rows if row[0] not in used], settings.get("limit"), settings["seed"])
 
 
 def weights(settings: Mapping[str, Any]) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from workflow import prompts
+from workflow import indicators, prompts
 from workflow.encoding import Framing, Split, context_length, fitted, padding, split
 from workflow.engine import losses
 from workflow.errors import StudyError
-from workflow.measuring import Loss, Material, Measurement, Progress, Rows, Subject
-from workflow.prediction import sample
+from workflow.measuring import Loss, Material, Measurement, Progress, Subject
+from workflow.rows import Rows
 from workflow.task import Example, Task
 
 
@@ -32,9 +31,7 @@ def measure(
     answers = [
         answer
         for name, (task, train, test) in material.tasks.items()
-        for answer in _answers(
-            subject, settings, name, task, train if settings["rows"] == "train" else test, train or test
-        )
+        for answer in _answers(subject, settings, name, task, *indicators.answered(settings, train, test))
     ]
     readings = [losses.Reading([*one.parts.prompt, *one.parts.completion], len(one.parts.prompt)) for one in answers]
     found = losses.token_losses(subject.model, readings, padding(subject.tokenizer), settings["batch_tokens"], progress)
@@ -47,12 +44,9 @@ def measure(
 
 
 def _answers(
-    subject: Subject, settings: Mapping[str, Any], name: str, task: Task, rows: Rows, pool: Rows
+    subject: Subject, settings: Mapping[str, Any], name: str, task: Task, shown: Sequence[Rows], left: Rows
 ) -> list[Answer]:
-    """The answers of a task's rows in all draws; no row that is a demonstration in any draw is among them."""
-    shown = [_drawn(pool, settings["shots"], settings["seed"] + draw) for draw in range(settings["draws"])]
-    used = {row for own in shown for row, _ in own}
-    left = sample([row for row in rows if row[0] not in used], settings.get("limit"), settings["seed"])
+    """The answers of the rows that are read of a task, after the demonstrations of each draw."""
     if not left:
         raise StudyError(
             f"task {name}: no row is left beside its demonstrations; lower shots or draws of the indicator"
@@ -66,11 +60,6 @@ def _answers(
             parts = _parts(subject, framing, example)
             found.append(Answer(name, draw, row, len(example.answer.encode()), parts))
     return found
-
-
-def _drawn(pool: Rows, shots: int, seed: int) -> Sequence[tuple[str, Example]]:
-    """Demonstrations, drawn as those of a suite are."""
-    return random.Random(seed).sample(list(pool), min(shots, len(pool)))
 
 
 def _lead(example: Example) -> str:

@@ -18,7 +18,8 @@ from workflow import states, tuning
 from workflow.encoding import Masked, context_length, padding
 from workflow.engine import losses
 from workflow.errors import StudyError
-from workflow.measuring import Loss, Material, Measurement, Progress, Rows, Subject, restored
+from workflow.measuring import Loss, Material, Measurement, Progress, Subject, restored
+from workflow.rows import Rows
 from workflow.task import Task
 
 WARMUP = 0.1
