@@ -4,7 +4,7 @@ import sys
 
 from snakemake.utils import min_version
 
-from workflow import announcing, claims, grid, holes
+from workflow import announcing, claims, grid, holes, scheduling
 from workflow.errors import StudyError, told
 
 min_version("9.0")
@@ -12,6 +12,7 @@ min_version("9.0")
 gc.set_threshold(200_000, 50, 50)
 
 claims.begin()
+scheduling.steady()
 
 
 configfile: "config.yaml"

@@ -263,17 +263,18 @@ def test_the_way_of_testing_is_that_of_most_bases() -> None:
 
 
 def test_turning_points_say_whether_more_pretraining_pays() -> None:
+    """Slopes are stored for 100,000 steps and quoted for as many as this family of three has: one."""
     generator = np.random.default_rng(0)
     levels = [sample(step, 0.5 + step / 10, generator) for step in (1, 2, 3)]
     where = {"analysis": "turning_point", "group": "level", "n": 6, **keys(0), "step": None}
     analysis = pd.DataFrame(
         [
             {**where, "estimator": "turning_step", "value": 500, "low": 300, "high": 700, "p_value": 0.01},
-            {**where, "estimator": "slope_after", "value": -1.5, "low": -3.0, "high": -0.2, "p_value": 0.02},
+            {**where, "estimator": "slope_after", "value": -1.5e5, "low": -3e5, "high": -2e4, "p_value": 0.02},
         ]
     )
     row = one(rows(levels, analysis=analysis), "pretraining")
-    assert "beyond step 500 of mini (95% 300 to 700) more pre-training costs: -1.500" in row["statement"]
+    assert "beyond step 500 of mini (95% 300 to 700) more pre-training costs: -1.500 (" in row["statement"]
     assert len(tables.matching(analysis, json.loads(row["filter"]))) == 1
     analysis.loc[1, "p_value"] = 0.5
     assert "makes no difference that can be told" in one(rows(levels, analysis=analysis), "pretraining")["statement"]

@@ -108,6 +108,11 @@ def trend(curve: Curve) -> Estimate:
     return line(curve, curve.steps / PER).combination(0, 1)
 
 
+def unit(first: float, last: float) -> int:
+    """The steps that slopes are quoted for in words: the power of ten that fits once into a range of steps."""
+    return 10 ** int(np.log10(max(1.0, last - first)))
+
+
 def progress(steps: Values) -> Values:
     """Steps on a logarithmic axis with a place for step 0: log10(1 + step / first step above 0).
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from workflow import task
 from workflow.comparison import Level, Sample
+from workflow.curves import PER, unit
 from workflow.errors import StudyError
 from workflow.indicators import SCORED
 from workflow.luck import pooled
@@ -369,11 +370,18 @@ def _pretraining(question: Question, analysis: pd.DataFrame, how: Resampling) ->
             )
             text = (
                 f"beyond step {turn['value']:.0f} of {family} ({how.level:.0%} {turn['low']:.0f} to {turn['high']:.0f}) more "
-                f"pre-training {verdict}: {slope['value']:+.3f} ({slope['low']:+.3f} to {slope['high']:+.3f}) for 100,000 steps"
+                f"pre-training {verdict}: {_slope(slope, [step for own, step in question.bases if own == family])}"
             )
             figures = {name: slope[name] for name in ("value", "low", "high", "n")}
             link = _said(question, text, keys | {"family": family, "estimator": "slope_after"}, "analysis")
         yield {"topic": "pretraining", "family": family, **link, **_plain(figures)}
+
+
+def _slope(slope: Mapping[str, Any], steps: Sequence[int]) -> str:
+    """A slope with its interval, for as many steps as a run of such a length is spoken of."""
+    over = unit(min(steps), max(steps))
+    value, low, high = (slope[name] * over / PER for name in ("value", "low", "high"))
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f}) for {over:,} steps"
 
 
 def _row(

@@ -16,7 +16,8 @@ SETTLED = 0.9  # share of resamples in one group from which on a test is said to
 LIKELY = (
     0.5  # share from which on it most likely is: simulated tests that teach nothing get a false group in at most 5 %
 )
-SHOWN = 0.005  # share of resamples that a sentence rounds to a percent
+SHOWN = 0.01  # share of resamples that a sentence speaks of
+NOTHING = "not_learned"  # that nothing is found says little where steps scatter: no sentence calls it likely
 KEYS = ["analysis", "group", "family", "suite", "test", "test_format", "shots", "estimator"]
 DECIDING = {
     "learned_in_pretraining": "rise_over_pretraining",
@@ -43,8 +44,9 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
 
 def _between(ranked: pd.DataFrame) -> str:
     """The groups that resamples fall into, the most frequent first."""
-    there = ranked[ranked["value"] >= SHOWN].to_dict("records")
-    return ", ".join(f"{drawing.named(row['group'])} ({row['value']:.0%} of resamples)" for row in there)
+    there = [(row["group"], row["value"]) for row in ranked[ranked["value"] >= SHOWN].to_dict("records")]
+    names = {name: "no learning found" if name == NOTHING else drawing.named(name) for name, _ in there}
+    return ", ".join(f"{names[name]} ({share:.0%} of resamples)" for name, share in there)
 
 
 def _grouped(
@@ -54,7 +56,8 @@ def _grouped(
     best = ranked.iloc[0]
     group, settled = best["group"], best["value"] >= SETTLED
     deciding = beside.get(DECIDING[group], best)
-    texts = [f"{place}: {'' if settled else 'most likely '}{_between(ranked[:1] if settled else ranked)}"]
+    likely = "" if settled or group == NOTHING else "most likely "
+    texts = [f"{place}: {likely}{_between(ranked[:1] if settled else ranked)}"]
     if "rise_over_pretraining" in beside:
         texts.append(
             f"over pre-training the untouched base changes by {material.interval(beside['rise_over_pretraining'])}"

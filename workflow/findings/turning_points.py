@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from workflow import drawing
+from workflow.curves import PER, unit
 from workflow.findings import Material, about, finding, siblings
 
 SECTION = "base"
@@ -17,7 +17,6 @@ LEVEL = 0.05  # of a bend's p-value
 KEYS = [
     "analysis", "group", "family", "train", "format", "recipe", "suite", "test", "test_format", "shots", "estimator"
 ]  # fmt: skip
-PER = 100_000  # steps that slopes are stated for
 
 
 def find(material: Material) -> Iterator[dict[str, Any]]:
@@ -31,8 +30,8 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     )
     for _, own in turns.groupby([*drawing.PLACE, "group", turns["train"] == "none"], sort=False):
         for _, row in own[own["p_value"] < LEVEL].sort_values("value", kind="stable").iterrows():
-            unit = _unit(span.loc[row["family"]])
-            text = _bend(material, turns, row, dict(siblings(whole, row, KEYS)), unit)
+            steps = unit(*span.loc[row["family"]])
+            text = _bend(material, turns, row, dict(siblings(whole, row, KEYS)), steps)
             yield _placed(row) | finding(text, row, KEYS)
         yield _placed(own.iloc[0]) | _straight(turns, own)
 
@@ -40,11 +39,6 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
 def _placed(row: Mapping[str, Any]) -> dict[str, str]:
     """Where in the report a curve belongs."""
     return {"section": SECTION if row["train"] == "none" else "tuned"}
-
-
-def _unit(span: Mapping[str, float]) -> int:
-    """The power of ten of steps that fits into a family's range once: what slopes are quoted for."""
-    return 10 ** int(math.log10(max(1.0, float(span["max"] - span["min"]))))
 
 
 def _curve(turns: pd.DataFrame, row: Mapping[str, Any]) -> str:
@@ -55,16 +49,16 @@ def _curve(turns: pd.DataFrame, row: Mapping[str, Any]) -> str:
     return f"{row['test']}{about(turns, row)}, {what} {row['train']}"
 
 
-def _bend(material: Material, turns: pd.DataFrame, row: Any, beside: Mapping[str, Any], unit: int) -> str:
+def _bend(material: Material, turns: pd.DataFrame, row: Any, beside: Mapping[str, Any], steps: int) -> str:
     before, after = beside["slope_before"], beside["slope_after"]
     verb = "rises" if before["value"] > 0 else "falls"
     sure = "" if before["low"] * before["high"] > 0 else ", which cannot be told from 0,"
     range_ = f"{material.level:.0%} {row['low']:.0f} to {row['high']:.0f}"
-    rest = {name: after[name] * unit / PER * 100 for name in ("value", "low", "high")}
+    rest = {name: after[name] * steps / PER * 100 for name in ("value", "low", "high")}
     told = "" if after["low"] * after["high"] > 0 else ", not to be told from 0"
     return (
         f"{_curve(turns, row)}: {verb}{sure} until step {row['value']:.0f} ({range_}; a straight line fits less well, "
-        f"p = {row['p_value']:.3f}); beyond it {material.interval(rest, '+.2f')} points for {unit:,} steps{told}."
+        f"p = {row['p_value']:.3f}); beyond it {material.interval(rest, '+.2f')} points for {steps:,} steps{told}."
     )
 
 
