@@ -269,8 +269,8 @@ def reader_module(wildcards):
 
 
 def gpus(wildcards):
-    """The GPUs that a recipe spreads a tuning over."""
-    return STUDY["recipes"][wildcards.recipe]["gpus"]
+    """The GPUs that a recipe spreads a tuning over, or a suite a prediction."""
+    return grid.gpus(STUDY, dict(wildcards.items()))
 
 
 def rates(wildcards):
@@ -332,7 +332,8 @@ def suite(wildcards):
     """How a suite evaluates, and the tests that this part of it puts a model to."""
     block = STUDY["suites"][wildcards.suite]
     own = grid.part_tests(block, wildcards.train, wildcards.tests)
-    return {**block, "tests": own}
+    # On how many GPUs changes nothing that is predicted.
+    return {key: block[key] for key in block if key != "gpus"} | {"tests": own}
 
 
 def suite_tasks(wildcards):

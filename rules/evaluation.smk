@@ -2,7 +2,7 @@
 
 
 rule predict:
-    """Predict the tests of a suite by one model, in one process; of a base maybe one test alone."""
+    """Predict the tests of a suite by one model, in one job; of a base maybe one test alone."""
     input:
         base=f"resources/bases/{BASE}/base.json",
         model=tuned_weights,
@@ -18,7 +18,7 @@ rule predict:
     threads: 1
     resources:
         **needs.asked(STUDY, needs.prediction),
-        gpu=1,
+        gpu=gpus,
     params:
         suite=suite,
     script:

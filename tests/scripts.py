@@ -26,6 +26,7 @@ class Job:
     input: Mapping[str, Any] | Sequence[str] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     wildcards: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
@@ -43,7 +44,8 @@ class Job:
             path.parent.mkdir(parents=True, exist_ok=True)
         given = Snakemake(
             _listed(InputFiles, self.input), _listed(OutputFiles, self.output), Params(fromdict=dict(self.params)),
-            Wildcards(fromdict=dict(self.wildcards)), 1, ResourceList(fromdict={}), Log([str(self.log)]), {}, self.rule, None,
+            Wildcards(fromdict=dict(self.wildcards)), 1, ResourceList(fromdict=dict(self.resources)),
+            Log([str(self.log)]), {}, self.rule, None,
         )  # fmt: skip
         root, raising = logging.getLogger(), logging.raiseExceptions
         handlers, level = list(root.handlers), root.level

@@ -62,8 +62,7 @@ def test_a_run_begins_with_what_the_study_is_and_what_is_left(tmp_path: Path) ->
     assert lines == [
         "Study: 1 cohort, 1 family, 2 bases, 2 tasks tuned on, 3 tuned models, 6 tests, 3 formats, 12 cells.",
         "To do: 2 tune, 2 measure, 4 score.",
-        "One after the other, GPU jobs take about 5.0 min (tune 1.0 min, measure 4.0 min): from 3 measured jobs and the "
-        "tokens to come.",
+        "GPU jobs take about 5.0 min of one GPU (tune 1.0 min, measure 4.0 min): from 3 measured jobs and the tokens to come.",
     ]
 
 
@@ -79,7 +78,7 @@ def test_a_first_run_is_reckoned(tmp_path: Path) -> None:
     }
     lines = list(announcing.beginning(grid.read(running.SMOKE), {"tune": [full] * 4, "score": [full]}, tmp_path))
     assert lines[2] == (
-        "One after the other, GPU jobs take about 2.0 min (tune 2.0 min): tune reckoned for the GPU of the config's `estimate`."
+        "GPU jobs take about 2.0 min of one GPU (tune 2.0 min): tune reckoned for the GPU of the config's `estimate`."
     )
 
 

@@ -38,6 +38,14 @@ def test_prediction_by_hand():
     assert table().loc["predict", "gpu_hours"] == pytest.approx(6 * (17.86 + 2 + 30) / 3600)
 
 
+def test_a_start_holds_all_gpus_of_a_job():
+    """Of a tuning on two GPUs and a prediction on three; what they compute is divided among them, which costs the same."""
+    recipes, suites = {"sft": STUDY["recipes"]["sft"] | {"gpus": 2}}, {"s": STUDY["suites"]["s"] | {"gpus": 3}}
+    found = table(STUDY | {"recipes": recipes, "suites": suites})["gpu_hours"]
+    assert found["tune"] == pytest.approx(4 * (75.6 + 2 * 30) / 3600)
+    assert found["predict"] == pytest.approx(6 * (17.86 + 2 + 3 * 30) / 3600)
+
+
 def test_weights_take_four_bytes_a_parameter():
     found = table()["gigabytes"]
     assert (found["fetch"], found["tune"]) == (8.0, 16.0)
@@ -99,6 +107,10 @@ def test_what_is_to_be_run_takes_as_long_as_reckoned_until_something_was_measure
         part.write_text(f"s\th:m:s\n{seconds}\t0\n")
     _, second = costs.planned(study, jobs, tmp_path, tmp_path)
     assert (second.measured, second.hours) == (1, pytest.approx(5 * 498.6 / 3600))
+    # The same time by the clock on two GPUs is twice as much of theirs.
+    study["suites"]["s"]["gpus"] = 2
+    _, second = costs.planned(study, jobs, tmp_path, tmp_path)
+    assert (second.measured, second.hours) == (1, pytest.approx(5 * 2 * 498.6 / 3600))
 
 
 def test_a_task_that_is_not_prepared_has_the_hub_s_rows_and_a_typical_length(tmp_path):

@@ -180,7 +180,7 @@ def test_a_job_of_two_devices_sees_both_and_never_fewer(tmp_path: Path, monkeypa
         assert found == os.environ[devices.VISIBLE] == "GPU-aa,GPU-bb"
         assert devices.taken(devices.promises() / "GPU-bb") == 4001
     monkeypatch.setenv(devices.VISIBLE, "1")
-    with pytest.raises(StudyError, match=r"^recipes/gpus: found 2, expected no more than the 1 that this job may use$"):
+    with pytest.raises(StudyError, match=r"^gpus: found 2, expected no more than the 1 that this job may use$"):
         devices.own(8000, 2).__enter__()
 
 

@@ -84,6 +84,16 @@ def test_a_cell_s_needs_follow_its_precision_and_its_rows(study: dict[str, Any])
     assert resources.prediction(study, ROW, inputs())["gpu_mem_mb"] == pytest.approx(3000 + 2000 + 2097, abs=1)
 
 
+def test_a_cell_on_several_gpus_has_a_process_and_a_pack_for_each(study: dict[str, Any]) -> None:
+    study["suites"]["formats"]["gpus"] = 3
+    needs = resources.prediction(study, ROW, inputs())
+    # The parent, and three processes that load the weights whole before they keep a third.
+    assert needs["mem_mb"] == 3000 + 3 * (3000 + 4000)
+    # The weights once in shards; on each GPU a fifth of them put together, and a pack.
+    assert needs["gpu_mem_mb"] == pytest.approx(4000 + 3 * (3000 + 800 + 4194), abs=2)
+    assert needs["runtime"] == pytest.approx(30 + 2 * (72 * 1024 * 2e9 / 1e13 + 72 * 60 / 500) / 60 / 3)
+
+
 def test_each_attempt_asks_for_more(study: dict[str, Any]) -> None:
     asked = resources.asked(study, resources.tuning)
     assert list(asked) == ["mem_mb", "gpu_mem_mb", "runtime"]

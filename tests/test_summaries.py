@@ -163,6 +163,9 @@ def test_gpu_hours_add_up_and_name_what_was_not_measured(material, tmp_path):
     assert list(table.index[table["hours"].isna()]) == [
         ("tune", "mini_inference", ""), ("predict", "none", "written"), ("predict", "mini_inference", "written"),
     ]  # fmt: skip
+    config = {**CONFIG, "suites": {**CONFIG["suites"], "scored": {**CONFIG["suites"]["scored"], "gpus": 4}}}
+    spread = made("gpu_hours", material(config=config))
+    assert spread["hours"].iloc[-1] == pytest.approx(1 + 4 * 0.85)
     stages = table.droplevel(["train", "suite"])
     assert stages.loc["tune", ["jobs", "measured", "unmeasured"]].tolist() == [1, 0, f"{base}/{tuned}"]
     assert stages.loc["all", ["jobs", "measured"]].tolist() == [8, 4]

@@ -622,6 +622,25 @@ def test_a_state_is_that_of_the_moment_it_is_saved(checkpoints, tmp_path):
         assert json.loads(file.metadata()["standing"]) == {"history": [{"loss": 1.5}], "together": 3}
 
 
+@pytest.mark.parametrize("kept", [0, 5, 1000, -1])
+def test_a_state_that_is_cut_short_is_set_aside_with_one_line(checkpoints, tmp_path, caplog, kept):
+    """So many of its bytes are left. What follows is a tuning from the start, and no state is lost without a word."""
+    tokenizer, model = checkpoints["olmo"].tokenizer, fresh(checkpoints["olmo"])
+    broken = state(tmp_path)
+    broken.save(model, torch.optim.AdamW(model.parameters()), states.Standing([], 3))
+    broken.close()
+    whole = broken.path.read_bytes()
+    broken.path.write_bytes(whole[:kept])
+    history = tuning.tune(model, encoded(tokenizer)[:4], recipe(epochs=1), 0, padding(tokenizer), state(tmp_path))
+    assert len(history) == 1
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"{broken.path}: damaged or cut short (") and "\n" not in line
+    assert line.endswith("; set aside as state.safetensors.damaged, tuning begins anew")
+    assert (tmp_path / "state.safetensors.damaged").read_bytes() == whole[:kept]
+    broken.remove()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_state_that_cannot_be_written_ends_the_run(checkpoints, tmp_path):
     tokenizer, blocked = checkpoints["olmo"].tokenizer, tmp_path / "file"
     blocked.write_text("")

@@ -44,7 +44,7 @@ def beginning(
 
 
 def _expected(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place: Path) -> Iterator[str]:
-    """How long the jobs that take a GPU, where there is one, take one after the other, and where that is known from."""
+    """How long jobs hold GPUs, or run where there is none, all times added up, and where that is known from."""
     stages = list(costs.planned(study, jobs, place / "resources", place / "results/benchmarks"))
     if not stages:
         return
@@ -54,7 +54,7 @@ def _expected(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place
     guessed = ", ".join(stage.rule for stage in stages if not stage.measured)
     known = [f"from {_counted(seen, 'measured job')} and the tokens to come"] if seen else []
     known += [f"{guessed} reckoned for the GPU of the config's `estimate`"] if guessed else []
-    yield f"One after the other, GPU jobs take about {whole} ({parts}): {'; '.join(known)}."
+    yield f"GPU jobs take about {whole} of one GPU ({parts}): {'; '.join(known)}."
 
 
 def _time(seconds: float) -> str:

@@ -139,7 +139,7 @@ def planned(
         known = _measured(benchmarks / rule, _paths(study, rule))
         if rule in wanted:
             before = sum(reckon(rule, keys) for keys, _ in known)
-            scale = sum(hours for _, hours in known) / before if known else 1.0
+            scale = sum(hours * grid.gpus(study, keys) for keys, hours in known) / before if known else 1.0
             yield Stage(rule, len(own), scale * sum(reckon(rule, keys) for keys in own), len(known))
         elif known:
             mean = sum(hours for _, hours in known) / len(known)
@@ -155,7 +155,7 @@ def _paths(study: Mapping[str, Any], rule: str) -> set[str] | None:
 
 
 def _measured(folder: Path, paths: set[str] | None) -> list[tuple[dict[str, str], float]]:
-    """Keys and hours of the measured jobs of a rule; paths: those that count, all if None."""
+    """Keys and hours of wall time of the measured jobs of a rule; paths: those that count, all if None."""
     found = []
     for file in sorted(folder.rglob("*.tsv")):
         path = file.relative_to(folder).with_suffix("").as_posix()
@@ -217,7 +217,7 @@ def _tuning_hours(
     recipe, size = study["recipes"][model["recipe"]], sizes[model["train"]]
     rows = recipe.get("examples", int(recipe.get("fraction", 1) * size.train))
     tokens = recipe["epochs"] * min(rows, size.train) * min(recipe["max_tokens"], size.prompt + size.answer)
-    return _hours(study, TRAINING * parameters[model["family"]] * tokens)
+    return _hours(study, TRAINING * parameters[model["family"]] * tokens, starts=recipe["gpus"])
 
 
 def _prediction(
@@ -231,8 +231,8 @@ def _prediction(
         number = min(suite.get("limit", sizes[test].test), sizes[test].test)
         read, written = _row_tokens(suite, task.load(test), sizes[test], shots, study["estimate"]["context"])
         rows += number
-        hours += _hours(study, FORWARD * parameters[part["family"]] * number * read, number * written, start=False)
-    return hours + START / 3600, rows * PREDICTION_BYTES / 1e9
+        hours += _hours(study, FORWARD * parameters[part["family"]] * number * read, number * written)
+    return hours + _hours(study, starts=suite["gpus"]), rows * PREDICTION_BYTES / 1e9
 
 
 def _row_tokens(suite: Mapping[str, Any], test: Task, size: Size, shots: int, context: int) -> tuple[float, float]:
@@ -252,7 +252,10 @@ def _row_tokens(suite: Mapping[str, Any], test: Task, size: Size, shots: int, co
     return prompt, KINDS[test.kind].new_tokens if method == "label" else suite["new_tokens"]
 
 
-def _hours(study: Mapping[str, Any], operations: float, written: float = 0.0, start: bool = True) -> float:
-    """GPU-hours of arithmetic and of tokens written one after the other, with a job's start."""
+def _hours(study: Mapping[str, Any], operations: float = 0.0, written: float = 0.0, starts: int = 0) -> float:
+    """GPU-hours of arithmetic, of tokens written one after the other, and of GPUs that wait for a job's start.
+
+    Of a job on several GPUs each does its part of the work in as much less time.
+    """
     speed = study["estimate"]
-    return (operations / speed["flops"] + written / speed["written"] + START * start) / 3600
+    return (operations / speed["flops"] + written / speed["written"] + START * starts) / 3600

@@ -39,7 +39,7 @@ def own(needed: int, number: int = 1) -> Iterator[str | None]:
         yield None
         return
     if len(memory) < number:
-        raise StudyError(f"recipes/gpus: found {number}, expected no more than the {len(memory)} that this job may use")
+        raise StudyError(f"gpus: found {number}, expected no more than the {len(memory)} that this job may use")
     with promised(math.ceil(needed / number), memory, promises(), number) as device:
         os.environ[VISIBLE] = device
         yield device

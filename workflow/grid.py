@@ -457,6 +457,13 @@ def slice_of(study: Mapping[str, Any], train: str, suite: str) -> pd.DataFrame:
     return table[meant & (table["suite"] == suite)]
 
 
+def gpus(study: Mapping[str, Any], keys: Mapping[str, str]) -> int:
+    """GPUs that a job holds where there are any, by its keys: as its suite says, else its recipe, else one."""
+    if "suite" in keys:
+        return study["suites"][keys["suite"]]["gpus"]
+    return study["recipes"][keys["recipe"]]["gpus"] if "recipe" in keys else 1
+
+
 def suite_tests(suite: Mapping[str, Any], train: str) -> list[str]:
     """The tests of a suite that a model tuned on a task is put to; all of them for the untouched base (`none`)."""
     if not isinstance(suite["tests"], Mapping):

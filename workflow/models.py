@@ -42,15 +42,17 @@ def untouched(
     return sources.load_model(folder, DTYPES[dtype], place or device()).eval(), sources.load_tokenizer(folder)
 
 
-def ready(base: Mapping[str, Any], tuned: str | None, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def ready(
+    base: Mapping[str, Any], tuned: str | None, dtype: str, place: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model that a cell evaluates: the untouched base, the tuned weights, or the base with its adapters merged."""
     if tuned is None:
-        return untouched(base, dtype)
+        return untouched(base, dtype, place)
     if not (Path(tuned) / ADAPTER).is_file():
-        return untouched({"path": tuned}, dtype)
+        return untouched({"path": tuned}, dtype, place)
     from peft import PeftModel
 
-    model, tokenizer = untouched(base, dtype)
+    model, tokenizer = untouched(base, dtype, place)
     return PeftModel.from_pretrained(model, tuned).merge_and_unload().eval(), tokenizer
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workflow import prompts
+from workflow import prompts, ranks
 from workflow.encoding import Framing, Prompt, context_length, fitted, opening, split
 from workflow.engine.constrained import constrained
 from workflow.engine.generation import greedy
@@ -83,7 +83,7 @@ def predict(
 
 
 def predict_test(run: Evaluation, task: Task, train: Rows, test: Rows, format: str, shots: int) -> list[dict[str, Any]]:
-    """Predictions of one test in one format with a number of demonstrations."""
+    """Predictions of one test in one format with a number of demonstrations; of several processes each makes its share."""
     shown, unscored = demonstrations(train, test, shots, run.suite["seed"], run.protocol)
     chosen = sample([row for row in test if row[0] not in unscored], run.suite.get("limit"), run.suite["seed"])
     how = method(task, run.suite["labels"])
@@ -91,9 +91,11 @@ def predict_test(run: Evaluation, task: Task, train: Rows, test: Rows, format: s
     longest = longest if how in ("label", "rank") else max(longest, new_token_limit(task, run.suite))
     room = None if run.protocol == "published" else context_length(run.model) - longest
     framing = Framing(task, format, run.protocol, tuple(example for _, example in shown), room)
-    found = [fitted(run.tokenizer, framing, example) for _, example in chosen]
-    answers = ANSWERS[how](run, framing, found, chosen)
-    return [
+    own = ranks.share(chosen)
+    found = [fitted(run.tokenizer, framing, example) for _, example in own]
+    with reading(run.model, run.suite["batch_tokens"]) as reader, reader.in_step():
+        answers = ANSWERS[how](run, framing, found, own) if own else []
+    rows = [
         {
             "id": row,
             "prompt_sha256": hashlib.sha256(prompt.text.encode()).hexdigest(),
@@ -106,8 +108,9 @@ def predict_test(run: Evaluation, task: Task, train: Rows, test: Rows, format: s
             "gold": example.gold,
             **result,
         }
-        for (row, example), prompt, result in zip(chosen, found, answers, strict=True)
+        for (row, example), prompt, result in zip(own, found, answers, strict=True)
     ]
+    return ranks.joined(rows)
 
 
 def _longest_answer(tokenizer: PreTrainedTokenizerBase, rows: Rows) -> int:

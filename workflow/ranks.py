@@ -1,9 +1,14 @@
-"""The processes that a tuning is spread over, as seen from one of them; a process alone is the first of one."""
+"""The processes that a model is spread over, as seen from one of them; a process alone is the first of one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
 import torch
 from torch import distributed
+
+Row = TypeVar("Row")
 
 
 def place() -> tuple[int, int]:
@@ -23,6 +28,22 @@ def total(value: torch.Tensor) -> torch.Tensor:
 def anywhere(said: bool, device: torch.device) -> bool:
     """Whether something is so in one of the processes."""
     return bool(total(torch.tensor(float(said), device=device))) if place()[1] > 1 else said
+
+
+def share(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows that are this process's part of all."""
+    rank, number = place()
+    return rows[rank::number]
+
+
+def joined(own: list[Any]) -> list[Any]:
+    """What all processes made of their shares, in the order of all rows; all processes must ask for it."""
+    number = place()[1]
+    if number == 1:
+        return own
+    parts: list[list[Any]] = [[] for _ in range(number)]
+    distributed.all_gather_object(parts, own)
+    return [parts[row % number][row // number] for row in range(sum(map(len, parts)))]
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -29,6 +29,7 @@ KEPT = {"fp32": 121, "bf16": 99}
 LAYERS = 32  # of a large model; smaller ones have fewer and need less
 START = 30.0  # minutes that any job may take: a queue of readers before a shared disk, a slow start
 SLACK = 2.0
+TOGETHER = 0.2  # share of a spread model that each GPU puts together: embeddings, and three of the blocks at a time
 GPU_SPEED = {"fp32": 1e13, "bf16": 1e14}  # operations in a second
 CPU_SPEED = 2e10
 WRITTEN = 500.0  # tokens in a second
@@ -83,7 +84,7 @@ def tuning(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
 
 
 def _spread(needs: Needs, gpus: int, weights: float) -> Needs:
-    """Needs of a tuning on several GPUs, all together: each has a process, which reads the base as the parent does."""
+    """Needs of a job on several GPUs, all together: each has a process, which loads the whole model before it keeps a shard."""
     host = PROCESS + weights / 1e6
     return dict(needs) | {
         "mem_mb": needs["mem_mb"] + gpus * host, "gpu_mem_mb": needs["gpu_mem_mb"] + (gpus - 1) * PROCESS
@@ -101,7 +102,12 @@ def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     rows = tests * suite["limit"] if "limit" in suite else _rows(input.tasks)
     rows *= len(suite["formats"]) * len(suite["shots"])
     read = FORWARD * size.parameters * rows * MEAN_TOKENS / GPU_SPEED[suite["precision"]]
-    return _needs(state, activations, read + rows * suite["new_tokens"] / WRITTEN)
+    seconds, gpus = read + rows * suite["new_tokens"] / WRITTEN, suite["gpus"]
+    if gpus == 1:
+        return _needs(state, activations, seconds)
+    # Rows are divided, so each GPU has a pack of its own; the parent loads nothing.
+    needs = _needs(state, gpus * (TOGETHER * state + activations), seconds / gpus)
+    return _spread(needs | {"mem_mb": PROCESS}, gpus, state)
 
 
 def measuring(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
@@ -135,7 +141,7 @@ def _measured(block: Mapping[str, Any], size: Size, input: Any) -> tuple[float, 
     return copies * width * size.parameters, held, FORWARD * size.parameters * tokens * (draws + 1)
 
 
-def _needs(state: float, activations: float, seconds: float) -> Needs:
+def _needs(state: float, activations: float, seconds: float) -> dict[str, float]:
     """Needs of a job on a GPU; the host holds the state once, on its way from and to the disk."""
     return {
         "mem_mb": PROCESS + state / 1e6,

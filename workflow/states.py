@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from workflow import ranks
+from workflow.errors import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,20 +60,42 @@ class State:
 
     def load(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> Standing | None:
         """Put a saved state that fits into model and optimizer; None when there is none."""
-        if not self.path.is_file():
+        facts = self.facts()
+        if facts.get("fingerprint") != self.fingerprint:
             return None
         with safe_open(self.path, "pt") as file:
-            facts = file.metadata()
-            if facts["fingerprint"] != self.fingerprint:
-                return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         _restore(tensors, model, optimizer)
         return Standing(**json.loads(facts["standing"]))
+
+    def facts(self) -> dict[str, str]:
+        """What is noted with the saved state; nothing where there is none.
+
+        A file that is no whole state is set aside, with a line in the log: the tuning begins anew.
+        """
+        if not self.path.is_file():
+            return {}
+        try:
+            with safe_open(self.path, "pt") as file:
+                return file.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            self.path.rename(self.aside)
+            logging.getLogger("tunecast").warning(
+                "%s: damaged or cut short (%s); set aside as %s, tuning begins anew",
+                self.path, first_line(error), self.aside.name,
+            )  # fmt: skip
+            return {}
+
+    @property
+    def aside(self) -> Path:
+        """Where a file is put that is no whole state."""
+        return self.path.with_name(f"{self.path.name}.damaged")
 
     def remove(self) -> None:
         """Forget the saved state."""
         self.close()
         self.path.unlink(missing_ok=True)
+        self.aside.unlink(missing_ok=True)
 
     def _copy(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
         """Copy tensors to the host's memory, into the places of the copy before; the first of several processes does."""
@@ -87,7 +112,20 @@ class State:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_name(f".{self.path.name}.unfinished")
         save_file(self._copies, unfinished, metadata=dict(facts))
+        # A machine that loses its power could else keep the new name without what it stands for.
+        _to_disk(unfinished)
         os.replace(unfinished, self.path)
+        with contextlib.suppress(OSError):  # some file systems know no such thing of a folder
+            _to_disk(self.path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def trained(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:

@@ -22,6 +22,7 @@ import torch
 from workflow import prompts, ranks, states
 from workflow.encoding import Framing, Masked, batches, cut, eos, masked, split
 from workflow.engine import feeding
+from workflow.engine.reading import out_of_memory
 from workflow.errors import StudyError, first_line
 from workflow.states import Standing, State
 from workflow.task import Example, Task
@@ -343,7 +344,7 @@ class Steps:
             try:
                 return self._parts(batch)
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if self.together == 1:
                     longest = max(len(row.ids) for row in batch)
@@ -369,16 +370,10 @@ class Steps:
 
     def _shared(self, batch: Sequence[Masked]) -> torch.Tensor:
         """The same by several processes, each with its own rows; their gradients are averaged."""
-        rank, number = ranks.place()
-        own = batch[rank::number]
+        own, number = ranks.share(batch), ranks.place()[1]
         with _arithmetic(self.model, self.recipe):
             # One without rows has to take part nevertheless.
             sums, counts = self.read(own or batch[:1])
             loss = (sums / counts).sum() * (number if own else 0) / len(batch)
         loss.backward()
         return ranks.total(loss.detach() / number)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU or, where memory is limited, a CPU had none left."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

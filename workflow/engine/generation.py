@@ -224,9 +224,11 @@ def _generated(reader: Reader, contexts: Sequence[Ids], ending: Ending) -> Itera
         fed = torch.tensor([list(context)], device=reader.device)
         criteria = StoppingCriteriaList([_stop_at(ending, len(context))])
         with _defaults(reader.model, settings), reader.as_it_was():
+            # Processes that share a model are kept in step by the reader (`in_step`).
             produced = reader.model.generate(
-                fed, attention_mask=torch.ones_like(fed), generation_config=settings, stopping_criteria=criteria
-            )
+                fed, attention_mask=torch.ones_like(fed), generation_config=settings, stopping_criteria=criteria,
+                synced_gpus=False,
+            )  # fmt: skip
         ids = produced[0, len(context) :].tolist()
         yield number, list(itertools.takewhile(lambda token: token not in ending.ends, ids))
 

@@ -15,10 +15,11 @@ import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from workflow import ranks
 from workflow.encoding import context_length
 from workflow.engine import attention
 from workflow.engine.attention import IMPLEMENTATION, Packing, packed
@@ -75,7 +76,8 @@ class Reader:
         wide = min(batch_tokens, PACK.get(self.device.type, batch_tokens))
         self.batch_tokens = batch_tokens
         self.pack_limit = wide * self.token
-        self.limit = min(batch_tokens * (self.token + self.kept), SHARE.get(self.device.type, 0.5) * _free(self.device))
+        free = SHARE.get(self.device.type, 0.5) * max(0.0, _free(self.device) - put_together_bytes(model))
+        self.limit = min(batch_tokens * (self.token + self.kept), free)
 
     def cost(self, tokens: int, reads: int) -> int:
         """Bytes that a pack of so many tokens takes, of which so many are followed by a prediction."""
@@ -103,12 +105,13 @@ class Reader:
     def survives(self, run: Callable[[], object], items: int) -> bool:
         """Run something; where memory runs out, halve the limit and return False.
 
-        Errors: StudyError when a single item was run, which cannot be divided.
+        Errors: StudyError when a single item was run, which cannot be divided. Of several processes, which wait for this one
+        half-way through the model, none goes on: the error of memory is left as it is.
         """
         try:
             run()
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error) or ranks.place()[1] > 1:
                 raise
             if items == 1:
                 raise StudyError(
@@ -146,6 +149,30 @@ class Reader:
             yield
         finally:
             self.model.set_attn_implementation(readied)
+
+    @contextlib.contextmanager
+    def in_step(self) -> Iterator[None]:
+        """Inside, processes that hold a model in shards may pass through it unequally often, each with rows of its own.
+
+        Each passage takes all of them, since it puts the shards together. So before each they say whether any has rows yet;
+        who has none left passes through with a single token, until nobody has.
+        """
+        if ranks.place()[1] == 1:
+            yield
+            return
+
+        def with_rows(*_: Any) -> None:
+            ranks.anywhere(True, self.device)
+
+        # Before the sharding's own hook, which may put weights together.
+        hook = self.model.register_forward_pre_hook(with_rows, prepend=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+        with torch.inference_mode():
+            while ranks.anywhere(False, self.device):
+                self.after([[0]])
 
     def prefix(self, ids: Ids) -> Keys:
         """Keys and values of a text, for rows that go on from it."""
@@ -256,6 +283,17 @@ def kept_bytes(model: PreTrainedModel) -> int:
     return sum(2 * _heads(layer) * _head_size(layer) for layer in layers) * model.dtype.itemsize
 
 
+def put_together_bytes(model: PreTrainedModel) -> int:
+    """Bytes of blocks that are whole at a time of a model in shards: one at work, the next, and what it arrives in."""
+    if ranks.place()[1] == 1:
+        return 0
+    from torch.distributed.fsdp import FSDPModule
+
+    blocks = [module for module in model.modules() if isinstance(module, FSDPModule) and module is not model]
+    sizes = [sum(weight.numel() for weight in block.parameters()) for block in blocks]
+    return 3 * max(sizes, default=0) * model.dtype.itemsize
+
+
 def _heads(layer: PreTrainedConfig) -> int:
     """Heads of a layer's keys."""
     return getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
@@ -278,8 +316,8 @@ def _free(device: torch.device) -> float:
     return int(facts["MemAvailable"].split()[0]) * 1024
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether a failure is one of memory; the CPU's allocator has no error class of its own."""
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU or, where memory is limited, a CPU had none left; the CPU's allocator has no error class of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -302,8 +340,8 @@ def _fast_products(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _pays(model: PreTrainedModel) -> bool:
-    """Whether oneDNN is the faster way: in fp32 on a CPU that MKL was not made for."""
-    plain = model.device.type == "cpu" and model.dtype == torch.float32
+    """Whether oneDNN is the faster way: in fp32 on a CPU that MKL was not made for, with weights that stay where they are."""
+    plain = model.device.type == "cpu" and model.dtype == torch.float32 and ranks.place()[1] == 1
     return plain and torch.backends.mkldnn.is_available() and _maker() != "GenuineIntel"
 
 

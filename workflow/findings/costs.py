@@ -17,7 +17,7 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     for _, row in table[table["stage"] == "all"].iterrows():
         if row["measured"] > 0:
             text = (
-                f"Pre-training, tuning and prediction took {row['hours']:.2f} hours of wall time in {row['measured']:.0f} "
-                f"measured jobs of {row['jobs']:.0f}."
+                f"Pre-training, tuning and prediction took {row['hours']:.2f} hours in {row['measured']:.0f} measured jobs of "
+                f"{row['jobs']:.0f}; a job on several GPUs counts once for each."
             )
             yield finding(text, row, ["stage"], table="tables/gpu_hours", value=row["hours"], n=row["measured"])

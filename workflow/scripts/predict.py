@@ -1,4 +1,4 @@
-"""Predict every test of a suite by one model, in one process."""
+"""Predict every test of a suite by one model, in one job."""
 
 from workflow.jobs import clock, job, progress
 
@@ -6,18 +6,23 @@ from pathlib import Path
 
 import torch
 
-from workflow import models, prediction, sources, tables, task
+from workflow import models, prediction, sharding, sources, tables, task
 
 with job("predict", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
-    suite = snakemake.params.suite
-    base = sources.read_base(snakemake.input.base)
+    suite, gpus = snakemake.params.suite, snakemake.resources.get("gpu", 1)
+    base, tuned = sources.read_base(snakemake.input.base), next(iter(snakemake.input.model), None)
+    tests, output = dict(zip(suite["tests"], snakemake.input.tasks, strict=True)), Path(snakemake.output[0])
+    report = progress(log, "predict")
     sources.import_model(base["path"])
     log.info("imported: %s", clock())
-    model, tokenizer = models.ready(base, next(iter(snakemake.input.model), None), suite["precision"])
-    log.info("model of %s; %s", base["path"], models.describe())
-    log.info("loaded: %s", clock())
-    tests = {name: task.examples(name, path) for name, path in zip(suite["tests"], snakemake.input.tasks, strict=True)}
-    rows = prediction.predict(model, tokenizer, suite, tests, progress(log, "predict"))
+    log.info("model of %s; %s; processes: %d", base["path"], models.describe(), gpus)
+    if gpus > 1:
+        rows = sharding.predict(base, tuned, suite, tests, gpus, output.with_name(f".{output.name}.shards"), report)
+    else:
+        model, tokenizer = models.ready(base, tuned, suite["precision"])
+        log.info("loaded: %s", clock())
+        read = {name: task.examples(name, path) for name, path in tests.items()}
+        rows = prediction.predict(model, tokenizer, suite, read, report)
     facts = dict(snakemake.wildcards.items()) | {"suite_settings": suite, "base": sources.identity(base)}
-    tables.write(rows, tables.PREDICTIONS, Path(snakemake.output[0]), **facts)
+    tables.write(rows, tables.PREDICTIONS, output, **facts)

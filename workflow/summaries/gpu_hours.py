@@ -19,11 +19,12 @@ KEYS = ["stage", "family", "train", "suite"]
 def summarise(material: Material) -> pd.DataFrame:
     """One row for each stage, family, task tuned on and suite, and their sum: columns KEYS, jobs, measured, hours, unmeasured.
 
-    hours: wall time of the measured jobs, each of which holds one GPU where there are any; of a job that was run again
+    hours: wall time of the measured jobs times the GPUs that each holds where there are any; of a job that was run again
     its last run; null where none was measured. unmeasured: the jobs of which there is no measurement, by their keys.
     """
     jobs = [{**job, "seconds": material.seconds(f"{job['stage']}/{job['job']}")} for job in _jobs(material)]
     found = pd.DataFrame(jobs).astype({"seconds": float})
+    found["seconds"] *= found["gpus"]
     rows = [
         {**dict(zip(KEYS, keys, strict=True)), **_sum(part)}
         for keys, part in found.groupby(KEYS, sort=False, dropna=False)
@@ -32,7 +33,7 @@ def summarise(material: Material) -> pd.DataFrame:
 
 
 def _jobs(material: Material) -> Iterator[dict[str, Any]]:
-    """Each job of a stage that takes a GPU where there is one: the keys it is counted by, and its path."""
+    """Each job of a stage that takes a GPU where there is one: the keys it is counted by, its path, its GPUs."""
     study = material.study
     models = grid.models(study)
     trained = [{"family": name} for name, family in study["families"].items() if family["source"] == "trained"]
@@ -45,7 +46,7 @@ def _jobs(material: Material) -> Iterator[dict[str, Any]]:
     for stage, (keys, rows) in stages.items():
         for row in rows:
             counted = {key: row.get(key) for key in KEYS[1:]}
-            yield {"stage": stage, **counted, "job": grid.path(row, keys)}
+            yield {"stage": stage, **counted, "job": grid.path(row, keys), "gpus": grid.gpus(study, row)}
 
 
 def _sum(part: pd.DataFrame) -> dict[str, Any]:
