@@ -73,6 +73,7 @@ def test_two_processes_find_what_one_finds_from_its_state_and_to_its_state(check
 INTERRUPTED = """
 import json, os, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
 from workflow import models, sharding, states
 from workflow.encoding import Masked
 checkpoint, folder, given = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])

@@ -303,7 +303,8 @@ GPU_STAGES = [
         "encoding",
         "tuning",
         "prediction",
-        "losses",
+        "engine/losses",
+        "engine/reading",
         "measuring",
         "indicators/clm",
     )
