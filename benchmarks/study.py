@@ -77,7 +77,8 @@ def report(folder: Path, whole: tuple[float, float] | None) -> None:
         parts = list(split(log))
         jobs[log.relative_to(folder / "logs").parts[0].removesuffix(".log")] += bool(parts)
         for part, wall, cpu in parts:
-            walls[part] += wall
+            # A job of two threads holds two cores from its start to its end.
+            walls[part] += wall * (2 if "pretrain" in log.parts else 1)
             cpus[part] += cpu
     if whole:
         walls["workflow"] = CORES * whole[0] - sum(walls.values())

@@ -42,7 +42,7 @@ rule pretrain:
         "results/benchmarks/pretrain/family={family}.tsv"
     conda:
         "../envs/model.yaml"
-    threads: 1
+    threads: 2
     resources:
         **needs.asked(STUDY, needs.pretraining),
     params:

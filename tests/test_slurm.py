@@ -105,7 +105,7 @@ def test_slurm_is_asked_for_what_each_job_needs(submitted: Path, cluster: slurm_
     for row in rows:
         on_gpu = any(rule in row["what"] for rule in ("tune", "measure", "predict"))
         assert row["partition"] == ("accelerated" if on_gpu else "short")
-        assert row["cpus"] == "1"
+        assert row["cpus"] == ("2" if "pretrain" in row["what"] else "1")
         # Turns: the memory of one, whatever the number of jobs.
         small = "scores" in row["what"] or "forecast" in row["what"]
         assert row["memory"] == ("4000M" if small else "3001M" if on_gpu else "3003M")

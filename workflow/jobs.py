@@ -20,6 +20,10 @@ from workflow.errors import told
 # therefore import this module first; `job` turns the search on again.
 gc.disable()
 
+# A thread that has nothing to do leaves its core to others until there is: threads that wait for each other at work, as is
+# the default, take several times as long where a core is shared. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 LINES = 20  # progress lines of a long loop in a log
 
 
