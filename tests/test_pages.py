@@ -46,6 +46,14 @@ def test_a_long_table_says_what_it_leaves_out():
     assert f"The first {pages.ROWS} of {pages.ROWS + 1} rows are shown." in page
 
 
+def test_a_page_is_no_larger_than_a_browser_shows() -> None:
+    """In base64, a third longer, with all around the table: below 2 MB; and no more is left out than must be."""
+    table = pd.DataFrame({"text": ["x" * 5000] * 600})
+    page = pages.table_page("T", table, "t.csv", {})
+    assert 1_200_000 < len(page.encode()) < 1_500_000
+    assert f"The first {len(cells(page))} of 600 rows are shown." in page
+
+
 def test_pages_need_nothing_from_elsewhere():
     page = pages.page("x", "<p>y</p>")
     assert re.findall(r"(?:https?:)?//[a-z]", page.replace("// Tables", "").replace("// what", "")) == []

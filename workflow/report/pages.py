@@ -25,7 +25,9 @@ from workflow.findings import Material
 from workflow.report.sections import SECTIONS
 
 ASSETS = Path(__file__).parent
-ROWS = 3000  # of a table that a page shows
+ROWS = 3000  # of a table that a page shows, at most
+# Bytes of a table in a page: Snakemake's report hands a page on in base64, of which Chromium shows no more than 2 MB.
+LARGEST = 1_400_000
 SHOWN_WIDTH = 0.75  # of a figure's pixels: 150 to an inch of print
 WORD = 40  # characters of a cell that stays on one line
 QUOTED = 6  # findings that a caption quotes
@@ -133,13 +135,21 @@ def figure_page(caption: Caption, picture: bytes, pdf: bytes, name: str) -> str:
 
 def table_page(heading: str, table: pd.DataFrame, source: str, descriptions: Mapping[str, str]) -> str:
     """The page of a table that sorts and can be searched. source: its path; descriptions: of columns."""
-    beyond = "" if len(table) <= ROWS else f" The first {ROWS} of {len(table)} rows are shown."
+    count, shown = _fitting(table, descriptions)
+    beyond = "" if count == len(table) else f" The first {count} of {len(table)} rows are shown."
     note = (
         f'<p class="note">{len(table)} rows of <code>{html.escape(source)}</code>.{beyond} A click on a name sorts.</p>'
     )
     search = '<input type="search" placeholder="show rows that hold these words" aria-label="search">'
-    shown = html_table(table.head(ROWS), descriptions)
     return page(heading, f'{note}<div class="filtered">{search}<div class="scroll">{shown}</div></div>', wide=True)
+
+
+def _fitting(table: pd.DataFrame, descriptions: Mapping[str, str]) -> tuple[int, str]:
+    """As many of a table's first rows as a page has room for: their number, and the table in HTML."""
+    count = min(len(table), ROWS)
+    while (size := len((shown := html_table(table.head(count), descriptions)).encode())) > LARGEST:
+        count = int(0.95 * count * LARGEST / size)
+    return count, shown
 
 
 def html_table(table: pd.DataFrame, descriptions: Mapping[str, str] | None = None) -> str:
