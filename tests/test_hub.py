@@ -50,7 +50,8 @@ try:
 except StudyError as error:
     print(error)
     traceback.print_exc()
-    sys.exit(3)
+    sys.stdout.flush()
+    os._exit(3)  # at once: a thread of the reader that is cut off in its work can abort an interpreter that ends
 """
 
 
