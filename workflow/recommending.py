@@ -216,11 +216,8 @@ def recommend(
 def _answer(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
     """The base to tune, or those among which it is too close to call; of single seeds, what their rows say."""
     top = question.top
-    name, chance, score = (
-        _named(question.bases[top]),
-        question.probability[top],
-        f"it scores {_figure(question, top, how)}",
-    )
+    name, chance = _named(question.bases[top]), question.probability[top]
+    score = f"it scores {_figure(question, top, how)}"
     rivals = ", ".join(_named(question.bases[place]) for place in _rivals(question, how)) or "none alone"
     if len(question.bases) == 1:
         luck = "" if question.lucky else "; of a single seed, so the luck of tuning is not in this"

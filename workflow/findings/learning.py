@@ -13,9 +13,8 @@ from workflow.findings import Material, about, finding, siblings
 SECTION = "base"
 READS = ("analysis",)
 SETTLED = 0.9  # share of resamples in one group from which on a test is said to be in it
-LIKELY = (
-    0.5  # share from which on it most likely is: simulated tests that teach nothing get a false group in at most 5 %
-)
+# Share from which on it most likely is: of simulated tests that teach nothing at most 5 % get another group by half.
+LIKELY = 0.5
 SHOWN = 0.01  # share of resamples that a sentence speaks of
 NOTHING = "not_learned"  # that nothing is found says little where steps scatter: no sentence calls it likely
 KEYS = ["analysis", "group", "family", "suite", "test", "test_format", "shots", "estimator"]
@@ -44,9 +43,13 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
 
 def _between(ranked: pd.DataFrame) -> str:
     """The groups that resamples fall into, the most frequent first."""
-    there = [(row["group"], row["value"]) for row in ranked[ranked["value"] >= SHOWN].to_dict("records")]
-    names = {name: "no learning found" if name == NOTHING else drawing.named(name) for name, _ in there}
-    return ", ".join(f"{names[name]} ({share:.0%} of resamples)" for name, share in there)
+    there = ranked[ranked["value"] >= SHOWN].to_dict("records")
+    return ", ".join(f"{_called(row['group'])} ({row['value']:.0%} of resamples)" for row in there)
+
+
+def _called(group: str) -> str:
+    """What a sentence calls a group."""
+    return "no learning found" if group == NOTHING else drawing.named(group)
 
 
 def _grouped(
