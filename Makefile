@@ -1,6 +1,10 @@
 # Everything runs in .venv, made from the lock with the Python at hand.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes
+RESOLVE = .lock/bin/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header
+UPGRADE ?=
 
 .PHONY: run test worlds slurm faults browser docs check lock clean
 
@@ -31,24 +35,28 @@ check: .venv/test  ## lint and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-.venv/run: requirements.lock
+# Without dependencies, since the locks hold all of them. PyPI's torch is the CUDA build, whose own packages `pip check` then misses.
+.venv/run: requirements.lock requirements-cuda.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.lock
+	$(INSTALL) --requirement requirements.lock
+	$(BIN)/python -m pip check || $(INSTALL) --requirement requirements-cuda.lock
 	touch $@
 
 .venv/test: .venv/run requirements-test.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements-test.lock
+	$(INSTALL) --requirement requirements-test.lock
 	touch $@
 
-# Test packages are resolved first, so that both locks agree; a build tag such as +cpu is the machine's own.
-lock:  ## both locks anew, from the packages that pyproject.toml names
-	rm -rf .venv .lock && $(PYTHON) -m venv .venv && $(PYTHON) -m venv .lock/run
-	$(BIN)/python -m pip install --editable '.[test]'
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > .lock/all
-	.lock/run/bin/python -m pip install --constraint .lock/all --editable .
-	.lock/run/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//' > requirements.lock
-	(echo '-r requirements.lock'; grep -vxFf requirements.lock .lock/all) > requirements-test.lock
-	rm -rf .lock .venv
+# Pins that still fit pyproject.toml stay; `make lock UPGRADE=--upgrade` takes the newest.
+lock:  ## the locks, with the hash of every file, from the packages that pyproject.toml names
+	rm -rf .lock && $(PYTHON) -m venv .lock
+	.lock/bin/python -m pip install uv
+	grep -hv '^-r' requirements.lock requirements-cuda.lock requirements-test.lock > .lock/all
+	$(RESOLVE) --extra test --output-file .lock/all $(UPGRADE) pyproject.toml
+	cp .lock/all .lock/run
+	$(RESOLVE) --constraints .lock/all --output-file .lock/run pyproject.toml
+	.lock/bin/python -m pip download --no-deps --dest .lock/torch "$$(grep -o '^torch==[^ ]*' .lock/run)"
+	.lock/bin/python envs/lock.py .lock
+	rm -rf .lock
 
 clean:  ## remove the environment; results stay
 	rm -rf .venv
