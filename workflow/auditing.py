@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from workflow import audits, grid, sources, tables, task
+from workflow.errors import escaped
 from workflow.forecasting.results import Forecasting
 from workflow.metrics import PRIMARY
 from workflow.task import KINDS
@@ -119,7 +120,7 @@ def finding(severity: str, rows: pd.DataFrame, evidence: str, **figures: float |
     shared = {key: rows[key].iloc[0] for key in KEYS if key in rows and rows[key].nunique(dropna=False) == 1}
     known = {key: value for key, value in shared.items() if pd.notna(value)}
     keys = {key: int(value) if key in ("step", "seed", "shots") else str(value) for key, value in known.items()}
-    return {**keys, "severity": severity, "evidence": evidence, **figures}
+    return {**keys, "severity": severity, "evidence": escaped(evidence), **figures}
 
 
 def primary(scores: pd.DataFrame) -> pd.DataFrame:

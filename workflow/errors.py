@@ -1,8 +1,24 @@
 """The errors that are the user's to mend: each is one line that names the place, the finding and what is allowed."""
 
+from __future__ import annotations
+
+import os
+
+
+def escaped(text: str) -> str:
+    """Text as one line that a terminal prints and does not obey.
+
+    Names of files, tensors, branches and rows come from others. Line ends, control characters and marks that reverse the
+    direction of writing are escaped as Python does.
+    """
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
 
 class StudyError(Exception):
-    """Something in a config, a row, a checkpoint or a folder that its owner must change; shown without a traceback."""
+    """Something in a config, a row, a checkpoint or a folder that its owner must change; shown as one line, no traceback."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escaped(message))
 
 
 def told(error: BaseException) -> str | None:
@@ -10,13 +26,14 @@ def told(error: BaseException) -> str | None:
     if isinstance(error, StudyError):
         return str(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}; expected a file or folder that can be read and written"
+        place = escaped(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else error.filename
+        return f"{place}: {error.strerror}; expected a file or folder that can be read and written"
     return None
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return escaped(next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__))
 
 
 def shown(value: object) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from workflow.errors import StudyError, first_line, shown
+from workflow.errors import StudyError, escaped, first_line, shown
 from workflow.files import json_object
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def prefetch(pins: Sequence[Pin], tell: Callable[[str], None]) -> None:
     for pinned in pins:
         with errors(f"{pinned['repo']} at {pinned['revision']}"):
             fetched(pinned)
-        tell(f"{pinned['kind']} {pinned['repo']} at {pinned['revision']} ({pinned['commit']}): whole")
+        tell(escaped(f"{pinned['kind']} {pinned['repo']} at {pinned['revision']} ({pinned['commit']}): whole"))
 
 
 def amount(size: float) -> str:

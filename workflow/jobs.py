@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow import claims, devices
-from workflow.errors import told
+from workflow.errors import escaped, first_line, told
 
 # Imports make some hundred thousand objects, none of them garbage: looking for it takes a fifth of a job's start. Scripts
 # therefore import this module first; `job` turns the search on again.
@@ -53,7 +53,7 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
         line = told(error)
         if line is None:
             logger.error("%s", traceback.format_exc())
-            line = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; see {log}"
+            line = f"{type(error).__name__}: {first_line(error)}; see {log}"
         else:
             logger.error("%s: %s", place, line)
         # In one piece, since jobs that run side by side write to one terminal.
@@ -72,13 +72,20 @@ def clock() -> str:
     return f"{age:.2f} s after the process, {time.process_time():.2f} s of CPU"
 
 
+class _Printable(logging.Formatter):
+    """Lines in which nothing moves a terminal's cursor, whatever names of others a library's warning quotes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(escaped, super().format(record).split("\n")))
+
+
 def _logger(path: Path) -> logging.Logger:
     """Logger that adds to the job's log file; libraries' warnings go there too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' bars follow it as well
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(_Printable("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # a log that a full disk refuses must not hide the line that says so
