@@ -46,11 +46,11 @@ check: .venv/test  ## lint and format
 	$(INSTALL) --requirement requirements-test.lock
 	touch $@
 
-# Pins that still fit pyproject.toml stay; `make lock UPGRADE=--upgrade` takes the newest.
+# Pins that still fit pyproject.toml stay, their hashes are read anew; `make lock UPGRADE=--upgrade` takes the newest.
 lock:  ## the locks, with the hash of every file, from the packages that pyproject.toml names
 	rm -rf .lock && $(PYTHON) -m venv .lock
 	.lock/bin/python -m pip install uv
-	grep -hv '^-r' requirements.lock requirements-cuda.lock requirements-test.lock > .lock/all
+	grep -ho '^[A-Za-z0-9][^ ]*==[^ ]*' requirements.lock requirements-cuda.lock requirements-test.lock > .lock/all
 	$(RESOLVE) --extra test --output-file .lock/all $(UPGRADE) pyproject.toml
 	cp .lock/all .lock/run
 	$(RESOLVE) --constraints .lock/all --output-file .lock/run pyproject.toml
