@@ -326,7 +326,12 @@ CASES = {
     ),
     "a row cut short": Case("prepare", rows('{"sentence1": "A c'), ROW3 + "not a JSON object in UTF-8: "),
     "a row that is a list": Case("prepare", rows("[1, 2]"), ROW3 + "found a JSON list, expected an object"),
-    "an empty line": Case("prepare", rows(""), ROW3 + "not a JSON object in UTF-8: "),
+    "nothing but blank lines": Case(
+        "prepare", text(ROWS, "\n \r\n"), "../data: split 'train' of task 'rte' has no rows; expected at least one"
+    ),
+    "a number of five thousand digits": Case(
+        "prepare", rows('{"label": 1' + "0" * 5000 + "}"), ROW3 + "not a JSON object in UTF-8: Exceeds the limit"
+    ),
     "duplicate ids": Case(
         "prepare",
         rows({"idx": 1}),

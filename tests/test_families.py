@@ -86,7 +86,7 @@ BAD_TABLES = {
     "no id": ("seed\n1\n", "variants.csv: expected rows with a column 'id'"),
     "a blank id": ("id,seed\n1,0\n,1\n", "variants.csv, row 2: column 'id' is blank, expected a name"),
     "no row": ("id,seed\n", "variants.csv: expected rows with a column 'id'"),
-    "a cell too many": ("id,seed\n1,0,5\n", "variants.csv, row 1: has more or fewer cells than the header"),
+    "a cell too many": ("id,seed\n1,0,5\n", "variants.csv, row 1: found 3 cells, expected 2 as in the header"),
     "no end of a quote": ('id,seed\n"1,0\n', "variants.csv: not CSV in UTF-8: unexpected end of data"),
     "a name of no path": ("id,seed\nA/B,0\n", "families: 'v-A/B' is not allowed; allowed: names that match"),
 }

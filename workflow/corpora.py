@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from workflow.errors import StudyError, shown
+from workflow.files import json_lines
 
 GENERATED = "miniworld"
 HUB = "hub:"  # leads the name of one of the study's `corpora`
@@ -74,21 +75,8 @@ def documents(paths: Sequence[Path]) -> Iterator[Document]:
     Errors: StudyError naming file and row where `text` is missing or not a string.
     """
     for path in paths:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                row = _row(line, f"{path}, row {number}")
-                yield Document(path.parent.name, str(row.get("id", number)), row["text"])
-
-
-def _row(line: bytes, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise StudyError(f"{place}: not a JSON object in UTF-8: {error}") from error
-    text = row.get("text") if isinstance(row, dict) else None
-    if not isinstance(text, str) or not text:
-        raise StudyError(f"{place}: field 'text': found {text!r}, expected a text that is not empty")
-    return row
+        for number, (place, row) in enumerate(json_lines(path), start=1):
+            yield Document(path.parent.name, str(row.get("id", number)), _text(row.get("text"), "text", place))
 
 
 def pin(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,8 +122,15 @@ def _found(row: Mapping[str, Any], column: str, place: str) -> str:
     value: Any = row
     for name in column.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
+    return _text(value, column, place)
+
+
+def _text(value: Any, column: str, place: str) -> str:
+    """A value that is a text; StudyError for one that is not, is empty, or holds half a character (a lone surrogate)."""
     if not isinstance(value, str) or not value:
         raise StudyError(f"{place}: field {column!r}: found {shown(value)}, expected a text that is not empty")
+    if any("\ud800" <= sign <= "\udfff" for sign in value):
+        raise StudyError(f"{place}: field {column!r}: found {shown(value)}, expected whole characters")
     return value
 
 

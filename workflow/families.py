@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.errors import StudyError
+from workflow.files import csv_rows
 
 KEY = "id"  # the column that names a row
 NO_VALUE = "none"  # of a field that a row leaves out
@@ -40,12 +40,8 @@ def _rows(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str,
         raise StudyError(f"{place}: {str(path)!r} leaves the study's folder; expected a CSV file inside it")
     if not path.is_file():
         raise StudyError(f"{path}: missing; expected the CSV file that families/{name}/table names")
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        try:
-            rows = list(csv.DictReader(lines, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise StudyError(f"{path}: not CSV in UTF-8: {error}") from error
-    if not rows or KEY not in rows[0]:
+    header, rows = csv_rows(path)
+    if not rows or KEY not in header:
         raise StudyError(f"{path}: expected rows with a column {KEY!r} and columns named like keys of pretraining")
     shared = {key: value for key, value in family.items() if key not in ("table", "mixes", "pretraining")}
     for number, row in enumerate(rows, start=1):
@@ -55,10 +51,8 @@ def _rows(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str,
         yield f"{name}-{row[KEY].strip()}", {**shared, "pretraining": pretraining, "fields": fields}
 
 
-def _given(place: str, row: Mapping[str | None, Any]) -> dict[str, Any]:
+def _given(place: str, row: Mapping[str, str]) -> dict[str, Any]:
     """What a row states, its blank cells left out: JSON where a cell is, else its text."""
-    if None in row or None in row.values():
-        raise StudyError(f"{place}: has more or fewer cells than the header")
     if not row[KEY].strip():
         raise StudyError(f"{place}: column {KEY!r} is blank, expected a name")
     return {key: _value(text.strip()) for key, text in row.items() if key != KEY and text.strip()}

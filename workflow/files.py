@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import json
 import os
@@ -28,6 +29,49 @@ def json_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise StudyError(f"{path}: expected a JSON object, found a {type(content).__name__}")
     return content
+
+
+def csv_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The header of a CSV file and its rows as text, blank lines left out; in UTF-8, which a byte-order mark may begin.
+
+    Errors: StudyError naming the file, and the row where one has more or fewer cells than the header.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header, *rows = [cells for cells in csv.reader(file, strict=True) if cells] or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise StudyError(f"{path}: not CSV in UTF-8: {error}") from error
+    if not header:
+        raise StudyError(f"{path}: is empty; expected CSV with a header")
+    if again := [name for place, name in enumerate(header) if name in header[:place]]:
+        raise StudyError(f"{path}: column {again[0]!r} is there twice; expected each name once")
+    for number, cells in enumerate(rows, start=1):
+        if len(cells) != len(header):
+            raise StudyError(f"{path}, row {number}: found {len(cells)} cells, expected {len(header)} as in the header")
+    return header, [dict(zip(header, cells, strict=True)) for cells in rows]
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON Lines file, each with where it stands (`file, row 12`: the number of its line).
+
+    Blank lines are passed over.
+    Errors: StudyError for a line that is not a JSON object in UTF-8.
+    """
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield (place := f"{path}, row {number}"), _object(line, place)
+
+
+def _object(line: bytes, place: str) -> dict[str, Any]:
+    """The JSON object of a line."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
+        raise StudyError(f"{place}: not a JSON object in UTF-8: {error}") from error
+    if not isinstance(row, dict):
+        raise StudyError(f"{place}: found a JSON {type(row).__name__}, expected an object")
+    return row
 
 
 def check_readable(paths: Iterable[Path | str]) -> None:

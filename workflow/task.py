@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
+import math
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from workflow import hub, tasks
 from workflow.errors import StudyError, shown
+from workflow.files import json_lines
 from workflow.retrieval import Index
 
 Row = Mapping[str, Any]
@@ -212,10 +213,21 @@ def check_types(value: Any, expected: Any, name: str) -> None:
     elif expected is Text:
         if not isinstance(value, str) or not value.strip():
             raise FieldError(name, value, "text that is not blank")
-    elif not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        raise FieldError(name, value, f"a value of type {expected.__name__}")
+    elif not _is_of(value, expected):
+        raise FieldError(
+            name, value, "a finite number" if expected is float else f"a value of type {expected.__name__}"
+        )
     if isinstance(value, str):
         check_text(value, name)
+
+
+def _is_of(value: Any, expected: type) -> bool:
+    """Whether a value is of a type: a whole number is a float as well; True, False, NaN and Infinity are no numbers."""
+    if isinstance(value, bool) and expected is not bool:
+        return False
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return isinstance(value, int | float if expected is float else expected)
 
 
 def read_folder(root: Path, task: Task, name: str, split: str) -> Iterator[tuple[str, Row]]:
@@ -226,16 +238,7 @@ def read_folder(root: Path, task: Task, name: str, split: str) -> Iterator[tuple
     path = split_file(root, task, name, split)
     if not path.is_file():
         raise StudyError(f"{path}: split '{split}' of task '{name}' is missing; expected one JSON object a line")
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            place = f"{path}, row {number}"
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-                raise StudyError(f"{place}: not a JSON object in UTF-8: {error}") from error
-            if not isinstance(row, dict):
-                raise StudyError(f"{place}: found a JSON {type(row).__name__}, expected an object")
-            yield place, row
+    yield from json_lines(path)
 
 
 def pin(name: str) -> dict[str, Any]:

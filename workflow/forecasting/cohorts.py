@@ -6,7 +6,6 @@ makes it from the gathered indicators and scores.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from workflow.errors import StudyError, shown
+from workflow.files import csv_rows
 
 FEWEST = 10  # bases: with fewer, a 60/40 split leaves too few pairs to tell any accuracy from chance
 NEAR = 0.01  # standard deviations of a column: rows that are nearer in all columns are one model or one evaluation
@@ -125,15 +125,11 @@ def _written(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Some columns of a CSV file as text."""
     if not path.is_file():
         raise StudyError(f"{path}: missing; expected the CSV file that path of a cohort names")
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        rows = list(reader)
+    header, rows = csv_rows(path)
     for name in columns:
-        if name not in (reader.fieldnames or []):
-            raise StudyError(
-                f"{path}: column {name!r} is missing; found {', '.join(reader.fieldnames or []) or 'none'}"
-            )
-    return pd.DataFrame([{name: (row[name] or "").strip() for name in columns} for row in rows], columns=columns)
+        if name not in header:
+            raise StudyError(f"{path}: column {name!r} is missing; found {', '.join(header)}")
+    return pd.DataFrame([{name: row[name].strip() for name in columns} for row in rows], columns=columns)
 
 
 def _check_cells(path: Path, written: pd.DataFrame, key: str) -> None:

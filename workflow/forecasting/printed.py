@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.errors import StudyError, shown
+from workflow.files import csv_rows
 
 KEYS = ["forecaster", "source", "target", "split", "subset", "ties"]
 COLUMNS = ["place", "statistic", *KEYS, "column", "relation", "printed", "within"]
@@ -29,14 +29,10 @@ def read(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise StudyError(f"{path}: missing; expected the CSV file that printed of a cohort names")
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        if list(reader.fieldnames or []) != COLUMNS:
-            raise StudyError(
-                f"{path}: columns {', '.join(reader.fieldnames or []) or 'none'}, expected {', '.join(COLUMNS)}"
-            )
-        rows = [_row(path, number, row) for number, row in enumerate(reader, start=1)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    header, rows = csv_rows(path)
+    if header != COLUMNS:
+        raise StudyError(f"{path}: columns {', '.join(header)}, expected {', '.join(COLUMNS)}")
+    return pd.DataFrame([_row(path, number, row) for number, row in enumerate(rows, start=1)], columns=COLUMNS)
 
 
 def _row(path: Path, number: int, row: dict[str, str]) -> dict[str, Any]:
@@ -45,7 +41,7 @@ def _row(path: Path, number: int, row: dict[str, str]) -> dict[str, Any]:
     for name in ("printed", "within"):
         try:
             found[name] = float(row[name])
-        except (TypeError, ValueError):
+        except ValueError:
             found[name] = math.nan
         if not math.isfinite(found[name]):
             raise StudyError(f"{path}, row {number}: column {name!r}: found {shown(row[name])}, expected a number")
