@@ -21,7 +21,6 @@ from workflow.corpora import Document
 from workflow.encoding import padding, split
 from workflow.engine import losses, scoring
 from workflow.errors import StudyError
-from workflow.indicators import clm
 from workflow.indicators.span_corruption import sentinels, stream
 from workflow.indicators.weight_noise import disturb
 from workflow.measuring import Loss, Material, Subject
@@ -97,17 +96,6 @@ def test_bytes_are_those_of_the_scored_tokens(checkpoint: Checkpoint) -> None:
             assert loss.bytes == len(text[first:].encode())
     short = measured({"measure": "clm", "corpus": "miniworld", "window": 2}, checkpoint, Material(DOCUMENTS, {}))
     assert all(one.bytes < other.bytes for one, other in zip(short.losses[:8], whole[:8], strict=True))
-
-
-def test_a_token_behind_the_text_takes_no_bytes_away() -> None:
-    """Tokenizers that end a text with EOS place it at 0: the bytes of the last window are those of its words."""
-
-    def tokenizer(texts: list[str], **_: Any) -> dict[str, Any]:
-        return {"input_ids": [[7, 8, 9, 1]], "offset_mapping": [[(0, 2), (2, 5), (5, 9), (0, 0)]]}
-
-    (whole,) = clm.windows(tokenizer, [Document("d", "x", "äbcdefghi")], 4)
-    assert whole.bytes == 7
-    assert [piece.bytes for piece in clm.windows(tokenizer, [Document("d", "x", "äbcdefghi")], 2)] == [3, 0]
 
 
 def test_a_batch_changes_no_loss(checkpoint: Checkpoint) -> None:

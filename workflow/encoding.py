@@ -6,7 +6,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workflow import prompts
 from workflow.errors import StudyError
@@ -19,6 +19,38 @@ if TYPE_CHECKING:
 MINIMUM_FIELD = 1  # tokens of an input field that are left at least after cutting
 
 
+class Tokenized(NamedTuple):
+    """Token ids of a text, and for each the character of the text at which it ends; 0 for what stands before the text."""
+
+    ids: list[int]
+    ends: list[int]
+
+
+def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **how: Any) -> list[Tokenized]:
+    """Texts that may go on: each with the special tokens that the tokenizer puts before a text, and none behind it.
+
+    Some tokenizers end every text with EOS by themselves. A prompt must not end so, since its answer follows, and where a
+    text does end the caller adds the EOS. how: further arguments of the tokenizer's call.
+    """
+    if not texts:
+        return []
+    lead = leading(tokenizer)
+    found = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False, **how)
+    return [
+        Tokenized([*lead, *ids], [0] * len(lead) + [end for _, end in offsets])
+        for ids, offsets in zip(found["input_ids"], found["offset_mapping"], strict=True)
+    ]
+
+
+def leading(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens that the tokenizer puts before every text by itself, such as BOS."""
+    for text in ("a", "0", "."):  # a normaliser may leave nothing of some text
+        found = tokenizer(text, return_special_tokens_mask=True, verbose=False)
+        if 0 in found["special_tokens_mask"]:
+            return found["input_ids"][: found["special_tokens_mask"].index(0)]
+    return []
+
+
 class Split(NamedTuple):
     """Token ids of a text, parted where its completion begins."""
 
@@ -29,13 +61,12 @@ class Split(NamedTuple):
 def split(tokenizer: PreTrainedTokenizerBase, prompt: str, completions: Sequence[str]) -> list[Split]:
     """Tokens of `prompt + completion` for each completion, tokenised together so that both read as in running text.
 
-    A token that reaches beyond the prompt's last character belongs to the completion. Special tokens are the
-    tokenizer's own (a BOS where it adds one, nothing at the end); a prompt without any token is `opening`.
+    A token that reaches beyond the prompt's last character belongs to the completion. Special tokens are those of
+    `tokenized`; a prompt without any token is `opening`.
     """
-    encoded = tokenizer([prompt + text for text in completions], return_offsets_mapping=True)
     return [
-        _parted(ids, sum(end <= len(prompt) for _, end in offsets), tokenizer)
-        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        _parted(ids, sum(end <= len(prompt) for end in ends), tokenizer)
+        for ids, ends in tokenized(tokenizer, [prompt + text for text in completions])
     ]
 
 
@@ -75,11 +106,11 @@ def masked(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], room: int)
     """
     eos(tokenizer)  # says so where there is none
     text, spans = conversation(turns, tokenizer.eos_token)
-    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
-    ends = [end for _, end in encoded["offset_mapping"][:room]]
-    scored = [_overlaps(spans, before, end) for before, end in zip([0, *ends], ends, strict=False)]
+    # A tokenizer may be set to split special tokens found in a text; here the EOS is one.
+    [(ids, ends)] = tokenized(tokenizer, [text], split_special_tokens=False)
+    scored = [_overlaps(spans, before, end) for before, end in zip([0, *ends], ends[:room], strict=False)]
     length = max((place for place, counted in enumerate(scored, start=1) if counted), default=0)
-    return Masked(encoded["input_ids"][:length], scored[:length])
+    return Masked(ids[:length], scored[:length])
 
 
 def _overlaps(spans: Sequence[tuple[int, int]], before: int, end: int) -> bool:
@@ -167,19 +198,19 @@ def cut(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) 
     Where that does not do, the next longest is cut as well, so that those which are cut keep equally many tokens.
     """
     names = prompts.field_names(prompts.template(framing.task, framing.format))
-    encoded = {
+    tokens = {
         name: tokenizer(example.fields[name], add_special_tokens=False, return_offsets_mapping=True) for name in names
     }
-    starts = {name: [start for start, _ in encoded[name]["offset_mapping"]] for name in names}
+    starts = {name: [start for start, _ in tokens[name]["offset_mapping"]] for name in names}
     kept = max(map(len, starts.values()))
     while kept >= MINIMUM_FIELD:
         shortened = {name: example.fields[name][starts[name][-kept] :] for name in names if len(starts[name]) > kept}
         query = prompts.prompt(framing.task, {**example.fields, **shortened}, framing.format, framing.protocol)
         # Tokens at the seams may merge differently once a field is cut, so the count is taken again.
-        tokens = len(_ids(tokenizer, query))
-        if tokens <= framing.room:
-            return query, tokens
-        kept -= max(1, (tokens - framing.room) // len(names))
+        length = len(_ids(tokenizer, query))
+        if length <= framing.room:
+            return query, length
+        kept -= max(1, (length - framing.room) // len(names))
     raise StudyError(
         f"format '{framing.format}' needs more than the {framing.room} tokens that the model's context leaves for a prompt"
     )
@@ -190,7 +221,7 @@ def _solved(framing: Framing, example: Example) -> str:
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text, verbose=False)["input_ids"]
+    return tokenized(tokenizer, [text])[0].ids
 
 
 def padding(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from workflow.corpora import Document
-from workflow.encoding import eos
+from workflow.encoding import eos, tokenized
 from workflow.errors import StudyError
 
 if TYPE_CHECKING:
@@ -41,15 +41,15 @@ def encode(
     if not kept:
         raise StudyError("pretraining: no document is left to train on")
     texts = [f"[{document.domain}] {document.text}" if recipe.get("tag") else document.text for document in kept]
-    encoded = tokenizer(texts, verbose=False)["input_ids"]
-    return [Encoded(document.domain, [*ids, eos(tokenizer)]) for document, ids in zip(kept, encoded, strict=True)]
+    found = tokenized(tokenizer, texts)
+    return [Encoded(document.domain, [*one.ids, eos(tokenizer)]) for document, one in zip(kept, found, strict=True)]
 
 
 def _in_band(
     tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], band: Sequence[float]
 ) -> list[Document]:
     """Documents whose number of tokens lies between two quantiles of all documents' numbers."""
-    counts = [len(ids) for ids in tokenizer([document.text for document in documents], verbose=False)["input_ids"]]
+    counts = [len(one.ids) for one in tokenized(tokenizer, [document.text for document in documents])]
     low, high = np.quantile(counts, band)
     return [document for document, count in zip(documents, counts, strict=True) if low <= count <= high]
 

@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflow import hub
+from workflow import hub, tokenization
 from workflow.errors import StudyError, first_line
 from workflow.files import json_object
 
@@ -381,14 +381,14 @@ def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str)
 
 
 def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder.
+    """The tokenizer of a checkpoint folder, with the rules of its tokenizer.json where there is one.
 
     Errors: StudyError when it cannot be loaded, or has ids for which the model has no embedding.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     with _loading_errors(path, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        tokenizer = tokenization.load(Path(path))
         config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
         rows, ids = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values(), default=-1) + 1
         if ids > rows:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workflow.corpora import Document
-from workflow.encoding import context_length, padding
+from workflow.encoding import context_length, padding, tokenized
 from workflow.engine import losses
 from workflow.measuring import Loss, Material, Measurement, Progress, Subject, sampled
 
@@ -46,11 +46,9 @@ def cut(
 
 
 def windows(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], size: int) -> Iterator[Window]:
-    """Documents, tokenized as the tokenizer does by itself, in windows of at most `size` tokens; single tokens left out."""
-    encoded = tokenizer([document.text for document in documents], return_offsets_mapping=True, verbose=False)
-    for number, (ids, offsets) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
-        # A special token behind the text says that it ends at 0.
-        ends = list(itertools.accumulate((end for _, end in offsets), max))
+    """Documents, tokenized as `encoding.tokenized` does, in windows of at most `size` tokens; single tokens left out."""
+    for number, (ids, last) in enumerate(tokenized(tokenizer, [document.text for document in documents])):
+        ends = list(itertools.accumulate(last, max))
         for start in range(0, len(ids), size):
             stop = min(start + size, len(ids))
             if stop - start > 1:
