@@ -1,7 +1,5 @@
 """Packed rows against the same rows fed alone by transformers' plain attention: logits and gradients, many architectures."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import transformers
@@ -94,13 +92,6 @@ def test_a_window_that_layers_keep_to_themselves_is_refused():
     assert not attention.packable(model)
 
 
-@pytest.mark.parametrize("capability, taken", [((7, 5), False), ((8, 0), True), ((9, 0), True)])
-def test_a_gpu_without_kernels_for_variable_lengths_is_not_asked_for_them(monkeypatch, capability, taken):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    given = SimpleNamespace(shape=(5, 4, 64), dtype=torch.bfloat16, is_cuda=True, device="cuda")
-    assert attention._flash(given, given) == taken
-
-
 def test_rows_without_their_bounds_are_refused(checkpoints):
     model = small_model("olmo", small_tokenizer("olmo"))
     attention.adopt(model)
@@ -116,17 +107,6 @@ def test_packed_by_hand():
     assert fed["input_ids"].tolist() == [[5, 6, 7, 8, 9]] and fed["position_ids"].tolist() == [[0, 1, 0, 0, 1]]
     assert fed["packing"].lengths == (2, 1, 2) and fed["packing"].bounds.tolist() == [0, 2, 3, 5]
     assert list(attention.runs((2, 2, 1, 2))) == [(0, 2, 2), (4, 1, 1), (5, 1, 2)]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_packed_rows_are_rows_alone_on_a_gpu(architecture, dtype, near):
-    model = small_model(architecture, small_tokenizer(architecture)).to("cuda", dtype)
-    expected = torch.cat([model(input_ids=torch.tensor([row], device="cuda")).logits[0] for row in ROWS])
-    attention.adopt(model)
-    found = model(**attention.packed(ROWS, "cuda"), use_cache=False).logits[0]
-    assert (found - expected).abs().max() < near * expected.std()
 
 
 @pytest.mark.parametrize("how", [{}, {"window": 3}, {"softcap": 2.0}, {"sinks": torch.ones(4)}])

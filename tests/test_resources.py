@@ -84,6 +84,23 @@ def test_a_cell_s_needs_follow_its_precision_and_its_rows(study: dict[str, Any])
     assert resources.prediction(study, ROW, inputs())["gpu_mem_mb"] == pytest.approx(3000 + 2000 + 2097, abs=1)
 
 
+@pytest.mark.parametrize(
+    ("labels", "tests", "packs"),
+    [
+        ("score", ["mini_inference"], 1),
+        ("generate", ["mini_inference"], 8),
+        ("score", ["mini_facts", "mini_summary"], 8),
+    ],
+)
+def test_rows_that_are_written_have_the_keys_of_several_packs(
+    study: dict[str, Any], labels: str, tests: list[str], packs: int
+) -> None:
+    """2 x 4 bytes x 32,000 x 8,192 tokens are the keys and values of a pack; one pack more is what a layer is at work on."""
+    study["suites"]["formats"] |= {"labels": labels, "tests": tests}
+    found = resources.prediction(study, ROW, inputs())["gpu_mem_mb"]
+    assert found == pytest.approx(3000 + 4000 + (packs + 1) * 2097.152, abs=1)
+
+
 def test_a_cell_on_several_gpus_has_a_process_and_a_pack_for_each(study: dict[str, Any]) -> None:
     study["suites"]["formats"]["gpus"] = 3
     needs = resources.prediction(study, ROW, inputs())

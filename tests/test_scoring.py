@@ -352,19 +352,3 @@ def test_memory_stays_within_its_budget(architecture, monkeypatch):
         scored = peak_bytes(lambda: scoring.log_probabilities(model, requests, 4000))
         written = peak_bytes(lambda: generation.greedy(model, tokenizer, contexts, 3, (), 4000))
         assert reader.limit / 10 < min(scored, written) and max(scored, written) <= reader.limit
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-3), (torch.bfloat16, 0.3)])
-@pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "olmo", "olmo2"])
-def test_shared_rows_are_rows_alone_on_a_gpu(architecture, dtype, near):
-    tokenizer = small_tokenizer(architecture)
-    model = small_model(architecture, tokenizer).to("cuda", dtype)
-    requests = requests_of_all_sorts()
-    found = scoring.log_probabilities(model, requests, 100)
-    contexts = [context for context, _ in requests]
-    texts = generation.greedy(model, tokenizer, contexts, 8, (), 300)
-    model = model.to("cpu", torch.float32)
-    assert found == pytest.approx([loop(model, *request) for request in requests], abs=near, rel=near)
-    if dtype == torch.float32:
-        assert texts == [written(model, context, 8, tokenizer.eos_token_id) for context in contexts]

@@ -1,5 +1,6 @@
 """Tuning against plain torch loops, transformers' schedules and peft; killed runs against unbroken ones."""
 
+import contextlib
 import functools
 import json
 import math
@@ -370,31 +371,41 @@ def copied(model):
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
+def trained_by_trainer(model, seen, pad, folder, callbacks=(), **settings):
+    """Losses of transformers' Trainer on rows in this order, batches of 4, every row with the same weight; no warm-up."""
+    losses = []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        logits = outputs.logits[:, :-1].float().transpose(1, 2)
+        own = torch.nn.functional.cross_entropy(logits, labels[:, 1:], reduction="none")
+        found = (own.sum(dim=1) / (labels[:, 1:] != -100).sum(dim=1)).mean()
+        losses.append(float(found.detach()))
+        return found
+
+    arguments = TrainingArguments(**{
+        "output_dir": str(folder), "per_device_train_batch_size": 4, "num_train_epochs": 1, "learning_rate": 1e-4,
+        "lr_scheduler_type": "linear", "max_grad_norm": 1.0, "train_sampling_strategy": "sequential",
+        "use_cpu": not torch.cuda.is_available(), "report_to": [], "save_strategy": "no", "logging_strategy": "no",
+        "disable_tqdm": True, "dataloader_pin_memory": torch.cuda.is_available(), **settings,
+    })  # fmt: skip
+    data = [{"input_ids": row.ids, "labels": labels_of(row)} for row in seen]
+    collate = functools.partial(right_padded, pad=pad)
+    Trainer(model, arguments, collate, data, compute_loss_func=loss, callbacks=list(callbacks)).train()
+    return losses
+
+
 def test_fifty_steps_are_those_of_transformers_trainer(checkpoint, tmp_path):
     """Losses of its own loop, padding, schedule and optimizer, every row with the same weight; weights after a dozen steps."""
     settings = recipe(epochs=9, learning_rate=1e-4, warmup=0.1)
     rows, pad = encoded(checkpoint.tokenizer, EXAMPLES[:24]), padding(checkpoint.tokenizer)
-    model, plain, after, theirs, losses = fresh(checkpoint), fresh(checkpoint), [], [], []
-
-    def loss(outputs, labels, num_items_in_batch=None):
-        own = torch.nn.functional.cross_entropy(outputs.logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none")
-        found = (own.sum(dim=1) / (labels[:, 1:] != -100).sum(dim=1)).mean()
-        losses.append(float(found.detach()))
-        return found
+    model, plain, after, theirs = fresh(checkpoint), fresh(checkpoint), [], []
 
     class Watch(TrainerCallback):
         def on_step_end(self, args, state, control, **others):
             theirs.extend([copied(plain)] if state.global_step == 12 else [])
 
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path / "trainer"), per_device_train_batch_size=4, num_train_epochs=1, learning_rate=1e-4,
-        lr_scheduler_type="linear", warmup_steps=5, max_grad_norm=1.0, train_sampling_strategy="sequential",
-        use_cpu=True, report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
-    )  # fmt: skip
     seen = [rows[place] for place in tuning.order(len(rows), 9, 3)]
-    data = [{"input_ids": row.ids, "labels": labels_of(row)} for row in seen]
-    collate = functools.partial(right_padded, pad=pad)
-    Trainer(plain, arguments, collate, data, compute_loss_func=loss, callbacks=[Watch()]).train()
+    losses = trained_by_trainer(plain, seen, pad, tmp_path / "trainer", [Watch()], warmup_steps=5)
     history = tuning.tune(
         model,
         rows,
@@ -593,6 +604,29 @@ def test_a_killed_run_that_had_halved_its_parts_goes_on_to_the_same_bits(checkpo
     assert without_time(continued) == without_time(history)
     weights = dict(again.named_parameters())
     assert all(torch.equal(parameter, weights[name]) for name, parameter in model.named_parameters())
+
+
+def test_an_architecture_without_repeatable_kernels_is_tuned_with_a_warning(checkpoints, tmp_path, monkeypatch, caplog):
+    """As torch refuses an operation on a GPU: the step is taken again, and nothing is asked for twice."""
+    asked, tokenizer = [], checkpoints["llama"].tokenizer
+    rows, pad = encoded(tokenizer), padding(tokenizer)
+
+    @contextlib.contextmanager
+    def refused(device):
+        asked.append(device)
+        yield
+        raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but you set")
+
+    def run(folder):
+        return tuning.tune(fresh(checkpoints["llama"]), rows, recipe(epochs=1), 1, pad, state(folder))
+
+    expected = run(tmp_path / "a")
+    monkeypatch.setattr(tuning.repeating, "repeatable", refused)
+    with caplog.at_level("WARNING", "tunecast"):
+        assert without_time(run(tmp_path / "b")) == without_time(expected)
+    assert (
+        len(asked) == 1 and caplog.text.count("a killed run will not go on to the same bits: cumsum_cuda_kernel") == 1
+    )
 
 
 def test_a_row_that_does_not_fit_alone_is_named(checkpoints, tmp_path):

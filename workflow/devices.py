@@ -24,6 +24,7 @@ from workflow.errors import StudyError
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SLICED = "MIG-"  # begins the identifier of a slice
 SLICE = re.compile(r"^\s+MIG \S*\b(\d+)gb\S*\s.*\(UUID: (MIG-[^)]+)\)", re.MULTILINE)
+PACKS = 8  # packs whose keys and values a GPU keeps for rows that are being written, see `engine.reading`
 PAUSE = 1.0  # seconds between two looks for room
 
 

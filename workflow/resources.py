@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workflow import grid, indicators, objectives, sources
+from workflow import devices, grid, indicators, objectives, sources, task
 
 Needs = Mapping[str, float]
 
@@ -96,10 +96,11 @@ def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     suite = study["suites"][wildcards.suite]
     size = model_size(study, wildcards.family, input.base)
     state = BYTES[suite["precision"]] * size.parameters
-    # Keys and values of every layer, and as much for what one layer is at work on.
-    activations = 4 * BYTES[suite["precision"]] * size.layers_times_width * suite["batch_tokens"]
-    tests = len(grid.part_tests(suite, wildcards.train, wildcards.tests))
-    rows = tests * suite["limit"] if "limit" in suite else _rows(input.tasks)
+    tests = grid.part_tests(suite, wildcards.train, wildcards.tests)
+    # Keys and values of every layer, where rows are written those of several packs, and as much for what one layer does.
+    packs = 1 + (devices.PACKS if any(_written(name, suite) for name in tests) else 1)
+    activations = 2 * packs * BYTES[suite["precision"]] * size.layers_times_width * suite["batch_tokens"]
+    rows = len(tests) * suite["limit"] if "limit" in suite else _rows(input.tasks)
     rows *= len(suite["formats"]) * len(suite["shots"])
     read = FORWARD * size.parameters * rows * MEAN_TOKENS / GPU_SPEED[suite["precision"]]
     seconds, gpus = read + rows * suite["new_tokens"] / WRITTEN, suite["gpus"]
@@ -108,6 +109,12 @@ def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     # Rows are divided, so each GPU has a pack of its own; the parent loads nothing.
     needs = _needs(state, gpus * (TOGETHER * state + activations), seconds / gpus)
     return _spread(needs | {"mem_mb": PROCESS}, gpus, state)
+
+
+def _written(test: str, suite: Mapping[str, Any]) -> bool:
+    """Whether rows of a test are answered by text that is written."""
+    method = task.KINDS[task.load(test).kind].method
+    return method in ("generate", "answer") or (method == "label" and suite["labels"] != "score")
 
 
 def measuring(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import signal
 import threading
@@ -21,7 +22,7 @@ import torch
 
 from workflow import prompts, ranks, states
 from workflow.encoding import Framing, Masked, batches, cut, eos, masked, split
-from workflow.engine import feeding
+from workflow.engine import feeding, repeating
 from workflow.engine.reading import out_of_memory
 from workflow.errors import StudyError, first_line
 from workflow.states import Standing, State
@@ -324,7 +325,7 @@ class Steps:
         together: int,
     ) -> None:
         self.model, self.optimizer, self.read, self.recipe = model, optimizer, read, recipe
-        self.together = together
+        self.together, self.repeatable = together, True
 
     def take(self, batch: Sequence[Masked], learning_rate: float) -> dict[str, float]:
         """One optimizer step; returns its loss, learning rate and gradient norm before clipping."""
@@ -344,15 +345,22 @@ class Steps:
             try:
                 return self._parts(batch)
             except RuntimeError as error:
-                if not out_of_memory(error):
+                lacking = self.repeatable and repeating.is_lacking(error)
+                if not (lacking or out_of_memory(error)):
                     raise
-                if self.together == 1:
+                if lacking:
+                    self.repeatable = False
+                    logging.getLogger("tunecast").warning(
+                        "a killed run will not go on to the same bits: %s", first_line(error)
+                    )
+                elif self.together == 1:
                     longest = max(len(row.ids) for row in batch)
                     raise StudyError(
                         f"a row of up to {longest} tokens does not fit into memory; lower max_tokens"
                     ) from error
             # Behind the handler, which holds on to all that the failed attempt had in memory.
-            self.together = math.ceil(min(self.together, len(batch)) / 2)
+            if not lacking:
+                self.together = math.ceil(min(self.together, len(batch)) / 2)
             self.optimizer.zero_grad(set_to_none=True)
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -364,7 +372,8 @@ class Steps:
             with _arithmetic(self.model, self.recipe):
                 sums, counts = self.read(batch[start : start + self.together])
                 loss = (sums / counts).sum() / len(batch)
-            loss.backward()
+            with repeating.repeatable(loss.device) if self.repeatable else contextlib.nullcontext():
+                loss.backward()
             total += loss.detach()
         return total
 

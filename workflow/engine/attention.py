@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from workflow.engine import rotary
+from workflow.engine import flash, rotary
 from workflow.errors import StudyError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Packing:
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> torch.Tensor:
         """Causal attention inside each row; tensors of shape (tokens, heads, head size), with fewer heads of key and value."""
-        if _flash(query, value) and not how.dropout and how.softcap is None and how.sinks is None:
+        if flash.takes(query, value) and not how.dropout and how.softcap is None and how.sinks is None:
             return self._at_once(query, key, value, how)
         found = [(rows, length) for _, rows, length in runs(self.lengths)]
         # Split: the gradient of a slice would be as long as the whole sequence, once for each row.
@@ -53,15 +53,10 @@ class Packing:
         return torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
 
     def _at_once(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> torch.Tensor:
-        from torch.nn.attention.varlen import varlen_attn
-
         longest = max(self.lengths)
         left = -1 if how.window is None or how.window >= longest else how.window - 1
-        grouped = query.shape[1] != key.shape[1]
-        return varlen_attn(
-            query.contiguous(), key.contiguous(), value.contiguous(), self.bounds, self.bounds, longest, longest,
-            scale=how.scale, window_size=(left, 0), enable_gqa=grouped,
-        )  # fmt: skip
+        rows = flash.Rows(self.bounds, self.bounds, (longest, longest))
+        return flash.attend(query, key, value, rows, how.scale, (left, 0))[0]
 
 
 @dataclass(frozen=True)
@@ -141,14 +136,6 @@ def _spelled_out(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ho
     return functional.dropout(weights, how.dropout) @ value
 
 
-def _flash(query: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether torch's flash attention for variable lengths takes these."""
-    size = query.shape[2]
-    half = query.dtype in (torch.bfloat16, torch.float16)
-    fits = query.is_cuda and half and size == value.shape[2] <= 256 and size % 8 == 0
-    return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)  # there are no kernels for older GPUs
-
-
 def forward(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -184,14 +171,25 @@ AttentionInterface.register(IMPLEMENTATION, forward)
 def packed(rows: Sequence[Sequence[int]], device: torch.device | str) -> dict[str, Any]:
     """Rows of token ids, none of them empty, as a model's inputs: one sequence, positions that restart, its Packing."""
     lengths = tuple(map(len, rows))
-    ids = torch.tensor([list(itertools.chain(*rows))], dtype=torch.long)
-    positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    bounds = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+    positions = itertools.chain.from_iterable(map(range, lengths))
     return {
-        "input_ids": ids.to(device),
-        "position_ids": positions.to(device),
-        "packing": Packing(lengths, bounds.to(device)),
+        "input_ids": sent([list(itertools.chain(*rows))], device),
+        "position_ids": sent([list(positions)], device),
+        "packing": Packing(lengths, bounds(lengths, device)),
     }
+
+
+def sent(numbers: Sequence[Any], device: torch.device | str, dtype: torch.dtype = torch.long) -> torch.Tensor:
+    """A tensor of numbers on a device; the host does not wait until a GPU, busy with what came before, has them."""
+    found = torch.tensor(numbers, dtype=dtype)
+    if torch.device(device).type == "cuda":
+        return found.pin_memory().to(device, non_blocking=True)
+    return found.to(device)
+
+
+def bounds(lengths: Sequence[int], device: torch.device | str) -> torch.Tensor:
+    """Where rows of these lengths begin, and the last one ends: int32 of shape (rows + 1)."""
+    return sent([0, *itertools.accumulate(lengths)], device, torch.int32)
 
 
 def adopt(model: PreTrainedModel) -> None:

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from workflow.encoding import ends
-from workflow.engine.reading import Ids, Reader, bounds, fans, reading
+from workflow.engine.attention import bounds, sent
+from workflow.engine.reading import Ids, Reader, fans, reading
 from workflow.engine.sharing import Branching, Fans, Keys
 from workflow.errors import StudyError
 
@@ -232,7 +233,7 @@ def _options(scores: torch.Tensor, search: Search) -> list[Options]:
     # As in transformers' beam search each EOS would end a hypothesis of its own; the likeliest is the best of them.
     last = scores[:, search.ends].amax(dim=1).tolist()
     spelled = list(search.constraint.arcs[0])
-    others = scores.index_fill(1, torch.tensor(search.ends, device=scores.device), -math.inf)
+    others = scores.index_fill(1, sent(search.ends, scores.device), -math.inf)
     values, tokens = others.topk(min(search.beams, scores.shape[1] - len(search.ends)))
     rows = zip(tokens.tolist(), values.tolist(), scores[:, spelled].tolist(), last, strict=True)
     return [

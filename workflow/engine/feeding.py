@@ -65,13 +65,15 @@ def packed(model: PreTrainedModel, rows: Sequence[Masked], narrow: bool) -> tupl
     # Each place foretells the token after it.
     read = [scored for row, last in zip(rows, kept, strict=True) for scored in row.scored[-last:]]
     targets = [token for row in rows for token, scored in zip(row.ids, row.scored, strict=True) if scored]
-    places = torch.tensor([place for place, scored in enumerate(read) if scored], device=model.device)
+    counts = [sum(row.scored) for row in rows]
+    places, wanted, numbers = (
+        attention.sent(own, model.device)
+        for own in ([place for place, scored in enumerate(read) if scored], targets, counts)
+    )
     with narrowing.narrowed(model, kept) if narrow else contextlib.nullcontext():
         logits = model(**fed, logits_to_keep=places, use_cache=False).logits[0].float()
-    each = cross_entropy(logits, torch.tensor(targets, device=model.device), reduction="none")
-    counts = [sum(row.scored) for row in rows]
-    sums = torch.stack([part.sum() for part in each.split(counts)])
-    return sums, torch.tensor(counts, device=model.device)
+    each = cross_entropy(logits, wanted, reduction="none")
+    return torch.stack([part.sum() for part in each.split(counts)]), numbers
 
 
 def padded(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

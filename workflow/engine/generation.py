@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workflow.encoding import ends
-from workflow.engine.reading import Ids, Reader, bounds, reading
+from workflow.engine.attention import bounds, sent
+from workflow.engine.reading import Ids, Reader, reading
 from workflow.engine.sharing import Keys, Writing
 
 if TYPE_CHECKING:
@@ -159,14 +160,16 @@ class Desk:
         device, used = self.reader.device, len(self.texts)
         filled = tuple(text.held for text in self.texts)
         lengths = (1,) * used + tuple(len(self.own[number]) for number in entering)
+        places = [slot * self.room + held for slot, held in enumerate(filled)]
+        starts = (slot * self.room for slot in itertools.count(used))
+        places += itertools.chain.from_iterable(
+            range(start, start + length) for start, length in zip(starts, lengths[used:], strict=False)
+        )
         ids = [text.ids[-1] for text in self.texts]
         ids += itertools.chain.from_iterable(self.own[number] for number in entering)
         positions = [self.length + held for held in filled]
         positions += itertools.chain.from_iterable(range(self.length, self.length + count) for count in lengths[used:])
-        places = torch.tensor([slot * self.room + held for slot, held in enumerate(filled)], device=device)
-        packing = Writing(
-            lengths, bounds(lengths, device), self._slots_of, filled, places, _mask(filled, self.reader), self.prefix
-        )
+        packing = Writing(lengths, bounds(lengths, device), self._slots_of, filled, sent(places, device), self.prefix)
         ends = [end - 1 for end in itertools.accumulate(lengths)]
         return self.reader.logits(ids, positions, packing, ends).argmax(dim=1).tolist()
 
@@ -199,15 +202,6 @@ class Desk:
         for tensors in self.cache:
             for tensor in tensors:
                 tensor[slot, : last.held] = tensor[len(self.texts), : last.held]
-
-
-def _mask(filled: Sequence[int], reader: Reader) -> torch.Tensor | None:
-    """Scores to be added where slots hold nothing, of shape (slots, 1, 1, longest); None where all hold the same."""
-    if len(set(filled)) < 2:
-        return None
-    held = torch.tensor(filled, device=reader.device)[:, None, None, None]
-    empty = torch.arange(max(filled) + 1, device=reader.device) > held
-    return torch.zeros(empty.shape, dtype=reader.model.dtype, device=reader.device).masked_fill_(empty, -torch.inf)
 
 
 # Models whose rows cannot share keys

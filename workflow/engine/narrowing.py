@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workflow.engine import attention
+from workflow.engine import attention, flash
 from workflow.engine.attention import How, Packing
 
 if TYPE_CHECKING:
@@ -42,11 +42,16 @@ class _Ends(Packing):
     """The last places of packed rows, as many as `kept` says, which attend to keys and values of all places."""
 
     kept: tuple[int, ...]
+    ends: torch.Tensor  # where the ends of each row begin, counted from the first, as `bounds` of the rows
     key: torch.Tensor
     value: torch.Tensor
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> torch.Tensor:
         """Attention of the ends, (ends, heads, head size); their own keys and values are among the kept ones."""
+        if flash.takes(query, value) and not how.dropout and how.softcap is None and how.sinks is None:
+            left = -1 if how.window is None else how.window - 1
+            rows = flash.Rows(self.ends, self.bounds, (max(self.kept), max(self.lengths)))
+            return flash.attend(query, self.key, self.value, rows, how.scale, (left, 0))[0]
         pieces = zip(query.split(self.kept), self.key.split(self.lengths), self.value.split(self.lengths), strict=True)
         parts = [attention.together(*(piece.transpose(0, 1)[None] for piece in row), how) for row in pieces]
         return torch.cat([part[0].transpose(0, 1) for part in parts])
@@ -65,9 +70,10 @@ def narrowed(model: PreTrainedModel, kept: Sequence[int]) -> Iterator[None]:
     def enter(layer: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
         packing = named["packing"]
         key, value = _seen(layer, given, named)
-        tokens, places = sum(packing.lengths), torch.tensor(ends(packing.lengths, kept), device=packing.bounds.device)
+        device, tokens = packing.bounds.device, sum(packing.lengths)
+        places, starts = attention.sent(ends(packing.lengths, kept), device), attention.bounds(kept, device)
         left = {name: _at(entry, places, tokens) for name, entry in named.items()}
-        left["packing"] = _Ends(packing.lengths, packing.bounds, tuple(kept), key, value)
+        left["packing"] = _Ends(packing.lengths, packing.bounds, tuple(kept), starts, key, value)
         return tuple(_at(entry, places, tokens) for entry in given), left
 
     hook = _last_layer(model).register_forward_pre_hook(enter, with_kwargs=True)

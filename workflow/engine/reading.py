@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workflow import ranks
+from workflow import devices, ranks
 from workflow.encoding import context_length
 from workflow.engine import attention
-from workflow.engine.attention import IMPLEMENTATION, Packing, packed
+from workflow.engine.attention import IMPLEMENTATION, Packing, bounds, packed, sent
 from workflow.engine.linear import Linear, product
 from workflow.engine.sharing import Branching, Fans, Keys, shareable
 from workflow.errors import StudyError
@@ -34,6 +34,9 @@ Ids = Sequence[int]
 
 SHARE = {"cpu": 0.5, "cuda": 0.8}  # of the memory that is free once the model is loaded
 PACK = {"cpu": 1024, "cuda": 65536}  # tokens beyond which a pack is no faster
+# Packs whose keys and values are kept for rows that are being written. A step of a few rows takes a GPU as long as one of
+# a hundred; on a CPU it does not.
+AHEAD = {"cpu": 1, "cuda": devices.PACKS}
 LAID_OUT_FOR = 256  # rows of a product; the layout is as good for more and for fewer
 LEAST = 1024  # tokens that a prefix must save, since its rows are packed apart from the others
 _open: weakref.WeakKeyDictionary[PreTrainedModel, Reader] = weakref.WeakKeyDictionary()
@@ -77,7 +80,8 @@ class Reader:
         self.batch_tokens = batch_tokens
         self.pack_limit = wide * self.token
         free = SHARE.get(self.device.type, 0.5) * max(0.0, _free(self.device) - put_together_bytes(model))
-        self.limit = min(batch_tokens * (self.token + self.kept), free)
+        ahead = AHEAD.get(self.device.type, 1)
+        self.limit = min(batch_tokens * (self.token + ahead * self.kept), free)
 
     def cost(self, tokens: int, reads: int) -> int:
         """Bytes that a pack of so many tokens takes, of which so many are followed by a prediction."""
@@ -126,9 +130,8 @@ class Reader:
 
     def logits(self, ids: Ids, positions: Ids, packing: Packing, read: Ids) -> torch.Tensor:
         """Scores over the vocabulary, fp32 of shape (read, vocabulary), after the tokens at places `read` of a pack."""
-        fed = {name: torch.tensor([value], device=self.device) for name, value in
-               (("input_ids", list(ids)), ("position_ids", list(positions)))}  # fmt: skip
-        places = torch.tensor(list(read), dtype=torch.long, device=self.device)
+        fed = {"input_ids": sent([list(ids)], self.device), "position_ids": sent([list(positions)], self.device)}
+        places = sent(list(read), self.device)
         found = self.model(**fed, packing=packing, use_cache=False, logits_to_keep=places)
         return found.logits[0].float()
 
@@ -204,11 +207,6 @@ def fans(contexts: Sequence[int], branches: Sequence[int], device: torch.device,
     """Fans of contexts and branches of these lengths."""
     ends = bounds(contexts, device), bounds(branches, device)
     return Fans(tuple(contexts), tuple(branches), *ends, seen)
-
-
-def bounds(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
-    """Where rows of these lengths begin, and the last one ends."""
-    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
 
 
 def shared(contexts: Sequence[Ids]) -> list[tuple[int, list[int]]]:

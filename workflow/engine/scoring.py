@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from workflow.engine.reading import Ids, Reader, bounds, fans, reading
+from workflow.engine.attention import bounds, sent
+from workflow.engine.reading import Ids, Reader, fans, reading
 from workflow.engine.sharing import Branching, Keys
 
 if TYPE_CHECKING:
@@ -97,14 +98,19 @@ def _scored(reader: Reader, rows: Sequence[Row], length: int, sums: list[float])
     prefix = reader.prefix(rows[0].root[:length]) if length else None
     fed = [len(row.root) - length + sum(map(len, row.branches)) for row in rows]
     costs = [reader.cost(tokens, row.reads()) for tokens, row in zip(fed, rows, strict=True)]
+    found: list[tuple[list[int], torch.Tensor]] = []
 
     def read(numbers: list[int]) -> None:
         if reader.packs:
-            _read_pack(reader, [rows[number] for number in numbers], prefix, length, sums)
+            found.append(_read_pack(reader, [rows[number] for number in numbers], prefix, length))
         else:
             _read_alone(reader, rows[numbers[0]], sums)
 
-    return reader.in_packs(costs, read)
+    yield from reader.in_packs(costs, read)
+    # Behind the last pack: to take a pack's values at once would have a GPU wait while the next pack is laid out.
+    for numbers, values in found:
+        for number, value in zip(numbers, values.tolist(), strict=True):
+            sums[number] += value
 
 
 def _read_alone(reader: Reader, row: Row, sums: list[float]) -> None:
@@ -114,8 +120,11 @@ def _read_alone(reader: Reader, row: Row, sums: list[float]) -> None:
         sums[number] = float(scores[range(len(ids)), list(ids)].double().sum())
 
 
-def _read_pack(reader: Reader, rows: Sequence[Row], prefix: Keys | None, length: int, sums: list[float]) -> None:
-    """Rows as one sequence, roots before branches; all places that are read go through the vocabulary together."""
+def _read_pack(reader: Reader, rows: Sequence[Row], prefix: Keys | None, length: int) -> tuple[list[int], torch.Tensor]:
+    """Rows as one sequence, roots before branches; all places that are read go through the vocabulary together.
+
+    Gives the number of a request for each of its tokens, and their log-probabilities.
+    """
     rows = sorted(rows, key=lambda row: (not row.branches, len(row.root), sum(map(len, row.branches))))
     branched = [row for row in rows if row.branches]
     pieces = [(row.root[length:], length) for row in rows]
@@ -128,10 +137,9 @@ def _read_pack(reader: Reader, rows: Sequence[Row], prefix: Keys | None, length:
     ids = list(itertools.chain.from_iterable(piece for piece, _ in pieces))
     positions = list(itertools.chain.from_iterable(range(start, start + len(piece)) for piece, start in pieces))
     scores = reader.logits(ids, positions, packing, read)
-    numbers, places, tokens = (torch.tensor(column, device=reader.device) for column in zip(*picks, strict=True))
-    values = scores[places, tokens] - scores.logsumexp(dim=1)[places]
-    for number, value in zip(numbers.tolist(), values.double().tolist(), strict=True):
-        sums[number] += value
+    numbers, places, tokens = zip(*picks, strict=True)
+    places = sent(places, reader.device)
+    return list(numbers), (scores[places, sent(tokens, reader.device)] - scores.logsumexp(dim=1)[places]).double()
 
 
 def _places(rows: Sequence[Row], length: int, lengths: Sequence[int]) -> tuple[list[int], list[tuple[int, int, int]]]:

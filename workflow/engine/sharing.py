@@ -9,13 +9,15 @@ no gradients, no dropout; layers with windows that rows reach, soft caps or sink
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from workflow.engine.attention import How, Packing, _flash, _for_each_head, _visible, block, runs
+from workflow.engine import flash
+from workflow.engine.attention import How, Packing, _for_each_head, _visible, block, bounds, runs, sent
 
 Weighed = tuple[torch.Tensor, torch.Tensor]  # output (tokens, heads, size), log-sum of scores (tokens, heads)
 QUERIES = 1024  # that plain operations take at once
@@ -38,6 +40,11 @@ class Keys:
 
     layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens were read."""
+        return len(next(iter(self.layers.values()))[0])
+
 
 @dataclass(frozen=True)
 class Fans:
@@ -54,8 +61,26 @@ class Fans:
     seen: Keys | None = None
 
 
+class After(Packing):
+    """A packing whose rows may all go on from a prefix."""
+
+    prefix: Keys | None
+
+    @functools.cached_property
+    def _over_prefix(self) -> flash.Rows:
+        """All tokens over the prefix, as one row; the same in every layer."""
+        own, seen = (bounds([length], self.bounds.device) for length in (sum(self.lengths), self.prefix.tokens))
+        return flash.Rows(own, seen, (sum(self.lengths), self.prefix.tokens))
+
+    def _with_prefix(self, found: Weighed, query: torch.Tensor, how: How) -> torch.Tensor:
+        """The output of attention over a row's own keys, and over the prefix where there is one."""
+        if self.prefix is not None:
+            _merge(found, over(query, *self.prefix.layers[how.layer], how, self._over_prefix))
+        return found[0]
+
+
 @dataclass(frozen=True)
-class Branching(Packing):
+class Branching(After):
     """Contexts with branches, unless seen before, then rows without, then the branches: `lengths` of all in this order.
 
     fans: which branches belong to which context; prefix: keys that all see; kept: where this pack's keys are left.
@@ -77,16 +102,14 @@ class Branching(Packing):
             known = self.fans.seen.layers[how.layer] if self.fans.seen else (key[:seen], value[:seen])
             branches = tuple(part[len(query) - asked :] for part in found)
             _merge(branches, _over_contexts(query[len(query) - asked :], *known, self.fans, how))
-        if self.prefix is not None:
-            _merge(found, over(query, *self.prefix.layers[how.layer], how))
-        return found[0]
+        return self._with_prefix(found, query, how)
 
 
 def _over_contexts(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, fans: Fans, how: How) -> Weighed:
     """Branches over their contexts, neighbours of equal lengths together."""
-    if _flash(query, value):
-        longest = max(fans.branches), max(fans.contexts)
-        return _varlen(query, key, value, (fans.branch_bounds, fans.context_bounds), longest, (-1, -1), how)
+    if flash.takes(query, value):
+        rows = flash.Rows(fans.branch_bounds, fans.context_bounds, (max(fans.branches), max(fans.contexts)))
+        return flash.attend(query, key, value, rows, how.scale, flash.ALL)
     parts, asked, seen = [], 0, 0
     for (fan, length), group in itertools.groupby(zip(fans.branches, fans.contexts, strict=True)):
         rows = sum(1 for _ in group)
@@ -98,19 +121,18 @@ def _over_contexts(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
 
 
 @dataclass(frozen=True)
-class Writing(Packing):
+class Writing(After):
     """One token each of the first slots, then whole rows for the slots behind them: a step of rows that are written on.
 
     slots: gives a layer's keys and values of shape (slots, room, heads, size), where this step's are put, from the
     layer's number and this step's; lengths: 1 for each slot in use, then the new rows'; filled: tokens that each slot in
-    use holds already; places: where this step's token stands in it, counted through all slots; mask: scores to be added
-    for these slots, of shape (slots, 1, 1, longest), -inf where nothing stands; prefix: keys that all see.
+    use holds already; places: where each token of this step is put, counted through the places of all slots; prefix: keys
+    that all see.
     """
 
     slots: Callable[[int, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
     filled: tuple[int, ...]
     places: torch.Tensor
-    mask: torch.Tensor | None = None
     prefix: Keys | None = None
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> torch.Tensor:
@@ -118,37 +140,46 @@ class Writing(Packing):
         used = len(self.filled)
         slots = self.slots(how.layer, key, value)
         for kept, given in zip(slots, (key, value), strict=True):
-            self._put(kept, given)
+            kept.view(-1, *kept.shape[2:]).index_copy_(0, self.places, given)
         parts = [self._over_slots(query[:used], *slots, how)] if used else []
         if len(self.lengths) > used:
             rows = tuple(tensor[used:] for tensor in (query, key, value))
-            parts.append(own(*rows, self.lengths[used:], self.bounds[used:] - used, how))
-        found = _joined(parts)
-        if self.prefix is not None:
-            _merge(found, over(query, *self.prefix.layers[how.layer], how))
-        return found[0]
+            parts.append(own(*rows, self.lengths[used:], self._new, how))
+        return self._with_prefix(_joined(parts), query, how)
 
-    def _put(self, kept: torch.Tensor, given: torch.Tensor) -> None:
-        """Keep this step's keys, or values, in their slots."""
+    @functools.cached_property
+    def _held(self) -> torch.Tensor:
+        """Tokens that each slot in use holds once this step's are in it."""
+        return sent([held + 1 for held in self.filled], self.bounds.device, torch.int32)
+
+    @functools.cached_property
+    def _new(self) -> torch.Tensor:
+        """Where the new rows begin, counted from the first."""
         used = len(self.filled)
-        if used:
-            kept.view(-1, *kept.shape[2:])[self.places] = given[:used]
-        start = used
-        for slot, length in enumerate(self.lengths[used:], start=used):
-            kept[slot, :length] = given[start : start + length]
-            start += length
+        return self.bounds[used:] - used
+
+    @functools.cached_property
+    def _starts(self) -> torch.Tensor:
+        """One query for each slot in use."""
+        return bounds([1] * len(self.filled), self.bounds.device)
+
+    @functools.cached_property
+    def _empty(self) -> torch.Tensor | None:
+        """Where slots in use hold nothing, (slots, 1, 1, longest); None where all hold the same."""
+        if len(set(self.filled)) < 2:
+            return None
+        return torch.arange(max(self.filled) + 1, device=self.bounds.device) >= self._held[:, None, None, None]
 
     def _over_slots(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, how: How) -> Weighed:
         """The slots' tokens over all that their slots hold."""
         used, longest = len(self.filled), max(self.filled) + 1
-        if _flash(query, values[0]):
-            room, device = keys.shape[1], query.device
-            starts = torch.arange(used + 1, dtype=torch.int32, device=device)
-            held = (self.places + 1 - starts[:-1] * room).to(torch.int32)
+        if flash.takes(query, values[0]):
             flat = (tensor.view(-1, *tensor.shape[2:]) for tensor in (keys, values))
-            return _varlen(query, *flat, (starts, starts * room), (1, longest), (-1, -1), how, held)
+            rows = flash.Rows(self._starts, self._starts * keys.shape[1], (1, longest))
+            return flash.attend(query, *flat, rows, how.scale, flash.ALL, self._held)
         held = (tensor[:used, :longest].transpose(1, 2) for tensor in (keys, values))
-        return _flat(weighed(query[:, :, None], *held, how, mask=self.mask))
+        mask = None if self._empty is None else query.new_zeros(self._empty.shape).masked_fill_(self._empty, -torch.inf)
+        return _flat(weighed(query[:, :, None], *held, how, mask=mask))
 
 
 def own(
@@ -160,8 +191,8 @@ def own(
     how: How,
 ) -> Weighed:
     """Causal attention inside each row of a pack."""
-    if _flash(query, value):
-        return _varlen(query, key, value, (bounds, bounds), (max(lengths), max(lengths)), (-1, 0), how)
+    if flash.takes(query, value):
+        return flash.attend(query, key, value, flash.Rows(bounds, bounds, (max(lengths), max(lengths))), how.scale)
     return _joined(
         [
             _flat(weighed(*(block(tensor, start, rows, length) for tensor in (query, key, value)), how, causal=True))
@@ -170,11 +201,10 @@ def own(
     )
 
 
-def over(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> Weighed:
-    """Every token over all of the keys."""
-    if _flash(query, value):
-        ends = [torch.tensor([0, len(part)], dtype=torch.int32, device=query.device) for part in (query, key)]
-        return _varlen(query, key, value, ends, (len(query), len(key)), (-1, -1), how)
+def over(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How, rows: flash.Rows) -> Weighed:
+    """Every token over all of the keys; rows: both as one row."""
+    if flash.takes(query, value):
+        return flash.attend(query, key, value, rows, how.scale, flash.ALL)
     keys = [tensor.transpose(0, 1)[None] for tensor in (key, value)]
     size = len(query) if query.device.type == "cpu" else QUERIES
     return _joined([_flat(weighed(part.transpose(0, 1)[None], *keys, how)) for part in query.split(size)])
@@ -201,26 +231,6 @@ def weighed(
         scores = scores.masked_fill(~_visible(*scores.shape[2:], None, query.device), -torch.inf)
     sums = scores.logsumexp(dim=3)
     return (scores - sums[..., None]).exp().to(value.dtype) @ value, sums
-
-
-def _varlen(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bounds: Sequence[torch.Tensor],
-    longest: tuple[int, int],
-    window: tuple[int, int],
-    how: How,
-    held: torch.Tensor | None = None,
-) -> Weighed:
-    """Flash attention of rows between bounds of queries and keys; held: keys that count, from each row's first."""
-    from torch.nn.attention.varlen import AuxRequest, varlen_attn
-
-    found, sums = varlen_attn(
-        query.contiguous(), key.contiguous(), value.contiguous(), *bounds, *longest, return_aux=AuxRequest(lse=True),
-        scale=how.scale, window_size=window, enable_gqa=query.shape[1] != key.shape[1], seqused_k=held,
-    )  # fmt: skip
-    return found, sums.transpose(0, 1)
 
 
 def _flat(found: Weighed) -> Weighed:
