@@ -73,6 +73,7 @@ rule all:
 
 
 onstart:
+    claims.note()
     for line in announcing.beginning(STUDY, to_do()):
         print(line, file=sys.stderr)
 

@@ -30,7 +30,7 @@ signal.signal(signal.SIGTERM, end)
 logging.basicConfig(filename=log)
 with claims.claimed(log):
     with told.open("a") as file: file.write(f"{name} works\\n")
-    time.sleep(60)
+    while not log.with_name("enough").exists(): time.sleep(0.01)
 """
 
 
@@ -91,13 +91,15 @@ def test_a_job_begun_anew_works_once_the_earlier_has_ended_of_itself(
     assert f"of run {later}, " in claims.place(log).read_text()
 
 
+@pytest.mark.parametrize("run", [1, 5, 9], ids=["an earlier run", "the same run", "a later run"])
 def test_a_killed_holder_leaves_nothing_to_wait_for(
-    begun: Callable[..., subprocess.Popen[bytes]], log: Path, told: Path
+    begun: Callable[..., subprocess.Popen[bytes]], log: Path, told: Path, run: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = begun("first", 5)
     wait_for(works(told, "first"), "the first")
     first.kill()
     first.wait()
+    monkeypatch.setenv(claims.RUN, str(run))
     with claims.claimed(log):
         assert told.read_text() == "first works\n"
 
@@ -109,11 +111,43 @@ def test_a_job_of_an_earlier_run_gives_up_be_the_later_one_at_work_or_done(
     wait_for(works(told, "later"), "the later")
     for _ in ("at work", "done"):
         earlier = begun("earlier", 1)
-        assert b"found the claim of a later run" in earlier.communicate()[1]
+        assert b"a later run of Snakemake has begun this job anew or done it" in earlier.communicate()[1]
         assert earlier.returncode == 1
         assert told.read_text() == "later works\n"
-        later.kill()
-        later.wait()
+        log.with_name("enough").touch()
+        assert later.wait() == 0
+    again = begun("again", 2)
+    assert again.wait() == 0, "the same run may do its job once more"
+
+
+def test_a_job_that_failed_is_nobody_s(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(claims.RUN, "2")
+    with pytest.raises(ZeroDivisionError), claims.claimed(log):
+        assert claims.place(log).read_text().startswith("claim ")
+        raise ZeroDivisionError
+    assert claims.place(log).read_text() == ""
+    monkeypatch.setenv(claims.RUN, "1")
+    with claims.claimed(log):
+        pass
+
+
+def test_a_clock_that_goes_back_puts_no_run_before_an_earlier_one(
+    log: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of a run with a clock a day ahead the jobs are done; the next one, with the right time, does them anew all the same."""
+    monkeypatch.chdir(tmp_path)
+    now = time.time_ns()
+    numbers = []
+    for clock in (now + 86400 * 10**9, now, now + 10**9):
+        monkeypatch.delenv(claims.RUN, raising=False)
+        monkeypatch.setattr(claims.time, "time_ns", lambda own=clock: own)
+        claims.begin()
+        claims.begin()  # as a dry run between does: only a run that starts jobs is noted
+        claims.note()
+        with claims.claimed(log):
+            numbers.append(int(os.environ[claims.RUN]))
+        assert claims.place(log).read_text().startswith(f"done of run {numbers[-1]}, ")
+    assert numbers == [now + 86400 * 10**9, now + 86400 * 10**9 + 1, now + 86400 * 10**9 + 2]
 
 
 def test_of_two_that_wait_the_last_to_come_works(
@@ -146,7 +180,7 @@ def test_the_log_is_left_to_snakemake_which_removes_it(
     wait_for(works(told, "later"), "the later")
     log.unlink()
     earlier = begun("earlier", 1)
-    assert b"found the claim of a later run" in earlier.communicate()[1]
+    assert b"a later run of Snakemake has begun" in earlier.communicate()[1]
 
 
 def test_another_claim_than_one_s_own_is_no_error_when_the_file_system_has_no_locks(

@@ -34,13 +34,13 @@ def told_at(last):
     return lambda done, steps: os.kill(os.getpid(), signal.SIGTERM) if done == last else None
 
 
-def workers(folder):
-    """Numbers of the processes that work in a folder, the one that started them last of all."""
-    found = []
+def workers(beside):
+    """Numbers of the processes that work in a folder beside a path, the one that started them last of all."""
+    found, folder = [], str(Path(beside).with_name(f".{Path(beside).name}."))
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             arguments = place.read_text().split("\0")
-            if str(folder) in arguments and "workflow.sharding" in arguments:
+            if any(one.startswith(folder) for one in arguments) and "workflow.sharding" in arguments:
                 found.append(("workflow.processes" in arguments, int(place.parent.name)))
     return [number for _, number in sorted(found)]
 
@@ -220,7 +220,7 @@ def test_a_row_that_fails_in_one_process_ends_the_job_with_its_line(checkpoints,
         {"suite": suite(["rte"])}, {"suite": "s"}, {"gpu": 2},
     )  # fmt: skip
     assert job.run().startswith("predict suite=s: row 'validation/1': log-probabilities [nan")
-    assert not list(tmp_path.glob("*part*")) and workers(".part.parquet.shards") == []
+    assert not list(tmp_path.glob("*part*")) and workers("part.parquet.shards") == []
 
 
 def test_a_killed_process_ends_the_others(checkpoints, tmp_path):
@@ -235,7 +235,7 @@ def test_a_killed_process_ends_the_others(checkpoints, tmp_path):
 
     with pytest.raises(RuntimeError, match=r"^one of 2 processes was killed, or failed"):
         sharding.predict({"path": str(checkpoints["olmo"].path)}, None, settings, paths, 2, folder, kill)
-    assert not folder.exists() and workers(folder) == []
+    assert not list(tmp_path.glob("*shards*")) and workers(folder) == []
 
 
 def test_a_suite_s_gpus_are_asked_for_and_change_no_prediction(tmp_path):

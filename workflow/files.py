@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import glob
+import hashlib
 import json
 import os
 import re
 import shutil
+import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from workflow.errors import StudyError
+
+UNFINISHED = re.compile(r"\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<start>\d+)\.unfinished")
+ABANDONED = 7 * 24 * 3600  # seconds
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -99,20 +106,81 @@ def whole(path: Path) -> Iterator[Path]:
 
     Errors: StudyError naming the path and the system's reason, such as a full disk or a missing right.
     """
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(unfinished)
-        yield unfinished
-        if unfinished.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        os.replace(unfinished, path)
+        with scratch(path) as unfinished:
+            yield unfinished
+            _put(unfinished, path)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # what could not be written may not be there to remove
-            _remove(unfinished)
         if refused := refusal(path, error):
             raise refused from error
         raise
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """A name beside `path` for a file or folder of this process alone, which is removed at the end if it is still there.
+
+    So processes that write to one path, such as those of two studies that share `resources`, do not disturb each other:
+    the last to finish wins. What a killed process left behind is removed first, where that is safe (see `_abandoned`).
+    """
+    own = path.with_name(f".{path.name}.{_process()}.unfinished")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished*"):
+        if _abandoned(left):
+            with contextlib.suppress(OSError):  # another user's may not be ours to remove
+                _remove(left)
+    try:
+        yield own
+    finally:
+        with contextlib.suppress(OSError):  # what could not be written may not be there to remove
+            _remove(own)
+
+
+def _put(unfinished: Path, path: Path) -> None:
+    """Rename a finished file or folder to its path; a folder that is there is moved out of the way first."""
+    replaced = unfinished.with_name(f"{unfinished.name}.replaced")
+    while True:
+        try:
+            os.replace(unfinished, path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            os.replace(path, replaced)
+        _remove(replaced)
+
+
+def _process() -> str:
+    """This process, as the names of its unfinished files have it: `<machine>-<process>-<start>`.
+
+    The machine is a hash, since names are not to tell of it; processes are counted anew in each container.
+    """
+    counted = Path("/proc/self/ns/pid").readlink()
+    machine = hashlib.sha256(f"{socket.gethostname()} {counted}".encode()).hexdigest()[:8]
+    return f"{machine}-{os.getpid()}-{_started(os.getpid())}"
+
+
+def _started(process: int) -> str:
+    """When a process began, in the kernel's ticks; nothing where there is no such process."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _abandoned(left: Path) -> bool:
+    """Whether nobody will finish an unfinished file or folder: its process, on this machine, is no longer there.
+
+    Of another machine's processes nothing is known; theirs is abandoned when nothing was written to it for ABANDONED.
+    """
+    named = UNFINISHED.search(left.name)
+    if named and named["machine"] == _process().split("-")[0]:
+        return _started(int(named["process"])) != named["start"]
+    try:
+        return max(path.stat().st_mtime for path in (left, *left.rglob("*"))) < time.time() - ABANDONED
+    except FileNotFoundError:  # renamed meanwhile
+        return False
 
 
 def refusal(path: Path, error: BaseException) -> StudyError | None:

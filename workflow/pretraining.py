@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +25,7 @@ from workflow import mixtures, objectives
 from workflow.corpora import Document
 from workflow.encoding import eos, padding
 from workflow.engine import linear
+from workflow.files import whole, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -70,7 +69,7 @@ def pretrain(
             tokens = (step + 1) * recipe["batch"] * recipe["sequence"]
             history.append({"step": step + 1, "loss": loss, "learning_rate": rate, "tokens": tokens})
             progress(history[-1])
-    (out / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+    write_text("".join(json.dumps(row) + "\n" for row in history), out / "history.jsonl")
     return history
 
 
@@ -200,10 +199,7 @@ def update(
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write a checkpoint in the hub's layout, whole or not at all."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    with whole(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)

@@ -6,16 +6,14 @@ long as they are: the work as JSON, then its outcome. They are told to stop by S
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -40,39 +38,24 @@ class Outcome(NamedTuple):
 # The parent
 
 
-@contextlib.contextmanager
-def ended(
-    module: str, work: Mapping[str, Any], number: int, folder: Path, progress: Progress | None = None
-) -> Iterator[Outcome]:
-    """The outcome of work that so many processes have done; the folder is there for as long as the context lasts.
+def ended(module: str, work: Mapping[str, Any], number: int, folder: Path, progress: Progress | None = None) -> Outcome:
+    """The outcome of work that so many processes have done.
 
-    module: its `__main__` takes the folder, reads its `work` and has to `tell` the outcome. A process that ends without
-    success ends all of them.
+    module: its `__main__` takes the folder, reads its `work` and has to `tell` the outcome; folder: is made, and left to
+    the caller. A process that ends without success ends all of them.
     Errors: StudyError when told to stop; RuntimeError with what they wrote for people when one ended unforeseen.
     """
-    with _emptied(folder):
-        (folder / WORK).write_text(json.dumps(work), encoding="utf-8")
-        with (folder / "written").open("w+", encoding="utf-8") as written:
-            stopped = _run([module, str(folder), str(number)], written, progress)
-            written.seek(0)
-            told = written.read()
-        if (folder / OUTCOME).is_file():
-            yield Outcome(**json.loads((folder / OUTCOME).read_text(encoding="utf-8")))
-        elif stopped:
-            raise StudyError("told to stop; the same command begins it anew")
-        else:
-            raise RuntimeError(f"one of {number} processes was killed, or failed for a reason not foreseen\n{told}")
-
-
-@contextlib.contextmanager
-def _emptied(folder: Path) -> Iterator[None]:
-    """The folder, new, for as long as the context lasts."""
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    (folder / WORK).write_text(json.dumps(work), encoding="utf-8")
+    with (folder / "written").open("w+", encoding="utf-8") as written:
+        stopped = _run([module, str(folder), str(number)], written, progress)
+        written.seek(0)
+        told = written.read()
+    if (folder / OUTCOME).is_file():
+        return Outcome(**json.loads((folder / OUTCOME).read_text(encoding="utf-8")))
+    if stopped:
+        raise StudyError("told to stop; the same command begins it anew")
+    raise RuntimeError(f"one of {number} processes was killed, or failed for a reason not foreseen\n{told}")
 
 
 def _run(arguments: list[str], written: IO[str], progress: Progress | None) -> bool:

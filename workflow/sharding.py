@@ -23,6 +23,7 @@ from workflow import models, prediction, processes, ranks, sources, states, task
 from workflow.encoding import Masked
 from workflow.engine.reading import out_of_memory
 from workflow.errors import StudyError, told
+from workflow.files import scratch
 from workflow.processes import Outcome, Progress
 from workflow.states import State
 from workflow.tuning import DivergedError, History, StoppedError
@@ -52,8 +53,8 @@ def tune(
     Errors: as `tuning.tune`; RuntimeError when a process ended unforeseen.
     """
     work = _tuning(model, rows, [], recipe, seed, pad, state)
-    with _done(work, recipe["gpus"], _beside(state), progress) as found:
-        _take_weights(model, _beside(state) / WEIGHTS)
+    with _done(work, recipe["gpus"], _beside(state), progress) as (found, folder):
+        _take_weights(model, folder / WEIGHTS)
     return found
 
 
@@ -69,7 +70,7 @@ def tried(
 ) -> list[dict[str, float | None]]:
     """Measure validation rows by a tuned model as `tuning.tried` does; the model itself stays as it is."""
     work = _tuning(model, rows, validation, recipe, seed, pad, state)
-    with _done(work, recipe["gpus"], _beside(state), progress) as found:
+    with _done(work, recipe["gpus"], _beside(state), progress) as (found, _):
         return found
 
 
@@ -79,16 +80,16 @@ def predict(
     suite: Mapping[str, Any],
     tests: Mapping[str, str],
     gpus: int,
-    folder: Path,
+    beside: Path,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """All predictions of a suite, as `prediction.predict` makes them of the model that `models.ready` loads.
 
-    tests: name -> file of the prepared task; folder: where the processes may leave files while they work.
+    tests: name -> file of the prepared task; beside: the path beside which the processes leave files while they work.
     Errors: as `prediction.predict`, and StudyError when memory runs out; RuntimeError when a process ended unforeseen.
     """
     work = {"base": dict(base), "model": tuned, "suite": dict(suite), "tests": dict(tests)}
-    with _done(work, gpus, folder, progress) as found:
+    with _done(work, gpus, beside, progress) as (found, _):
         return found
 
 
@@ -108,21 +109,23 @@ def _tuning(
 
 
 def _beside(state: State) -> Path:
-    """Where a tuning's processes leave files: on the state's disk, since weights are among them."""
+    """Beside what a tuning's processes leave files: on the state's disk, since weights are among them."""
     return state.path.with_name(f"{state.path.name}.shards")
 
 
 @contextlib.contextmanager
 def _done(
-    work: Mapping[str, Any], gpus: int, folder: Path, progress: Progress | None
-) -> Iterator[list[dict[str, Any]]]:
-    """What processes have found; an error of theirs is one here."""
-    with processes.ended("workflow.sharding", work, gpus, folder, progress) as outcome:
+    work: Mapping[str, Any], gpus: int, beside: Path, progress: Progress | None
+) -> Iterator[tuple[list[dict[str, Any]], Path]]:
+    """What processes have found and the folder with their files, there for as long as the context lasts; an error of theirs
+    is one here."""
+    with scratch(beside) as folder:
+        outcome = processes.ended("workflow.sharding", work, gpus, folder, progress)
         if outcome.end == "diverged":
             raise DivergedError(outcome.error, outcome.found)
         if outcome.end in ENDS:
             raise ENDS[outcome.end](outcome.error)
-        yield outcome.found
+        yield outcome.found, folder
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from workflow import ranks
 from workflow.errors import first_line
+from workflow.files import whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,7 +54,7 @@ class State:
         self._written = self._writer.submit(self._write, facts)
 
     def close(self) -> None:
-        """Wait until what was saved is on the disk. Errors: OSError or safetensors' own when it cannot be written."""
+        """Wait until what was saved is on the disk. Errors: StudyError when it cannot be written."""
         written, self._written = self._written, None
         if written is not None:
             written.result()
@@ -79,7 +80,8 @@ class State:
             with safe_open(self.path, "pt") as file:
                 return file.metadata() or {}
         except (SafetensorError, OSError) as error:
-            self.path.rename(self.aside)
+            with contextlib.suppress(FileNotFoundError):  # another study's tuning was faster
+                self.path.rename(self.aside)
             logging.getLogger("tunecast").warning(
                 "%s: damaged or cut short (%s); set aside as %s, tuning begins anew",
                 self.path, first_line(error), self.aside.name,
@@ -109,12 +111,10 @@ class State:
             torch.cuda.synchronize()
 
     def _write(self, facts: Mapping[str, str]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name(f".{self.path.name}.unfinished")
-        save_file(self._copies, unfinished, metadata=dict(facts))
-        # A machine that loses its power could else keep the new name without what it stands for.
-        _to_disk(unfinished)
-        os.replace(unfinished, self.path)
+        with whole(self.path) as unfinished:
+            save_file(self._copies, unfinished, metadata=dict(facts))
+            # A machine that loses its power could else keep the new name without what it stands for.
+            _to_disk(unfinished)
         with contextlib.suppress(OSError):  # some file systems know no such thing of a folder
             _to_disk(self.path.parent)
 

@@ -18,7 +18,7 @@ with job("predict", snakemake) as log:
     log.info("imported: %s", clock())
     log.info("model of %s; %s; processes: %d", base["path"], models.describe(), gpus)
     if gpus > 1:
-        rows = sharding.predict(base, tuned, suite, tests, gpus, output.with_name(f".{output.name}.shards"), report)
+        rows = sharding.predict(base, tuned, suite, tests, gpus, output.with_name(f"{output.name}.shards"), report)
     else:
         model, tokenizer = models.ready(base, tuned, suite["precision"])
         log.info("loaded: %s", clock())
