@@ -16,9 +16,9 @@ import torch
 from hub_server import HubServer
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerFast
 
-from workflow import sources
+from workflow import checkpoint_settings, sources
 from workflow.errors import StudyError
 
 ROOT = Path(__file__).parents[1]
@@ -302,6 +302,141 @@ def test_index_that_leads_nowhere_is_refused(sharded: Path, weight_map: object) 
     assert "model.safetensors.index.json: " in refusal(lambda: sources.check(sharded))
 
 
+# What a folder may hold and ask for
+
+
+def test_adapters_beside_full_weights_are_refused(copy: Path, checkpoint: Path) -> None:
+    """transformers would add them to the weights; left in a folder after the check they are refused when it is loaded."""
+    (copy / "adapter_config.json").write_text('{"base_model_name_or_path": "lab/other", "peft_type": "LORA"}')
+    for call in (lambda: sources.check(copy), lambda: sources.load_model(copy, torch.float32, "cpu")):
+        message = refusal(call)
+        assert message.startswith(f"{copy}: holds adapters (adapter_config.json)") and "merge the adapters" in message
+    (copy / "model.safetensors").rename(copy / "adapter_model.safetensors")
+    assert "holds adapters" in refusal(lambda: sources.check(copy))
+
+
+SETTINGS = [
+    ("config.json", {"auto_map": {"AutoModel": "lab/code--model.Model"}}, "'auto_map' asks for code"),
+    ("config.json", {"text_config": {"auto_map": {"AutoModel": "model.Model"}}}, "'auto_map' asks for code"),
+    ("tokenizer_config.json", {"auto_map": ["tok.Tok", None]}, "'auto_map' asks for code"),
+    ("generation_config.json", {"custom_generate": "lab/decoding"}, "'custom_generate' asks for code"),
+    ("config.json", {"_attn_implementation": "lab/attention"}, "'_attn_implementation' is 'lab/attention'; allowed: eager,"),
+    ("config.json", {"attn_implementation": {"text_config": "lab/a@v1:f"}}, "'attn_implementation' is 'lab/a@v1:f'"),
+    ("config.json", {"attn_implementation": "flash_attention_3"}, "needs the package flash_attn_interface; allowed: eager"),
+    ("config.json", {"_experts_implementation": "lab/experts"}, "'_experts_implementation' is 'lab/experts'; allowed: eager"),
+    ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "'quantization_config' asks for quantised weights"),
+    ("config.json", {"compression_config": {"format": "dense"}}, "'compression_config' asks for quantised weights"),
+    ("config.json", {"transformers_weights": "other.safetensors"}, "'transformers_weights' is 'other.safetensors'"),
+    ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.json", "tokenizer.4.0.0.json"]}, "expected one tokenizer"),
+    ("config.json", {"pad_token_id": 64}, "'pad_token_id' is 64, the embedding has 64 rows; expected an id below 64"),
+    ("config.json", {"text_config": {"vocab_size": 8, "pad_token_id": 9}}, "'pad_token_id' is 9, the embedding has 8 rows"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "settings", "expected"), SETTINGS)
+def test_settings_that_are_refused_before_anything_is_loaded(
+    copy: Path, name: str, settings: dict, expected: str
+) -> None:
+    change_json(copy / name, **settings)
+    message = refusal(lambda: sources.locate("mine", local(copy.parent), 100, copy))
+    assert message.startswith(str(copy / name)) and expected in message
+
+
+HARMLESS = [
+    (
+        "config.json",
+        {"auto_map": None, "quantization_config": None, "compression_config": {}, "transformers_weights": None},
+    ),
+    ("config.json", {"_attn_implementation": "sdpa", "experts_implementation": "eager", "attn_implementation": None}),
+    ("config.json", {"transformers_weights": "model.safetensors", "pad_token_id": -1}),
+    ("config.json", {"pad_token_id": None}),
+    ("config.json", {"model_type": "gpt_neox", "pad_token_id": 64}),
+    ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.json"]}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), HARMLESS)
+def test_settings_that_ask_for_nothing(copy: Path, name: str, settings: dict) -> None:
+    change_json(copy / name, **settings)
+    sources.check(copy)
+
+
+@pytest.mark.parametrize("model_type", checkpoint_settings.WITHOUT_PADDING)
+def test_architectures_that_build_with_any_padding_token(model_type: str) -> None:
+    """Which for others fails where the padding token is beyond the embedding; here it must not."""
+    shape = {"vocab_size": 9, "pad_token_id": 12, "dim_head": 4, "hidden_size": 8, "num_attention_heads": 2}
+    shape |= {"attention_types": [[["global", "local"], 1]]} if model_type == "gpt_neo" else {}
+    sizes = {
+        "num_hidden_layers": 2,
+        "n_layer": 1,
+        "n_embd": 8,
+        "n_head": 2,
+        "rotary_dim": 4,
+        "d_model": 8,
+        "n_heads": 2,
+    }
+    config = AutoConfig.for_model(model_type, **shape, **sizes, dff=8, intermediate_size=8, n_layers=1)
+    AutoModelForCausalLM.from_config(config)
+
+
+def test_weights_that_were_not_gathered_are_refused(copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"] = torch.empty(0)
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    message = refusal(lambda: sources.check(copy))
+    assert "model.layers.1.mlp.up_proj.weight is empty (shape [0])" in message and "ZeRO-3" in message
+
+
+# Constants among the weights
+
+CONSTANTS = {
+    "gpt2": ({"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}, "transformer.h.{}.attn", False),
+    "gptj": ({"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "rotary_dim": 4}, "transformer.h.{}.attn", False),
+    "gpt_neo": (
+        {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "window_size": 4},
+        "transformer.h.{}.attn.attention", True,
+    ),
+    "gpt_neox": (
+        {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+        "gpt_neox.layers.{}.attention", False,
+    ),
+    "codegen": ({"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "rotary_dim": 2}, "transformer.h.{}.attn", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", CONSTANTS)
+def test_constants_that_older_versions_saved_are_no_weights(tmp_path: Path, architecture: str) -> None:
+    """Causal masks, a local one among them, scores of masked places, rotary frequencies; the model is the one without them."""
+    sizes, place, window = CONSTANTS[architecture]
+    torch.manual_seed(0)
+    saved = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, vocab_size=64, **sizes)).eval()
+    saved.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    mask = torch.ones(1, 1, 32, 32, dtype=torch.bool).tril()
+    for layer in range(2):
+        local_one = window and layer == 1
+        own = mask ^ mask.tril(-4) if local_one else mask
+        name = "causal_mask" if architecture == "codegen" else "bias"
+        weights[f"{place.format(layer)}.{name}"] = own if local_one else own.to(torch.uint8)
+        weights[f"{place.format(layer)}.masked_bias"] = torch.tensor(-1e9)
+        weights[f"{place.format(layer)}.rotary_emb.inv_freq"] = torch.ones(2)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = sources.load_model(tmp_path, torch.float32, "cpu")
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    with torch.no_grad():
+        assert torch.equal(loaded(ids).logits, saved(ids).logits)
+
+
+@pytest.mark.parametrize("values", [torch.zeros(16), torch.full((1, 1, 8, 8), 0.5).tril(), torch.ones(1, 1, 8, 8)])
+def test_a_bias_that_is_no_mask_is_a_weight(copy: Path, values: torch.Tensor) -> None:
+    weights = load_file(copy / "model.safetensors")
+    weights["model.layers.0.self_attn.bias"] = values
+    weights["model.layers.0.attn.bias"] = values.clone()
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    message = refusal(lambda: sources.load_model(copy, torch.float32, "cpu"))
+    assert "2 unexpected, such as model.layers.0.attn.bias" in message
+
+
 # Loading
 
 
@@ -368,7 +503,7 @@ def test_tokenizer_that_does_not_fit_is_refused(copy: Path) -> None:
 LOCATE = """
 import json, sys, traceback
 from pathlib import Path
-from workflow import sources
+from workflow import checkpoint_settings, sources
 from workflow.errors import StudyError
 try:
     family, step = json.loads(sys.argv[1]), int(sys.argv[2])

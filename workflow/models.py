@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-ADAPTER = "adapter_config.json"
 
 
 def device() -> str:
@@ -48,7 +47,7 @@ def ready(
     """The model that a cell evaluates: the untouched base, the tuned weights, or the base with its adapters merged."""
     if tuned is None:
         return untouched(base, dtype, place)
-    if not (Path(tuned) / ADAPTER).is_file():
+    if not (Path(tuned) / sources.ADAPTER).is_file():
         return untouched({"path": tuned}, dtype, place)
     from peft import PeftModel
 
@@ -65,7 +64,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     with whole(folder) as unfinished:
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
-        adapter = unfinished / ADAPTER
+        adapter = unfinished / sources.ADAPTER
         if adapter.is_file():
             known = json.loads(adapter.read_text(encoding="utf-8"))
             write_json(known | _named(lineage["base"], known["base_model_name_or_path"]), adapter)

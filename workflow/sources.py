@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflow import hub, tokenization
+from workflow import checkpoint_settings, hub, tokenization
 from workflow.errors import StudyError, first_line
 from workflow.files import json_object
 
@@ -26,6 +26,13 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# Names of constants that older versions of transformers saved beside the weights.
+CONSTANT = re.compile(r"(attn|attention)\.(bias|masked_bias|causal_mask)$|rotary_emb\.inv_freq$")
+ADAPTER = "adapter_config.json"
+_ADAPTERS = (
+    f"holds adapters ({ADAPTER}), which transformers would add to the weights beside them; expected full weights alone: "
+    "merge the adapters, or move their files elsewhere"
+)
 FLOATS = ("F16", "BF16", "F32", "F64")
 # What a model needs in order to be loaded: optimizer states, logs and other frameworks' weights stay where they are.
 NEEDED = (
@@ -217,7 +224,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def check(folder: Path) -> None:
-    """Check that a folder holds a whole checkpoint: safetensors, config and tokenizer, and no code of its own.
+    """Check that a folder holds a whole checkpoint: safetensors, config and tokenizer, no adapters, and no code of its own.
 
     Reads headers only, so it costs milliseconds whatever the model's size.
     Errors: StudyError naming folder or file and what is wrong with it.
@@ -225,9 +232,7 @@ def check(folder: Path) -> None:
     if not folder.is_dir():
         raise StudyError(f"{folder}: no such folder; expected a checkpoint")
     _check_names(str(folder), [path.name for path in folder.iterdir() if path.is_file()])
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and "auto_map" in json_object(folder / name):
-            raise StudyError(f"{folder / name}: 'auto_map' asks for code from the checkpoint, which is never run")
+    checkpoint_settings.check(folder, WEIGHTS if (folder / WEIGHTS).is_file() else INDEX)
     for shard in _shards(folder):
         _check_header(shard)
 
@@ -235,6 +240,8 @@ def check(folder: Path) -> None:
 def _check_names(place: str, names: Iterable[str]) -> None:
     """StudyError unless the file names are those of a checkpoint that can be loaded."""
     there = sorted(names)
+    if ADAPTER in there:
+        raise StudyError(f"{place}: {_ADAPTERS}")
     if WEIGHTS not in there and INDEX not in there:
         pickles = [name for name in there if _fits(name, PICKLES)]
         if pickles and not any(name.endswith(".safetensors") for name in there):
@@ -263,7 +270,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _check_header(path: Path) -> None:
-    """StudyError unless the file is as long as its own header says, and its weights are plain numbers.
+    """StudyError unless the file is as long as its own header says, and its weights are plain numbers, none of them empty.
 
     Integers would be read as if they were weights; buffers that are none, such as masks, do not count.
     """
@@ -272,9 +279,14 @@ def _check_header(path: Path) -> None:
     try:
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118
-                found = file.get_slice(name).get_dtype()
-                if name.endswith(".weight") and found not in FLOATS:
-                    raise StudyError(f"{path}: {name} is of type {found}; allowed: {', '.join(FLOATS)}")
+                found = file.get_slice(name)
+                if name.endswith(".weight") and found.get_dtype() not in FLOATS:
+                    raise StudyError(f"{path}: {name} is of type {found.get_dtype()}; allowed: {', '.join(FLOATS)}")
+                if 0 in found.get_shape():
+                    raise StudyError(
+                        f"{path}: {name} is empty (shape {found.get_shape()}), as DeepSpeed's ZeRO-3 leaves weights that it "
+                        "has not gathered; save the model again with its weights gathered (zero_to_fp32.py)"
+                    )
     except (SafetensorError, OSError) as error:
         raise StudyError(f"{path}: damaged or cut short ({first_line(error)}); fetch or save it again") from error
 
@@ -364,6 +376,8 @@ def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str)
 
     from workflow.engine import rotary
 
+    if (Path(path) / ADAPTER).is_file():  # the hub's cache may have got it for another program
+        raise StudyError(f"{path}: {_ADAPTERS}")
     with _loading_errors(path, "model"):
         model, info = AutoModelForCausalLM.from_pretrained(
             path,
@@ -373,11 +387,47 @@ def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str)
             local_files_only=True,
             output_loading_info=True,
         )
-        for finding in ("missing", "unexpected"):
-            if keys := sorted(info[f"{finding}_keys"]):
+        found = {
+            "missing": sorted(info["missing_keys"]),
+            "unexpected": _weights_among(Path(path), info["unexpected_keys"]),
+        }
+        for finding, keys in found.items():
+            if keys:
                 raise StudyError(f"{path}: weights do not fit config.json: {len(keys)} {finding}, such as {keys[0]}")
         rotary.forget(model)
         return model.to(device)
+
+
+def _weights_among(folder: Path, names: Iterable[str]) -> list[str]:
+    """Of tensors in a checkpoint's files that the model has no place for, those that are weights, sorted.
+
+    Older versions of transformers saved constants that they computed themselves; a model of today computes them too.
+    """
+    from safetensors import safe_open
+
+    left = {name for name in names if CONSTANT.search(name)}
+    for shard in _shards(folder) if left else ():
+        with safe_open(shard, "pt") as file:
+            for name in left.intersection(file.keys()):
+                if _is_constant(name, file.get_tensor(name)):
+                    left.remove(name)
+    return sorted(left.union(name for name in names if not CONSTANT.search(name)))
+
+
+def _is_constant(name: str, values: torch.Tensor) -> bool:
+    """Whether a tensor is a mask of tokens behind (or far before) a token, the score of masked places, or frequencies.
+
+    GPT-2, GPT-J and GPT-Neo have the first two (`bias` of shape (1, 1, n, n), of ones and zeros, and the scalar
+    `masked_bias`), CodeGen the mask as `causal_mask`; others `inv_freq` of their rotary positions.
+    """
+    if name.endswith("masked_bias"):
+        return values.numel() == 1
+    if name.endswith("inv_freq"):
+        return values.dim() == 1
+    if values.dim() != 4 or values.shape[-1] != values.shape[-2]:
+        return False
+    mask = values.float()
+    return bool((mask == mask.tril()).all()) and bool(((mask == 0) | (mask == 1)).all())
 
 
 def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
