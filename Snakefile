@@ -4,7 +4,7 @@ import sys
 
 from snakemake.utils import min_version
 
-from workflow import announcing, claims, grid, holes, scheduling
+from workflow import announcing, claims, grid, holes, scheduling, wildcards
 from workflow.errors import StudyError, told
 
 min_version("9.0")
@@ -13,6 +13,7 @@ gc.set_threshold(200_000, 50, 50)
 
 claims.begin()
 scheduling.steady()
+wildcards.respect_literals()
 
 
 configfile: "config.yaml"
@@ -22,6 +23,10 @@ configfile: "config.yaml"
 report: os.path.abspath("results/description.rst")
 
 
+if set("{}") & set(workflow.basedir):
+    sys.exit(
+        f"{workflow.basedir}: has braces in its name, which Snakemake takes for wildcards; move Tunecast to another folder"
+    )
 try:
     STUDY = grid.read(config)
     HOLES = holes.found(STUDY, grid.models(STUDY))

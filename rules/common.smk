@@ -6,6 +6,7 @@ import pathlib
 from workflow import analyses, audits, corpora, findings, indicators, search, sources
 from workflow import summaries, tables, task
 from workflow.forecasting import assembly, leaderboards, settings
+from workflow.wildcards import literal
 from workflow import resources as needs
 
 # Relative, so that a study moved with its repository finds its results up to date.
@@ -169,7 +170,7 @@ def start_files(wildcards):
     """What a family goes on from: another's base, or the files of a checkpoint's folder."""
     start = pretraining(wildcards).get("continue_from", {})
     if "folder" in start:
-        return sources.checkpoint_files(start["folder"])
+        return literal(sources.checkpoint_files(start["folder"]))
     return expand(f"resources/bases/{BASE}/base.json", **start) if start else []
 
 
@@ -177,9 +178,8 @@ def text_files(block, split):
     """The files of a split of a corpus: of what another job makes its folder, as it is not there at first."""
     if corpora.made(block["corpus"]):
         return [corpora.made(block["corpus"])]
-    return corpora.files(
-        corpora.folder(block, STUDY["data_root"]), block.get("domains"), split
-    )
+    folder = corpora.folder(block, STUDY["data_root"])
+    return literal(map(str, corpora.files(folder, block.get("domains"), split)))
 
 
 def indicator_texts(wildcards):
@@ -212,7 +212,7 @@ def checkpoint_files(wildcards):
         return [f"resources/pins/bases/{grid.path(wildcards, grid.BASE_KEYS)}.json"]
     if family["source"] == "trained":
         return [f"resources/pretrained/family={wildcards.family}"]
-    return sources.files(wildcards.family, family, int(wildcards.step))
+    return literal(sources.files(wildcards.family, family, int(wildcards.step)))
 
 
 def source(wildcards):
@@ -235,7 +235,7 @@ def task_rows(wildcards):
         return ["resources/miniworld"]
     if STUDY["data_root"] is None:
         return [f"resources/pins/tasks/{wildcards.task}.json"]
-    return task.row_files(wildcards.task, STUDY["data_root"])
+    return literal(task.row_files(wildcards.task, STUDY["data_root"]))
 
 
 def row_root(wildcards):
@@ -245,7 +245,7 @@ def row_root(wildcards):
 
 def task_passages(wildcards):
     """The passages that a task's contexts are found in."""
-    return grid.passage_files(STUDY, wildcards.task)
+    return literal(grid.passage_files(STUDY, wildcards.task))
 
 
 def task_modules(wildcards):
@@ -260,7 +260,7 @@ def released(wildcards):
 
 def released_files(wildcards):
     """The released files that an import reads."""
-    return grid.released_files(released(wildcards))
+    return literal(grid.released_files(released(wildcards)))
 
 
 def reader_module(wildcards):
@@ -373,12 +373,12 @@ def forecast_settings(wildcards):
 
 def cohort_table(wildcards):
     """The table of a cohort."""
-    return COHORTS[wildcards.cohort]["path"]
+    return literal(COHORTS[wildcards.cohort]["path"])
 
 
 def cohort_printed(wildcards):
     """The published numbers that a cohort is compared with."""
-    return COHORTS[wildcards.cohort].get("printed", [])
+    return literal(COHORTS[wildcards.cohort].get("printed", []))
 
 
 def cohort_bases(wildcards):

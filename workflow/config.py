@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,10 @@ def resolved(node: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _filled(value: Any, node: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
-    """A valid value with the defaults of its schema node filled in, all the way down."""
+    """A valid value with the defaults of its schema node filled in, all the way down; `~` in a path is the home folder."""
     node = resolved(node, root)
+    if isinstance(value, str) and node.get("format") == "path":
+        return os.path.expanduser(value)
     if isinstance(value, Mapping):
         for branch in node.get("oneOf", []):
             if Draft202012Validator({**branch, "$defs": root["$defs"]}).is_valid(value):

@@ -92,7 +92,7 @@ def _hub_steps(name: str, family: Mapping[str, Any]) -> list[int]:
 
 def _folders(name: str, family: Mapping[str, Any]) -> dict[int, Path]:
     """Sub-folders of a local family by step: those whose whole name fits the pattern."""
-    root = Path(family["path"]).expanduser()
+    root = Path(family["path"])
     expression = _expression(name, family["pattern"])
     if not root.is_dir():
         raise StudyError(
