@@ -69,6 +69,20 @@ def test_the_rules_are_those_of_the_file(tmp_path: Path, made: dict, name: str, 
     assert loaded.get_vocab() == file.get_vocab()
 
 
+@pytest.mark.parametrize("picked", ["PreTrainedTokenizerFast", "GPT2Tokenizer"])
+def test_dropout_of_merges_is_off(tmp_path: Path, made: dict, picked: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that asks for it gives the tokens of the same file without it, at every reading."""
+    plain = Tokenizer.from_str(made["bos"].to_str())
+    dropping = Tokenizer.from_str(plain.to_str())
+    dropping.model.dropout = 0.5
+    folder = checkpoint(tmp_path, dropping, SHAPES["bos"], "llama", picked)
+    assert len({tuple(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXTS[0]).ids) for _ in range(9)}) > 1
+    with caplog.at_level(logging.WARNING, logger="tunecast"):
+        loaded = sources.load_tokenizer(folder)
+    assert all(loaded(text)["input_ids"] == plain.encode(text).ids for text in TEXTS for _ in range(3))
+    assert [record.getMessage() for record in caplog.records if "dropout of merges" in record.getMessage()] != []
+
+
 @pytest.mark.parametrize("model", CONFIGS)
 @pytest.mark.parametrize("named", [{}, {"eos_token": EOS}, {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}])
 def test_special_tokens_are_those_of_the_files(tmp_path: Path, model: str, named: dict) -> None:

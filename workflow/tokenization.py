@@ -60,9 +60,20 @@ def _picked(folder: Path) -> tuple[PreTrainedTokenizerBase | None, Exception | N
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True), None
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # a class may not know what to do with a file that is not its own
         return None, error
+    if tokenizer.is_fast:
+        _merge_always(tokenizer.backend_tokenizer)
+    return tokenizer, None
+
+
+def _merge_always(rules: Tokenizer) -> bool:
+    """Switch dropout of BPE merges off, which is for pre-training but is saved and applied at every call; whether it was on."""
+    dropout = getattr(rules.model, "dropout", None)
+    if dropout:
+        rules.model.dropout = None
+    return bool(dropout)
 
 
 def _as_filed(
@@ -75,10 +86,15 @@ def _as_filed(
     file = Tokenizer.from_file(str(folder / FILE))
     file.no_padding()
     file.no_truncation()
+    if _merge_always(file):
+        logging.getLogger("tunecast").warning(
+            "%s: dropout of merges, which %s asks for, is off: a text has the same tokens at each reading", folder, FILE
+        )
     reason = _difference(tokenizer, file, folder) if tokenizer else first_line(failure)
     if reason is None:
         return tokenizer
     own = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    _merge_always(own.backend_tokenizer)
     # What tokenizer_config.json itself says otherwise than tokenizer.json is no rule of the class.
     if tokenizer and not _unnamed(tokenizer, file, folder) and _read_alike(tokenizer, own, file):
         return tokenizer
