@@ -30,6 +30,8 @@ wildcard_constraints:
 
 
 IMPORTED = [f"results/imported/import={name}/part.parquet" for name in STUDY["imports"]]
+IMPORTED_ROWS = [path.replace("part.parquet", "items.parquet") for path in IMPORTED]
+IMPORTED_FILES = [path.replace("part.parquet", "files.parquet") for path in IMPORTED]
 
 PREPARED = expand("resources/tasks/{task}.parquet", task=grid.tasks(STUDY))
 MANIFESTS = [
@@ -117,7 +119,8 @@ def table_parts(wildcards):
         "scores": parts("scores", grid.PART_KEYS, PARTS) + IMPORTED,
         "items": parts(
             "items", grid.PART_KEYS, holes.without(PARTS, HOLES, holes.LINE_KEYS)
-        ),
+        )
+        + IMPORTED_ROWS,
         "histories": parts(
             "histories", grid.MODEL_KEYS, MODELS[MODELS["recipe"] != "none"]
         ),
@@ -260,12 +263,15 @@ def released(wildcards):
 
 def released_files(wildcards):
     """The released files that an import reads."""
-    return literal(grid.released_files(released(wildcards)))
+    return literal(grid.released_files(released(wildcards), STUDY["released_root"]))
 
 
-def reader_module(wildcards):
-    """The module that reads the released files."""
-    return f"{PACKAGE}/imports/{released(wildcards)['reader']}.py"
+def reader_modules(wildcards):
+    """The module that reads the released files, and what all readers share."""
+    reader = f"imports/{released(wildcards)['reader']}"
+    return expand(
+        f"{PACKAGE}/{{name}}.py", name=[reader, "released", "adopting", "measures"]
+    )
 
 
 def gpus(wildcards):

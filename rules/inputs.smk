@@ -157,18 +157,21 @@ rule prepare:
 
 
 rule adopt:
-    """Read scores that others released into the tables of a study."""
+    """Read evaluation results that already exist into the tables of a study."""
     input:
         files=released_files,
-        module=reader_module,
+        modules=reader_modules,
     output:
-        "results/imported/import={released}/part.parquet",
+        scores="results/imported/import={released}/part.parquet",
+        rows="results/imported/import={released}/items.parquet",
+        files="results/imported/import={released}/files.parquet",
     log:
         "logs/adopt/{released}.log",
     conda:
         "../envs/analysis.yaml"
     params:
         released=released,
+        root=STUDY["released_root"],
         families=list(STUDY["families"]),
     script:
         "../workflow/scripts/adopt.py"

@@ -204,8 +204,19 @@ def test_reported_seeds_are_one_level_with_the_larger_of_both_errors():
     assert (level.value, level.error) == (pytest.approx(0.6), pytest.approx(0.1))
 
 
-def test_what_is_no_task_is_no_level():
-    rows = [reported(BASE, 0.4, 0.03, test="llmbar_natural")]
+def test_a_reported_test_that_is_no_task_is_a_level_in_one_metric():
+    """Accuracy .25 and normalised accuracy .35 of one test are no two seeds at .30."""
+    rows = [reported(BASE, value, 0.03, test="hellaswag_de") for value in (0.25, 0.35)]
+    rows = [{**row, "metric": metric} for row, metric in zip(rows, ("acc", "acc_norm"), strict=True)]
+    [level] = evidence(pd.DataFrame(columns=[*BASE, *TEST, "id", "value"]), rows).levels
+    assert (level.value, level.metric, level.seeds) == (0.25, "acc", 1)
+    chosen = pd.DataFrame([{**row, "primary": row["metric"] == "acc_norm"} for row in rows])
+    [level] = Evidence(pd.DataFrame(columns=[*BASE, *TEST, "id", "value"]), chosen).levels
+    assert (level.value, level.metric) == (0.35, "acc_norm")
+
+
+def test_a_reported_score_without_a_value_is_no_level():
+    rows = [reported(BASE, None, None, test="wikitext")]
     assert evidence(pd.DataFrame(columns=[*BASE, *TEST, "id", "value"]), rows).levels == []
 
 

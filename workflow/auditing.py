@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow import audits, grid, sources, tables, task
+from workflow import audits, grid, measures, sources, tables, task
 from workflow.errors import escaped
 from workflow.forecasting.results import Forecasting
-from workflow.metrics import PRIMARY
-from workflow.task import KINDS
 
 KEYS = [*grid.CELL_KEYS, *grid.TEST_KEYS, "metric"]
 TEST_KEYS = ["family", "suite", *grid.TEST_KEYS]
@@ -86,8 +84,8 @@ class Material:
 
     @cached_property
     def primary(self) -> pd.DataFrame:
-        """Scores in the metric that a test is read in; all scores of tests that are no task."""
-        return primary(self.scores)
+        """Scores in the metric that a test is read in."""
+        return measures.primary(self.scores)
 
     @cached_property
     def changes(self) -> pd.DataFrame:
@@ -123,15 +121,9 @@ def finding(severity: str, rows: pd.DataFrame, evidence: str, **figures: float |
     return {**keys, "severity": severity, "evidence": escaped(evidence), **figures}
 
 
-def primary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Rows in the metric that their test is read in; all rows of tests that are no task."""
-    own = {test: PRIMARY[method] for test in scores["test"].unique() if (method := method_of(test))}
-    return scores[scores["metric"] == scores["test"].map(own).fillna(scores["metric"])]
-
-
 def method_of(test: str) -> str | None:
     """How a test is predicted by its kind (`label`, `rank`, `generate`); None for what is no task here."""
-    return KINDS[task.load(test).kind].method if test in task.names() else None
+    return task.method(test)
 
 
 def listed(values: Iterable[Any], most: int = 6) -> str:

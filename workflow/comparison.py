@@ -18,8 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow import task
-from workflow.metrics import PRIMARY
+from workflow import measures
 from workflow.statistics import Resampling, p_value, weighted_mean
 
 Values = NDArray[np.float64]
@@ -33,12 +32,15 @@ PLACE_KEYS = ["family", "step", "suite", "test", "test_format", "shots"]
 class Sample:
     """Values of a model on the rows of a test in the test's primary metric.
 
-    keys: PAIR_KEYS and their values; values: shape (seeds, rows); ids: of the rows, in the order of the columns.
+    keys: PAIR_KEYS and their values; values: shape (seeds, rows); ids: of the rows, in the order of the columns; metric: its
+    name; better: which way it is better, `higher` or `lower`, None for neither.
     """
 
     keys: dict[str, Any]
     values: Values
     ids: tuple[str, ...] = ()
+    metric: str = ""
+    better: str | None = "higher"
 
     @property
     def value(self) -> float:
@@ -76,7 +78,8 @@ class Sample:
 class Reported:
     """A score that others report with its standard error, seeds averaged; rows are not known.
 
-    keys: PAIR_KEYS and their values; error, n (rows): None where not reported; seeds: whose scores are averaged.
+    keys: PAIR_KEYS and their values; error, n (rows): None where not reported; seeds: whose scores are averaged; metric,
+    better: its name and which way it is better, as of Sample.
     """
 
     keys: dict[str, Any]
@@ -84,6 +87,8 @@ class Reported:
     error: float | None
     n: int | None = None
     seeds: int = 1
+    metric: str = ""
+    better: str | None = "higher"
 
     @property
     def uncertain(self) -> bool:
@@ -172,7 +177,10 @@ class Evidence:
 
         Errors: ValueError when a seed lacks rows that another has.
         """
-        return [*_samples(_primary(self.items)), *_reports(self.reported)]
+        by_row = list(_samples(measures.primary(self.items)))
+        there = {tuple(level.keys[key] for key in PAIR_KEYS) for level in by_row}
+        reports = _reports(measures.primary(self.reported))
+        return [*by_row, *(own for own in reports if tuple(own.keys[key] for key in PAIR_KEYS) not in there)]
 
     @cached_property
     def changes(self) -> list[Change]:
@@ -206,12 +214,6 @@ def _check_rows(change: Change) -> None:
         raise ValueError(f"the untouched base lacks rows that its tuned model was scored on: {change.keys}")
 
 
-def _primary(items: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each test's primary metric."""
-    metric = {test: PRIMARY[task.KINDS[task.load(test).kind].method] for test in items["test"].unique()}
-    return items[items["metric"] == items["test"].map(metric)]
-
-
 def _samples(rows: pd.DataFrame) -> Iterator[Sample]:
     """One sample for each model and test."""
     for found, group in rows.groupby(PAIR_KEYS, sort=True):
@@ -219,24 +221,30 @@ def _samples(rows: pd.DataFrame) -> Iterator[Sample]:
         values = group.pivot(index="seed", columns="id", values="value")
         if values.isna().to_numpy().any():
             raise ValueError(f"the seeds of a model were scored on different rows: {keys}")
-        yield Sample(keys, values.to_numpy(dtype=float), tuple(values.columns))
+        metric = str(group["metric"].iloc[0])
+        yield Sample(keys, values.to_numpy(dtype=float), tuple(values.columns), metric, measures.better(metric))
 
 
 def _reports(rows: pd.DataFrame) -> Iterator[Reported]:
-    """One report for each model and test that is a task."""
-    known = rows[rows["test"].isin(task.names())]
-    for found, group in known.groupby(PAIR_KEYS, sort=True):
-        counts = group["n"].dropna()
-        n = int(counts.iloc[0]) if len(counts) else None
-        values = group["value"].to_numpy(dtype=float)
-        keys, error = dict(zip(PAIR_KEYS, found, strict=True)), _error(values, group["error"])
-        yield Reported(keys, float(values.mean()), error, n, len(values))
+    """One report for each model and test, whether it is a task here or not; a score without a value is none."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows[rows["value"].notna()].to_dict("records"):
+        groups.setdefault(tuple(row[key] for key in PAIR_KEYS), []).append(row)
+    for found in sorted(groups):
+        group = groups[found]
+        counts = [int(row["n"]) for row in group if pd.notna(row["n"])]
+        values = np.array([row["value"] for row in group], dtype=float)
+        errors = [float(row["error"]) for row in group if pd.notna(row["error"])]
+        keys, way = dict(zip(PAIR_KEYS, found, strict=True)), group[0].get("better", "higher")
+        n = counts[0] if counts else None
+        facts = {"metric": group[0]["metric"], "better": None if pd.isna(way) else way}
+        yield Reported(keys, float(values.mean()), _error(values, errors), n, len(values), **facts)
 
 
-def _error(values: Values, errors: pd.Series) -> float | None:
+def _error(values: Values, errors: Sequence[float]) -> float | None:
     """Standard error of a mean over seeds: that of one seed's rows, which the seeds share, or the seeds' own if larger."""
     between = [float(values.std(ddof=1) / np.sqrt(len(values)))] if len(values) > 1 else []
-    return max([*errors.dropna().astype(float), *between], default=None)
+    return max([*errors, *between], default=None)
 
 
 class Panel:

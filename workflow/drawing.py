@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from workflow import task
+from workflow import measures, task
 from workflow.errors import StudyError
 from workflow.prompts import FORMATS
 
@@ -108,15 +108,17 @@ def chosen(rows: pd.DataFrame) -> pd.DataFrame:
 
 def relation(train: str, test: str) -> str:
     """What a test is to a model tuned on a task: `base` (not tuned), `instructed` (tuned on conversations), `in_domain`,
-    `out_of_domain` (of the same kind) or `cross_task`."""
+    `out_of_domain` (of the same kind), `cross_task`, or `benchmark` where test or task tuned on is none of this package, so
+    that its kind is not known."""
     if train == "none":
         return "base"
-    tuned, tested = task.load(train), task.load(test)
-    if tuned.kind == "messages":
-        return "instructed"
     if task.domain(train) == task.domain(test):
         return "in_domain"
-    return "out_of_domain" if tuned.kind == tested.kind else "cross_task"
+    if not (task.known(train) and task.known(test)):
+        return "benchmark"
+    if task.kind(train) == "messages":
+        return "instructed"
+    return "out_of_domain" if task.kind(train) == task.kind(test) else "cross_task"
 
 
 def related(rows: pd.DataFrame, relations: Collection[str]) -> pd.DataFrame:
@@ -136,18 +138,24 @@ def with_bases(tuned: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 def palette(analysis: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """A colour and a marker for each task of a study, whatever a figure shows: tasks tuned on first, then by kind and name."""
-    tuned, kinds = _tuned(analysis), list(task.KINDS)
+    tuned = _tuned(analysis)
     tasks = tuned | set(analysis["test"].dropna())
-    order = sorted(tasks, key=lambda name: (name not in tuned, kinds.index(task.load(name).kind), name))
+    order = sorted(tasks, key=lambda name: (name not in tuned, _kind_place(name), name))
     return dict(zip(order, looks(), strict=False))
 
 
 def ranks(analysis: pd.DataFrame) -> dict[str, int]:
     """The place of each test among panels or rows: by kind, tasks tuned on first, then by name."""
-    tuned, kinds = _tuned(analysis), list(task.KINDS)
+    tuned = _tuned(analysis)
     tests = set(analysis["test"].dropna())
-    order = sorted(tests, key=lambda name: (kinds.index(task.load(name).kind), name not in tuned, name))
+    order = sorted(tests, key=lambda name: (_kind_place(name), name not in tuned, name))
     return {name: place for place, name in enumerate(order)}
+
+
+def _kind_place(name: str) -> int:
+    """The place of a task's kind among all kinds; tests that are no task here come last."""
+    kinds = list(task.KINDS)
+    return kinds.index(task.kind(name)) if task.known(name) else len(kinds)
 
 
 def _tuned(analysis: pd.DataFrame) -> set[str]:
@@ -183,13 +191,11 @@ def named(name: str) -> str:
     return name.replace("_", " ").replace("pretraining", "pre-training")
 
 
-def metric_label(test: str) -> str:
-    """Name of a test's primary metric for an axis."""
-    from workflow.metrics import PRIMARY  # slow to import; the Snakefile reads what each figure needs at every start
-
-    return {"accuracy": "accuracy", "rouge_l": "ROUGE-L", "exact_match": "exact match"}[
-        PRIMARY[task.KINDS[task.load(test).kind].method]
-    ]
+def metric_label(test: str, scores: pd.DataFrame | None = None) -> str:
+    """Name of the metric that a test is read in, for an axis; of a test that is no task here, as the scores have it."""
+    if scores is not None and not task.known(test):
+        return measures.label(measures.preferred(test, scores.loc[scores["test"] == test, "metric"]))
+    return measures.label(measures.PRIMARY[task.method(test)])
 
 
 def place_label(rows: pd.DataFrame, family: str, suite: str, first: str = "") -> str:
@@ -298,9 +304,10 @@ def curves(scores: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[tuple[str, 
     order = ranks(rows)
     found = sorted(rows.groupby([*PLACE, "test"]), key=lambda panel: (*panel[0][:2], order[panel[0][2]]))
     figure, axes = panels(len(found))
-    tops = rows.groupby(rows["test"].map(metric_label))[["value", "high"]].max().max(axis=1)
+    labels = {test: metric_label(test, scores) for test in rows["test"].unique()}
+    tops = rows.groupby(rows["test"].map(labels))[["value", "high"]].max().max(axis=1)
     for axis, ((family, suite, test), panel) in zip(axes, found, strict=True):
-        metric = metric_label(test)
+        metric = labels[test]
         lines(axis, panel, ["train", "recipe"], lambda *model: styles[model])
         baselines(axis, scores, family=family, suite=suite, test=test)
         axis.set_title(place_label(rows, family, suite, test))

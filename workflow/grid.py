@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from workflow import config as configs
-from workflow import corpora, families, imports, indicators, objectives, sources, task
+from workflow import corpora, families, imports, indicators, objectives, released, sources, task
 from workflow import figures as figure_modules
 from workflow import summaries as summary_modules
 from workflow.errors import StudyError
@@ -61,6 +61,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
     _check_groups(study)
     for name, block in study["imports"].items():
         _known(f"imports/{name}/reader", [block["reader"]], modules(imports))
+        _check_import(f"imports/{name}", block)
     _check_overlays(study)
     _check_shown(study)
     _check_inputs(study)
@@ -75,6 +76,26 @@ def _check_groups(study: Mapping[str, Any]) -> None:
         _known(f"groups/{name}", group, [*_trained_on(study), *anything])
         for train, tests in group.items():
             _known(f"groups/{name}/{train}", tests, [*tested, *anything])
+
+
+WHOLE_RELEASE = ("reader", "path", "source", "rename", "tokens_per_step")  # keys that a reader of one release takes
+
+
+def _check_import(place: str, block: Mapping[str, Any]) -> None:
+    """StudyError unless an import has the keys that its reader takes, and patterns that can be read."""
+    if hasattr(reader(block), "FILES"):
+        for key in set(block) - set(WHOLE_RELEASE):
+            raise StudyError(
+                f"config.yaml: {place}/{key}: is not allowed for the release that {block['reader']!r} reads; allowed: "
+                f"{', '.join(WHOLE_RELEASE)}"
+            )
+    if ("columns" in block) != (block["reader"] == "table"):
+        wanted = "missing; expected" if block["reader"] == "table" else "not allowed; allowed for reader table alone:"
+        raise StudyError(f"config.yaml: {place}/columns: {wanted} what each column of the table holds")
+    for number, pattern in enumerate(block.get("models", ())):
+        for key in ("model", "revision", "path"):
+            if key in pattern:
+                released.expression(pattern[key], f"{place}/models/{number}/{key}")
 
 
 def _check_overlays(study: Mapping[str, Any]) -> None:
@@ -157,7 +178,7 @@ def _check_start(name: str, all_families: Mapping[str, Any]) -> None:
 def _check_inputs(study: Mapping[str, Any]) -> None:
     """StudyError unless every local file that the study reads is there, the generated ones left out."""
     for block in study["imports"].values():
-        _check_released(block)
+        _check_released(block, study["released_root"])
     for name, block in study["cohorts"].items():
         settings.check(name, block)
         if settings.assembled(block):
@@ -235,9 +256,9 @@ def passage_files(study: Mapping[str, Any], name: str) -> list[str]:
     return [str(path) for path in corpora.files(folder, block.get("domains"), block["split"])]
 
 
-def released_files(block: Mapping[str, Any]) -> list[str]:
-    """The files that an import reads."""
-    return [str(Path(block["path"]) / name) for name in reader(block).FILES]
+def released_files(block: Mapping[str, Any], root: str | None = None) -> list[str]:
+    """The files that an import reads. root: the study's `released_root`."""
+    return [str(path) for path in released.files(block, reader(block), root)]
 
 
 def reader(block: Mapping[str, Any]) -> ModuleType:
@@ -268,15 +289,28 @@ def renamed(
             raise StudyError(
                 f"{place}: imported family {name!r} is one of this study's; expected a name of its own for it"
             )
-    return [{**row, "family": names.get(row["family"], row["family"])} for row in found]
+    return with_names(found, names)
 
 
-def _check_released(block: Mapping[str, Any]) -> None:
+def with_names(rows: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows with their families renamed; of a file that was left out nothing is known."""
+    return [
+        {**row, "family": names.get(row["family"], row["family"])} if "family" in row else dict(row) for row in rows
+    ]
+
+
+def cited(block: Mapping[str, Any]) -> str:
+    """What an import is, as the study or its reader says."""
+    return block.get("source") or reader(block).SOURCE
+
+
+def _check_released(block: Mapping[str, Any], root: str | None) -> None:
     """StudyError naming the first file that an import lacks, and where it is to be had."""
-    for path in released_files(block):
+    found = released_files(block, root)
+    for path in found:
         if not Path(path).is_file():
-            raise StudyError(f"{path}: missing; expected the release of {reader(block).SOURCE}")
-    check_readable(released_files(block))
+            raise StudyError(f"{path}: missing; expected the release of {cited(block)}")
+    check_readable(found)
 
 
 def _check_recipe(place: str, recipe: Mapping[str, Any]) -> None:

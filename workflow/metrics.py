@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow import task
+from workflow import measures, task
+from workflow.measures import PRIMARY
 from workflow.statistics import Interval, Resampling, interval
 from workflow.task import KINDS, Task
 
@@ -251,9 +252,6 @@ METRICS: dict[str, PerRow | Overall] = {
     "rouge_l": PerRow(("generate",), rouge_l),
 }
 
-# The one metric of a test that figures and analyses follow, by its kind's method.
-PRIMARY = {"label": "accuracy", "rank": "accuracy", "generate": "rouge_l", "answer": "exact_match"}
-
 
 def applicable(method: str, columns: Collection[str]) -> list[str]:
     """Names of the metrics for predictions of a method; those made by an older version may lack a column."""
@@ -285,8 +283,10 @@ def scored(
     keys = ["test", "test_format", "shots"]
     for found, rows in predictions.assign(protocol=suite["protocol"]).groupby(keys, sort=False):
         place = dict(zip(keys, found, strict=True))
+        main = PRIMARY[KINDS[task.load(place["test"]).kind].method]
         for name in applicable(method(task.load(place["test"]), suite["labels"]), rows):
-            scores.append({**place, "metric": name, **_row(score(rows, name, how), len(rows), suite["protocol"])})
+            facts = {"metric": name, "primary": name == main, "better": measures.better(name)}
+            scores.append({**place, **facts, **_row(score(rows, name, how), len(rows), suite["protocol"])})
             if isinstance(METRICS[name], PerRow):
                 values = METRICS[name].values(rows)
                 items += [

@@ -18,13 +18,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow import task
 from workflow.comparison import Level, Sample
 from workflow.curves import PER, unit
 from workflow.errors import StudyError
 from workflow.indicators import SCORED
 from workflow.luck import pooled
-from workflow.metrics import PRIMARY
 from workflow.prompts import FORMATS
 from workflow.statistics import Resampling
 from workflow.summaries import markdown
@@ -44,7 +42,8 @@ class Question:
     name: task, or target of a cohort; title: what sentences call it, with recipe and suite where the name has several;
     tests: task tuned on and test of each score in the mean; way: keys WAY; bases; values: shape (bases,); resampled: shape
     (bases, resamples), of rows alike for all bases and of luck; noise: the same less its mean, luck at its estimated size;
-    n: scored rows; lucky: whether the luck of tuning is in the resamples, which takes a base with two seeds.
+    n: scored rows; lucky: whether the luck of tuning is in the resamples, which takes a base with two seeds; metric: of the first
+    test.
     """
 
     name: str
@@ -57,6 +56,7 @@ class Question:
     noise: Values
     n: int | None
     lucky: bool
+    metric: str = ""
 
     @property
     def probability(self) -> Values:
@@ -74,7 +74,7 @@ class Question:
         """Conditions on the table of scores that hold for the rows behind it; of several tests, for those of the first."""
         train, test = self.tests[0]
         known = {"train": train, "test": test, "format": self.way["test_format"], **self.way}
-        return known | {"metric": PRIMARY[task.KINDS[task.load(test).kind].method]}
+        return known | {"metric": self.metric}
 
 
 def questions(levels: Sequence[Level], targets: Mapping[str, Mapping[str, Any]], how: Resampling) -> list[Question]:
@@ -146,7 +146,7 @@ def _question(
     n = None if None in sizes else sum(sizes)
     resampled, noise = np.mean(rows, axis=0) + (sum(lucks) if lucky else np.zeros((2, 1, 1)))
     noise = noise - noise.mean(axis=1, keepdims=True)
-    return Question(name, name, tests, way, bases, values, resampled, noise, n, lucky)
+    return Question(name, name, tests, way, bases, values, resampled, noise, n, lucky, table[0][0].metric)
 
 
 def _over_rows(levels: Sequence[Level], how: Resampling) -> Values:

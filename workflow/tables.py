@@ -128,7 +128,23 @@ SCORES = _columns(
     n=(INT, "scored rows"),
 )
 
-IMPORTED = pa.schema([*KEYS, *SCORES])
+# What a reader of others' scores says of each; `released.described` adds the rest.
+IMPORTED = pa.schema(
+    [*KEYS, *(field for field in SCORES if field.name not in ("primary", "better", "part_of", "tokens"))]
+)
+
+RELEASED = _columns(
+    file=(TEXT, "file of results, below the folder of the import"),
+    model=(TEXT, "model that the file names, with its revision"),
+    family=(TEXT, "family that the study's patterns make of it"),
+    step=(INT, "training step, likewise"),
+    tokens=(FLOAT, "tokens seen in pre-training by that step; null where not known"),
+    seed=(INT, "seed, likewise"),
+    shots=(TEXT, "numbers of demonstrations that the file states"),
+    scores=(INT, "scores that are taken from it"),
+    remark=(TEXT, "what is to be known of it: `mismatch`, `repeated`, `skipped` or `other`; null for nothing"),
+    evidence=(TEXT, "the remark in one sentence"),
+)
 
 ANALYSIS = _columns(
     group=(TEXT, "what the value is averaged over or compared within; null for a single pair of task and test"),

@@ -12,6 +12,7 @@ import math
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,7 +131,12 @@ class FieldError(ValueError):
 
 def names() -> list[str]:
     """Names of all tasks, sorted: the modules of `workflow.tasks`."""
-    return sorted(module.name for module in pkgutil.iter_modules(tasks.__path__))
+    return list(_names())
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(tasks.__path__)))
 
 
 def load(name: str) -> Task:
@@ -144,8 +150,31 @@ def load(name: str) -> Task:
 
 
 def domain(name: str) -> str:
-    """The task that a task's domain is named after: a test is in the domain of what was tuned on where both have the same."""
-    return load(name).domain or name
+    """The task that a task's domain is named after: a test is in the domain of what was tuned on where both have the same.
+
+    What is no task here, such as an imported benchmark, is a domain of its own.
+    """
+    return (load(name).domain if known(name) else None) or name
+
+
+def known(name: str) -> bool:
+    """Whether there is a task of that name; tests of imported scores may be others."""
+    return name in _names()
+
+
+def kind(name: str) -> str | None:
+    """The kind of a task; None for what is no task here."""
+    return load(name).kind if known(name) else None
+
+
+def method(name: str) -> str | None:
+    """How a test is predicted by its kind (`label`, `rank`, `generate`, `answer`); None for what is no task here."""
+    return KINDS[load(name).kind].method if known(name) else None
+
+
+def labels(name: str) -> tuple[str, ...]:
+    """The label words of a task; none for other tests."""
+    return load(name).labels if known(name) else ()
 
 
 def module_path(name: str) -> Path:

@@ -110,9 +110,11 @@ def _chances(evidence: Evidence) -> dict[tuple[Any, ...], float]:
     """How often a uniform guess is right: by the rows' own choices where rows are known, else by the task's label words."""
     rows = evidence.items[evidence.items["metric"] == "chance"]
     known = {place: float(values.mean()) for place, values in rows.groupby(PLACE)["value"]}
-    labels = {level.keys["test"]: len(task.load(level.keys["test"]).labels) for level in evidence.levels}
+    labels = {level.keys["test"]: len(task.labels(level.keys["test"])) for level in evidence.levels}
     places = {tuple(level.keys[key] for key in PLACE): labels[level.keys["test"]] for level in evidence.levels}
-    return {place: 1 / count for place, count in places.items() if count} | known
+    stated = evidence.reported[evidence.reported["metric"] == "chance"]
+    imported = {tuple(row[key] for key in PLACE): row["value"] for row in stated.to_dict("records")}
+    return {place: 1 / count for place, count in places.items() if count} | imported | known
 
 
 def _in_domain(change: Change) -> bool:
@@ -122,7 +124,7 @@ def _in_domain(change: Change) -> bool:
 
 
 def _on_instructions(change: Difference) -> bool:
-    return task.load(change.keys["train"]).kind == "messages"
+    return task.kind(change.keys["train"]) == "messages"
 
 
 def _own_first(gains: Sequence[Change]) -> list[Change]:

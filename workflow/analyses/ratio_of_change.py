@@ -54,5 +54,5 @@ def _rows(changes: list[Change], how: Resampling) -> Iterator[dict[str, Any]]:
 
 def _group(change: Difference) -> str | None:
     """The direction of a transfer; None within a class and for tasks that are of neither."""
-    train, test = (task.KINDS[task.load(change.keys[key]).kind].method for key in ("train", "test"))
+    train, test = (task.method(change.keys[key]) for key in ("train", "test"))
     return GROUPS.get((train, test))

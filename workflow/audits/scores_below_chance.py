@@ -32,6 +32,6 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
 
 
 def _chance(scores: pd.DataFrame) -> pd.Series:
-    """Accuracy of guessing among the labels; not known of other tests."""
-    labels = {test: len(task.load(test).labels) for test in scores["test"].unique() if method_of(test) == "label"}
+    """Accuracy of guessing: among the labels, else as imported scores state it; not known of other tests."""
+    labels = {test: len(task.labels(test)) for test in scores["test"].unique() if method_of(test) == "label"}
     return 1 / scores["test"].map(labels).astype(float)

@@ -39,7 +39,7 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
         drawing.baselines(axis, scores, family=family, suite=suite, test=test)
         several = own.loc[own["test"] == test, "recipe"].nunique() > 1
         axis.set_title(drawing.place_label(shown, family, suite, f"{test}, {recipe}" if several else test))
-        axis.set_ylabel(drawing.metric_label(test))
+        axis.set_ylabel(drawing.metric_label(test, scores))
         axis.set_ylim(bottom=0)
     drawing.outer(axes)
     drawing.legend(figure, axes)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow import sources
+from workflow import measures, sources
 from workflow.errors import StudyError
 from workflow.families import NO_VALUE
 from workflow.forecasting import settings
@@ -121,13 +121,11 @@ def tunings(how: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, name) for name in tests]
 
 
-def _metric(scores: pd.DataFrame, metric: str | None) -> pd.Series:
+def _metric(scores: pd.DataFrame, metric: str | None) -> Any:
     """Rows in a metric; without one, in that which each test is read in."""
-    from workflow.metrics import PRIMARY  # slow to import; the Snakefile lists bases at every start
-    from workflow.task import KINDS, load
-
-    own = {test: metric or PRIMARY[KINDS[load(test).kind].method] for test in scores["test"].unique()}
-    return scores["metric"] == scores["test"].map(own)
+    if metric is None:
+        return scores.index.isin(measures.primary(scores).index)
+    return scores["metric"] == metric
 
 
 def questions(study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

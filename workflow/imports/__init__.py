@@ -1,6 +1,12 @@
-"""One module for each release of scores by others: `read(folder)` -> rows in the columns of `tables.IMPORTED`.
+"""Readers of evaluation results that already exist: one module for each file format, and for releases known by heart.
 
-A module also names its `FILES` in that folder, its `SOURCE`, citation and address, and `LABELS`: of its suites, as far as
-it is known, protocol and way of predicting labels. Importing is the only place where
-a key is read out of a name, since a release may keep it nowhere else.
+A reader of a format has `runs(path, block)`, which yields a `released.Run` for each model in a file, and names its PATTERNS,
+the files below an import's folder that it reads, and its SOURCE, what these files are. The file says of which model a run is, and
+the study's patterns say which family and step that means; `released` does all that follows.
+
+A reader of one release has `read(folder)`, which yields rows in the columns of `tables.IMPORTED`, and names its FILES in
+that folder and its SOURCE, citation and address. Only such a reader may read keys out of the names of files, since a release may
+keep them nowhere else.
+
+LABELS of either: of its suites, as far as it is known, protocol and way of predicting labels.
 """

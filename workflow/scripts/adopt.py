@@ -1,15 +1,24 @@
-"""Read scores that others released into the tables of a study."""
+"""Read evaluation results that already exist into the tables of a study."""
 
 from workflow.jobs import job
 
 from pathlib import Path
 
-from workflow import grid, tables
+from workflow import adopting, grid, released, tables
 
 with job("adopt", snakemake) as log:
-    block = snakemake.params.released
-    reader = grid.reader(block)
-    place = f"config.yaml: imports/{snakemake.wildcards.released}/rename"
-    rows = grid.renamed(place, reader.read(Path(block["path"])), block["rename"], snakemake.params.families)
-    log.info("%d scores from %s", len(rows), reader.SOURCE)
-    tables.write(rows, tables.IMPORTED, Path(snakemake.output[0]), source=reader.SOURCE, files=list(reader.FILES))
+    asked, name = snakemake.params, snakemake.wildcards.released
+    block, reader, place = asked.released, grid.reader(asked.released), f"config.yaml: imports/{name}/rename"
+    if hasattr(reader, "FILES"):
+        folder = released.place_of(block, asked.root)
+        found = adopting.Adopted(list(adopting.described(reader.read(folder))), [], [], {})
+    else:
+        found = adopting.adopted(block, reader, block.get("suite", block["reader"]), asked.root)
+    scores = grid.renamed(place, found.scores, block["rename"], asked.families)
+    scores = adopting.with_tokens(scores, block.get("tokens_per_step"))
+    items, listed = (grid.with_names(rows, block["rename"]) for rows in (found.items, found.files))
+    log.info("%d scores and %d rows of %d files from %s", len(scores), len(items), len(listed), grid.cited(block))
+    schema = tables.pa.schema([*tables.KEYS, *tables.SCORES])
+    tables.write(scores, schema, Path(snakemake.output.scores), source=grid.cited(block), fields=found.fields)
+    tables.write(items, tables.pa.schema([*tables.KEYS, *tables.ITEMS]), Path(snakemake.output.rows))
+    tables.write(listed, tables.RELEASED, Path(snakemake.output.files))

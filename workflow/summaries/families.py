@@ -22,7 +22,7 @@ def summarise(material: Material) -> pd.DataFrame:
     imported scores has no weights, and its place is the releases' citation.
     """
     steps = {name: sorted(rows["step"].unique()) for name, rows in material.scores.groupby("family")}
-    cited = "; ".join(grid.reader(block).SOURCE for block in material.study["imports"].values())
+    cited = "; ".join(grid.cited(block) for block in material.study["imports"].values())
     rows = []
     for name, own in steps.items():
         family = material.study["families"].get(name, {"source": "imported", "path": cited})
