@@ -19,7 +19,7 @@ def config(name: str) -> dict:
 
 
 def test_every_study_is_tested_here():
-    local = {"indicators-mini", "indicators-published", "local-folder", "published", "real-sample"}
+    local = {"indicators-mini", "indicators-published", "local-folder", "published", "pythia-released", "real-sample"}
     assert set(STUDIES) == {*OFFLINE, *FORECAST, *local}
 
 

@@ -134,7 +134,12 @@ def _sound(run: Run, name: str, block: Mapping[str, Any]) -> tuple[Run, Model, l
 def _check_patterns(runs: Sequence[tuple[str, Run, Model]], block: Mapping[str, Any]) -> None:
     """StudyError for a pattern of tests that no test fits, and for a mean with the name of a test."""
     tests = {score.test for _, run, _ in runs for score in run.scores}
-    named = [(f"means/{name}", pattern) for name, patterns in block.get("means", {}).items() for pattern in patterns]
+    named = [
+        (f"{key}/{name}", pattern)
+        for key in ("means", "parts")
+        for name, patterns in block.get(key, {}).items()
+        for pattern in (*patterns, *([name] if key == "parts" else []))
+    ]
     named += [(key, pattern) for key in ("tests", "metrics", "chance") for pattern in block.get(key, ())]
     known = tests | set(block.get("means", ()))
     for key, pattern in named:
@@ -268,13 +273,14 @@ def _rows(
     """Rows of `tables.SCORES` with the keys of their cells: scores, means over tests, what guessing gives."""
     counts = _counts(kept.values())
     means = block.get("means", {})
+    wholes = {**means, **block.get("parts", {})}
     rows: list[dict[str, Any]] = []
     places: dict[Key, list[dict[str, Any]]] = {}
     for key, own in kept.items():
         score = own.score
         n = rows_of(score) or counts.get((score.test, score.metric)) or counts.get((score.test, None))
         value = float(score.value) if math.isfinite(score.value) else None
-        part = score.part_of or next((name for name, tests in means.items() if _fits(score.test, tests)), None)
+        part = score.part_of or next((name for name, of in wholes.items() if _fits(score.test, of)), None)
         row = _keys(models[key], score, suite) | {"metric": score.metric, "tokens": models[key].tokens}
         row |= _numbers(value, score.error, n) | {"part_of": part, "chance": _chance(score, block)}
         rows.append(row | {"better": score.better or measures.better(score.metric)})

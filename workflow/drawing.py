@@ -17,9 +17,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from workflow import measures, task
+from workflow import measures, progress, task
 from workflow.errors import StudyError
 from workflow.prompts import FORMATS
 
@@ -192,10 +192,9 @@ def named(name: str) -> str:
 
 
 def metric_label(test: str, scores: pd.DataFrame | None = None) -> str:
-    """Name of the metric that a test is read in, for an axis; of a test that is no task here, as the scores have it."""
-    if scores is not None and not task.known(test):
-        return measures.label(measures.preferred(test, scores.loc[scores["test"] == test, "metric"]))
-    return measures.label(measures.PRIMARY[task.method(test)])
+    """Name of the metric that a test is read in, for an axis: as the scores have it, else that of the task."""
+    there = [] if scores is None else measures.primary(scores[scores["test"] == test])["metric"].unique()
+    return measures.label(there[0] if len(there) else measures.PRIMARY[task.method(test)])
 
 
 def place_label(rows: pd.DataFrame, family: str, suite: str, first: str = "") -> str:
@@ -252,6 +251,20 @@ def step_axis(axis: Axes, steps: Iterable[int]) -> None:
     if scale != "log":
         axis.xaxis.set_major_formatter(FuncFormatter(_number))
     axis.set_xlabel("pre-training step")
+
+
+def log_axis(axis: Axes, places: Iterable[float], label: str) -> None:
+    """A logarithmic axis of steps or tokens from the smallest above 0 on, with room for 0 before it."""
+    own = np.unique(np.array(list(places), dtype=float))
+    if (own > 0).any():
+        smallest = own[own > 0].min()
+        axis.set_xscale("symlog", linthresh=smallest, linscale=0.5)
+        decades = np.arange(np.ceil(np.log10(smallest)), np.floor(np.log10(own.max())) + 1)
+        shown = decades[:: max(1, math.ceil(len(decades) / 3))]
+        axis.set_xticks([*([0.0] if own[0] == 0 else []), *10.0**shown])
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda place, _: progress.amount(place)))
+        axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlabel(label)
 
 
 def step_scale(steps: np.ndarray) -> str:

@@ -72,6 +72,15 @@ def primary(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[np.array(main, dtype=bool)[number]]
 
 
+def parts(scores: pd.DataFrame) -> set[str]:
+    """The tests that are part of a mean over tests which is there as well, as of a benchmark's subjects."""
+    if "part_of" not in scores:
+        return set()
+    whole = set(scores["test"].unique())
+    own = scores[["test", "part_of"]].dropna().drop_duplicates()
+    return {test for test, mean in own.itertuples(index=False, name=None) if mean in whole}
+
+
 def label(metric: str) -> str:
     """Name of a metric for an axis or a sentence."""
     return {"rouge_l": "ROUGE-L", "rougeL": "ROUGE-L", "acc": "accuracy", "acc_norm": "normalised accuracy"}.get(

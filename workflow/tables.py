@@ -126,9 +126,13 @@ SCORES = _columns(
     low=(FLOAT, "lower end of the interval over resampled rows"),
     high=(FLOAT, "upper end of the interval"),
     n=(INT, "scored rows"),
+    primary=(pa.bool_(), "whether this is the metric that the test is read in by analyses, figures and audits"),
+    better=(TEXT, "which way the metric is better: higher or lower; null for neither"),
+    part_of=(TEXT, "mean over several tests that this one is a part of, such as mmlu; null elsewhere"),
+    tokens=(FLOAT, "tokens seen in pre-training by the base's step; null where not known"),
 )
 
-# What a reader of others' scores says of each; `released.described` adds the rest.
+# What a reader of others' scores says of each; `adopting` adds the rest.
 IMPORTED = pa.schema(
     [*KEYS, *(field for field in SCORES if field.name not in ("primary", "better", "part_of", "tokens"))]
 )

@@ -14,7 +14,6 @@ loaded and `step<iteration>`. Tests and metrics keep the harness's names.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.errors import StudyError, shown
-from workflow.files import json_object
+from workflow.files import json_lines, json_object
 from workflow.released import Run, Score
 
 SOURCE = "results of lm-evaluation-harness (results_*.json, or the JSON of versions before 0.4)"
@@ -301,30 +300,18 @@ def _logged(file: Path, metrics: Sequence[str], ranked: bool) -> tuple[dict[str,
     """Metric -> row -> value, and what guessing gives. Rows of two runs in one second are in one file, each twice."""
     values: dict[str, dict[str, float]] = {}
     choices: dict[str, int] = {}
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            place = f"{file}, row {number}"
-            row = _row(place, line)
-            id = f"{row['doc_id']}:{str(row.get('doc_hash', ''))[:12]}"
-            if ranked and isinstance(row.get("resps"), list):
-                choices[id] = len(row["resps"])
-            for metric in metrics:
-                name, _, filter = metric.partition(",")
-                if row.get("filter", "none") == (filter or "none") and isinstance(row.get(name), int | float):
-                    value = float(row[name])
-                    if values.setdefault(metric, {}).setdefault(id, value) != value and not math.isnan(value):
-                        what = f"document {row['doc_id']} is there twice with other values of {name}"
-                        raise StudyError(f"{place}: {what}, expected one run in a file")
+    for place, row in json_lines(file):
+        if "doc_id" not in row:
+            raise StudyError(f"{place}: key 'doc_id' is missing; expected rows as lm-evaluation-harness logs them")
+        id = f"{row['doc_id']}:{str(row.get('doc_hash', ''))[:12]}"
+        if ranked and isinstance(row.get("resps"), list):
+            choices[id] = len(row["resps"])
+        for metric in metrics:
+            name, _, filter = metric.partition(",")
+            if row.get("filter", "none") == (filter or "none") and isinstance(row.get(name), int | float):
+                value = float(row[name])
+                if values.setdefault(metric, {}).setdefault(id, value) != value and not math.isnan(value):
+                    what = f"document {row['doc_id']} is there twice with other values of {name}"
+                    raise StudyError(f"{place}: {what}, expected one run in a file")
     chance = sum(1 / n for n in choices.values()) / len(choices) if choices and all(choices.values()) else None
     return values, chance
-
-
-def _row(place: str, line: str) -> dict[str, Any]:
-    """A logged row."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise StudyError(f"{place}: not a JSON object in UTF-8: {error}") from error
-    if not isinstance(row, dict) or "doc_id" not in row:
-        raise StudyError(f"{place}: expected a JSON object with 'doc_id'")
-    return row
