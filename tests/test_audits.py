@@ -687,6 +687,22 @@ def test_an_indicator_that_is_no_number_is_found():
     assert incomparable(measured({}, {"nll": float("nan")}, {})) == [("warning", 1, 1.0)]
 
 
+def test_experts_that_adapters_leave_as_they_are_are_a_note(tmp_path):
+    """A tenth of the layers' weights reached, eight tenths of experts: one note for family and recipe; none of dense models."""
+    parts = []
+    for step, reached in ((10, {"layers": 100, "reached": 10, "experts": 80}), (20, {"layers": 100, "reached": 10, "experts": 80}),
+                          (30, {"layers": 100, "reached": 99, "experts": 0}), (40, None)):  # fmt: skip
+        train = {"train": "mnli", "recipe": "lora" if step < 30 else "other"}
+        path = cell(tmp_path, predicted([0], [0]), step=step, **train)
+        tables.write(predicted([0], [0]), tables.PREDICTIONS, path, suite_settings=suite(), adapters=reached)
+        parts.append(path)
+    [row] = found("experts_without_adapters", material(parts=parts))
+    assert (row["severity"], row["family"], row["recipe"], row["value"], row["n"]) == ("note", "f", "lora", 0.1, 2)
+    assert row["evidence"].startswith(
+        "adapters reach 10.0% of the weights of the layers; 80.0% are of experts that have none"
+    )
+
+
 def test_lists_spans_and_counts_read_as_in_a_sentence():
     assert auditing.listed([3]) == "3"
     assert auditing.listed(["a", "b", "b", "c"]) == "a, b and c"

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workflow import cards, sources
-from workflow.files import whole, write_json
+from workflow.files import json_object, whole, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+LINEAGE = "lineage.json"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -44,15 +45,33 @@ def untouched(
 def ready(
     base: Mapping[str, Any], tuned: str | None, dtype: str, place: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model that a cell evaluates: the untouched base, the tuned weights, or the base with its adapters merged."""
-    if tuned is None:
-        return untouched(base, dtype, place)
-    if not (Path(tuned) / sources.ADAPTER).is_file():
-        return untouched({"path": tuned}, dtype, place)
+    """The model that a cell evaluates, and its tokenizer: that of the folder which holds the full weights."""
+    whole = tuned if tuned is not None and not _is_adapter(tuned) else base["path"]
+    return evaluated(base, tuned, dtype, place), sources.load_tokenizer(whole)
+
+
+def evaluated(
+    base: Mapping[str, Any], tuned: Path | str | None, dtype: str, place: str | None = None
+) -> PreTrainedModel:
+    """The untouched base, the tuned weights of a folder, or the base with a folder's adapters merged; in evaluation mode."""
+    folder = tuned if tuned is not None and not _is_adapter(tuned) else base["path"]
+    model = sources.load_model(folder, DTYPES[dtype], place or device())
+    if tuned is None or not _is_adapter(tuned):
+        return model.eval()
     from peft import PeftModel
 
-    model, tokenizer = untouched(base, dtype, place)
-    return PeftModel.from_pretrained(model, tuned).merge_and_unload().eval(), tokenizer
+    return PeftModel.from_pretrained(model, tuned).merge_and_unload().eval()
+
+
+def _is_adapter(folder: Path | str) -> bool:
+    """Whether a folder of a tuned model holds adapters alone."""
+    return (Path(folder) / sources.ADAPTER).is_file()
+
+
+def adapters(tuned: str | None) -> dict[str, int] | None:
+    """How many weights the adapters of a tuned model reach (`adapters.reach`), as its lineage says; None of other models."""
+    lineage = Path(tuned or "") / LINEAGE
+    return json_object(lineage).get("adapters") if tuned and lineage.is_file() else None
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, lineage: Mapping[str, Any]) -> None:
@@ -68,7 +87,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
         if adapter.is_file():
             known = json.loads(adapter.read_text(encoding="utf-8"))
             write_json(known | _named(lineage["base"], known["base_model_name_or_path"]), adapter)
-        write_json(lineage, unfinished / "lineage.json")
+        write_json(lineage, unfinished / LINEAGE)
         (unfinished / "README.md").write_text(cards.card(lineage), encoding="utf-8")  # in place of the libraries' own
 
 

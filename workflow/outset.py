@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflow import jobs, models, sources, states, tables, task, tuning
+from workflow import adapters, jobs, models, rehearsal, sources, states, tables, task, tuning
 from workflow.encoding import Masked, context_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PROBES = 2  # rows that a rehearsal reads
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ def read(
     rows, seed = list(encoded[0].values()), int(keys["seed"])
     facts = {"base": base["files"], "recipe": recipe, "seed": seed}
     state = states.State(Path(paths["state"]), tuning.fingerprint(facts, rows))
-    model = tuning.adapted(model, recipe, seed) if recipe["method"] == "lora" else model
     lineage = {**keys, "recipe_settings": recipe, "base": sources.identity(base), **counts}
+    if recipe["method"] == "lora":
+        model = tuning.adapted(model, recipe, seed)
+        lineage["adapters"] = adapters.reach(model)
+    difference = rehearsal.check(model, base, [row.ids for row in rows[:PROBES]], state.path.parent)
+    log.info("rehearsed: saved and loaded again, logits differ by %.1g of their standard deviation", difference)
     return Outset(model, tokenizer, rows, encoded[1] if held else {}, state, lineage)

@@ -80,6 +80,8 @@ def tuning(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     rows = recipe["examples"] if "examples" in recipe else recipe.get("fraction", 1) * _rows([input.task])
     operations = TRAINING * size.parameters * recipe["epochs"] * rows * min(recipe["max_tokens"], MEAN_TOKENS)
     needs = _needs(state, activations, operations / GPU_SPEED[recipe["precision"]] / recipe["gpus"])
+    # A rehearsal loads the model a second time, in the host's memory.
+    needs["mem_mb"] = max(needs["mem_mb"], PROCESS + 2 * BYTES["fp32"] * size.parameters / 1e6)
     return needs if recipe["gpus"] == 1 else _spread(needs, recipe["gpus"], BYTES["fp32"] * size.parameters)
 
 

@@ -172,5 +172,7 @@ def _restore(tensors: Mapping[str, torch.Tensor], model: PreTrainedModel, optimi
     set_random_state(tensors, model.device)
     for name, parameter in trained(model).items():
         parameter.copy_(ranks.shard(tensors[f"weight/{name}"], parameter))
+        if f"step/{name}" not in tensors:  # never had a gradient, as adapters of a layer that is not called
+            continue
         moments = {key: ranks.shard(tensors[f"{key}/{name}"], parameter) for key in ("exp_avg", "exp_avg_sq")}
         optimizer.state[parameter] = {"step": tensors[f"step/{name}"].to(parameter.device)} | moments

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from workflow import prompts, ranks, states
+from workflow import adapters, prompts, ranks, states
 from workflow.encoding import Framing, Masked, batches, cut, eos, masked, split
 from workflow.engine import feeding, repeating
 from workflow.engine.reading import out_of_memory
@@ -198,10 +198,10 @@ def adapted(model: PreTrainedModel, recipe: Mapping[str, Any], seed: int) -> Pre
     try:
         return get_peft_model(model, settings)
     except ValueError as error:
-        layers = [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)]
-        allowed = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in layers}))
+        wanted = recipe.get("lora_modules", "left out, which means all linear layers,")
         raise StudyError(
-            f"recipes/lora_modules: {recipe.get('lora_modules')} cannot be adapted ({first_line(error)}); allowed: {allowed}"
+            f"recipes/lora_modules: {wanted} cannot be adapted in {type(model).__name__}: {first_line(error)}; "
+            f"set lora_modules to some of {', '.join(adapters.allowed(model)) or 'no layer: use method: full'}"
         ) from error
 
 

@@ -25,4 +25,5 @@ with job("predict", snakemake) as log:
         read = {name: task.examples(name, path) for name, path in tests.items()}
         rows = prediction.predict(model, tokenizer, suite, read, report)
     facts = dict(snakemake.wildcards.items()) | {"suite_settings": suite, "base": sources.identity(base)}
+    facts["adapters"] = models.adapters(tuned)
     tables.write(rows, tables.PREDICTIONS, output, **facts)
