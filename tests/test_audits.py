@@ -689,9 +689,9 @@ def test_an_indicator_that_is_no_number_is_found():
 
 def test_experts_that_adapters_leave_as_they_are_are_a_note(tmp_path):
     """A tenth of the layers' weights reached, eight tenths of experts: one note for family and recipe; none of dense models."""
+    mixture, dense = {"layers": 100, "reached": 10, "experts": 80}, {"layers": 100, "reached": 99, "experts": 0}
     parts = []
-    for step, reached in ((10, {"layers": 100, "reached": 10, "experts": 80}), (20, {"layers": 100, "reached": 10, "experts": 80}),
-                          (30, {"layers": 100, "reached": 99, "experts": 0}), (40, None)):  # fmt: skip
+    for step, reached in ((10, mixture), (20, mixture), (30, dense), (40, None)):
         train = {"train": "mnli", "recipe": "lora" if step < 30 else "other"}
         path = cell(tmp_path, predicted([0], [0]), step=step, **train)
         tables.write(predicted([0], [0]), tables.PREDICTIONS, path, suite_settings=suite(), adapters=reached)

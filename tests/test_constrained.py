@@ -18,6 +18,7 @@ from transformers import (
 
 from workflow import models
 from workflow.engine.constrained import constrained, constraint
+from workflow.engine.finite import NotFiniteError
 from workflow.errors import StudyError
 
 END, A, B, C, D = range(5)
@@ -226,7 +227,9 @@ def test_labels_that_do_not_fit_are_refused():
 def test_a_model_whose_numbers_are_none_is_refused(checkpoints):
     model, words = models.untouched({"path": str(checkpoints["olmo"].path)})
     model.get_input_embeddings().weight.data.fill_(math.nan)
-    with pytest.raises(StudyError, match=r"^constrained text: log-probability nan, expected finite numbers"):
+    with pytest.raises(
+        NotFiniteError, match=r"^scores of the model are not finite numbers; see weights and precision$"
+    ):
         constrained(model, words, [[5, 6]], [[7]], 5, WIDE)
 
 

@@ -17,11 +17,17 @@ import pandas as pd
 
 from workflow import corpora, grid, indicators, prompts, tables
 from workflow.corpora import Document
+from workflow.encoding import padding
+from workflow.errors import StudyError
 from workflow.rows import Rows
 from workflow.task import Task
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from workflow.engine.losses import Reading
 
 Progress = Callable[[int, int], None]
 Tasks = Mapping[str, tuple[Task, Rows, Rows]]
@@ -183,6 +189,26 @@ def measure(
     }
     documents = [{"indicator": name, **loss._asdict()} for loss in found.losses]
     return [{**row, **constant} for row in sums(found.losses)], documents, manifest
+
+
+def losses_of(
+    subject: Subject,
+    readings: Sequence[Reading],
+    places: Sequence[str],
+    batch_tokens: int,
+    progress: Progress | None = None,
+) -> list[NDArray[np.float64]]:
+    """The losses of readings, as `engine.losses.token_losses` gives them; places: what each is called in a message.
+
+    Errors: StudyError for a reading whose losses are not finite, with where in the model that comes from.
+    """
+    from workflow.engine import finite, losses
+
+    try:
+        return losses.token_losses(subject.model, readings, padding(subject.tokenizer), batch_tokens, progress)
+    except finite.NotFiniteError as error:
+        source = finite.source(subject.model, readings[error.number].ids)
+        raise StudyError(f"{places[error.number]}: {error}{source}") from error
 
 
 @contextmanager

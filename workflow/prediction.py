@@ -9,6 +9,7 @@ Each method goes three ways in turn: rows to token ids, token ids through the mo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import math
@@ -20,6 +21,7 @@ import torch
 
 from workflow import prompts, ranks
 from workflow.encoding import Framing, Prompt, context_length, fitted, opening, split
+from workflow.engine import finite
 from workflow.engine.constrained import constrained
 from workflow.engine.generation import greedy
 from workflow.engine.reading import reading
@@ -139,8 +141,10 @@ def _compared(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: 
     blank = [prompt for shots in kept for prompt in _content_free(run.tokenizer, framing, shots)]
     pools = _candidates(run.tokenizer, framing, [*asked, *blank])
     values = _highest(run, pools)
-    for (place, _), own in zip(rows, values, strict=False):
-        _check_finite(f"row '{place}'", own)
+    for (place, _), own, prompt in zip(rows, values, found, strict=False):
+        _check_finite(run, f"row '{place}'", own, prompt)
+    for (prompt, _), own in zip(blank, values[len(asked) :], strict=True):
+        _check_finite(run, f"prompt without content ({prompt.text[:40]!r})", own, prompt)
     priors = dict(zip(kept, _priors(values[len(asked) :]), strict=True))
     return [
         {
@@ -203,15 +207,32 @@ def _highest(run: Evaluation, pools: Sequence[Sequence[Pool]]) -> list[list[floa
     return [[max(next(sums) for _ in pool) for pool in row] for row in pools]
 
 
-def _check_finite(place: str, values: Sequence[float]) -> None:
+def _check_finite(run: Evaluation, place: str, values: Sequence[float], prompt: Prompt) -> None:
     if not all(map(math.isfinite, values)):
-        raise StudyError(f"{place}: log-probabilities {values}, expected finite numbers; see weights and precision")
+        source = _source(run, prompt)
+        raise StudyError(
+            f"{place}: log-probabilities {values}, expected finite numbers; see weights and precision{source}"
+        )
+
+
+def _source(run: Evaluation, prompt: Prompt) -> str:
+    """Where in the model numbers that are not finite come from, for a message."""
+    with reading(run.model, run.suite["batch_tokens"]) as reader, reader.as_it_was():
+        return finite.source(run.model, prompt.ids or opening(run.tokenizer))
+
+
+@contextlib.contextmanager
+def _finite(run: Evaluation, found: Sequence[Prompt], rows: Rows) -> Iterator[None]:
+    """Inside, scores that are not finite are a StudyError with the row and where in the model they come from."""
+    try:
+        yield
+    except finite.NotFiniteError as error:
+        source = _source(run, found[error.number])
+        raise StudyError(f"row '{rows[error.number][0]}': {error}{source}") from error
 
 
 def _priors(values: Sequence[Sequence[float]]) -> list[list[float]]:
     """The labels' prior from each few log-probabilities of prompts without content, as many as CONTENT_FREE."""
-    for text, own in zip(itertools.cycle(CONTENT_FREE), values, strict=False):
-        _check_finite(f"prompt without content ({text!r})", own)
     size = len(CONTENT_FREE)
     return [prior(values[start : start + size]) for start in range(0, len(values), size)]
 
@@ -244,7 +265,8 @@ def _written(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: R
     stops = prompts.stops(framing.task, framing.format) if sound else ()
     new_tokens = new_token_limit(framing.task, run.suite)
     contexts = [prompt.ids or opening(run.tokenizer) for prompt in found]
-    outputs = greedy(run.model, run.tokenizer, contexts, new_tokens, stops, run.suite["batch_tokens"], run.progress)
+    with _finite(run, found, rows):
+        outputs = greedy(run.model, run.tokenizer, contexts, new_tokens, stops, run.suite["batch_tokens"], run.progress)
     texts = run.tokenizer.batch_decode(outputs, skip_special_tokens=True)
     return [
         {
@@ -265,8 +287,8 @@ def _answered(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: 
         for prompt, (_, example) in zip(found, rows, strict=True)
     ]
     values = _highest(run, pools)
-    for (place, _), own in zip(rows, values, strict=True):
-        _check_finite(f"row '{place}'", own)
+    for (place, _), own, prompt in zip(rows, values, found, strict=True):
+        _check_finite(run, f"row '{place}'", own, prompt)
     return [
         {**row, "logprobs": own, "candidate_tokens": [len(pool[0][0][1])]}
         for row, own, pool in zip(_written(run, framing, found, rows), values, pools, strict=True)
@@ -283,9 +305,17 @@ def _forced(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: Ro
     new_tokens, batch_tokens = new_token_limit(framing.task, run.suite), run.suite["batch_tokens"]
     contexts = [prompt.ids or opening(run.tokenizer) for prompt in found]
     published = run.suite["protocol"] == "published"
-    outputs = constrained(
-        run.model, run.tokenizer, contexts, spellings, new_tokens, batch_tokens, run.progress, prompt_counts=published
-    )
+    with _finite(run, found, rows):
+        outputs = constrained(
+            run.model,
+            run.tokenizer,
+            contexts,
+            spellings,
+            new_tokens,
+            batch_tokens,
+            run.progress,
+            prompt_counts=published,
+        )
     texts = run.tokenizer.batch_decode(outputs, skip_special_tokens=True)
     return [
         {**row, "output": text, "output_tokens": len(ids), "free_output": row["output"]}

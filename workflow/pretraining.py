@@ -25,6 +25,7 @@ from workflow import mixtures, objectives
 from workflow.corpora import Document
 from workflow.encoding import eos, padding
 from workflow.engine import linear
+from workflow.errors import StudyError
 from workflow.files import whole, write_text
 
 if TYPE_CHECKING:
@@ -182,7 +183,10 @@ def update(
     clip: float,
     dtype: torch.dtype,
 ) -> float:
-    """One optimiser step on a batch, gradients clipped to that norm; returns its loss in nats a scored token."""
+    """One optimiser step on a batch, gradients clipped to that norm; returns its loss in nats a scored token.
+
+    Errors: StudyError where loss or gradient is not finite.
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate
     device = model.device
@@ -192,7 +196,11 @@ def update(
     loss = cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels, ignore_index=UNSCORED)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
+    if not math.isfinite(norm + loss.item()):
+        raise StudyError(
+            f"pretraining: the loss is {loss.item()}, the gradient norm {norm}, expected finite numbers; lower learning_rate"
+        )
     optimizer.step()
     return loss.item()
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from workflow.encoding import ends
+from workflow.engine import finite
 from workflow.engine.attention import bounds, sent
 from workflow.engine.reading import Ids, Reader, fans, reading
 from workflow.engine.sharing import Branching, Fans, Keys
@@ -122,7 +123,8 @@ def constrained(
 
     prompt_counts: whether a spelling in the context will do as well.
 
-    Errors: StudyError where no spelling fits into `new_tokens`, or a log-probability is not a finite number.
+    Errors: StudyError where no spelling fits into `new_tokens`; NotFiniteError with the number of a context after which the
+    model's scores are not finite.
     """
     search = Search(constraint(spellings), new_tokens, beams, ends(model, tokenizer))
     if search.constraint.need[0] > new_tokens:
@@ -156,7 +158,7 @@ def _found(
     def run(places: list[int]) -> None:
         own = [contexts[numbers[place]] for place in places]
         starts = [_state(search.constraint, context) if prompt_counts else 0 for context in own]
-        found = _searched(_Texts(reader, own, prefix, length), starts, search)
+        found = _searched(_Texts(reader, own, prefix, length), starts, search, [numbers[place] for place in places])
         for place, tokens in zip(places, found, strict=True):
             outputs[numbers[place]] = list(tokens)
 
@@ -209,9 +211,10 @@ def _state(constraint: Constraint, tokens: Sequence[int]) -> int:
     return 0 if constraint.need[state] else state
 
 
-def _searched(texts: _Texts, starts: Sequence[int], search: Search) -> list[tuple[int, ...]]:
-    """The best hypothesis after each context; starts: the state that each context leaves."""
+def _searched(texts: _Texts, starts: Sequence[int], search: Search, numbers: Sequence[int]) -> list[tuple[int, ...]]:
+    """The best hypothesis after each context; starts: the state that each context leaves; numbers: of the contexts."""
     scores = texts.first()
+    finite.check(scores, numbers)
     alive = [[Hypothesis(row, (), 0.0, state)] for row, state in enumerate(starts)]
     ended: list[list[tuple[float, tuple[int, ...]]]] = [[] for _ in starts]
     for left in reversed(range(search.new_tokens)):
@@ -221,6 +224,7 @@ def _searched(texts: _Texts, starts: Sequence[int], search: Search) -> list[tupl
         alive = [_allocated(_continued(own, options, search, left), search) for own in alive]
         if left:
             scores = texts.next([[hypothesis.tokens for hypothesis in own] for own in alive])
+            finite.check(scores, [number for number, own in zip(numbers, alive, strict=True) for _ in own])
             rows = itertools.count()
             alive = [[hypothesis._replace(row=next(rows)) for hypothesis in own] for own in alive]
     for known, own in zip(ended, alive, strict=True):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workflow.encoding import ends
+from workflow.engine import finite
 from workflow.engine.attention import bounds, sent
 from workflow.engine.reading import Ids, Reader, reading
 from workflow.engine.sharing import Keys, Writing
@@ -77,7 +78,8 @@ def greedy(
     """Greedily generated token ids after each context: up to EOS, a stop string or `new_tokens`; EOS left out.
 
     EOS is any id that ends a text of the model (`encoding.ends`).
-    Errors: StudyError where none does, or where the memory does not even do for one row.
+    Errors: StudyError where none does, or where the memory does not even do for one row; NotFiniteError with the number of a
+    context after which the model's scores are not finite.
     """
     outputs: list[list[int]] = [[] for _ in contexts]
     ending = Ending(tokenizer, ends(model, tokenizer), stops, new_tokens)
@@ -171,7 +173,10 @@ class Desk:
         positions += itertools.chain.from_iterable(range(self.length, self.length + count) for count in lengths[used:])
         packing = Writing(lengths, bounds(lengths, device), self._slots_of, filled, sent(places, device), self.prefix)
         ends = [end - 1 for end in itertools.accumulate(lengths)]
-        return self.reader.logits(ids, positions, packing, ends).argmax(dim=1).tolist()
+        scores = self.reader.logits(ids, positions, packing, ends)
+        tokens = scores.argmax(dim=1)
+        finite.check(scores.gather(1, tokens[:, None])[:, 0], [*(text.number for text in self.texts), *entering])
+        return tokens.tolist()
 
     def _slots_of(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The slots of a layer, laid out when it is first met."""
@@ -209,7 +214,7 @@ class Desk:
 
 def _generated(reader: Reader, contexts: Sequence[Ids], ending: Ending) -> Iterator[tuple[int, list[int]]]:
     """Texts by transformers' `generate`, row by row, with the model's own attention."""
-    from transformers import GenerationConfig, StoppingCriteriaList
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
     settings = GenerationConfig(
         do_sample=False, max_new_tokens=ending.new_tokens, eos_token_id=list(ending.ends), pad_token_id=ending.ends[0]
@@ -221,10 +226,20 @@ def _generated(reader: Reader, contexts: Sequence[Ids], ending: Ending) -> Itera
             # Processes that share a model are kept in step by the reader (`in_step`).
             produced = reader.model.generate(
                 fed, attention_mask=torch.ones_like(fed), generation_config=settings, stopping_criteria=criteria,
-                synced_gpus=False,
+                logits_processor=LogitsProcessorList([_checked(number)]), synced_gpus=False,
             )  # fmt: skip
         ids = produced[0, len(context) :].tolist()
         yield number, list(itertools.takewhile(lambda token: token not in ending.ends, ids))
+
+
+def _checked(number: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A processor of scores that leaves them as they are, and refuses those that are not finite."""
+
+    def process(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        finite.check(scores, [number] * len(scores))
+        return scores
+
+    return process
 
 
 @contextlib.contextmanager

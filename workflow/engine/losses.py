@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from workflow.encoding import batches, left_padded
-from workflow.engine import feeding
+from workflow.engine import feeding, finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,6 +39,7 @@ def token_losses(
 
     Rows are padded on the left, so that only the columns that are read go through the vocabulary; of architectures that
     do not look past padding each is fed by itself.
+    Errors: NotFiniteError with the place of a reading whose losses are not finite.
     """
     found: list[NDArray[np.float64]] = [np.empty(0)] * len(readings)
     done = 0
@@ -46,6 +47,8 @@ def token_losses(
     for batch in batches([len(reading.ids) for reading in readings], limit):
         rows = [readings[place] for place in batch]
         for place, losses in zip(batch, _batch_losses(model, rows, pad), strict=True):
+            if not np.isfinite(losses).all():
+                raise finite.NotFiniteError(place)
             found[place] = losses
         done += len(batch)
         if progress:

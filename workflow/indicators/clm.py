@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workflow.corpora import Document
-from workflow.encoding import context_length, padding, tokenized
+from workflow.encoding import context_length, tokenized
 from workflow.engine import losses
-from workflow.measuring import Loss, Material, Measurement, Progress, Subject, sampled
+from workflow.measuring import Loss, Material, Measurement, Progress, Subject, losses_of, sampled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,13 +65,9 @@ def text_losses(
     progress: Progress | None = None,
 ) -> list[Loss]:
     """The loss of each document, all of its windows together; variant is left blank, draw is 0."""
-    read = losses.token_losses(
-        subject.model,
-        [losses.Reading(piece.ids) for piece in pieces],
-        padding(subject.tokenizer),
-        settings["batch_tokens"],
-        progress,
-    )
+    readings = [losses.Reading(piece.ids) for piece in pieces]
+    places = [f"document '{documents[piece.document].id}'" for piece in pieces]
+    read = losses_of(subject, readings, places, settings["batch_tokens"], progress)
     totals: dict[int, Loss] = {}
     for piece, values in zip(pieces, read, strict=True):
         document = documents[piece.document]

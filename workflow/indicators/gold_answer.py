@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from workflow import indicators, prompts
-from workflow.encoding import Framing, Split, context_length, fitted, padding, split
+from workflow.encoding import Framing, Split, context_length, fitted, split
 from workflow.engine import losses
 from workflow.errors import StudyError
-from workflow.measuring import Loss, Material, Measurement, Progress, Subject
+from workflow.measuring import Loss, Material, Measurement, Progress, Subject, losses_of
 from workflow.rows import Rows
 from workflow.task import Example, Task
 
@@ -34,7 +34,8 @@ def measure(
         for answer in _answers(subject, settings, name, task, *indicators.answered(settings, train, test))
     ]
     readings = [losses.Reading([*one.parts.prompt, *one.parts.completion], len(one.parts.prompt)) for one in answers]
-    found = losses.token_losses(subject.model, readings, padding(subject.tokenizer), settings["batch_tokens"], progress)
+    places = [f"task {one.task}, row '{one.id}'" for one in answers]
+    found = losses_of(subject, readings, places, settings["batch_tokens"], progress)
     rows = [
         Loss(one.task, one.task, "answer", one.draw, one.id, len(values), one.bytes, float(values.sum()))
         for one, values in zip(answers, found, strict=True)

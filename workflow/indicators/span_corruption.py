@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from workflow import spans
 from workflow.corpora import Document
-from workflow.encoding import context_length, eos, padding
+from workflow.encoding import context_length, eos
 from workflow.engine import losses
 from workflow.errors import StudyError
-from workflow.measuring import Loss, Material, Measurement, Progress, Subject, sampled
+from workflow.measuring import Loss, Material, Measurement, Progress, Subject, losses_of, sampled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,7 +62,8 @@ def measure(
             f"a window of {settings['window']} tokens with its sentinels takes {longest}, the model has a context of {room}; "
             "lower `window` of the indicator"
         )
-    found = losses.token_losses(subject.model, readings, padding(subject.tokenizer), settings["batch_tokens"], progress)
+    places = [f"document '{documents[piece.window.owners[0]].id}'" for piece in masked]
+    found = losses_of(subject, readings, places, settings["batch_tokens"], progress)
     rows = _losses(settings, documents, masked, found)
     return Measurement(rows, losses.fingerprint(piece.ids for piece in pieces), {"sentinel": spans.word(0)})
 

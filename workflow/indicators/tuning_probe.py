@@ -16,7 +16,7 @@ import numpy as np
 from workflow import config as configs
 from workflow import states, tuning
 from workflow.encoding import Masked, context_length, padding
-from workflow.engine import losses
+from workflow.engine import finite, losses
 from workflow.errors import StudyError
 from workflow.measuring import Loss, Material, Measurement, Progress, Subject, restored
 from workflow.rows import Rows
@@ -31,7 +31,7 @@ def measure(
     """Variants: `before`, `after`, and their difference `drop`; a draw is a tuning on other rows in another order.
 
     The held-out rows are rows of the training split and the same in every draw. A tuning that diverges has no loss after.
-    Errors: StudyError where the training split has too few rows.
+    Errors: StudyError where the training split has too few rows, or a loss before the tuning is not finite.
     """
     (name, (task, train, _)), *_ = material.tasks.items()
     held, others = _divided(train, settings)
@@ -39,6 +39,10 @@ def measure(
     rows = _prepared(subject, task, held, recipe, settings)
     sizes = {key: _bytes(example) for key, example in held}
     before = _losses(subject, list(rows.values()), recipe)
+    for (key, row), loss in zip(rows.items(), before, strict=True):
+        if math.isnan(loss):
+            source = finite.source(subject.model, row.ids)
+            raise StudyError(f"task {name}, row '{key}': its loss before the probe is not a finite number{source}")
     found: list[Loss] = []
     for draw in range(settings["draws"]):
         with restored(subject.model):
