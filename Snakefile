@@ -4,7 +4,7 @@ import sys
 
 from snakemake.utils import min_version
 
-from workflow import announcing, claims, grid, holes, scheduling, wildcards
+from workflow import announcing, claims, files, grid, holes, scheduling, wildcards
 from workflow.errors import StudyError, told
 
 min_version("9.0")

@@ -218,7 +218,7 @@ rule present:
     conda:
         "../envs/analysis.yaml"
     params:
-        study=STUDY,
+        study=files.portable(STUDY),  # a report shows the parameters of what made it
         captions=pathlib.Path("results/captions.rst"),
     script:
         "../workflow/scripts/present.py"

@@ -27,6 +27,7 @@ class Job:
     params: Mapping[str, Any] = field(default_factory=dict)
     wildcards: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, int] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
@@ -45,7 +46,7 @@ class Job:
         given = Snakemake(
             _listed(InputFiles, self.input), _listed(OutputFiles, self.output), Params(fromdict=dict(self.params)),
             Wildcards(fromdict=dict(self.wildcards)), 1, ResourceList(fromdict=dict(self.resources)),
-            Log([str(self.log)]), {}, self.rule, None,
+            Log([str(self.log)]), dict(self.config), self.rule, None,
         )  # fmt: skip
         root, raising = logging.getLogger(), logging.raiseExceptions
         handlers, level = list(root.handlers), root.level

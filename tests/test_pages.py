@@ -162,6 +162,7 @@ def test_pages_appear_whole_or_not_at_all(smoke: Path, tmp_path: Path, monkeypat
             "figures": [f"results/figures/{name}.png" for name in settings["figures"]],
         },
         {"study": settings},
+        config=running.configured(smoke),
     )
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     first = (smoke / "study/results/pages/1 Answer/Findings in words.html").stat().st_size

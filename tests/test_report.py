@@ -43,12 +43,15 @@ def made(place: Path) -> Path:
 
 
 def test_the_report_of_the_smoke_study_is_one_small_file(smoke: Path, tmp_path: Path) -> None:
-    report = made(shutil.copytree(smoke, tmp_path / "place"))
+    place = shutil.copytree(smoke, tmp_path / "place")
+    running.configure(place, running.configured(place) | {"data_root": str(tmp_path / "rows-of-ann")})
+    report = made(place)
     assert report.stat().st_size < LARGEST
     text = report.read_text(encoding="utf-8")
     for section in ("answer", "tuned", "audit", "study"):
         assert f'"{sections.title(section)}"' in text
     assert "learned_in_tuning" in text and "tiny: trained, steps 0, 20" in text
+    assert "rows-of-ann" in text and str(tmp_path) not in text, "a whole path tells of a machine"
 
 
 # --- in a browser ----------------------------------------------------------------------------------------------------

@@ -38,6 +38,16 @@ def json_object(path: Path) -> dict[str, Any]:
     return content
 
 
+def portable(settings: Any) -> Any:
+    """Settings as they may be passed on: of each whole path, which tells of a machine and its owner, the last part alone."""
+    if isinstance(settings, Mapping):
+        return {key: portable(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [portable(value) for value in settings]
+    is_whole = isinstance(settings, str) and Path(settings).is_absolute()
+    return Path(settings).name if is_whole else settings
+
+
 def csv_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """The header of a CSV file and its rows as text, blank lines left out; in UTF-8, which a byte-order mark may begin.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from workflow import corpora, grid, indicators, prompts, tables
+from workflow import corpora, files, grid, indicators, prompts, tables
 from workflow.corpora import Document
 from workflow.encoding import padding
 from workflow.errors import StudyError
@@ -175,7 +175,7 @@ def measure(
     """An indicator of a base: rows of `tables.INDICATORS`, rows of `tables.MEASURED`, and the manifest behind its hash."""
     found = grid.module(indicators, settings["measure"]).measure(subject, settings, material, progress)
     manifest = {
-        "settings": indicators.measured(settings),
+        "settings": files.portable(indicators.measured(settings)),
         "material": material.fingerprint,
         "contract": indicators.CONTRACT,
         **found.facts,

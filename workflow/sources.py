@@ -47,6 +47,8 @@ NEEDED = (
     "merges.txt",
     "chat_template.jinja",
 )
+TEMPLATES = "additional_chat_templates"
+READ = (*NEEDED, "*.json", "*.jinja", TEMPLATES)  # what transformers may look for in a folder besides
 
 
 def steps(name: str, family: Mapping[str, Any]) -> list[int]:
@@ -208,8 +210,25 @@ def started_from(pretraining: Mapping[str, Any], files: Sequence[str]) -> str | 
 
 
 def _files(folder: Path) -> list[Path]:
-    """Files of a checkpoint that a model needs, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.is_file() and _fits(path.name, NEEDED))
+    """Files of a checkpoint that a model needs, sorted by name.
+
+    Errors: StudyError for a link out of the folder, since what it leads to would be read, and copied beside tuned weights;
+    for a name with control characters, which Snakemake would print as they are.
+    """
+    for path in (*folder.iterdir(), *(folder / TEMPLATES).glob("*")):
+        if path.is_symlink() and not _is_inside(path.resolve(), folder.resolve()) and _fits(path.name, READ):
+            raise StudyError(f"{path}: a link that leaves the folder of the checkpoint; expected the file itself")
+    found = sorted(path for path in folder.iterdir() if path.is_file() and _fits(path.name, NEEDED))
+    for path in found:
+        if not path.name.isprintable():
+            raise StudyError(f"{path}: control characters in a file's name are not allowed; rename it")
+    return found
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder, or, of a snapshot in the hub's cache, among its repository's blobs."""
+    blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else None
+    return path.is_relative_to(folder) or (blobs is not None and path.parent == blobs)
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
@@ -232,6 +251,7 @@ def check(folder: Path) -> None:
     if not folder.is_dir():
         raise StudyError(f"{folder}: no such folder; expected a checkpoint")
     _check_names(str(folder), [path.name for path in folder.iterdir() if path.is_file()])
+    _files(folder)
     checkpoint_settings.check(folder, WEIGHTS if (folder / WEIGHTS).is_file() else INDEX)
     for shard in _shards(folder):
         _check_header(shard)

@@ -4,7 +4,7 @@ from workflow.jobs import job
 
 from pathlib import Path
 
-from workflow import files
+from workflow import files, grid
 from workflow.report import description, pages, presenting
 
 with job("present", snakemake) as log:
@@ -17,5 +17,5 @@ with job("present", snakemake) as log:
     with files.whole(Path(made.pages)) as folder:
         presenting.write(shown, folder)
     files.write_text(pages.captions((page.place, page.caption) for page in shown), Path(made.captions))
-    text = description.describe(study.settings, study.tables["analysis"], study.tables["audit"])
+    text = description.describe(grid.read(snakemake.config), study.tables["analysis"], study.tables["audit"])
     files.write_text(text, Path(made.description))
