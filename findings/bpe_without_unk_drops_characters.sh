@@ -6,7 +6,7 @@
 # offsets show the gap.
 # Why it matters: characters that are not scored cost nothing, so the perplexity per byte of a foreign script falls the
 # less of it the vocabulary covers, and a checkpoint with such a tokenizer looks good on text that it does not read.
-# Tunecast: it reads whatever ids the file gives; the vocabularies that it trains are byte-level and know every text.
+# Tunecast: it names such characters in its log when it loads a tokenizer; the vocabularies that it trains are byte-level.
 set -euo pipefail
 
 folder=$(mktemp -d)

@@ -42,6 +42,7 @@ def test_a_card_names_base_task_recipe_seed_and_examples() -> None:
         "| seed | 2 |",
         "| examples | 6000, and 3 dropped as too long |",
         "AutoModelForCausalLM.from_pretrained(folder)",
+        "It needs transformers 5",
     ):
         assert part in text
 

@@ -13,7 +13,7 @@ from conftest import PAGE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_shapes import BOS, EOS, PAD, SHAPES, Shape
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer, models, processors
 
 from workflow import encoding, mixtures, sources, task, tokenization, tuning
 from workflow.corpora import Document
@@ -81,6 +81,22 @@ def test_dropout_of_merges_is_off(tmp_path: Path, made: dict, picked: str, caplo
         loaded = sources.load_tokenizer(folder)
     assert all(loaded(text)["input_ids"] == plain.encode(text).ids for text in TEXTS for _ in range(3))
     assert [record.getMessage() for record in caplog.records if "dropout of merges" in record.getMessage()] != []
+
+
+def test_characters_that_a_vocabulary_leaves_out_are_told(
+    tmp_path: Path, made: dict, caplog: pytest.LogCaptureFixture
+) -> None:
+    """BPE over Latin letters without a token for the rest; byte-level BPE and one with an unknown token read all."""
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+    bare = Tokenizer(models.BPE({piece: number for number, piece in enumerate(("<s>", "</s>", "<pad>", *letters))}, []))
+    assert bare.encode("d日é").tokens == ["d"]
+    for number, (tokenizer, told) in enumerate(((bare, True), (made["bos"], False), (made["prefix_first"], False))):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="tunecast"):
+            sources.load_tokenizer(
+                checkpoint(tmp_path / str(number), tokenizer, SHAPES["bos"], "llama", "PreTrainedTokenizerFast")
+            )
+        assert any("neither read nor scored" in record.getMessage() for record in caplog.records) == told
 
 
 @pytest.mark.parametrize("model", CONFIGS)

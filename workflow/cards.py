@@ -17,6 +17,10 @@ APART = (
 )
 
 
+# config.json of transformers 5 keeps the base of rotary positions where earlier versions do not look for it.
+NEEDS = "It needs transformers 5: earlier versions may load it without an error and with other positions of tokens.\n\n"
+
+
 def card(lineage: Mapping[str, Any]) -> str:
     """The card in Markdown, led by the hub's metadata.
 
@@ -38,7 +42,7 @@ def card(lineage: Mapping[str, Any]) -> str:
         f"---\n{yaml.safe_dump(_metadata(lineage, library), sort_keys=False)}---\n\n# {name}\n\n"
         f"One of the models of a Tunecast study, which sets tuned models beside their untouched bases.\n\n"
         f"| | |\n|---|---|\n{table}\n"
-        f"```python\nfrom {library} import {loader}\n\nmodel = {loader}.from_pretrained(folder)\n```\n\n{apart}"
+        f"```python\nfrom {library} import {loader}\n\nmodel = {loader}.from_pretrained(folder)\n```\n\n{apart}{NEEDS}"
         "`lineage.json` holds every setting of the recipe and the hash of each file of the base.\n"
     )
 

@@ -90,6 +90,11 @@ def _as_filed(
         logging.getLogger("tunecast").warning(
             "%s: dropout of merges, which %s asks for, is off: a text has the same tokens at each reading", folder, FILE
         )
+    if unread := _unread(file):
+        logging.getLogger("tunecast").warning(
+            "%s: the vocabulary of %s lacks characters (%s among them) and has no token for unknown ones: they are left out of "
+            "every text, neither read nor scored", folder, FILE, ", ".join(unread),
+        )  # fmt: skip
     reason = _difference(tokenizer, file, folder) if tokenizer else first_line(failure)
     if reason is None:
         return tokenizer
@@ -104,6 +109,12 @@ def _as_filed(
         "%s: the rules of %s are used, not those of %s: %s", folder, FILE, picked, reason
     )
     return own
+
+
+def _unread(file: Tokenizer) -> list[str]:
+    """Letters and digits of the probes for which the file gives no token at all."""
+    letters = sorted({character for text in PROBES for character in text if character.isalnum()})
+    return [letter for letter in letters if not file.encode(letter, add_special_tokens=False).ids][:5]
 
 
 def _difference(tokenizer: PreTrainedTokenizerBase, file: Tokenizer, folder: Path) -> str | None:
