@@ -1,10 +1,12 @@
 import gc
 import os
+import pathlib
 import sys
 
 from snakemake.utils import min_version
 
 from workflow import announcing, claims, files, grid, holes, scheduling, wildcards
+from workflow import config as configs
 from workflow.errors import StudyError, told
 
 min_version("9.0")
@@ -28,6 +30,8 @@ if set("{}") & set(workflow.basedir):
         f"{workflow.basedir}: has braces in its name, which Snakemake takes for wildcards; move Tunecast to another folder"
     )
 try:
+    for path in workflow.configfiles:
+        configs.check_keys(pathlib.Path(path))
     STUDY = grid.read(config)
     HOLES = holes.found(STUDY, grid.models(STUDY))
     MODELS = holes.without(grid.models(STUDY), HOLES)
@@ -77,10 +81,18 @@ rule all:
         "results/pages",
 
 
-onstart:
-    claims.note()
+def announce():
+    """Say what the study is, what is still to be done of it, and how long that takes."""
     for line in announcing.beginning(STUDY, to_do()):
         print(line, file=sys.stderr)
+
+
+scheduling.before_dry_run(announce)
+
+
+onstart:
+    claims.note()
+    announce()
 
 
 onerror:

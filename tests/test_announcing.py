@@ -66,6 +66,27 @@ def test_a_run_begins_with_what_the_study_is_and_what_is_left(tmp_path: Path) ->
     ]
 
 
+def test_a_dry_run_begins_with_the_lines_of_a_run(tmp_path: Path) -> None:
+    """Of a study that needs one job; asked for what is there, it says nothing."""
+    place = running.lay_out(tmp_path / "place", running.SMOKE)
+    said = []
+    for arguments in (["--dry-run"], []):
+        ended = running.run(place, "results/figures/none", *arguments)
+        assert ended.returncode == 1 and "Study: " not in ended.stderr, "there is no such figure"
+        ended = running.run(place, "resources/miniworld", *arguments)
+        assert ended.returncode == 0, ended.stderr
+        said.append([line for line in ended.stderr.splitlines() if line.startswith(("Study: ", "To do: "))])
+    assert (
+        said[0]
+        == said[1]
+        == [
+            "Study: 1 cohort, 1 family, 2 bases, 2 tasks tuned on, 3 tuned models, 6 tests, 3 formats, 12 cells.",
+            "To do: 1 generate.",
+        ]
+    )
+    assert "To do" not in running.run(place, "resources/miniworld", "--dry-run").stderr
+
+
 def test_a_first_run_is_reckoned(tmp_path: Path) -> None:
     """24 rows of 54 tokens at most are next to nothing: what is left of a tuning is the half minute in which it starts."""
     full = {

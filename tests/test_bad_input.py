@@ -472,23 +472,26 @@ def snakemake(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=place, env=running.ENVIRONMENT, capture_output=True, text=True)
 
 
+UNUSABLE = {
+    "../cut/step10/model.safetensors: damaged": lambda: cut("../cut/step10/model.safetensors", 999)(),
+    "../code/step10/config.json: 'auto_map' asks for code": lambda: setting(
+        Path("../code/step10/config.json"), auto_map={}
+    )(),
+    "../pickled/step10: holds pickled weights only": lambda: Path("../pickled/step10/model.safetensors").rename(
+        "../pickled/step10/pytorch_model.bin"
+    ),
+    "../mute/step10: the tokenizer is missing": lambda: Path("../mute/step10/tokenizer.json").unlink(),
+}
 BROKEN = {
-    "fetch family=cut step=10": (
-        lambda: cut("../cut/step10/model.safetensors", 999)(),
-        "../cut/step10/model.safetensors: damaged",
-    ),
-    "fetch family=code step=10": (
-        lambda: setting(Path("../code/step10/config.json"), auto_map={})(),
-        "../code/step10/config.json: 'auto_map' asks for code",
-    ),
     "prepare task=rte": (lambda: rows({"label": -1})(), ROW3 + "field 'label': found -1, expected one of 0, 1"),
     "prepare task=boolq": (
         lambda: Path("../data/boolq/validation.jsonl").write_bytes(b"\xff"),
         "../data/boolq/validation.jsonl, row 1: not a JSON",
     ),
 }
+FAMILIES = ("cut", "code", "pickled", "mute")
 MADE = [
-    *(f"resources/bases/family={name}/step=10/base.json" for name in ("cut", "code")),
+    *(f"resources/bases/family={name}/step=10/base.json" for name in FAMILIES[:2]),
     *(f"resources/tasks/{name}.parquet" for name in ("rte", "boolq")),
 ]
 BOOLQ = {"question": "do cats sleep", "passage": "Cats sleep.", "answer": True}
@@ -499,8 +502,8 @@ SCIQ = {"question": "Who sleeps?", "correct_answer": "cat", "support": ""} | {
 
 @pytest.fixture
 def laid_out(sound: Path, tmp_path: Path) -> Path:
-    """A study of two local families and three tasks that has not run."""
-    families = {name: {"source": "folder", "path": f"../{name}"} for name in ("cut", "code")}
+    """A study of four local families and three tasks that has not run."""
+    families = {name: {"source": "folder", "path": f"../{name}"} for name in FAMILIES}
     suites = {"plain": {"tests": ["rte", "boolq", "sciq"]}}
     place = running.lay_out(tmp_path / "place", {"families": families, "data_root": "../data", "suites": suites})
     for name in families:
@@ -511,6 +514,19 @@ def laid_out(sound: Path, tmp_path: Path) -> Path:
         for split in ("train", "validation"):
             (place / "data" / name / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
     return place
+
+
+def test_checkpoints_that_cannot_be_used_are_all_told_before_anything_runs(
+    laid_out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(laid_out / "study")
+    for damage in UNUSABLE.values():
+        damage()
+    ended = running.run(laid_out)
+    told = [line for line in ended.stderr.splitlines() if not line.startswith("Using workflow")]
+    assert ended.returncode == 1 and len(told) == len(UNUSABLE)
+    assert all(line.startswith(start) for line, start in zip(told, UNUSABLE, strict=True)), told
+    assert not list(Path().glob("re*"))
 
 
 def test_jobs_that_meet_bad_input_say_so_and_a_corrected_run_completes(
@@ -526,10 +542,9 @@ def test_jobs_that_meet_bad_input_say_so_and_a_corrected_run_completes(
     for job, (_, line) in BROKEN.items():
         told = next((text for text in ended.stderr.splitlines() if text.startswith(f"{job}: ")), ended.stderr)
         assert told.startswith(f"{job}: {line}")
-    assert not [path for path in MADE if Path(path).exists()]
-    for name in ("cut", "code", "data"):
-        shutil.rmtree(laid_out / name)
-        shutil.copytree(whole / name, laid_out / name)
+    assert not list(Path("resources/tasks").glob("*"))
+    shutil.rmtree(laid_out / "data")
+    shutil.copytree(whole / "data", laid_out / "data")
     ended = running.run(laid_out, *MADE)
     assert ended.returncode == 0, ended.stderr
     assert all(Path(path).exists() for path in MADE)

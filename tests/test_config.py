@@ -212,10 +212,43 @@ BAD: dict[str, tuple[str, Any, str]] = {
         "models", [{"train": ["mini_facts", "tulu"], "recipes": ["full"], "formats": ["default", "io"]}],
         "models/0/train: 'tulu' has a form of its own, so formats default, io are not allowed; allowed: default alone",
     ),
+    "a value that is no number": (
+        f"{FULL}/warmup", float("nan"), "recipes/full/warmup: nan is not allowed; allowed: a finite number"
+    ),
+    "an infinite value": (
+        f"{TINY}/pretraining/clip", float("inf"), "families/tiny/pretraining/clip: inf is not allowed; allowed: a finite number"
+    ),
+    "a whole number with a point": (
+        f"{FULL}/batch", 8.0, "recipes/full/batch: 8.0 is not allowed; allowed: a whole number (8.0 is none)"
+    ),
+    "a line end in a name": (
+        "recipes", SMOKE["recipes"] | {"full\n": {}}, "recipes: 'full\\n' is not allowed; allowed: names that match ^"
+    ),
+    "a name of 300 characters": (
+        "suites/" + "a" * 300, {"tests": ["mini_facts"]}, f"suites: '{'a' * 76}... is not allowed; allowed: at most 64 characters"
+    ),
+    "adapters wider than the layers": (
+        "recipes/lora/lora_rank", 33,
+        "recipes/lora/lora_rank: 33 is not allowed; allowed: 32 or less, the width of the layers of 'tiny'"
+    ),
+    "a metric of another kind of task": (
+        "indicators/kshot/metric", "rouge_l",
+        "indicators/kshot/metric, test 'mini_inference': 'rouge_l' is not known; allowed: accuracy, accuracy_calibrated, ",
+    ),
     "corpus without data_root": (
         f"{TINY}/pretraining/corpus", "pages",
         "pretraining/corpus: 'pages' starts at data_root, which is not set; set data_root, or pass --config data_root=",
     ),
+}  # fmt: skip
+
+
+# Lines about what else no longer fits, where it is more than the one.
+FOLLOWING = {
+    BAD[name][2]: number
+    for name, number in {
+        "no suites": 5, "task without training split": 4, "suite for a task nobody tunes on": 2,
+        "step saved after the end": 1, "conversations as a test": 4, "conversations in the formats of prompts": 4,
+    }.items()
 }  # fmt: skip
 
 
@@ -232,11 +265,11 @@ def test_a_bad_config_is_refused_in_one_line(path: str, value: Any, line: str, p
         study = grid.read(with_entry(path, value))
         grid.cells(study)
         grid.trials(study)
-    assert str(caught.value).startswith(f"config.yaml: {line}")
-    assert "\n" not in str(caught.value)
+    lines = str(caught.value).splitlines()
+    assert [own for own in lines if own.startswith(f"config.yaml: {line}")] and len(lines) == 1 + FOLLOWING.get(line, 0)
 
 
-SHOWN = list(BAD)[::2]
+SHOWN = list(BAD)[::4]
 
 
 @pytest.fixture(scope="module")
@@ -254,9 +287,89 @@ def test_snakemake_shows_the_line_and_nothing_else(name: str, refusals) -> None:
     place, ended = refusals[name]
     assert ended.returncode == 1
     lines = [line for line in (ended.stdout + ended.stderr).splitlines() if not line.startswith("Using workflow")]
-    assert len(lines) == 1, lines
-    assert lines[0].startswith(f"config.yaml: {BAD[name][2]}")
+    assert len(lines) == 1 + FOLLOWING.get(BAD[name][2], 0), lines
+    assert any(line.startswith(f"config.yaml: {BAD[name][2]}") for line in lines)
     assert not list((place / "study").glob("re*")), "nothing may be made"
+
+
+MISSPELT = {
+    "top level: unknown key 'statistcs'; allowed: ": "'statistics'",
+    "recipes/full: unknown key 'epoch'; allowed: ": "'epochs'",
+    "recipes/lora/method: 'lor' is not allowed; allowed: full, lora": "'lora'",
+    "families/tiny/pretraining/steps: 'many' is not allowed; allowed: a whole number": None,
+    "indicators/ppl_clm/precision: 'FP32' is not allowed; allowed: fp32, bf16": "'fp32'",
+}
+NOT_KNOWN = {
+    "models/0/train: 'mini_inferense' is not known; allowed: arc_challenge, ": "'mini_inference'",
+    "models/1/recipes: 'loro' is not known; allowed: full, lora": "'lora'",
+    "suites/written/tests: 'mini_sumary' is not known; allowed: ": "'mini_summary'",
+    "figures: 'curve' is not known; allowed: ": "'curves'",
+}
+
+
+def misspelt(*places: str) -> dict[str, Any]:
+    """The smoke study's config with the mistakes at these places, and one that the schema does not see at the others."""
+    config = copy.deepcopy(SMOKE)
+    config["models"][0]["train"] = ["mini_inferense"]
+    config["models"][1]["recipes"] = ["loro"]
+    config["suites"]["written"]["tests"].append("mini_sumary")
+    config["figures"].append("curve")
+    config["recipes"]["full"]["epoch"] = config["recipes"]["full"].pop("epochs")
+    config["recipes"]["lora"]["method"] = "lor"
+    config["families"]["tiny"]["pretraining"]["steps"] = "many"
+    config["indicators"]["ppl_clm"]["precision"] = "FP32"
+    return config | {key: {} for key in places}
+
+
+def check_lines(found: list[str], expected: dict[str, str | None]) -> None:
+    """Each line is expected once, and ends with the name that was meant, if one comes near."""
+    for start, word in expected.items():
+        (line,) = [own for own in found if own.startswith(f"config.yaml: {start}")]
+        assert ("did you mean" in line) == (word is not None) and (
+            word is None or line.endswith(f"; did you mean {word}?")
+        )
+    assert len(found) == len(expected), found
+
+
+def test_all_mistakes_are_told_at_once_whether_the_schema_sees_them_or_not(place: Path) -> None:
+    running.configure(place, misspelt())
+    ended = running.run(place, "--dry-run")
+    assert ended.returncode == 1
+    found = [line for line in ended.stderr.splitlines() if not line.startswith("Using workflow")]
+    check_lines(found, {start: word for start, word in (MISSPELT | NOT_KNOWN).items() if not start.startswith("top")})
+
+
+def test_where_a_whole_block_is_misspelt_the_schema_s_lines_come_alone(monkeypatch, place: Path) -> None:
+    monkeypatch.chdir(place / "study")
+    with pytest.raises(StudyError) as caught:
+        grid.read(misspelt("statistcs"))
+    check_lines(str(caught.value).splitlines(), MISSPELT)
+
+
+TWICE = """\
+families: {tiny: {source: trained, steps: [0]}}
+models: [{train: [a], recipes: [b]}]
+recipes:
+  full: &full {epochs: 1, batch: 2, epochs: 3}
+  lora: {<<: *full, epochs: 4}
+models: []
+"""
+
+
+def test_a_key_that_is_there_twice_is_told_with_its_lines(place: Path) -> None:
+    """Of the study's own config and of another that is named on the command line; an alias is told once, a merge is no key."""
+    (place / "study/config.yaml").write_text(TWICE)
+    (place / "other.json").write_text('{"data_root": null,\n"statistics": {},\n"data_root": "rows"}')
+    ended = running.run(place, "--dry-run")
+    assert ended.returncode == 1 and [line for line in ended.stderr.splitlines() if ", line" in line] == [
+        "config.yaml, line 4: key 'epochs' is there twice, first in line 4; expected each key once",
+        "config.yaml, line 6: key 'models' is there twice, first in line 2; expected each key once",
+    ]
+    running.configure(place, SMOKE)
+    ended = running.run(place, "--dry-run", "--configfile", "other.json")
+    assert ended.returncode == 1 and ended.stderr.splitlines()[-1] == (
+        "../other.json, line 3: key 'data_root' is there twice, first in line 1; expected each key once"
+    )
 
 
 @pytest.mark.parametrize(
@@ -353,6 +466,7 @@ BREAKS = {
     "maxItems": [0] * 99,
     "minProperties": {},
     "minLength": "",
+    "maxLength": "a" * 999,
     "uniqueItems": [1, 1],
 }
 

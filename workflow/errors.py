@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 
 def escaped(text: str) -> str:
@@ -19,6 +20,13 @@ class StudyError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(escaped(message))
+
+
+class MistakesError(StudyError):
+    """Several mistakes that are told at once, a line for each; those that are the same once."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        Exception.__init__(self, "\n".join(dict.fromkeys(map(escaped, lines))))
 
 
 def told(error: BaseException) -> str | None:

@@ -6,19 +6,14 @@ import importlib
 import itertools
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pandas as pd
 
 from workflow import config as configs
-from workflow import corpora, families, imports, indicators, objectives, released, sources, task
-from workflow import figures as figure_modules
-from workflow import summaries as summary_modules
-from workflow.errors import StudyError
-from workflow.files import check_readable
-from workflow.forecasting import assembly, settings
+from workflow import corpora, imports, indicators, released, sources, task
+from workflow.errors import MistakesError, StudyError
 
 BASE_KEYS = ["family", "step"]
 MODEL_KEYS = [*BASE_KEYS, "train", "format", "recipe", "seed"]
@@ -32,187 +27,10 @@ WHOLE = "all"  # the part of a cell that is all of it
 
 
 def read(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The study behind a config: defaults filled in, every name in it known.
+    """The study behind a config: defaults filled in, every name in it known (see `checks.read`)."""
+    from workflow import checks  # it imports this module
 
-    Errors: StudyError naming key and legal values.
-    """
-    # Once as it is written, so that a table is read of a sound config, and once with the families of its rows.
-    valid = configs.validated(families.expanded(configs.validated(config)))
-    study = {"families": {}, "suites": {}, "imports": {}, "cohorts": {}, "passages": None} | valid
-    for name, family in study["families"].items():
-        if family["source"] == "trained":
-            _check_pretraining(f"families/{name}/pretraining", family["pretraining"])
-            _check_start(name, study["families"])
-    for number, block in enumerate(study["models"]):
-        place = f"models/{number}"
-        _known(f"{place}/families", block.get("families", []), study["families"])
-        _known(f"{place}/recipes", block["recipes"], study["recipes"])
-        _check_training_tasks(f"{place}/train", block["train"], block["formats"])
-        for name, train in itertools.product(block["recipes"], block["train"]):
-            recipe_for(study, name, train)
-    for name, recipe in study["recipes"].items():
-        _check_recipe(f"recipes/{name}", recipe)
-    for name, suite in study["suites"].items():
-        _check_tests(f"suites/{name}/tests", suite_tests(suite, "none"))
-        if isinstance(suite["tests"], Mapping):
-            _known(f"suites/{name}/tests", suite["tests"], _trained_on(study))
-    for name, block in study["indicators"].items():
-        _check_indicator(f"indicators/{name}", block, study)
-    _check_groups(study)
-    for name, block in study["imports"].items():
-        _known(f"imports/{name}/reader", [block["reader"]], modules(imports))
-        _check_import(f"imports/{name}", block)
-    _check_overlays(study)
-    _check_shown(study)
-    _check_inputs(study)
-    return study
-
-
-def _check_groups(study: Mapping[str, Any]) -> None:
-    """StudyError unless groups name tasks that are tuned on and tested; what is imported may be about any task."""
-    anything = task.names() if study["imports"] else []
-    tested = [test for suite in study["suites"].values() for test in suite_tests(suite, "none")]
-    for name, group in study["groups"].items():
-        _known(f"groups/{name}", group, [*_trained_on(study), *anything])
-        for train, tests in group.items():
-            _known(f"groups/{name}/{train}", tests, [*tested, *anything])
-
-
-WHOLE_RELEASE = ("reader", "path", "source", "rename", "tokens_per_step")  # keys that a reader of one release takes
-
-
-def _check_import(place: str, block: Mapping[str, Any]) -> None:
-    """StudyError unless an import has the keys that its reader takes, and patterns that can be read."""
-    if hasattr(reader(block), "FILES"):
-        for key in set(block) - set(WHOLE_RELEASE):
-            raise StudyError(
-                f"config.yaml: {place}/{key}: is not allowed for the release that {block['reader']!r} reads; allowed: "
-                f"{', '.join(WHOLE_RELEASE)}"
-            )
-    if ("columns" in block) != (block["reader"] == "table"):
-        wanted = "missing; expected" if block["reader"] == "table" else "not allowed; allowed for reader table alone:"
-        raise StudyError(f"config.yaml: {place}/columns: {wanted} what each column of the table holds")
-    for number, pattern in enumerate(block.get("models", ())):
-        for key in ("model", "revision", "path"):
-            if key in pattern:
-                released.expression(pattern[key], f"{place}/models/{number}/{key}")
-
-
-def _check_overlays(study: Mapping[str, Any]) -> None:
-    """StudyError unless overlays lay families that are imported over families of the study."""
-    _known("overlays", study["overlays"], study["families"])
-    for own, imported in study["overlays"].items():
-        if imported in study["families"] or not study["imports"]:
-            raise StudyError(
-                f"config.yaml: overlays/{own}: {imported!r} is not allowed; allowed: a family of imported scores, "
-                "under the name that `rename` of the import gives it"
-            )
-
-
-NEEDED = {
-    "models": "models: found none, expected a tuned model",
-    "groups": "groups: found none, expected a group",
-    "suites": "suites: found none, expected a suite",
-    "formats": "suites: found none with several formats, expected one",
-}
-
-
-def _check_shown(study: Mapping[str, Any]) -> None:
-    """StudyError unless the study has what its figures and summaries show, as far as a config tells; imports may hold
-    anything."""
-    formats = [suite["formats"] for suite in study["suites"].values() if len(suite["formats"]) > 1]
-    there = {
-        "models": study["models"] or study["imports"],
-        "groups": study["groups"],
-        "suites": study["suites"],
-        "formats": formats or study["imports"],
-    }
-    for key, package in (("figures", figure_modules), ("summaries", summary_modules)):
-        _known(key, study[key], modules(package))
-        for name in study[key]:
-            for need in module(package, name).NEEDS:
-                if not there[need]:
-                    raise StudyError(f"config.yaml: {NEEDED[need]}, which {name!r} of {key} shows")
-
-
-def _known(place: str, found: Iterable[str], allowed: Iterable[str]) -> None:
-    """StudyError unless all found names are allowed ones."""
-    legal = sorted(set(allowed))
-    for name in found:
-        if name not in legal:
-            listed = ", ".join(map(str, legal)) or "none"
-            raise StudyError(f"config.yaml: {place}: {name!r} is not known; allowed: {listed}")
-
-
-def _check_pretraining(place: str, block: Mapping[str, Any]) -> None:
-    """StudyError unless sizes and steps of a training from scratch fit each other."""
-    groups = objectives.OBJECTIVES[block["objective"]]
-    weights, band = block.get("weights", {}), block.get("length", [0, 1])
-    for key, found, fits, allowed in (
-        ("weights", weights, not weights or set(weights) == set(groups), f"one for each of {', '.join(groups)}"),
-        ("weights", weights, not weights or sum(weights.values()) > 0, "some above 0"),
-        ("mix", block.get("mix"), sum(block.get("mix", {"": 1}).values()) > 0, "some above 0"),
-        ("length", band, band[0] < band[1], "a lower quantile, then a higher one"),
-        ("heads", block["heads"], block["hidden"] % block["heads"] == 0, f"divisors of hidden ({block['hidden']})"),
-        ("sequence", block["sequence"], block["sequence"] <= block["context"], f"context ({block['context']}) or less"),
-        ("save", max(block["save"]), max(block["save"]) <= block["steps"], f"steps ({block['steps']}) or less"),
-    ):
-        if not fits:
-            raise StudyError(f"config.yaml: {place}/{key}: {found} is not allowed; allowed: {allowed}")
-
-
-def _check_start(name: str, all_families: Mapping[str, Any]) -> None:
-    """StudyError unless a family that goes on from another does so from one of its steps, and none from itself."""
-    seen, place = [name], f"families/{name}/pretraining/continue_from"
-    start = all_families[name]["pretraining"].get("continue_from", {})
-    if "family" in start:
-        _known(f"{place}/family", [start["family"]], all_families)
-        _known(f"{place}/step", [start["step"]], sources.steps(start["family"], all_families[start["family"]]))
-    while "family" in start:
-        if start["family"] in seen:
-            raise StudyError(f"config.yaml: {place}: {' -> '.join([*seen, start['family']])} has no beginning")
-        seen.append(start["family"])
-        start = all_families[start["family"]].get("pretraining", {}).get("continue_from", {})
-
-
-def _check_inputs(study: Mapping[str, Any]) -> None:
-    """StudyError unless every local file that the study reads is there, the generated ones left out."""
-    for block in study["imports"].values():
-        _check_released(block, study["released_root"])
-    for name, block in study["cohorts"].items():
-        settings.check(name, block)
-        if settings.assembled(block):
-            _check_cohort(study, f"cohorts/{name}", block)
-    root = study["data_root"]
-    for name, family in study["families"].items():
-        if family["source"] == "folder":
-            for step in sources.steps(name, family):
-                check_readable(sources.files(name, family, step))
-        text = family.get("pretraining")
-        if text:
-            _check_corpus(study, f"families/{name}/pretraining", text)
-        if text and not corpora.made(text["corpus"]):
-            named = sorted({*text.get("domains", []), *text.get("mix", {})}) or None
-            check_readable(corpora.files(corpora.folder(text, root), named))
-    for name, block in study["indicators"].items():
-        if "corpus" in block:
-            _check_corpus(study, f"indicators/{name}", block)
-        if "corpus" in block and not corpora.made(block["corpus"]):
-            text = corpora.folder(block, root, f"indicators/{name}/corpus")
-            check_readable(corpora.files(text, block.get("domains"), block["split"]))
-    for name in tasks(study):
-        passage_files(study, name)
-        if task.load(name).hub:
-            task.check_files(name, root)
-            check_readable(task.row_files(name, root))
-
-
-def _check_corpus(study: Mapping[str, Any], place: str, block: Mapping[str, Any]) -> None:
-    """StudyError unless a corpus of the hub is one of the study's, with the split that is read."""
-    if block["corpus"].startswith(corpora.HUB):
-        name = block["corpus"].removeprefix(corpora.HUB)
-        _known(f"{place}/corpus", [name], study["corpora"])
-        _known(f"{place}/split", [block.get("split", "train")], study["corpora"][name]["splits"])
+    return checks.read(config)
 
 
 def collected(study: Mapping[str, Any]) -> list[str]:
@@ -220,20 +38,6 @@ def collected(study: Mapping[str, Any]) -> list[str]:
     trained = [family["pretraining"] for family in study["families"].values() if "pretraining" in family]
     names = {block["corpus"] for block in (*trained, *study["indicators"].values()) if "corpus" in block}
     return sorted(name.removeprefix(corpora.HUB) for name in names if name.startswith(corpora.HUB))
-
-
-def _check_cohort(study: Mapping[str, Any], place: str, block: Mapping[str, Any]) -> None:
-    """StudyError unless a cohort of the study's own bases is of families, recipes, suites and tests of the study."""
-    _known(f"{place}/families", block.get("families", []), study["families"])
-    _known(f"{place}/indicators", block["indicators"], study["indicators"])
-    assembly.bases(study, block)
-    for name, how in block["targets"].items():
-        own = f"{place}/targets/{name}"
-        _known(f"{own}/recipe", [how["recipe"]], study["recipes"])
-        _known(f"{own}/suite", [how["suite"]], study["suites"])
-        for train, test in assembly.tunings(how):
-            _known(f"{own}/tests", [train], _trained_on(study))
-            _known(f"{own}/tests/{train}", [test], suite_tests(study["suites"][how["suite"]], train))
 
 
 def passage_files(study: Mapping[str, Any], name: str) -> list[str]:
@@ -304,70 +108,7 @@ def cited(block: Mapping[str, Any]) -> str:
     return block.get("source") or reader(block).SOURCE
 
 
-def _check_released(block: Mapping[str, Any], root: str | None) -> None:
-    """StudyError naming the first file that an import lacks, and where it is to be had."""
-    found = released_files(block, root)
-    for path in found:
-        if not Path(path).is_file():
-            raise StudyError(f"{path}: missing; expected the release of {cited(block)}")
-    check_readable(found)
-
-
-def _check_recipe(place: str, recipe: Mapping[str, Any]) -> None:
-    """StudyError unless a recipe says once how many examples it takes, and how to choose exactly where rates are listed."""
-    rates = recipe["learning_rate"]
-    listed = isinstance(rates, list)
-    several = listed and len(set(rates)) == len(rates) > 1
-    for key, found, fits, allowed in (
-        ("learning_rate", rates, several or not listed, "a number or at least two, each once"),
-        ("learning_rate", rates, listed or "search" not in recipe, "a list, since `search` is given"),
-        ("search", recipe.get("search"), not listed or "search" in recipe, "keys with values, since rates are listed"),
-        ("fraction", recipe.get("fraction"), not {"fraction", "examples"} <= set(recipe), "it or `examples`, not both"),
-    ):
-        if not fits:
-            raise StudyError(f"config.yaml: {place}/{key}: {found} is not allowed; allowed: {allowed}")
-
-
-def _check_tests(place: str, found: Sequence[str]) -> None:
-    """StudyError unless each task is known and has a test split."""
-    _known(place, found, task.names())
-    for name in found:
-        if not task.load(name).test:
-            legal = ", ".join(other for other in task.names() if task.load(other).test)
-            raise StudyError(f"config.yaml: {place}: {name!r} has no test split; allowed: {legal}")
-
-
-def _check_training_tasks(place: str, found: Sequence[str], formats: Sequence[str]) -> None:
-    """StudyError unless each task is known and has a training split; of conversations there is one format alone."""
-    _known(place, found, task.names())
-    for name in found:
-        if not task.load(name).train:
-            legal = ", ".join(other for other in task.names() if task.load(other).train)
-            raise StudyError(f"config.yaml: {place}: {name!r} has no training split; allowed: {legal}")
-        if task.load(name).kind == "messages" and list(formats) != ["default"]:
-            listed = ", ".join(formats)
-            raise StudyError(
-                f"config.yaml: {place}: {name!r} has a form of its own, so formats {listed} are not allowed; "
-                "allowed: default alone (in a block of its own)"
-            )
-
-
-def _check_indicator(place: str, block: Mapping[str, Any], study: Mapping[str, Any]) -> None:
-    """StudyError unless an indicator reads what there is: a suite's tests, tasks with the split that it needs."""
-    if block["measure"] == indicators.SCORED:
-        _known(f"{place}/suite", [block["suite"]], study["suites"])
-        suite = study["suites"][block["suite"]]
-        _known(f"{place}/tests", block.get("tests", []), suite_tests(suite, "none"))
-        _known(f"{place}/shots", [block["shots"]], suite["shots"])
-        _known(f"{place}/format", [block["format"]], suite["formats"])
-    elif block.get("rows") == "test":
-        _check_tests(f"{place}/tests", block["tests"])
-    else:
-        key = "train" if "train" in block else "tests"
-        _check_training_tasks(f"{place}/{key}", indicators.tasks(block), [block.get("format", "default")])
-
-
-def _trained_on(study: Mapping[str, Any]) -> set[str]:
+def trained_on(study: Mapping[str, Any]) -> set[str]:
     """All tasks that some model of the study is tuned on."""
     return {name for block in study["models"] for name in block["train"]}
 
@@ -392,10 +133,9 @@ def models(study: Mapping[str, Any]) -> pd.DataFrame:
     """One row for each model, the untouched bases (recipe `none`) first: columns MODEL_KEYS."""
     all_bases = bases(study)
     tables = [all_bases.assign(**UNTOUCHED)]
-    for number, block in enumerate(study["models"]):
+    for block in study["models"]:
         chosen = all_bases[all_bases["family"].isin(block.get("families", list(study["families"])))]
         if "steps" in block:
-            _known(f"models/{number}/steps", block["steps"], chosen["step"])
             chosen = chosen[chosen["step"].isin(block["steps"])]
         axes = itertools.product(block["train"], block["formats"], block["recipes"], block["seeds"])
         tables.append(chosen.merge(pd.DataFrame(axes, columns=MODEL_KEYS[2:]), how="cross"))
@@ -407,15 +147,13 @@ def trials(study: Mapping[str, Any]) -> pd.DataFrame:
 
     A trial runs on the bases that `search/steps` lists, else on the last one that is tuned.
     """
-    all_bases, all_models = bases(study), models(study)
     rows = []
-    for keys, tuned in all_models.groupby(CHOICE_KEYS, sort=False):
+    for keys, tuned in models(study).groupby(CHOICE_KEYS, sort=False):
         family, train, format, name = keys
         search = study["recipes"].get(name, {}).get("search")
         if search is None:
             continue
         steps = search.get("steps", [int(tuned["step"].max())])
-        _known(f"recipes/{name}/search/steps", steps, all_bases.loc[all_bases["family"] == family, "step"])
         for step, rate in itertools.product(steps, range(len(study["recipes"][name]["learning_rate"]))):
             rows.append((family, step, train, format, name, rate))
     return pd.DataFrame(rows, columns=TRIAL_KEYS)
@@ -483,8 +221,12 @@ def slice_of(study: Mapping[str, Any], train: str, suite: str) -> pd.DataFrame:
 
     Errors: StudyError for a task or suite that the study lacks.
     """
-    _known("slice/suite", [suite], study["suites"])
-    _known("slice/train", [train], ["none", *_trained_on(study)])
+    lines = [
+        *configs.unknown("slice/suite", [suite], study["suites"]),
+        *configs.unknown("slice/train", [train], ["none", *trained_on(study)]),
+    ]
+    if lines:
+        raise MistakesError(lines)
     table = parts(study)
     shown = [WHOLE, *suite_tests(study["suites"][suite], train)]
     meant = (table["train"] == train) | ((table["train"] == "none") & table["tests"].isin(shown))
@@ -521,7 +263,7 @@ def tasks(study: Mapping[str, Any]) -> list[str]:
     """All tasks the study reads, trained on, tested or measured on, sorted."""
     tested = {test for suite in study["suites"].values() for test in suite_tests(suite, "none")}
     measured = {name for block in study["indicators"].values() for name in indicators.tasks(block)}
-    return sorted(_trained_on(study) | tested | measured)
+    return sorted(trained_on(study) | tested | measured)
 
 
 def path(keys: Mapping[str, Any], names: Sequence[str]) -> str:
