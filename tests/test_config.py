@@ -443,7 +443,7 @@ def test_every_object_refuses_unknown_keys() -> None:
 
 
 def test_every_rule_of_the_schema_has_its_words() -> None:
-    annotations = {"$schema", "$defs", "$ref", "title", "description", "default"}
+    annotations = {"$schema", "$defs", "$ref", "title", "description", "default", "format"}
     structure = {"properties", "propertyNames", "additionalProperties", "items", "oneOf", "anyOf", "required", "not"}
     for path, node in nodes(configs.schema()):
         if path.endswith(("/properties", "/$defs", "/default")):
