@@ -81,18 +81,12 @@ rule all:
         "results/pages",
 
 
-def announce():
-    """Say what the study is, what is still to be done of it, and how long that takes."""
-    for line in announcing.beginning(STUDY, to_do()):
-        print(line, file=sys.stderr)
-
-
-scheduling.before_dry_run(announce)
+scheduling.before_dry_run(lambda: announcing.begin(STUDY, to_do()))
 
 
 onstart:
     claims.note()
-    announce()
+    announcing.begin(STUDY, to_do())
 
 
 onerror:

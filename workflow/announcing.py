@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ from workflow.errors import StudyError
 
 FAILED = re.compile(r"Error in rule (?P<rule>\w+):\n(?P<facts>(?: {4}.*\n)*)")
 LOG = re.compile(r"^ {4}log: (?P<path>.+?) \(check log file", re.MULTILINE)
+
+
+def begin(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
+    """Say on the terminal what `beginning` gives for the study of the working directory."""
+    for line in beginning(study, jobs):
+        print(line, file=sys.stderr)
 
 
 def beginning(
