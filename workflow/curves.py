@@ -209,14 +209,37 @@ class Simulated:
 
 
 def _simulated(curve: Curve, found: Bends, how: Resampling) -> Simulated:
+    sampled, scattered = _noises(curve, how)
+    first, second = (found.rest @ noise.T for noise in (sampled, scattered))
+    squares = np.stack([(a * b).sum(axis=1) for a, b in ((first, first), (first, second), (second, second))])
+    return Simulated(sampled, scattered, squares)
+
+
+def noise_around(curve: Curve, rest: Values, freedom: int, how: Resampling) -> Values:
+    """Noise as a curve has it around a fit, of rows, seeds and what scatters between steps, shape (resamples, steps).
+
+    rest: what the fit leaves of a curve, shape (steps, steps); freedom: degrees of freedom of that.
+    """
+    left = ((rest @ curve.values) ** 2).sum()
+    return drawn_noise(curve, float(_scatter(left, rest, curve.noise, freedom)), how)
+
+
+def drawn_noise(curve: Curve, scatter: float | Values, how: Resampling) -> Values:
+    """Noise of a curve's rows and seeds, and of a standard deviation between steps, shape (resamples, steps).
+
+    scatter: of all resamples, or of each, shape (resamples, 1).
+    """
+    sampled, scattered = _noises(curve, how)
+    return sampled + scatter * scattered
+
+
+def _noises(curve: Curve, how: Resampling) -> tuple[Values, Values]:
+    """Noise of rows and seeds, and of variance 1 between steps, both of shape (resamples, steps)."""
     generator = np.random.default_rng([how.seed, len(curve.steps)])
     shape = (how.resamples, len(curve.steps))
     spread, axes = np.linalg.eigh(curve.noise)
     sampled = generator.standard_normal(shape) * np.sqrt(np.maximum(spread, 0)) @ axes.T
-    scattered = generator.standard_normal(shape)
-    first, second = (found.rest @ noise.T for noise in (sampled, scattered))
-    squares = np.stack([(a * b).sum(axis=1) for a, b in ((first, first), (first, second), (second, second))])
-    return Simulated(sampled, scattered, squares)
+    return sampled, generator.standard_normal(shape)
 
 
 def knot(curve: Curve, how: Resampling) -> Knot:

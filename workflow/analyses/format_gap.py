@@ -23,6 +23,8 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
     - `difference_of_means` without test: the mean over the tests of the domain tuned on, at each step, for tuned models
       together (train null) and for bases on the same tests (train `none`); tests are resampled, or pairs of task and
       test, and rows and seeds within; n counts them. Null where one that other steps have is missing.
+    - `last_minus_first` without test (step null): how that mean has changed from the first step to the last, over the tests
+      that both have, likewise.
     - `slope` of each model line and test (step null): how the gap changes over pre-training, points per 100,000 steps,
       with what `curves` says of its uncertainty; n counts steps, three at least.
 
@@ -60,8 +62,9 @@ def _rows(keys: dict[str, Any], gaps: Sequence[Difference], how: Resampling) -> 
     tuned = [gap for gap in gaps if gap.keys["recipe"] != "none" and _at_home(gap)]
     tests = {gap.keys["test"] for gap in tuned}
     bases = [gap for gap in gaps if gap.keys["recipe"] == "none" and gap.keys["test"] in tests]
-    yield from _means({**keys, "train": "none"}, bases, how)
-    yield from _means({**keys, "train": None}, tuned, how)
+    for who, own in (("none", bases), (None, tuned)):
+        yield from _means({**keys, "train": who}, own, how)
+        yield from _changes({**keys, "train": who}, own, how)
 
 
 def _at_home(gap: Difference) -> bool:
@@ -86,6 +89,18 @@ def _slopes(keys: dict[str, Any], gaps: Sequence[Difference], how: Resampling) -
                 "high": high,
                 **facts,
             }
+
+
+def _changes(keys: dict[str, Any], gaps: Sequence[Difference], how: Resampling) -> Iterator[dict[str, Any]]:
+    """How the mean gap changes from the first step to the last."""
+    for place, line in places(gaps, PLACE):
+        steps = sorted({gap.keys["step"] for gap in line})
+        first, last = ({gap.pair: gap for gap in line if gap.keys["step"] == step} for step in (steps[0], steps[-1]))
+        both = [Difference(last[pair], first[pair]) for pair in last if pair in first]
+        if len(steps) > 1 and both:
+            value, resampled = pooled(both, how)
+            row = {**place, **keys, "estimator": "last_minus_first", "n": len(both)}
+            yield estimate(row, value, resampled, how, p_value=p_value(resampled))
 
 
 def _means(keys: dict[str, Any], gaps: Sequence[Difference], how: Resampling) -> Iterator[dict[str, Any]]:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from workflow import task
-from workflow.comparison import Change, Difference, Evidence, Level
+from workflow.comparison import Change, Difference, Evidence, Level, estimate
 from workflow.curves import Estimate, Line, curve, line, progress
-from workflow.statistics import Resampling, Values, student_width
+from workflow.statistics import Resampling, Values, p_value, student_width
 
 PLACE = ["family", "suite", "test", "test_format", "shots"]
 TUNING = ["train", "format", "recipe"]
@@ -82,7 +82,9 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
 
     - `share_of_resamples`, one row for each of the four groups: how often it is found when rows and seeds are resampled
       and the scatter between steps is drawn anew. The group with the largest share is the one that the test is given.
-    - `rise_over_pretraining`, `end_above_baseline` and `gain_by_tuning` (the largest), in points of the metric, in the
+    - `rise_over_pretraining`: the untouched base's score at the last step minus that at the first, with resampled rows.
+    - `rise_of_line`: the same of the line, which the group is decided by; it need not end in a score that there can be.
+    - `end_above_baseline` and `gain_by_tuning` (the largest), likewise of lines. All are in points of the metric, in the
       rows of that group; null where not known. However small what is learned is: these say it.
 
     With fewer than three steps nothing is found: `rise_over_pretraining` is null and without a group.
@@ -146,10 +148,19 @@ def _rows(
     for group, share in shares.items():
         yield {**keys, "group": group, "estimator": "share_of_resamples", "value": share}
     keys |= {"group": max(shares, key=lambda group: shares[group])}
-    yield {**keys, "estimator": "rise_over_pretraining", **_single(claims.rise)}
+    yield _change(keys | {"estimator": "rise_over_pretraining"}, levels, how)
+    yield {**keys, "estimator": "rise_of_line", **_single(claims.rise)}
     yield {**keys, "estimator": "end_above_baseline", **(_single(claims.end) if claims.end else {"value": None})}
     gains = [claim for places in claims.gains for claim in places]
     yield {**keys, "estimator": "gain_by_tuning", **_largest(gains, how.level)}
+
+
+def _change(keys: dict[str, Any], levels: Sequence[Level], how: Resampling) -> dict[str, Any]:
+    """The last step's score minus the first's."""
+    ordered = sorted(levels, key=lambda level: level.keys["step"])
+    change = Difference(ordered[-1], ordered[0])
+    drawn = change.resampled(how) if change.uncertain else None
+    return estimate(keys, change.value, drawn, how, p_value=None if drawn is None else p_value(drawn))
 
 
 def _claims(levels: Sequence[Level], gains: Sequence[Change], chance: float | None, how: Resampling) -> Claims:

@@ -1,0 +1,40 @@
+"""Whether a score has fallen again by the last steps of pre-training, of bases and tuned models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from workflow.comparison import PAIR_KEYS, Difference, Evidence, Level
+from workflow.curves import curve
+from workflow.declines import comparable, decline
+from workflow.statistics import Resampling
+
+LINE = [key for key in PAIR_KEYS if key != "step"]
+
+
+def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
+    """Five rows for each curve with six steps in its last two decades: of a model line (`level`) and of tuned minus base (`gain`).
+
+    - `decline`: the mean score of the run of steps that stands out most above the last steps, less the mean of those. The lower
+      end holds with the choice of both runs allowed for, and so does the one-sided p-value against no decline; there is no
+      upper end. The value itself is that of the chosen runs, so it is on the high side.
+    - `best_from`, `best_to`, `last_from`, `last_to`: the first and the last step of both runs, as values.
+
+    n counts the compared steps; step is null. What is assumed of the noise: `declines`.
+    """
+    return [*_rows("level", evidence.levels, how), *_rows("gain", evidence.changes, how)]
+
+
+def _rows(group: str, points: Sequence[Level | Difference], how: Resampling) -> Iterator[dict[str, Any]]:
+    lines: dict[tuple[Any, ...], list[Level | Difference]] = {}
+    for point in points:
+        lines.setdefault(tuple(point.keys[key] for key in LINE), []).append(point)
+    for place, own in lines.items():
+        line = curve(own, how)
+        if comparable(line):
+            found = decline(line, how)
+            keys = {"group": group, **dict(zip(LINE, place, strict=True)), "n": found.n}
+            yield {**keys, "estimator": "decline", "value": found.value, "low": found.low, "p_value": found.p_value}
+            ends = zip(("best_from", "best_to", "last_from", "last_to"), (*found.best, *found.last), strict=True)
+            yield from ({**keys, "estimator": name, "value": step} for name, step in ends)

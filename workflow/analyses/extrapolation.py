@@ -1,0 +1,68 @@
+"""What more pre-training would add: each score at later steps, forecast from the steps so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from workflow.comparison import PAIR_KEYS, Evidence, Level
+from workflow.extrapolation import Forecast, forecast
+from workflow.statistics import Resampling
+
+LINE = [key for key in PAIR_KEYS if key != "step"]
+SORT = ["family", "format", "recipe", "suite", "test_format", "shots"]
+FURTHER = (1.25, 1.5, 2.0)  # later steps, in last steps
+COVERAGE = 0.8
+
+
+def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
+    """Rows for 1.25, 1.5 and 2 times the last step of each sort of curve: bases, and models tuned by one recipe.
+
+    - `later_score` of each model line and test: the forecast score at the later step, which is the row's step, with an 80 %
+      interval; n counts the held-out steps that it was learnt from.
+    - `later_change`: the same less the score at the last step.
+    - `held_out_gain` of each sort (train and test null): by what share the squared error on held-out steps lies below that of
+      the last value, with a one-sided p-value; n counts curves.
+
+    A forecast is null, so that it cannot be told, unless the gain is significant at the study's level; likewise where fewer than four
+    curves share their steps or no steps can be held out that far ahead. It is of the score on the same test rows, by a tuning
+    with the same seeds. How: `extrapolation`.
+    """
+    lines: dict[tuple[Any, ...], list[Level]] = {}
+    for level in evidence.levels:
+        lines.setdefault(tuple(level.keys[key] for key in LINE), []).append(level)
+    sorts: dict[tuple[Any, ...], list[list[Level]]] = {}
+    for own in lines.values():
+        ordered = sorted(own, key=lambda level: level.keys["step"])
+        steps = tuple(level.keys["step"] for level in ordered)
+        sorts.setdefault((*(own[0].keys[key] for key in SORT), steps), []).append(ordered)
+    return [row for (*_, steps), own in sorts.items() if len(steps) > 1 for row in _rows(np.array(steps, float), own, how)]
+
+
+def _rows(steps: np.ndarray, lines: Sequence[Sequence[Level]], how: Resampling) -> Iterator[dict[str, Any]]:
+    """The rows of curves of one sort over the same steps."""
+    values = np.array([[level.value for level in line] for line in lines])
+    sort = {key: lines[0][0].keys[key] for key in SORT}
+    for factor in FURTHER:
+        later = round(factor * steps[-1])
+        found = forecast(steps, values, float(later), COVERAGE)
+        gain = None if found is None else found.gain
+        p_value = None if found is None else found.p_value
+        yield {**sort, "step": later, "estimator": "held_out_gain", "value": gain, "p_value": p_value, "n": len(lines)}
+        known = found is not None and found.p_value < 1 - how.level
+        for place, line in enumerate(lines):
+            keys = {**line[0].keys, "step": later, "n": found.held if found else 0}
+            yield from _forecast(keys, found if known else None, place, float(values[place, -1]))
+
+
+def _forecast(keys: dict[str, Any], found: Forecast | None, place: int, last: float) -> Iterator[dict[str, Any]]:
+    """Both rows of one curve; a score lies between 0 and 1."""
+    for estimator, less in (("later_score", 0.0), ("later_change", last)):
+        if found is None:
+            yield {**keys, "estimator": estimator, "value": None}
+        else:
+            figures = (found.values[place], found.low[place], found.high[place])
+            value, low, high = (float(np.clip(figure, 0, 1)) - less for figure in figures)
+            yield {**keys, "estimator": estimator, "value": value, "low": low, "high": high}
