@@ -54,7 +54,15 @@ rule analyse:
         imported=IMPORTED,
         module=f"{PACKAGE}/analyses/{{analysis}}.py",
         shared=[
-            f"{PACKAGE}/{name}.py" for name in ("comparison", "curves", "statistics")
+            f"{PACKAGE}/{name}.py"
+            for name in (
+                "comparison",
+                "curves",
+                "declines",
+                "extrapolation",
+                "laws",
+                "statistics",
+            )
         ],
     output:
         "results/analyses/analysis={analysis}/part.parquet",

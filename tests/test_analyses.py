@@ -6,7 +6,16 @@ import pytest
 from scipy import stats
 
 from workflow import analyses, grid, tables, task
-from workflow.analyses import domain_change, format_gap, learning, ratio_of_change, turning_point
+from workflow.analyses import (
+    decline,
+    domain_change,
+    extrapolation,
+    format_gap,
+    learning,
+    pretraining_change,
+    ratio_of_change,
+    turning_point,
+)
 from workflow.comparison import Evidence
 from workflow.metrics import PRIMARY
 from workflow.statistics import Resampling
@@ -296,24 +305,48 @@ def test_formats_are_compared_row_by_row():
 # Turning points
 
 
-def test_turning_points_of_levels_and_of_gains():
+def bent_and_flat(steps):
     """The base rises by .1 a step of 100,000 up to 300,000 and then by .01; the tuned model does not rise."""
-    steps = list(range(0, 900_000, 100_000))
-    noise = np.random.default_rng(7).normal(0, 0.002, (2, 9))
+    noise = np.random.default_rng(7).normal(0, 0.002, (2, len(steps)))
     bases = [0.2 + min(s, 300_000) / 1e6 + max(s - 300_000, 0) / 1e7 for s in steps]
     scores = [score("mnli", b + e, s) for b, e, s in zip(bases, noise[0], steps, strict=True)]
-    scores += [score("mnli", 0.9 + e, s, "mnli") for e, s in zip(noise[1], steps, strict=True)]
-    found = analysed(turning_point, scores)
+    return [*scores, *(score("mnli", 0.9 + e, s, "mnli") for e, s in zip(noise[1], steps, strict=True))]
+
+
+def test_bends_of_levels_and_of_gains():
+    found = analysed(turning_point, bent_and_flat(list(range(0, 900_000, 100_000))))
     base = found[(found["group"] == "level") & (found["train"] == "none")].set_index("estimator")
-    assert base.loc["turning_step", "value"] == pytest.approx(300_000, abs=20_000)
-    assert (base.loc["turning_step", "low"], base.loc["turning_step", "high"]) == (200_000, 400_000)
+    assert base.loc["knot", "value"] == pytest.approx(300_000, abs=20_000)
+    assert (base.loc["knot", "low"], base.loc["knot", "high"]) == (200_000, 400_000)
     assert base.loc["slope_before", "value"] == pytest.approx(0.1, abs=0.005)
     assert base.loc["slope_after", "value"] == pytest.approx(0.01, abs=0.003)
     gain = found[found["group"] == "gain"].set_index("estimator")
     assert gain.loc["slope_before", "value"] == pytest.approx(-0.1, abs=0.005)
-    tuned = one(found, group="level", train="mnli", estimator="turning_step")
+    tuned = one(found, group="level", train="mnli", estimator="knot")
     assert (tuned["low"], tuned["high"]) == (0, 800_000) and tuned["p_value"] > 0.05
-    assert (found["n"] == 9).all() and found["step"].isna().all()
+    assert (found[found["value"].notna()]["n"] == 9).all() and found["step"].isna().all()
+
+
+def test_a_step_is_named_where_a_bend_is_found_again_in_parts_of_its_curve():
+    """Twenty steps of the same curve; nine are too few, since every second of them says too little."""
+    named = analysed(turning_point, bent_and_flat(list(range(0, 850_000, 40_000))))
+    turns = named[named["estimator"] == "turning_step"].set_index(["group", "train"])
+    base = turns.loc[("level", "none")]
+    assert base["low"] <= 300_000 <= base["high"] and base["p_value"] < 0.05
+    assert base["value"] == pytest.approx(300_000, abs=20_000)
+    assert pd.isna(turns.loc[("level", "mnli"), "value"])
+    few = analysed(turning_point, bent_and_flat(list(range(0, 900_000, 100_000))))
+    assert few.loc[few["estimator"] == "turning_step", "value"].isna().all()
+
+
+def test_the_grid_of_steps_makes_no_turning_step():
+    """As much for each doubling: a line with a bend fits far better than a straight one, but a law of learning fits as well."""
+    steps = [1000, 3000, *range(13_000, 144_000, 10_000)]
+    noise = np.random.default_rng(8).normal(0, 0.005, len(steps))
+    scores = [score("mnli", 0.3 + 0.05 * np.log(s / 1000) + e, s) for s, e in zip(steps, noise, strict=True)]
+    found = analysed(turning_point, scores).set_index("estimator")
+    assert found.loc["knot", "p_value"] < 0.01 and pd.isna(found.loc["turning_step", "value"])
+    assert found.loc["held_out_error_logarithm", "value"] < 0.7 * found.loc["held_out_error_bend", "value"]
 
 
 def test_short_curves_have_no_turning_point():
@@ -350,6 +383,17 @@ def test_each_group_is_found():
     assert pd.isna(one(found, test="xsum", estimator="end_above_baseline")["value"])  # text: the baseline is the start
 
 
+def test_the_rise_is_the_change_of_the_score_not_of_the_line():
+    """A curve that jumps once: from .2 to .8, whatever a straight line over log steps makes of it."""
+    values = [0.2, 0.2, 0.8, 0.8, 0.8]
+    found = analysed(learning, [score("mnli", v, s, error=0.001) for v, s in zip(values, STEPS, strict=True)])
+    rise = one(found, estimator="rise_over_pretraining")
+    assert rise["value"] == pytest.approx(0.6) and (rise["low"], rise["high"]) == pytest.approx((0.597, 0.603), abs=0.001)
+    line = stats.linregress(np.log10(1 + np.array(STEPS) / min(s for s in STEPS if s)), values)
+    ends = np.log10(1 + np.array([STEPS[0], STEPS[-1]]) / min(s for s in STEPS if s))
+    assert one(found, estimator="rise_of_line")["value"] == pytest.approx(line.slope * np.ptp(ends))
+
+
 def test_jumps_between_constant_answers_are_no_rise():
     """The published base on MNLI: shares of its classes, with standard errors that would make each jump significant."""
     values = [0.354, 0.335, 0.343, 0.344, 0.352, 0.338, 0.328, 0.327]
@@ -363,7 +407,7 @@ def test_jumps_between_constant_answers_are_no_rise():
 def test_a_rise_that_stays_below_chance_is_not_learned():
     scores = [score("paws", 0.1 + 0.05 * number, step, error=0.001) for number, step in enumerate(STEPS)]
     found = analysed(learning, scores)
-    assert one(found, estimator="rise_over_pretraining")["low"] > 0
+    assert one(found, estimator="rise_of_line")["low"] > 0
     end = one(found, estimator="end_above_baseline")
     assert end["group"] == "not_learned" and end["value"] < -0.15
 
@@ -411,3 +455,110 @@ def test_two_steps_are_too_few():
         and pd.isna(row["group"])
         and row["n"] == 2
     )
+
+
+# Change over pre-training
+
+
+def test_last_minus_first_is_compared_row_by_row():
+    """Each row .3 better at the last step, whatever it was: no spread. The slope is that of a regression."""
+    keys = {k: v for k, v in score("mnli", 0).items() if k in ITEMS and k != "value"} | {"metric": "accuracy"}
+    rows = np.random.default_rng(3).random(20) / 2
+    items = [
+        {**keys, "step": step, "id": f"{i:02}", "value": v + gain}
+        for step, gain in ((100, 0.0), (200, 0.5), (300, 0.3))
+        for i, v in enumerate(rows)
+    ]
+    found = analysed(pretraining_change, [score("paws", 0.4)], items=items)
+    row = one(found, test="mnli", estimator="last_minus_first")
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((0.3, 0.3, 0.3)) and row["n"] == 20
+    slope = stats.linregress([100, 200, 300], [0.0, 0.5, 0.3]).slope
+    assert one(found, test="mnli", estimator="slope")["value"] == pytest.approx(slope * 1e5)
+
+
+def test_gains_are_apart_for_bases_that_rise_and_those_that_do_not():
+    """By hand: flat bases on MNLI and XSum, tuned rise by .2 and .4; PAWS rises and gains .1, MNLI gains .5, XSum .6."""
+    values = {  # first and last base, first and last tuned
+        "mnli": (0.3, 0.3, 0.6, 0.8), "xsum": (0.1, 0.1, 0.3, 0.7), "paws": (0.3, 0.8, 0.8, 0.9),
+    }  # fmt: skip
+    scores = []
+    for test, (*bases, first, last) in values.items():
+        scores += [score(test, value, step, error=0.001) for value, step in zip(bases, (1, 2), strict=True)]
+        scores += [score(test, value, step, test, error=0.001) for value, step in ((first, 1), (last, 2))]
+    found = analysed(pretraining_change, scores)
+    means = found[found["test"].isna()].set_index(["group", "estimator"])["value"]
+    assert means["base_does_not_rise", "last_minus_first"] == pytest.approx(0.3)
+    assert means["base_rises", "last_minus_first"] == pytest.approx(0.1)
+    assert means["base_does_not_rise", "gain_at_last_step"] == pytest.approx(0.55)
+    assert means["base_does_not_rise_minus_base_rises", "gain_at_last_step"] == pytest.approx(0.45)
+
+
+def test_a_gap_s_change_over_pre_training():
+    """The formats of `formats`: tuned models' mean gap closes from .4 to .1."""
+    found = analysed(format_gap, formats())
+    row = one(found[found["train"].isna()], estimator="last_minus_first")
+    assert row["value"] == pytest.approx(-0.3) and row["n"] == 2 and pd.isna(row["step"])
+
+
+# Declines
+
+
+def test_a_decline_is_dated_and_a_curve_that_levels_off_has_none():
+    steps = list(range(10, 160, 10))
+    falls = [min(s, 60) / 100 - 0.1 * (s > 100) for s in steps]
+    levels = [min(s, 60) / 100 for s in steps]
+    noise = np.random.default_rng(9).normal(0, 0.005, (2, len(steps)))
+    scores = [score("mnli", v + e, s, error=0.005) for v, e, s in zip(falls, noise[0], steps, strict=True)]
+    scores += [score("paws", v + e, s, error=0.005) for v, e, s in zip(levels, noise[1], steps, strict=True)]
+    found = analysed(decline, scores)
+    fall = found[found["test"] == "mnli"].set_index("estimator")["value"]
+    assert fall["decline"] == pytest.approx(0.1, abs=0.02) and (fall["last_from"], fall["last_to"]) == (110, 150)
+    assert 60 <= fall["best_from"] and fall["best_to"] <= 100
+    row = one(found, test="mnli", estimator="decline")
+    assert row["p_value"] < 0.001 and 0 < row["low"] < 0.1
+    assert one(found, test="paws", estimator="decline")["p_value"] > 0.2
+
+
+# Forecasts of later steps
+
+
+TESTS = ["mnli", "paws", "xsum", "social_iqa", "rte", "qqp", "stsb", "gpt3_nli"]
+
+
+def saturated(test, step):
+    """A curve that goes on rising by less and less, for each test at another level."""
+    return 0.2 + 0.04 * TESTS.index(test) + 0.2 * step / (step + 60)
+
+
+def saturating(curves):
+    """Fifteen steps of such curves, with little scatter."""
+    generator = np.random.default_rng(0)
+    return [
+        score(test, saturated(test, step) + generator.normal(0, 0.003), step)
+        for test in TESTS[:curves]
+        for step in range(10, 160, 10)
+    ]
+
+
+def test_later_scores_are_forecast_where_held_out_steps_were():
+    found = analysed(extrapolation, saturating(8))
+    later = found[(found["estimator"] == "later_score") & (found["step"] == 225)].set_index("test")
+    truths = np.array([saturated(test, 225) for test in later.index])
+    assert len(truths) == 8 and ((later["low"] <= truths) & (truths <= later["high"])).mean() > 0.6
+    change = found[(found["estimator"] == "later_change") & (found["step"] == 225)]
+    assert change["value"].mean() == pytest.approx(saturated("mnli", 225) - saturated("mnli", 150), abs=0.006)
+    assert one(found[found["step"] == 225], estimator="held_out_gain")["p_value"] < 0.05
+
+
+def test_nothing_is_forecast_where_the_last_value_does_as_well():
+    """A random walk: no history tells where it goes. And three curves are too few to judge by."""
+    generator = np.random.default_rng(3)
+    walk = [
+        score(test, v, s)
+        for test in ("mnli", "paws", "xsum", "social_iqa", "rte", "qqp")
+        for s, v in zip(range(10, 160, 10), 0.5 + generator.normal(0, 0.02, 15).cumsum(), strict=True)
+    ]
+    found = analysed(extrapolation, walk)
+    assert found.loc[found["estimator"].isin(["later_score", "later_change"]), "value"].isna().all()
+    few = analysed(extrapolation, saturating(3))
+    assert few["value"].isna().all() and set(few["step"]) == {188, 225, 300}

@@ -337,11 +337,12 @@ def test_learning_puts_a_test_where_most_resamples_do():
 
 def turn(train, test, step, p_value, group="level"):
     rows = levels(train, test, [step], [10])
-    own = {"analysis": "turning_point", "group": group, "estimator": "turning_step", "step": None, "p_value": p_value}
-    return [{**rows[0], **own, "low": 10.0, "high": 20.0}]
+    own = {"analysis": "turning_point", "group": group, "step": None, "p_value": p_value, "low": 10.0, "high": 20.0}
+    named = {"estimator": "turning_step", "value": step if p_value < 0.05 else None}
+    return [{**rows[0], **own, "estimator": "knot"}, {**rows[0], **own, **named}]
 
 
-def test_turning_points_are_grey_where_a_line_fits_as_well():
+def test_turning_points_are_grey_where_none_is_named():
     analysis = frame(
         *STUDY,
         turn("none", "mnli", 14.0, 0.01),

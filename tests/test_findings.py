@@ -82,7 +82,9 @@ def test_what_is_planted_is_said_and_nothing_false(found):
 def test_each_statement_follows_from_its_row(found, analysed):
     for row in found.to_dict("records"):
         truths.check(row, {"analysis": analysed})
-    assert set(found["finding"]) == {"learning", "gains", "groups", "transfer", "turning_points", "ratios", "domains"}
+    assert set(found["finding"]) == {
+        "learning", "gains", "groups", "transfer", "turning_points", "ratios", "domains", "extrapolation", "conclusions",
+    }  # fmt: skip
 
 
 def test_changes_that_are_said_to_be_told_from_0_are_those_of_holm(found, analysed):
@@ -111,13 +113,20 @@ def test_tests_of_other_kinds_are_counted(found, analysed):
         assert f"on {same[train]} of {row['n']} tests" in row["statement"]
 
 
-def test_straight_curves_are_counted(found, analysed):
-    turns = analysed[(analysed["analysis"] == "turning_point") & (analysed["estimator"] == "turning_step")]
-    bases = turns[(turns["train"] == "none") & (turns["group"] == "level")]
-    (row,) = found[found["statement"].str.contains("curves of untouched bases")].to_dict("records")
-    assert (row["value"], row["n"]) == ((bases["p_value"] >= 0.05).sum(), len(PLANTED))
-    bent = found[found["statement"].str.contains("untouched base: ")]
-    assert len(bent) == row["n"] - row["value"]
+def test_curves_without_a_turning_step_are_counted(found, analysed):
+    """Rows rise in a straight line, and six steps are too few to find a bend again in every second of them."""
+    (row,) = found[found["statement"].str.contains("curves of untouched bases: a straight line")].to_dict("records")
+    assert (row["value"], row["n"]) == (len(PLANTED), len(PLANTED))
+
+
+def test_the_paper_s_conclusions_are_confirmed_where_they_are_planted(found):
+    """What tuning on inference and texts reaches grows along pre-training where bases stay flat; the shortcut hurts elsewhere;
+    facts, which the last base knows, gain nothing."""
+    said = found[found["finding"] == "conclusions"]["statement"].tolist()
+    verdicts = {text.split(")")[0].rpartition("(")[2]: text.split(": ")[1].split(".")[0] for text in said}
+    assert verdicts["iii"] == "confirmed"
+    assert set(verdicts) == {"i", "ii", "iii"}  # one format
+    assert "contradicted" not in verdicts.values()
 
 
 def test_holm_by_hand():

@@ -262,23 +262,29 @@ def test_the_way_of_testing_is_that_of_most_bases() -> None:
     assert recommending.questions(both, {}, HOW)[0].way["shots"] == 0
 
 
-def test_turning_points_say_whether_more_pretraining_pays() -> None:
-    """Slopes are stored for 100,000 steps and quoted for as many as this family of three has: one."""
+def test_forecasts_say_whether_more_pretraining_pays() -> None:
+    """Of the latest step that can be forecast; where none can be, that it cannot be told."""
     generator = np.random.default_rng(0)
     levels = [sample(step, 0.5 + step / 10, generator) for step in (1, 2, 3)]
-    where = {"analysis": "turning_point", "group": "level", "n": 6, **keys(0), "step": None}
+    where = {"analysis": "extrapolation", "estimator": "later_change", "n": 6, **keys(0), "p_value": None}
     analysis = pd.DataFrame(
         [
-            {**where, "estimator": "turning_step", "value": 500, "low": 300, "high": 700, "p_value": 0.01},
-            {**where, "estimator": "slope_after", "value": -1.5e5, "low": -3e5, "high": -2e4, "p_value": 0.02},
+            {**where, "step": 4, "value": 0.03, "low": 0.01, "high": 0.05},
+            {**where, "step": 5, "value": 0.04, "low": -0.01, "high": 0.09},
+            {**where, "step": 6, "value": None, "low": None, "high": None},
         ]
     )
     row = one(rows(levels, analysis=analysis), "pretraining")
-    assert "beyond step 500 of mini (95% 300 to 700) more pre-training costs: -1.500 (" in row["statement"]
+    assert "more pre-training of mini may or may not pay: at step 5 the score" in row["statement"]
+    assert "changed by +0.040 (80% -0.010 to +0.090)" in row["statement"]
     assert len(tables.matching(analysis, json.loads(row["filter"]))) == 1
-    analysis.loc[1, "p_value"] = 0.5
-    assert "makes no difference that can be told" in one(rows(levels, analysis=analysis), "pretraining")["statement"]
-    assert "no curve over the 3 steps of mini" in one(rows(levels), "pretraining")["statement"]
+    analysis.loc[1, "low"] = 0.01
+    assert "more pre-training of mini pays" in one(rows(levels, analysis=analysis), "pretraining")["statement"]
+    analysis.loc[1, ["low", "high"]] = -0.02, -0.01
+    assert "more pre-training of mini costs" in one(rows(levels, analysis=analysis), "pretraining")["statement"]
+    analysis[["value", "low", "high"]] = np.nan
+    assert "it cannot be told what more" in one(rows(levels, analysis=analysis), "pretraining")["statement"]
+    assert "from 3 steps of mini nothing can be forecast" in one(rows(levels), "pretraining")["statement"]
 
 
 def test_every_link_of_the_smoke_study_leads_to_rows(smoke: Path) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-COUNTS = ("A straight line fits", "tests of other kinds the change cannot be told")
+COUNTS = (
+    "tests of other kinds the change cannot be told", "No turning step is named", "No significant decline", "Conclusion (iii)"
+)  # fmt: skip
 
 # What must be said of the last base, and what must not be said by any finding.
 TRUTHS = {
@@ -82,7 +84,7 @@ def _rows(table: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
 
 def _numbers(rows: pd.DataFrame) -> Iterator[float]:
     """Every number that a sentence about these rows may hold: theirs, as they are, in percent, or for other step counts."""
-    yield from (0.5, 95.0)
+    yield from (0.5, 95.0, 80.0)
     for name in rows.select_dtypes("number").columns:
         for value in rows[name].dropna().astype(float):
             yield from (value, 100 * value)
@@ -92,7 +94,7 @@ def _numbers(rows: pd.DataFrame) -> Iterator[float]:
 
 def _quoted(statement: str, rows: pd.DataFrame) -> Iterator[tuple[float, int]]:
     """The numbers of a sentence without those in names, with their digits behind the point."""
-    statement = re.sub(r"\d+,000 steps|\d+ indicators", "", statement)
+    statement = re.sub(r"\d+,000 steps|\d+ indicators|arXiv [\d.]+", "", statement)
     for name in {str(v) for c in rows.select_dtypes(exclude="number") for v in rows[c].dropna()}:
         statement = statement.replace(name, "")
     for found in re.findall(r"\d*\.?\d+", statement):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow.curves import Curve, drawn_noise
-from workflow.statistics import Resampling, student_tail
+from workflow.statistics import FARTHEST, Resampling, student_tail
 
 Values = NDArray[np.float64]
 
@@ -22,6 +22,7 @@ LENGTHS = (1, 2, 3, 5, 8)  # steps in a run
 SETTLED = 100  # steps from the last one's hundredth on are compared: an untrained model's constant answer is no peak
 FEWEST = 6
 MANY = 6  # inner steps from which on their median is taken
+NOTHING = 1e-12  # scores that are 0 but for rounding
 HALF = 0.455  # median of the chi-square distribution with one degree of freedom
 
 
@@ -126,8 +127,8 @@ def _uncertain(curve: Curve, bends: Values, explained: float, how: Resampling) -
 
 
 def _ratio(differences: Values, errors: Values) -> Values:
-    """Differences by their errors; 0 where neither is anything."""
-    return np.divide(differences, errors, out=np.where(differences > 1e-12, np.inf, 0.0), where=errors > 1e-12)
+    """Differences by their errors; 0 where neither is anything, many errors where the error alone is nothing."""
+    return np.divide(differences, errors, out=np.where(differences > NOTHING, FARTHEST, 0.0), where=errors > NOTHING)
 
 
 def _curvatures(steps: Values) -> Values:
@@ -145,7 +146,7 @@ def _p_value(seen: float, largest: Values, bound: float, level: float, freedom: 
     """How often the largest ratio of a flat curve is that large; beyond what resamples can tell, by Student's t, corrected for
     as many comparisons as make their quantile at the level."""
     counted = (1 + (largest >= seen).sum()) / (1 + len(largest))
-    if seen <= bound or not np.isfinite(seen):
+    if seen <= bound:
         return float(counted)
     many = (1 - level) / (student_tail(bound, freedom) / 2)
     return float(min(counted, many * student_tail(seen, freedom) / 2))

@@ -31,6 +31,7 @@ WINDOW = 100  # as are the laws: an untrained model's chance level says nothing 
 FEWEST = 4  # steps that a forecast is made of, and curves that its error is judged by
 REACH = 1.6  # held-out steps lie ahead by what is asked for, in log steps, within this factor
 ORIGINS = 4  # curves are cut off at steps from the last one's fourth on, where they go about as they go now
+CUTS = 2  # places to cut at, since all errors behind one share what its last step scatters
 TOWARDS_EQUAL = 1.0  # weight of equal shares beside the errors of the last value
 FOLDS = 5
 LAST = "last_value"
@@ -60,9 +61,9 @@ def forecast(steps: Values, values: Values, at: float, level: float) -> Forecast
     """
     ahead = np.log(at / steps[-1])
     trials = list(_trials(steps, values, ahead))
-    if not trials or len(values) < FEWEST:
+    if len({cut for cut, _ in trials}) < CUTS or len(values) < FEWEST:
         return None
-    errors = np.stack(trials, axis=-1)
+    errors = np.stack([own for _, own in trials], axis=-1)
     combined, weights = _crossed(errors), stacked(errors)
     gain, p_value = _gain(errors[0], combined)
     centre = weights @ forecasts(steps, values, at)
@@ -134,8 +135,9 @@ def scale(steps: Values, values: Values) -> Values:
     return np.sqrt((squares + squares.mean()) / 2)
 
 
-def _trials(steps: Values, values: Values, ahead: float) -> Iterator[Values]:
-    """Scaled errors of all forecasters on held-out steps as far ahead as is asked for, each of shape (forecasters, curves)."""
+def _trials(steps: Values, values: Values, ahead: float) -> Iterator[tuple[int, Values]]:
+    """Scaled errors of all forecasters on held-out steps as far ahead as is asked for: the number of steps before the cut, and
+    errors of shape (forecasters, curves)."""
     for cut in range(FEWEST, len(steps)):
         if steps[cut - 1] < steps[-1] / ORIGINS:
             continue
@@ -144,7 +146,7 @@ def _trials(steps: Values, values: Values, ahead: float) -> Iterator[Values]:
         scatter = np.where(scatter > 0, scatter, 1.0)
         for later in range(cut, len(steps)):
             if ahead / REACH <= np.log(steps[later] / there[-1]) <= ahead * REACH:
-                yield (values[:, later] - forecasts(there, known, float(steps[later]))) / scatter
+                yield cut, (values[:, later] - forecasts(there, known, float(steps[later]))) / scatter
 
 
 def stacked(errors: Values) -> Values:

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from workflow.analyses.extrapolation import COVERAGE
 from workflow.comparison import Level, Sample
-from workflow.curves import PER, unit
 from workflow.errors import StudyError
 from workflow.indicators import SCORED
 from workflow.luck import pooled
@@ -345,40 +345,42 @@ def _cheapest(
 
 
 def _pretraining(question: Question, analysis: pd.DataFrame, how: Resampling) -> Iterator[dict[str, Any]]:
-    """Whether more pre-training still pays, from the slope beyond the turning point of each family's scores after tuning."""
+    """What more pre-training of each family is forecast to change of its score after tuning, at the latest step that can be."""
     if len(question.tests) > 1:
         return
     train, test = question.tests[0]
-    keys = {"analysis": "turning_point", "group": "level", "train": train, "test": test, **question.way}
+    keys = {"analysis": "extrapolation", "train": train, "test": test, **question.way}
     keys |= {"format": question.way["test_format"]}
     rows = analysis[(analysis[list(keys)] == pd.Series(keys)).all(axis=1)]
     for family in dict.fromkeys(family for family, _ in question.bases):
-        own = rows[rows["family"] == family].set_index("estimator")
-        if not {"turning_step", "slope_after"} <= set(own.index):
-            steps = sum(name == family for name, _ in question.bases)
-            text = f"no curve over the {steps} steps of {family} says whether more pre-training pays (it takes five)"
-            figures: dict[str, Any] = {"n": steps}
+        own = rows[(rows["family"] == family) & (rows["estimator"] == "later_change")].sort_values("step")
+        known = own[own["value"].notna()]
+        steps = sum(name == family for name, _ in question.bases)
+        figures: dict[str, Any] = {"n": steps}
+        if own.empty:
+            text = f"from {steps} step{'s' if steps > 1 else ''} of {family} nothing can be forecast"
             link = _said(question, text, question.where | {"family": family})
         else:
-            slope, turn = own.loc["slope_after"], own.loc["turning_step"]
-            told = pd.notna(slope["p_value"]) and slope["p_value"] < 1 - how.level
-            verdict = (
-                ("still pays" if slope["value"] > 0 else "costs") if told else "makes no difference that can be told"
-            )
-            text = (
-                f"beyond step {turn['value']:.0f} of {family} ({how.level:.0%} {turn['low']:.0f} to {turn['high']:.0f}) more "
-                f"pre-training {verdict}: {_slope(slope, [step for own, step in question.bases if own == family])}"
-            )
-            figures = {name: slope[name] for name in ("value", "low", "high", "n")}
-            link = _said(question, text, keys | {"family": family, "estimator": "slope_after"}, "analysis")
+            row = (own if known.empty else known).iloc[-1]
+            text = f"it cannot be told what more pre-training of {family} would add" if known.empty else _later(row)
+            figures = {name: row[name] for name in ("value", "low", "high", "n")}
+            where = keys | {"family": family, "step": int(row["step"]), "estimator": "later_change"}
+            link = _said(question, text, where, "analysis")
         yield {"topic": "pretraining", "family": family, **link, **_plain(figures)}
 
 
-def _slope(slope: Mapping[str, Any], steps: Sequence[int]) -> str:
-    """A slope with its interval, for as many steps as a run of such a length is spoken of."""
-    over = unit(min(steps), max(steps))
-    value, low, high = (slope[name] * over / PER for name in ("value", "low", "high"))
-    return f"{value:+.3f} ({low:+.3f} to {high:+.3f}) for {over:,} steps"
+def _later(row: Mapping[str, Any]) -> str:
+    """A forecast change with its interval."""
+    if row["low"] > 0:
+        verdict = "pays"
+    elif row["high"] < 0:
+        verdict = "costs"
+    else:
+        verdict = "may or may not pay"
+    return (
+        f"more pre-training of {row['family']} {verdict}: at step {int(row['step'])} the score after tuning is forecast to have "
+        f"changed by {row['value']:+.3f} ({COVERAGE:.0%} {row['low']:+.3f} to {row['high']:+.3f})"
+    )
 
 
 def _row(

@@ -153,7 +153,7 @@ RELEASED = _columns(
 ANALYSIS = _columns(
     group=(TEXT, "what the value is averaged over or compared within; null for a single pair of task and test"),
     family=(TEXT, "family"),
-    step=(INT, "training step of the base; null where pooled over steps"),
+    step=(INT, "training step of the base, of a forecast the later one; null where pooled over steps"),
     train=(TEXT, "task tuned on; null where pooled"),
     format=(TEXT, "format tuned in"),
     recipe=(TEXT, "recipe tuned by"),
@@ -163,8 +163,8 @@ ANALYSIS = _columns(
     shots=(INT, "demonstrations"),
     estimator=(TEXT, "what the value estimates, and what is resampled for its interval"),
     value=(FLOAT, "the estimate"),
-    low=(FLOAT, "lower end of the interval"),
-    high=(FLOAT, "upper end of the interval"),
+    low=(FLOAT, "lower end of the interval, of the study's level; of a forecast for 80 %"),
+    high=(FLOAT, "upper end of the interval; null where it has none"),
     n=(INT, "number of resampled units"),
     p_value=(FLOAT, "two-sided p-value against no difference; null where not tested"),
 )
@@ -271,11 +271,12 @@ RECOMMENDATIONS = _columns(
     value=(
         FLOAT,
         "score after tuning; of regret and cheapest: the loss against the best base, which its noise does not raise; of "
-        "pretraining: the slope",
+        "pretraining: the change of that score that more pre-training is forecast to bring; null where it cannot be told",
     ),
     low=(
         FLOAT,
-        "lower end of the interval over resampled rows and the luck of seeds, cut to 0 to 1; of single seeds rows alone",
+        "lower end of the interval over resampled rows and the luck of seeds, cut to 0 to 1; of single seeds rows alone; of "
+        "pretraining: of the forecast, for 80 %",
     ),
     high=(FLOAT, "upper end of the interval"),
     measured=(
@@ -283,7 +284,7 @@ RECOMMENDATIONS = _columns(
         "of regret and cheapest: the loss of the scores as they are, raised by choosing the best of noisy ones",
     ),
     probability=(FLOAT, "share of the resamples in which the base is the best; of single seeds over rows alone"),
-    n=(INT, "scored rows; of pretraining: steps"),
+    n=(INT, "scored rows; of pretraining: held-out steps that the forecast was learnt from, or steps"),
     seconds=(FLOAT, "wall time of the job that measures the indicator on a base, others of the base included"),
     table=(TEXT, "table that the sentence rests on, below results/"),
     filter=(TEXT, "its rows there, as JSON: column -> value; of a mean over tests those of the first"),

@@ -23,8 +23,7 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
     - `difference_of_means` without test: the mean over the tests of the domain tuned on, at each step, for tuned models
       together (train null) and for bases on the same tests (train `none`); tests are resampled, or pairs of task and
       test, and rows and seeds within; n counts them. Null where one that other steps have is missing.
-    - `last_minus_first` without test (step null): how that mean has changed from the first step to the last, over the tests
-      that both have, likewise.
+    - `last_minus_first` without test (step null): how that mean has changed from the first step to the last, likewise.
     - `slope` of each model line and test (step null): how the gap changes over pre-training, points per 100,000 steps,
       with what `curves` says of its uncertainty; n counts steps, three at least.
 
@@ -97,9 +96,11 @@ def _changes(keys: dict[str, Any], gaps: Sequence[Difference], how: Resampling) 
         steps = sorted({gap.keys["step"] for gap in line})
         first, last = ({gap.pair: gap for gap in line if gap.keys["step"] == step} for step in (steps[0], steps[-1]))
         both = [Difference(last[pair], first[pair]) for pair in last if pair in first]
-        if len(steps) > 1 and both:
+        row = {**place, **keys, "estimator": "last_minus_first", "n": len(both)}
+        if {change.pair for change in both} != {gap.pair for gap in line}:
+            yield {**row, "value": None}
+        elif len(steps) > 1:
             value, resampled = pooled(both, how)
-            row = {**place, **keys, "estimator": "last_minus_first", "n": len(both)}
             yield estimate(row, value, resampled, how, p_value=p_value(resampled))
 
 

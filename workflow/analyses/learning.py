@@ -90,9 +90,9 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
     With fewer than three steps nothing is found: `rise_over_pretraining` is null and without a group.
     """
     chances = _chances(evidence)
-    gains = [change for change in evidence.changes if _in_domain(change)]
+    gains = [change for change in evidence.changes if in_domain(change)]
     bases = _grouped([level for level in evidence.levels if level.keys["recipe"] == "none"], PLACE)
-    tunings = _grouped(_own_first(gains), PLACE)
+    tunings = _grouped(own_first(gains), PLACE)
     return [
         row
         for place, levels in bases.items()
@@ -119,7 +119,7 @@ def _chances(evidence: Evidence) -> dict[tuple[Any, ...], float]:
     return {place: 1 / count for place, count in places.items() if count} | imported | known
 
 
-def _in_domain(change: Change) -> bool:
+def in_domain(change: Change) -> bool:
     """Whether a test is of the domain tuned on, or the tuning of no domain."""
     train, test = change.keys["train"], change.keys["test"]
     return _on_instructions(change) or task.domain(train) == task.domain(test)
@@ -129,7 +129,7 @@ def _on_instructions(change: Difference) -> bool:
     return task.kind(change.keys["train"]) == "messages"
 
 
-def _own_first(gains: Sequence[Change]) -> list[Change]:
+def own_first(gains: Sequence[Change]) -> list[Change]:
     """Changes by tuning on instructions are left out where another tuning is in the test's domain."""
     own = {tuple(change.keys[key] for key in PLACE) for change in gains if not _on_instructions(change)}
     return [c for c in gains if not _on_instructions(c) or tuple(c.keys[key] for key in PLACE) not in own]

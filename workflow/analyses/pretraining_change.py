@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from workflow import task
+from workflow.analyses.learning import in_domain, own_first
 from workflow.comparison import PAIR_KEYS, Difference, Evidence, Level, estimate, places, pooled
 from workflow.curves import curve, trend
 from workflow.statistics import Resampling, p_value
@@ -13,7 +14,8 @@ from workflow.statistics import Resampling, p_value
 LINE = [key for key in PAIR_KEYS if key != "step"]
 BASE = [key for key in LINE if key not in ("train", "format", "recipe")]
 PLACE = ["family", "format", "suite", "test_format", "shots"]
-FLAT, RISING = "tuned_where_base_does_not_rise", "tuned_where_base_rises"
+FLAT, RISING = "base_does_not_rise", "base_rises"
+COMPARED = f"{FLAT}_minus_{RISING}"
 
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
@@ -24,13 +26,14 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
       is not in its interval.
     - `slope`: of the straight line over steps, for 100,000 steps, with the scatter between steps in its interval (`curves`);
       n counts steps, three at least.
-    - `last_minus_first` without test: the mean of tuned models on tests of the domain tuned on, in the group
-      `tuned_where_base_does_not_rise` over those tests whose untouched base is not significantly better at its last step than at
-      its first, in `tuned_where_base_rises` over the others. Tests are resampled, and rows and seeds within; n counts pairs.
+    - Without test: means over the tests that models are tuned for (as `learning` has it), in the group `base_does_not_rise` over
+      tests whose untouched base is not significantly better at its last step than at its first, in `base_rises` over the others.
+      `last_minus_first` is that of the tuned models, `gain_at_last_step` tuned minus base there. Tests are resampled, and rows and
+      seeds within; n counts pairs of task and test. In the group `base_does_not_rise_minus_base_rises` the second is compared
+      between both groups; n is the smaller one's.
     """
     rows = [*_rows("level", evidence.levels, how), *_rows("gain", evidence.changes, how)]
-    ends = [Difference(own[-1], own[0]) for own in _lines(evidence.levels).values() if len(own) > 1]
-    return [*rows, *_latent(ends, how)]
+    return [*rows, *_by_base(evidence, how)]
 
 
 def _lines(points: Sequence[Level | Difference]) -> dict[tuple[Any, ...], list[Level | Difference]]:
@@ -57,22 +60,37 @@ def _rows(group: str, points: Sequence[Level | Difference], how: Resampling) -> 
             yield {**keys, "estimator": "slope", "n": len(own), **facts}
 
 
-def _latent(changes: Sequence[Difference], how: Resampling) -> Iterator[dict[str, Any]]:
-    """Mean changes of tuned models, apart for tests on which the untouched base rises and for those on which it does not."""
-    bases = {_base(change): change for change in changes if change.keys["recipe"] == "none"}
+def _by_base(evidence: Evidence, how: Resampling) -> Iterator[dict[str, Any]]:
+    """Means of tuned models, apart for tests on which the untouched base rises and for those on which it does not."""
+    lines = [own for own in _lines(evidence.levels).values() if len(own) > 1]
+    bases = {_base(own[0]): Difference(own[-1], own[0]) for own in lines if own[0].keys["recipe"] == "none"}
     rising = {place for place, change in bases.items() if _rises(change, how)}
-    tuned = [change for change in changes if change.keys["recipe"] != "none" and _base(change) in bases]
-    home = [change for change in tuned if task.domain(change.keys["train"]) == task.domain(change.keys["test"])]
-    for place, own in places(home, PLACE):
-        for group, wanted in ((FLAT, False), (RISING, True)):
-            there = [change for change in own if (_base(change) in rising) == wanted]
-            if there:
-                value, drawn = pooled(there, how)
-                keys = {"group": group, **place, "estimator": "last_minus_first", "n": len(there)}
-                yield estimate(keys, value, drawn, how, p_value=p_value(drawn))
+    wanted = own_first([change for change in evidence.changes if in_domain(change)])
+    gains = {place: own for place, own in _lines(wanted).items() if len(own) > 1 and _base(own[0]) in bases}
+    tuned = [Difference(own[-1].tuned, own[0].tuned) for own in gains.values()]
+    for place, own in places(tuned, PLACE):
+        yield from _means({**place, "estimator": "last_minus_first"}, own, rising, how, compared=False)
+    for place, own in places([own[-1] for own in gains.values()], PLACE):
+        yield from _means({**place, "estimator": "gain_at_last_step"}, own, rising, how, compared=True)
 
 
-def _base(change: Difference) -> tuple[Any, ...]:
+def _means(
+    keys: dict[str, Any], own: Sequence[Difference], rising: Collection[Any], how: Resampling, compared: bool
+) -> Iterator[dict[str, Any]]:
+    """The mean of each group, and the difference of both where they are compared."""
+    drawn: dict[str, tuple[float, Any, int]] = {}
+    for group, wanted in ((FLAT, False), (RISING, True)):
+        there = [one for one in own if (_base(one) in rising) == wanted]
+        if there:
+            drawn[group] = (*pooled(there, replace(how, seed=how.seed + 1 + wanted)), len(there))
+    if compared and len(drawn) == 2:
+        first, second = drawn[FLAT], drawn[RISING]
+        drawn[COMPARED] = (first[0] - second[0], first[1] - second[1], min(first[2], second[2]))
+    for group, (value, draws, n) in drawn.items():
+        yield estimate({**keys, "group": group, "n": n}, value, draws, how, p_value=p_value(draws))
+
+
+def _base(change: Level | Difference) -> tuple[Any, ...]:
     """What a tuned model's curve shares with its base's."""
     return tuple(change.keys[key] for key in BASE)
 

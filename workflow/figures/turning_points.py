@@ -1,6 +1,6 @@
-"""The step beyond which more pre-training adds less, for bases, tuned models and gains (arXiv 2408.06663, section 6.2).
+"""Where curves along pre-training bend, of bases, tuned models and gains (arXiv 2408.06663, section 6.2).
 
-The paper names such steps by eye; here they are the analysis `turning_point`'s, with intervals.
+The paper names such steps by eye; here they are the analysis `turning_point`'s, with intervals, and most have no name.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ SECTION = "tuned"
 INTERVAL = "the steps at which a bend cannot be ruled out, moved outwards to steps of the study"
 CONCLUSIONS = ("turning_points",)
 ROW = 0.17  # inches
-LEVEL = 0.05  # of a knot's p-value, above which a straight line fits as well
+LINE = [*drawing.PLACE, "group", "train", "format", "recipe", "test", *drawing.WAY, "origin"]
 PANELS = ("base", "tuned", "tuned − base")
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
-    """Three panels for each family and suite: turning steps of the base on each test, of models tested in tuning's domain
-    or tuned on conversations, and of their gains over the base. Grey: a straight line fits the curve as well. Vertical
-    lines: the first and the last step.
+    """Three panels for each family and suite: the bend that fits best of the base on each test, of models tested in tuning's
+    domain or tuned on conversations, and of their gains over the base. Grey: no turning step is named, since a straight line or
+    a smooth law of learning predicts held-out steps as well or the bend moves when steps are left out. Vertical lines: the first
+    and the last step.
 
     Each suite is shown in the main way it tests (`drawing.chosen`).
     Errors: StudyError when no curve is long enough.
@@ -50,9 +51,11 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
 
 
 def _shown(analysis: pd.DataFrame) -> pd.DataFrame:
-    """Turning steps with the panel that each belongs to, in the panels' order of tests."""
-    rows = drawing.only(analysis, "turning_point", "turning_step")
-    rows = drawing.related(rows.dropna(subset="value"), {"base", "in_domain", "instructed"})
+    """Bends, `named` or not, with the panel that each belongs to, in the panels' order of tests."""
+    turns = drawing.only(analysis, "turning_point", "turning_step", "knot")
+    named = turns.loc[(turns["estimator"] == "turning_step") & turns["value"].notna(), LINE].drop_duplicates()
+    rows = turns[turns["estimator"] == "knot"].merge(named, on=LINE, how="left", indicator="named")
+    rows = drawing.related(rows.assign(named=rows["named"] == "both"), {"base", "in_domain", "instructed"})
     names = rows["group"].map({"level": "tuned", "gain": "tuned − base"}).where(rows["train"] != "none", "base")
     rows = rows.assign(panel=pd.Categorical(names, PANELS, ordered=True), order=rows["test"].map(drawing.ranks(rows)))
     rows["panel"] = rows["panel"].cat.remove_unused_categories()
@@ -60,9 +63,9 @@ def _shown(analysis: pd.DataFrame) -> pd.DataFrame:
 
 
 def _style(row: Any, styles: dict[tuple[str, str], Style]) -> Style:
-    """The model's look; grey where no turn is found."""
+    """The model's look; grey where no turning step is named."""
     own = replace(styles[row.train, row.recipe], label="")
-    return own if row.p_value < LEVEL else Style("silver", own.marker, label=f"no turn found (p ≥ {LEVEL})")
+    return own if row.named else Style("silver", own.marker, label="no turning step named")
 
 
 def _label(row: Any) -> str:

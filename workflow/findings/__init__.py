@@ -42,12 +42,12 @@ class Material:
         """The main way in which each family's suite tests (`drawing.chosen`): columns family, suite, test_format, shots."""
         return drawing.only(self.analysis, "performance")[TEST_WAY].drop_duplicates()
 
-    def rows(self, analysis: str, *estimators: str) -> pd.DataFrame:
+    def rows(self, analysis: str, *estimators: str, missing: bool = False) -> pd.DataFrame:
         """The rows with a value of one analysis, by some or all of its estimators, in the main way of testing.
 
-        Of tuned models those that are tested in the format they were tuned in.
+        Of tuned models those that are tested in the format they were tuned in. missing: rows without a value as well.
         """
-        rows = self.analysis[(self.analysis["analysis"] == analysis) & self.analysis["value"].notna()]
+        rows = self.analysis[(self.analysis["analysis"] == analysis) & (self.analysis["value"].notna() | missing)]
         rows = rows[rows["estimator"].isin(estimators)] if estimators else rows
         own = rows["format"].isna() | (rows["format"] == "none") | (rows["format"] == rows["test_format"])
         return rows[own].merge(self.ways, on=TEST_WAY)

@@ -18,7 +18,7 @@ LIKELY = 0.5
 SHOWN = 0.01  # share of resamples that a sentence speaks of
 NOTHING = "not_learned"  # that nothing is found says little where steps scatter: no sentence calls it likely
 KEYS = ["analysis", "group", "family", "suite", "test", "test_format", "shots", "estimator"]
-DECIDING = {
+DECIDING = {  # the number that a finding is about
     "learned_in_pretraining": "rise_over_pretraining",
     "learned_in_tuning": "gain_by_tuning",
     "learned_in_both": "rise_over_pretraining",
@@ -63,7 +63,8 @@ def _grouped(
     texts = [f"{place}: {likely}{_between(ranked[:1] if settled else ranked)}"]
     if "rise_over_pretraining" in beside:
         texts.append(
-            f"over pre-training the untouched base changes by {material.interval(beside['rise_over_pretraining'])}"
+            f"from the first step to the last the untouched base's score changes by "
+            f"{material.interval(beside['rise_over_pretraining'])}"
         )
     gain = beside.get("gain_by_tuning")
     texts.append("no model is tuned for it" if gain is None else f"tuning adds up to {material.interval(gain)}")

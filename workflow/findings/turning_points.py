@@ -10,70 +10,69 @@ import pandas as pd
 from workflow import drawing
 from workflow.curves import PER, unit
 from workflow.findings import Material, about, finding, siblings
+from workflow.statistics import holm
 
 SECTION = "base"
 READS = ("analysis",)
-LEVEL = 0.05  # of a bend's p-value
 KEYS = [
     "analysis", "group", "family", "train", "format", "recipe", "suite", "test", "test_format", "shots", "estimator"
 ]  # fmt: skip
 
 
 def find(material: Material) -> Iterator[dict[str, Any]]:
-    """One finding for each curve with a bend; for each sort of curve one that counts those without."""
-    whole = material.rows("turning_point")
+    """One finding for each curve with a turning step, significant among all curves of its sort; for each sort one that counts
+    those without."""
+    whole = material.rows("turning_point", missing=True)
     turns = drawing.related(whole[whole["estimator"] == "turning_step"], {"base", "in_domain", "instructed"})
-    span = (
-        material.analysis.loc[material.analysis["analysis"] == "performance"]
-        .groupby("family")["step"]
-        .agg(["min", "max"])
-    )
+    levels = material.analysis[material.analysis["analysis"] == "performance"]
+    span = levels.groupby("family")["step"].agg(["min", "max"])
     for _, own in turns.groupby([*drawing.PLACE, "group", turns["train"] == "none"], sort=False):
-        for _, row in own[own["p_value"] < LEVEL].sort_values("value", kind="stable").iterrows():
-            steps = unit(*span.loc[row["family"]])
-            text = _bend(material, turns, row, dict(siblings(whole, row, KEYS)), steps)
-            yield _placed(row) | finding(text, row, KEYS)
-        yield _placed(own.iloc[0]) | _straight(turns, own)
+        named = own["value"].notna() & (holm(own["p_value"].to_numpy(dtype=float)) < 1 - material.level)
+        for _, row in own[named].sort_values("value", kind="stable").iterrows():
+            text = _bend(material, turns, row, dict(siblings(whole, row, KEYS)), unit(*span.loc[row["family"]]))
+            yield placed(row) | finding(text, row, KEYS)
+        yield placed(own.iloc[0]) | _unnamed(turns, own, int((~named).sum()))
 
 
-def _placed(row: Mapping[str, Any]) -> dict[str, str]:
+def placed(row: Mapping[str, Any]) -> dict[str, str]:
     """Where in the report a curve belongs."""
     return {"section": SECTION if row["train"] == "none" else "tuned"}
 
 
-def _curve(turns: pd.DataFrame, row: Mapping[str, Any]) -> str:
+def named_curve(rows: pd.DataFrame, row: Mapping[str, Any]) -> str:
     """What a curve is of."""
     if row["train"] == "none":
-        return f"{row['test']}{about(turns, row)}, untouched base"
-    what = "tuned on" if row["group"] == "level" else "gain by tuning on"
-    return f"{row['test']}{about(turns, row)}, {what} {row['train']}"
+        return f"{row['test']}{about(rows, row)}, untouched base"
+    what = "gain by tuning on" if row["group"] == "gain" else "tuned on"
+    return f"{row['test']}{about(rows, row, 'recipe')}, {what} {row['train']}"
+
+
+def sort_of(row: Mapping[str, Any]) -> str:
+    """What the curves of a sort are of."""
+    if row["train"] == "none":
+        return "untouched bases"
+    return "gains by tuning" if row["group"] == "gain" else "tuned models"
 
 
 def _bend(material: Material, turns: pd.DataFrame, row: Any, beside: Mapping[str, Any], steps: int) -> str:
-    before, after = beside["slope_before"], beside["slope_after"]
-    verb = "rises" if before["value"] > 0 else "falls"
-    sure = "" if before["low"] * before["high"] > 0 else ", which cannot be told from 0,"
-    range_ = f"{material.level:.0%} {row['low']:.0f} to {row['high']:.0f}"
-    rest = {name: after[name] * steps / PER * 100 for name in ("value", "low", "high")}
-    told = "" if after["low"] * after["high"] > 0 else ", not to be told from 0"
+    """A named step with the slopes before and after it."""
+    slopes = []
+    for side, word in (("slope_before", "before"), ("slope_after", "after")):
+        points = {name: beside[side][name] * steps / PER * 100 for name in ("value", "low", "high")}
+        slopes.append(f"{material.interval(points, '+.2f')} points for {steps:,} steps {word} it")
     return (
-        f"{_curve(turns, row)}: {verb}{sure} until step {row['value']:.0f} ({range_}; a straight line fits less well, "
-        f"p = {row['p_value']:.3f}); beyond it {material.interval(rest, '+.2f')} points for {steps:,} steps{told}."
+        f"{named_curve(turns, row)}: turns at step {row['value']:.0f} ({material.level:.0%} {row['low']:.0f} to "
+        f"{row['high']:.0f}; a straight line and smooth laws of learning fit less well, p = {row['p_value']:.3f}), with "
+        f"{slopes[0]} and {slopes[1]}."
     )
 
 
-def _straight(turns: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
-    """How many curves of a sort a straight line fits as well."""
-    row, straight = own.iloc[0], int((own["p_value"] >= LEVEL).sum())
-    sort = (
-        "untouched bases"
-        if row["train"] == "none"
-        else "tuned models"
-        if row["group"] == "level"
-        else "gains by tuning"
-    )
+def _unnamed(turns: pd.DataFrame, own: pd.DataFrame, count: int) -> dict[str, Any]:
+    """How many curves of a sort have no turning step."""
+    row = own.iloc[0]
     text = (
-        f"A straight line fits {straight} of {len(own)} curves of {sort}{about(turns, row)} as well as one with a bend."
+        f"No turning step is named for {count} of {len(own)} curves of {sort_of(row)}{about(turns, row)}: a straight line or a "
+        "smooth law of learning predicts held-out steps as well, or the step moves when other steps are left out."
     )
     keys = [key for key in KEYS if key not in ("train", "format", "recipe", "test")]
-    return finding(text, row, keys, value=straight, low=None, high=None, n=len(own))
+    return finding(text, row, keys, value=count, low=None, high=None, n=len(own))
