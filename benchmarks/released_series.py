@@ -38,9 +38,7 @@ def read(folder: Path) -> dict[tuple[str, str], Points]:
 
 def reported(points: Points, **keys: Any) -> list[Reported]:
     """Scores as evidence holds them."""
-    return [
-        Reported(KEYS | keys | {"step": step}, value, error) for step, (value, error) in sorted(points.items())
-    ]
+    return [Reported(KEYS | keys | {"step": step}, value, error) for step, (value, error) in sorted(points.items())]
 
 
 def released(points: Points, how: Resampling, **keys: Any) -> Curve:

@@ -144,5 +144,7 @@ def test_eight_steps_name_no_turning_step(evidence):
     found = rows(turning_point, evidence, group="level", train="none", **MAIN)
     knots = found[found["estimator"] == "knot"].set_index("test")
     assert (knots.loc["hellaswag", "low"], knots.loc["hellaswag", "high"]) == (18000, 342000)
-    assert (knots.loc["xsum", "low"], knots.loc["xsum", "high"]) == (1000, 738020) and knots.loc["xsum", "p_value"] > 0.5
+    assert (knots.loc["xsum", "low"], knots.loc["xsum", "high"]) == (1000, 738020) and knots.loc[
+        "xsum", "p_value"
+    ] > 0.5
     assert found.loc[found["estimator"] == "turning_step", "value"].isna().all()

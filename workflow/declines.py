@@ -44,7 +44,7 @@ class Decline:
 
 @dataclass(frozen=True)
 class Contrasts:
-    """runs: places of both runs' first and last steps, shape (contrasts, 4); weights: what each step counts, (contrasts, steps)."""
+    """runs: places of both runs' first and last steps, (contrasts, 4); weights: what each step counts, (contrasts, steps)."""
 
     runs: NDArray[np.int64]
     weights: Values
@@ -78,9 +78,9 @@ def comparable(curve: Curve) -> bool:
 def decline(curve: Curve, how: Resampling) -> Decline:
     """The largest decline of a curve by its standard error. curve: `comparable`.
 
-    Steps scatter by their rows and seeds, as resamples say, and beyond: by as much as neighbours in log steps differ from the
-    line between them, by the median of many, so that the few places where a curve turns count little. Of simulated curves that are flat
-    the scatter is estimated anew, so few steps make no decline of themselves.
+    Steps scatter by their rows and seeds, as resamples say, and beyond: by as much as steps are off the line between their
+    neighbours in log steps, by the median of many, so that the few places where a curve turns count little. Of simulated curves
+    that are flat the scatter is estimated anew, so few steps make no decline of themselves.
     """
     curve = settled(curve)
     found, bends = contrasts(len(curve.steps)), _curvatures(curve.steps)

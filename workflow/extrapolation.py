@@ -3,8 +3,8 @@
 Laws of learning and simple baselines forecast side by side. How far to trust each is learnt from the study itself: its curves are
 cut off at earlier steps and forecast as far ahead as is asked for now (rolling origin, Tashman 2000). Their weights minimise the
 squared error of the combination on all curves of a sort together (stacking, Breiman 1996), drawn towards equal ones, which are
-hard to beat where little is known (Smith & Wallis 2009). The interval comes of the errors on those steps, not of a model. Where the
-combination has not been better than the last value there, nothing is forecast.
+hard to beat where little is known (Smith & Wallis 2009). The interval comes from the errors on those steps, not from a model.
+Where the combination has not been better than the last value there, nothing is forecast.
 
 A forecast is of the score on the same test rows: their sampling is no part of its interval, the scatter between checkpoints is.
 """
@@ -42,8 +42,8 @@ FORECASTERS = (LAST, *(f"mean_of_{n}" for n in RECENT), *(f"line_over_{n}" for n
 class Forecast:
     """Scores of several curves at one later step.
 
-    values, low, high: shape (curves,); gain: by what share the squared error on held-out steps is below the last value's; p_value:
-    one-sided, of no gain; held: held-out steps of each curve.
+    values, low, high: shape (curves,); gain: by what share the squared error on held-out steps is below the last value's;
+    p_value: one-sided, of no gain; held: held-out steps of each curve.
     """
 
     values: Values
@@ -108,7 +108,7 @@ def _fixed(key: tuple[float, ...], at: float) -> Values:
 
 @lru_cache
 def _smooth(law: str, key: tuple[float, ...], at: float) -> tuple[Values, Values]:
-    """A law over the last two decades: what its shapes leave, (shapes, steps, steps), and weights in the forecast, (shapes, steps)."""
+    """A law over the last two decades: what its shapes leave, (shapes, steps, steps), and their forecasts, (shapes, steps)."""
     steps = np.array(key)
     own = _recent(steps, WINDOW)
     there = scaled(steps, steps[-1])[own]
@@ -172,7 +172,7 @@ def _crossed(errors: Values) -> Values:
 
 
 def _gain(last: Values, combined: Values) -> tuple[float, float]:
-    """The share by which squared errors are below the last value's, and a one-sided p-value of none, by Student's t over curves."""
+    """The share by which squared errors are below the last value's, a one-sided p-value of none by Student's t over curves."""
     less = (last**2 - combined**2).mean(axis=1)
     error = less.std(ddof=1) / np.sqrt(len(less))
     gain = float(1 - (combined**2).mean() / max((last**2).mean(), 1e-12))

@@ -22,7 +22,10 @@ Values = NDArray[np.float64]
 Shape = Callable[[Values], Values]
 
 SHAPES = 20  # of laws with one free shape
-EXPONENTS = (0.05, 1.5)  # of the power law; fitted exponents of losses and errors lie between .05 and 1 (arXiv 2001.08361)
+EXPONENTS = (
+    0.05,
+    1.5,
+)  # of the power law; fitted exponents of losses and errors lie between .05 and 1 (arXiv 2001.08361)
 STEEPNESS = (0.7, 1.0, 1.5, 2.5, 4.0)  # of the sigmoid, per e-fold of steps
 APART = 0.4  # e-folds of steps between its midpoints
 ONSET = 0.5  # of the steps so far, the latest onset of a rise: of a later one there is too little to see
@@ -54,7 +57,9 @@ def _logarithm(first: float) -> list[Shape]:
 
 def _onset(first: float) -> list[Shape]:
     """score = a + b max(0, log(steps / c)): flat up to a step, as much for each doubling from there on."""
-    places = np.linspace(np.log(first), np.log(ONSET), 2 + int(np.log(ONSET / first) / APART)) if first < ONSET else [0.0]
+    places = (
+        np.linspace(np.log(first), np.log(ONSET), 2 + int(np.log(ONSET / first) / APART)) if first < ONSET else [0.0]
+    )
     return [lambda steps, c=c: np.maximum(np.log(steps) - c, 0) for c in places]
 
 
@@ -164,8 +169,11 @@ def _squares(rests: Values, curves: Values) -> Values:
 
 
 def thinned(curve: Curve) -> Sequence[Curve]:
-    """The curve without its first step, without its last, its steps by turns in two halves, and without its start, the steps
-    below a hundredth of the last: an untrained model's level is part of no law of learning, and makes any curve bend behind it."""
+    """The curve without its first step, without its last, its steps by turns in two halves, and without its start.
+
+    That is the steps below a hundredth of the last: an untrained model's level is part of no law of learning, and makes any curve
+    bend behind it.
+    """
     places = np.arange(len(curve.steps))
     kept = (places[1:], places[:-1], places[::2], places[1::2], np.flatnonzero(curve.steps >= curve.steps[-1] / START))
     return [Curve(curve.steps[own], curve.values[own], curve.draws[own]) for own in kept]

@@ -14,7 +14,7 @@ LINE = [key for key in PAIR_KEYS if key != "step"]
 
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
-    """Five rows for each curve with six steps in its last two decades: of a model line (`level`) and of tuned minus base (`gain`).
+    """Five rows for each curve with six steps in its last two decades: a model line (`level`), or tuned minus base (`gain`).
 
     - `decline`: the mean score of the run of steps that stands out most above the last steps, less the mean of those. The lower
       end holds with the choice of both runs allowed for, and so does the one-sided p-value against no decline; there is no

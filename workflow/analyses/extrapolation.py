@@ -26,9 +26,9 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
     - `held_out_gain` of each sort (train and test null): by what share the squared error on held-out steps lies below that of
       the last value, with a one-sided p-value; n counts curves.
 
-    A forecast is null, so that it cannot be told, unless the gain is significant at the study's level; likewise where fewer than four
-    curves share their steps or no steps can be held out that far ahead. It is of the score on the same test rows, by a tuning
-    with the same seeds. How: `extrapolation`.
+    A forecast is null, so that it cannot be told, unless the gain is significant at the study's level; likewise where fewer than
+    four curves share their steps or no steps can be held out that far ahead. It is of the score on the same test rows, by a
+    tuning with the same seeds. How: `extrapolation`.
     """
     lines: dict[tuple[Any, ...], list[Level]] = {}
     for level in evidence.levels:
@@ -38,7 +38,9 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
         ordered = sorted(own, key=lambda level: level.keys["step"])
         steps = tuple(level.keys["step"] for level in ordered)
         sorts.setdefault((*(own[0].keys[key] for key in SORT), steps), []).append(ordered)
-    return [row for (*_, steps), own in sorts.items() if len(steps) > 1 for row in _rows(np.array(steps, float), own, how)]
+    return [
+        row for (*_, steps), own in sorts.items() if len(steps) > 1 for row in _rows(np.array(steps, float), own, how)
+    ]
 
 
 def _rows(steps: np.ndarray, lines: Sequence[Sequence[Level]], how: Resampling) -> Iterator[dict[str, Any]]:

@@ -28,9 +28,9 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
       n counts steps, three at least.
     - Without test: means over the tests that models are tuned for (as `learning` has it), in the group `base_does_not_rise` over
       tests whose untouched base is not significantly better at its last step than at its first, in `base_rises` over the others.
-      `last_minus_first` is that of the tuned models, `gain_at_last_step` tuned minus base there. Tests are resampled, and rows and
-      seeds within; n counts pairs of task and test. In the group `base_does_not_rise_minus_base_rises` the second is compared
-      between both groups; n is the smaller one's.
+      `last_minus_first` is that of the tuned models, `gain_at_last_step` tuned minus base there. Tests are resampled, and rows
+      and seeds within; n counts pairs of task and test. In the group `base_does_not_rise_minus_base_rises` the second is
+      compared between both groups; n is the smaller one's.
     """
     rows = [*_rows("level", evidence.levels, how), *_rows("gain", evidence.changes, how)]
     return [*rows, *_by_base(evidence, how)]

@@ -48,8 +48,8 @@ def _latent(material: Material) -> Iterator[dict[str, Any]]:
     for rows, row, said in _pooled(material, FLAT, "last_minus_first"):
         text = (
             f"Conclusion (i) of arXiv 2408.06663, pre-training improves a model in a latent way that tuning unveils"
-            f"{about(rows, row, 'recipe')}: {said}. On the tests whose untouched base is not significantly better at the last step "
-            f"than at the first, tuned models change by {material.interval(row)} from the first to the last, on average over "
+            f"{about(rows, row, 'recipe')}: {said}. On the tests whose untouched base is not significantly better at the "
+            f"last step than at the first, tuned models change by {material.interval(row)} from the first to the last, on average over "
             f"{int(row['n'])} pairs of task and test."
         )
         yield finding(text, row, KEYS)
@@ -59,8 +59,8 @@ def _unlearned_gain_more(material: Material) -> Iterator[dict[str, Any]]:
     for rows, row, said in _pooled(material, COMPARED, "gain_at_last_step"):
         text = (
             f"Conclusion (ii) of arXiv 2408.06663, tests that pre-training does not teach gain more by tuning than those that it "
-            f"does{about(rows, row, 'recipe')}: {said}. At the last step tuning gains {material.interval(row)} more on tests whose "
-            f"untouched base has not risen than on those whose base has, on average ({int(row['n'])} pairs in the smaller group)."
+            f"does{about(rows, row, 'recipe')}: {said}. At the last step tuning gains {material.interval(row)} more on tests "
+            f"whose untouched base has not risen than on those whose base has ({int(row['n'])} pairs in the smaller group)."
         )
         yield finding(text, row, KEYS)
 
@@ -69,7 +69,10 @@ def _forgetting(material: Material) -> Iterator[dict[str, Any]]:
     """Counted over tests that models were tuned for and over all others, each considered together."""
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
     for _, there in rows.groupby(drawing.PLACE, sort=False):
-        home, own = drawing.related(there, {"in_domain", "instructed"}), drawing.related(there, {"out_of_domain", "cross_task"})
+        home, own = (
+            drawing.related(there, {"in_domain", "instructed"}),
+            drawing.related(there, {"out_of_domain", "cross_task"}),
+        )
         if own.empty:
             continue
         told, benefits = material.told(own), material.told(home) & (home["value"] > 0)
@@ -77,8 +80,8 @@ def _forgetting(material: Material) -> Iterator[dict[str, Any]]:
         text = (
             f"Conclusion (iii) of arXiv 2408.06663, tuning helps, but a model may forget tasks that it is not tuned for"
             f"{about(rows, own.iloc[0])}: {'confirmed' if falls and benefits.any() else OPEN}. At the last step tuning raises "
-            f"{int(benefits.sum())} of {len(home)} scores on what it is for significantly (Holm); of {len(own)} scores on other tasks "
-            f"and out of domain it lowers {falls} and raises {rises}."
+            f"{int(benefits.sum())} of {len(home)} scores on what it is for significantly (Holm); of {len(own)} scores on other "
+            f"tasks and out of domain it lowers {falls} and raises {rises}."
         )
         yield finding(text, own.iloc[0], COUNT, value=falls, low=None, high=None, n=len(own))
 
@@ -98,10 +101,10 @@ def _prompts(material: Material) -> Iterator[dict[str, Any]]:
         less = -row["value"] if first is None or first > 0 else row["value"]
         other = row["group"].removeprefix("default_minus_")
         text = (
-            f"Conclusion (iv) of arXiv 2408.06663, tuned models are sensitive to the prompt and more pre-training makes them less so"
-            f"{about(changes, row, 'recipe')}, format {other}: {verdict(less, bool(told[index]))}. What prompts in the format tuned in "
-            f"score above those in format {other} changes by {material.interval(row)} from the first to the last step, on average "
-            f"over {int(row['n'])} pairs of task and test."
+            f"Conclusion (iv) of arXiv 2408.06663, tuned models are sensitive to the prompt and more pre-training makes them "
+            f"less so{about(changes, row, 'recipe')}, format {other}: {verdict(less, bool(told[index]))}. The lead of prompts in the "
+            f"format tuned in over those in format {other} changes by {material.interval(row)} from the first to the last step, "
+            f"on average over {int(row['n'])} pairs of task and test."
         )
         yield {"section": "formats"} | finding(text, row, KEYS)
 
