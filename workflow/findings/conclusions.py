@@ -48,8 +48,8 @@ def _latent(material: Material) -> Iterator[dict[str, Any]]:
     for rows, row, said in _pooled(material, FLAT, "last_minus_first"):
         text = (
             f"Conclusion (i) of arXiv 2408.06663, pre-training improves a model in a latent way that tuning unveils"
-            f"{about(rows, row, 'recipe')}: {said}. On the tests whose untouched base is not significantly better at the "
-            f"last step than at the first, tuned models change by {material.interval(row)} from the first to the last, on average over "
+            f"{about(rows, row, 'recipe')}: {said}. On the tests whose untouched base is not "
+            f"significantly better at the last step than at the first, tuned models change by {material.interval(row)} from the first to the last, on average over "
             f"{int(row['n'])} pairs of task and test."
         )
         yield finding(text, row, KEYS)
@@ -101,8 +101,8 @@ def _prompts(material: Material) -> Iterator[dict[str, Any]]:
         less = -row["value"] if first is None or first > 0 else row["value"]
         other = row["group"].removeprefix("default_minus_")
         text = (
-            f"Conclusion (iv) of arXiv 2408.06663, tuned models are sensitive to the prompt and more pre-training makes them "
-            f"less so{about(changes, row, 'recipe')}, format {other}: {verdict(less, bool(told[index]))}. The lead of prompts in the "
+            f"Conclusion (iv) of arXiv 2408.06663, tuned models are sensitive to the prompt, less so with more "
+            f"pre-training{about(changes, row, 'recipe')}, format {other}: {verdict(less, bool(told[index]))}. The lead of prompts in the "
             f"format tuned in over those in format {other} changes by {material.interval(row)} from the first to the last step, "
             f"on average over {int(row['n'])} pairs of task and test."
         )
