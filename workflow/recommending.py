@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from workflow.errors import StudyError
 from workflow.indicators import SCORED
 from workflow.luck import pooled
 from workflow.prompts import FORMATS
-from workflow.statistics import Resampling
+from workflow.statistics import Resampling, holm
 from workflow.summaries import markdown
 
 Values = NDArray[np.float64]
@@ -203,13 +203,14 @@ def recommend(
     picks: indicator -> base -> value, higher is better; seconds: wall time of measuring an indicator on a base; analysis:
     the gathered table; limit: the regret that is small enough.
     """
+    significant = _significant(asked, analysis, how.level)
     for question in asked:
         keys = {"task": question.name, "recipe": question.way["recipe"], "suite": question.way["suite"]}
         rows = [*_answer(question, how), *_bases(question, how)]
         if len(question.bases) > 1:
             regrets = [*_regrets(question, picks, seconds, how)]
             rows += [*regrets, *_cheapest(question, regrets, list(picks), limit, how.level)]
-        rows += _pretraining(question, analysis, how)
+        rows += _pretraining(question, analysis, significant)
         yield from ({**keys, **row} for row in rows)
 
 
@@ -344,16 +345,35 @@ def _cheapest(
     yield {**{key: best.get(key) for key in kept}, "topic": "cheapest", "statement": f"{question.title}: {text}."}
 
 
-def _pretraining(question: Question, analysis: pd.DataFrame, how: Resampling) -> Iterator[dict[str, Any]]:
+def _forecast_keys(question: Question) -> dict[str, Any]:
+    """Conditions on the analysis that hold for the forecast changes of a question's scores."""
+    train, test = question.tests[0]
+    keys = {"analysis": "extrapolation", "estimator": "later_change", "train": train, "test": test}
+    return keys | {"format": question.way["test_format"], **question.way}
+
+
+def _later(question: Question, analysis: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each family with the forecast changes of its scores after tuning, the latest step last."""
+    keys = _forecast_keys(question)
+    rows = analysis[(analysis[list(keys)] == pd.Series(keys)).all(axis=1)].sort_values("step")
+    for family in dict.fromkeys(family for family, _ in question.bases):
+        yield family, rows[rows["family"] == family]
+
+
+def _significant(asked: Sequence[Question], analysis: pd.DataFrame, level: float) -> set[Any]:
+    """Places in the analysis of the latest forecast changes that are significant among those of all questions (Holm)."""
+    single = [question for question in asked if len(question.tests) == 1]
+    known = [rows[rows["value"].notna()] for question in single for _, rows in _later(question, analysis)]
+    latest = {rows.index[-1]: float(rows["p_value"].iloc[-1]) for rows in known if len(rows)}
+    adjusted = holm(np.array(list(latest.values())))
+    return {place for place, p_value in zip(latest, adjusted, strict=True) if p_value < 1 - level}
+
+
+def _pretraining(question: Question, analysis: pd.DataFrame, significant: Collection[Any]) -> Iterator[dict[str, Any]]:
     """What more pre-training of each family is forecast to change of its score after tuning, at the latest step that can be."""
     if len(question.tests) > 1:
         return
-    train, test = question.tests[0]
-    keys = {"analysis": "extrapolation", "train": train, "test": test, **question.way}
-    keys |= {"format": question.way["test_format"]}
-    rows = analysis[(analysis[list(keys)] == pd.Series(keys)).all(axis=1)]
-    for family in dict.fromkeys(family for family, _ in question.bases):
-        own = rows[(rows["family"] == family) & (rows["estimator"] == "later_change")].sort_values("step")
+    for family, own in _later(question, analysis):
         known = own[own["value"].notna()]
         steps = sum(name == family for name, _ in question.bases)
         figures: dict[str, Any] = {"n": steps}
@@ -362,24 +382,21 @@ def _pretraining(question: Question, analysis: pd.DataFrame, how: Resampling) ->
             link = _said(question, text, question.where | {"family": family})
         else:
             row = (own if known.empty else known).iloc[-1]
-            text = f"it cannot be told what more pre-training of {family} would add" if known.empty else _later(row)
+            said = _change(row, row.name in significant)
+            text = f"it cannot be told what more pre-training of {family} would change" if known.empty else said
             figures = {name: row[name] for name in ("value", "low", "high", "n")}
-            where = keys | {"family": family, "step": int(row["step"]), "estimator": "later_change"}
+            where = _forecast_keys(question) | {"family": family, "step": int(row["step"])}
             link = _said(question, text, where, "analysis")
         yield {"topic": "pretraining", "family": family, **link, **_plain(figures)}
 
 
-def _later(row: Mapping[str, Any]) -> str:
+def _change(row: Mapping[str, Any], significant: bool) -> str:
     """A forecast change with its interval."""
-    if row["low"] > 0:
-        verdict = "pays"
-    elif row["high"] < 0:
-        verdict = "costs"
-    else:
-        verdict = "may or may not pay"
+    verdict = "may or may not pay" if not significant else "pays" if row["value"] > 0 else "costs"
+    tested = "" if significant else "not "
     return (
-        f"more pre-training of {row['family']} {verdict}: at step {int(row['step'])} the score after tuning is forecast to have "
-        f"changed by {row['value']:+.3f} ({COVERAGE:.0%} {row['low']:+.3f} to {row['high']:+.3f})"
+        f"more pre-training of {row['family']} {verdict}: by step {int(row['step'])} the score after tuning is forecast to "
+        f"change by {row['value']:+.3f} ({COVERAGE:.0%} {row['low']:+.3f} to {row['high']:+.3f}; {tested}significant, Holm)"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from workflow.comparison import PAIR_KEYS, Difference, Evidence, Level
-from workflow.curves import curve
+from workflow.curves import Curve, curve
 from workflow.declines import comparable, decline
 from workflow.statistics import Resampling
 
@@ -21,7 +21,8 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
       upper end. The value itself is that of the chosen runs, so it is on the high side.
     - `best_from`, `best_to`, `last_from`, `last_to`: the first and the last step of both runs, as values.
 
-    n counts the compared steps; step is null. What is assumed of the noise: `declines`.
+    Of a metric of which less is better, a decline is a rise, and the value is the last steps' less the best; metrics of which
+    neither way is better have none. n counts the compared steps; step is null. What is assumed of the noise: `declines`.
     """
     return [*_rows("level", evidence.levels, how), *_rows("gain", evidence.changes, how)]
 
@@ -31,10 +32,17 @@ def _rows(group: str, points: Sequence[Level | Difference], how: Resampling) -> 
     for point in points:
         lines.setdefault(tuple(point.keys[key] for key in LINE), []).append(point)
     for place, own in lines.items():
-        line = curve(own, how)
-        if comparable(line):
+        line, way = curve(own, how), better(own[0])
+        if way == "lower":
+            line = Curve(line.steps, -line.values, -line.draws)
+        if way and comparable(line):
             found = decline(line, how)
             keys = {"group": group, **dict(zip(LINE, place, strict=True)), "n": found.n}
             yield {**keys, "estimator": "decline", "value": found.value, "low": found.low, "p_value": found.p_value}
             ends = zip(("best_from", "best_to", "last_from", "last_to"), (*found.best, *found.last), strict=True)
             yield from ({**keys, "estimator": name, "value": step} for name, step in ends)
+
+
+def better(point: Level | Difference) -> str | None:
+    """Which way of a curve's metric is better."""
+    return point.first.better if isinstance(point, Difference) else point.better

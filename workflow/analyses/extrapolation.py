@@ -9,20 +9,24 @@ import numpy as np
 
 from workflow.comparison import PAIR_KEYS, Evidence, Level
 from workflow.extrapolation import Forecast, forecast
-from workflow.statistics import Resampling
+from workflow.statistics import NORMAL, Resampling, student_tail, student_width
 
 LINE = [key for key in PAIR_KEYS if key != "step"]
 SORT = ["family", "format", "recipe", "suite", "test_format", "shots"]
 FURTHER = (1.25, 1.5, 2.0)  # later steps, in last steps
 COVERAGE = 0.8
+SCORES = "scores"
 
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
     """Rows for 1.25, 1.5 and 2 times the last step of each sort of curve: bases, and models tuned by one recipe.
 
+    Scores between 0 and 1 of which more is better are of one sort, whatever their metric (group `scores`); others are of a sort
+    with those of their metric.
+
     - `later_score` of each model line and test: the forecast score at the later step, which is the row's step, with an 80 %
       interval; n counts the held-out steps that it was learnt from.
-    - `later_change`: the same less the score at the last step.
+    - `later_change`: the same less the score at the last step; its p-value, of no change, takes the errors for normal.
     - `held_out_gain` of each sort (train and test null): by what share the squared error on held-out steps lies below that of
       the last value, with a one-sided p-value; n counts curves.
 
@@ -37,16 +41,26 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
     for own in lines.values():
         ordered = sorted(own, key=lambda level: level.keys["step"])
         steps = tuple(level.keys["step"] for level in ordered)
-        sorts.setdefault((*(own[0].keys[key] for key in SORT), steps), []).append(ordered)
+        sorts.setdefault((*(own[0].keys[key] for key in SORT), _group(ordered), steps), []).append(ordered)
     return [
-        row for (*_, steps), own in sorts.items() if len(steps) > 1 for row in _rows(np.array(steps, float), own, how)
+        row
+        for (*place, steps), own in sorts.items()
+        if len(steps) > 1
+        for row in _rows(dict(zip([*SORT, "group"], place, strict=True)), np.array(steps, float), own, how)
     ]
 
 
-def _rows(steps: np.ndarray, lines: Sequence[Sequence[Level]], how: Resampling) -> Iterator[dict[str, Any]]:
+def _group(line: Sequence[Level]) -> str:
+    """What a curve is forecast together with."""
+    score = line[0].better == "higher" and all(0 <= level.value <= 1 for level in line)
+    return SCORES if score else line[0].metric
+
+
+def _rows(
+    sort: dict[str, Any], steps: np.ndarray, lines: Sequence[Sequence[Level]], how: Resampling
+) -> Iterator[dict[str, Any]]:
     """The rows of curves of one sort over the same steps."""
     values = np.array([[level.value for level in line] for line in lines])
-    sort = {key: lines[0][0].keys[key] for key in SORT}
     for factor in FURTHER:
         later = round(factor * steps[-1])
         found = forecast(steps, values, float(later), COVERAGE)
@@ -55,16 +69,22 @@ def _rows(steps: np.ndarray, lines: Sequence[Sequence[Level]], how: Resampling) 
         yield {**sort, "step": later, "estimator": "held_out_gain", "value": gain, "p_value": p_value, "n": len(lines)}
         known = found is not None and found.p_value < 1 - how.level
         for place, line in enumerate(lines):
-            keys = {**line[0].keys, "step": later, "n": found.held if found else 0}
+            keys = {**line[0].keys, "group": sort["group"], "step": later, "n": found.held if found else 0}
             yield from _forecast(keys, found if known else None, place, float(values[place, -1]))
 
 
 def _forecast(keys: dict[str, Any], found: Forecast | None, place: int, last: float) -> Iterator[dict[str, Any]]:
-    """Both rows of one curve; a score lies between 0 and 1."""
-    for estimator, less in (("later_score", 0.0), ("later_change", last)):
-        if found is None:
-            yield {**keys, "estimator": estimator, "value": None}
-        else:
-            figures = (found.values[place], found.low[place], found.high[place])
-            value, low, high = (float(np.clip(figure, 0, 1)) - less for figure in figures)
-            yield {**keys, "estimator": estimator, "value": value, "low": low, "high": high}
+    """Both rows of one curve; what lies between 0 and 1 is forecast to stay there."""
+    if found is None:
+        yield from ({**keys, "estimator": name, "value": None} for name in ("later_score", "later_change"))
+        return
+    ends = np.array([found.values[place], found.low[place], found.high[place]])
+    error = float(ends[2] - ends[0]) / student_width(COVERAGE, NORMAL)
+    p_value = student_tail(float(ends[0] - last) / error, NORMAL) if error else float(ends[0] == last)
+    ends = np.clip(ends, 0, 1) if keys["group"] == SCORES else ends
+    yield {**keys, "estimator": "later_score", **_ends(ends)}
+    yield {**keys, "estimator": "later_change", **_ends(ends - last), "p_value": p_value}
+
+
+def _ends(ends: np.ndarray) -> dict[str, float]:
+    return dict(zip(("value", "low", "high"), map(float, ends), strict=True))

@@ -97,4 +97,5 @@ def _base(change: Level | Difference) -> tuple[Any, ...]:
 
 def _rises(change: Difference, how: Resampling) -> bool:
     """Whether a base is significantly better at its last step."""
-    return change.value > 0 and (not change.uncertain or p_value(change.resampled(how)) < 1 - how.level)
+    value = -change.value if change.first.better == "lower" else change.value
+    return value > 0 and (not change.uncertain or p_value(change.resampled(how)) < 1 - how.level)

@@ -48,9 +48,9 @@ def _latent(material: Material) -> Iterator[dict[str, Any]]:
     for rows, row, said in _pooled(material, FLAT, "last_minus_first"):
         text = (
             f"Conclusion (i) of arXiv 2408.06663, pre-training improves a model in a latent way that tuning unveils"
-            f"{about(rows, row, 'recipe')}: {said}. On the tests whose untouched base is not "
-            f"significantly better at the last step than at the first, tuned models change by {material.interval(row)} from the first to the last, on average over "
-            f"{int(row['n'])} pairs of task and test."
+            f"{about(rows, row, 'recipe')}: {said}. On the tests whose untouched base is not significantly better at the last "
+            f"step than at the first, tuned models change on average by {material.interval(row)} "
+            f"from the first to the last ({int(row['n'])} pairs of task and test)."
         )
         yield finding(text, row, KEYS)
 
@@ -102,7 +102,8 @@ def _prompts(material: Material) -> Iterator[dict[str, Any]]:
         other = row["group"].removeprefix("default_minus_")
         text = (
             f"Conclusion (iv) of arXiv 2408.06663, tuned models are sensitive to the prompt, less so with more "
-            f"pre-training{about(changes, row, 'recipe')}, format {other}: {verdict(less, bool(told[index]))}. The lead of prompts in the "
+            f"pre-training{about(changes, row, 'recipe')}, format {other}: "
+            f"{verdict(less, bool(told[index]))}. The lead of prompts in the "
             f"format tuned in over those in format {other} changes by {material.interval(row)} from the first to the last step, "
             f"on average over {int(row['n'])} pairs of task and test."
         )
