@@ -39,6 +39,7 @@ def score(test, value, step=1000, train="none", error=0.0, **changes):
         "test": test,
         "test_format": "default",
         "shots": 0,
+        "metric": PRIMARY.get(task.method(test), "accuracy"),
         "value": value,
         "error": error,
         "n": None,
