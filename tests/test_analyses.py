@@ -51,7 +51,8 @@ def analysed(module, scores, how=HOW, items=()):
     evidence = Evidence(pd.DataFrame(items, columns=ITEMS), pd.DataFrame(scores))
     rows = module.analyse(evidence, {}, how)
     found = tables.frame(tables.pa.Table.from_pylist(rows, schema=tables.ANALYSIS))
-    keys = [name for name in tables.ANALYSIS.names if name not in ("value", "low", "high", "n", "p_value")]
+    figures = ("value", "low", "high", "n", "p_value", "seed_variance")
+    keys = [name for name in tables.ANALYSIS.names if name not in figures]
     assert not found.duplicated(keys).any()
     return found
 
@@ -146,13 +147,13 @@ def test_the_other_direction_has_a_single_pair_and_so_no_interval():
     assert row["value"] == pytest.approx(0) and row["n"] == 1 and pd.isna(row["low"]) and pd.isna(row["p_value"])
 
 
-def test_pairs_are_resampled_with_all_their_steps():
-    """Two pairs that change by +.1 and -.1 at each step: their mean is +.1, 0 or -.1 in each resample, never in between."""
+def test_a_mean_over_two_pairs_has_student_s_interval_of_pairs_not_of_cells():
+    """Two pairs that change by +.1 and -.1 at each step: s = .1 √2, standard error .1, Student's 12.706 with one degree."""
     scores = [score("xsum", 0.5, step) for step in STEPS] + [score("xsum", 0.9, 1, "xsum")]
     for train, change in (("mnli", 0.1), ("paws", -0.1)):
         scores += [score("xsum", 0.5 + change, step, train) for step in STEPS]
     row = one(analysed(ratio_of_change, scores), step=None, estimator="difference_of_means")
-    assert (row["value"], row["low"], row["high"]) == pytest.approx((0, -0.1, 0.1)) and row["n"] == 2
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((0, -1.27062, 1.27062), abs=1e-5) and row["n"] == 2
 
 
 def test_a_missing_cell_makes_a_mean_null():
@@ -209,7 +210,8 @@ def test_change_out_of_domain_by_hand():
         row = one(means[means["test"].isna()], step=step)
         assert row["value"] == pytest.approx(value) and row["n"] == 2
     row = one(means, test="rte")
-    assert (row["value"], row["low"], row["high"]) == pytest.approx((0.15, 0.1, 0.2)) and row["n"] == 2
+    ends = 0.15 - 12.7062 * 0.05, 0.15 + 12.7062 * 0.05  # Student's t of two steps
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((0.15, *ends), abs=1e-5) and row["n"] == 2
     assert row["train"] == "mnli" and pd.isna(row["step"])
     medians = found[(found["estimator"] == "median_of_differences") & found["test"].isna() & found["step"].isna()]
     assert one(medians)["value"] == pytest.approx(0.25)

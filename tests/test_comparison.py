@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from workflow import comparison
-from workflow.comparison import Change, Evidence, Reported, Sample
+from workflow.comparison import Change, Difference, Evidence, Reported, Sample
 from workflow.statistics import Resampling
 
 HOW = Resampling(resamples=4000, level=0.95, seed=0)
@@ -143,19 +144,20 @@ def test_paired_samples_share_their_resamples():
 def test_pooled_value_is_the_plain_mean_of_the_tests():
     """A test of two rows counts as much as one of six: (1 + 0.5) / 2."""
     parts = [Sample({}, np.ones((1, 2))), Sample({}, np.array([[0.0, 1, 0, 1, 0, 1]]))]
-    value, resampled = comparison.pooled(parts, HOW)
-    assert value == 0.75 and len(resampled) == 4000
-    assert resampled.mean() == pytest.approx(0.75, abs=0.02)
-    assert comparison.pooled(parts[:1], HOW)[0] == 1.0 and (comparison.pooled(parts[:1], HOW)[1] == 1.0).all()
+    value, between, within = comparison.pooled(parts, HOW)
+    assert value == 0.75 and sorted(between) == [0.5, 0.75, 0.75, 1.0]
+    assert within.mean() == pytest.approx(0.75, abs=0.02) and within.min() >= 0.5
+    value, between, within = comparison.pooled(parts[:1], HOW)
+    assert value == 1.0 and (between == 1.0).all() and (within == 1.0).all()
 
 
-def test_pooled_resamples_equal_a_plain_loop_over_tests_seeds_and_rows():
+def test_pooled_resamples_equal_a_plain_loop_over_tests_and_over_seeds_and_rows():
     parts = [sample(1, 30, 1), sample(2, 12, 2), sample(3, 20, 3), sample(1, 8, 4)]
-    value, found = comparison.pooled(parts, HOW)
+    means = np.array([part.values.mean() for part in parts])
+    value, between, found = comparison.pooled(parts, HOW)
+    assert between.std() == pytest.approx(means.std() / 2)  # every draw of four once: exact
     rng = np.random.default_rng(8)
-    within = np.stack([loop(part.values, 4000, rng) for part in parts])
-    drawn = rng.integers(len(parts), size=(4000, len(parts)))
-    expected = within[drawn, rng.integers(4000, size=drawn.shape)].mean(axis=1)
+    expected = np.stack([loop(part.values, 4000, rng) for part in parts]).mean(axis=0)
     assert value == pytest.approx(np.mean([part.values.mean() for part in parts]))
     assert found.std() == pytest.approx(expected.std(), rel=0.08)
     assert np.quantile(found, [0.1, 0.5, 0.9]) == pytest.approx(
@@ -168,14 +170,84 @@ def test_tests_are_resampled_apart_from_each_other():
     values = np.random.default_rng(5).normal(size=(1, 50))
     parts = [Sample({}, values), Sample({}, values)]
     single = parts[0].resampled(HOW).std()
-    # Whichever tests are drawn, their rows are drawn anew: half the variance of a single test's.
-    assert comparison.pooled(parts, HOW)[1].std() == pytest.approx(single * np.sqrt(0.5), rel=0.08)
+    assert comparison.pooled(parts, HOW)[2].std() == pytest.approx(single * np.sqrt(0.5), rel=0.08)
 
 
 def test_an_estimate_is_a_row_with_its_interval():
-    row = comparison.estimate({"family": "olmo"}, 0.5, np.arange(1001.0), replace(HOW, level=0.9), n=7)
-    interval = pytest.approx(50), pytest.approx(950)
-    assert row == {"family": "olmo", "value": 0.5, "low": interval[0], "high": interval[1], "n": 7}
+    """36 of 40 right: (36 + z²/2) / (40 + z²) = .8648, plus and minus z times the root of .8648 (1 - .8648) / 43.84."""
+    level = Sample(BASE, np.repeat([[1.0, 0.0]], [36, 4], axis=1))
+    row = comparison.estimate({"family": "olmo"}, level, 0.95, n=40)
+    ends = {"low": pytest.approx(0.8648 - 0.1012, abs=2e-4), "high": pytest.approx(0.8648 + 0.1012, abs=2e-4)}
+    assert row == {"family": "olmo", "value": 0.9, **ends, "n": 40, "seed_variance": None}
+
+
+def test_a_mean_over_three_tests_has_the_interval_of_a_t_test():
+    """Tests at .1, .2 and .6, known exactly: interval and p-value of SciPy's one-sample t-test."""
+    values = np.array([0.1, 0.2, 0.6])
+    parts = [Change(Reported({**TUNED, **TEST}, v, 0.0), Reported({**BASE, **TEST}, 0.0, 0.0)) for v in values]
+    row = comparison.mean_over({"n": 3}, parts, HOW)
+    theirs = stats.ttest_1samp(values, 0)
+    assert (row["low"], row["high"]) == pytest.approx(theirs.confidence_interval(0.95))
+    assert row["p_value"] == pytest.approx(theirs.pvalue, rel=1e-6)
+
+
+def test_a_mean_is_never_surer_than_the_rows_of_its_tests():
+    """Two tests that happen to gain the same: their spread says nothing, the errors of their rows do."""
+    models = [({**TUNED, **TEST, "test": name}, {**BASE, **TEST, "test": name}) for name in "ab"]
+    parts = [Change(Reported(tuned, 0.7, 0.1), Reported(base, 0.5, 0.0)) for tuned, base in models]
+    row = comparison.mean_over({"n": 2}, parts, replace(HOW, resamples=20_000))
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(2), rel=0.03)
+
+
+# The luck of tuning
+
+
+def seeds(means, rows=400, seed=0, **keys):
+    """A tuned model's accuracies, one seed for each mean."""
+    rng = np.random.default_rng(seed)
+    values = np.array([rng.permutation(np.arange(rows) < mean * rows).astype(float) for mean in means])
+    return Sample({key: {**TUNED, **TEST, **keys}[key] for key in comparison.PAIR_KEYS}, values)
+
+
+def test_a_single_seed_takes_the_luck_of_other_bases():
+    """Seeds at .6 and .8, and a base of one seed: its interval holds Student's t of that variance; alone it holds none."""
+    levels = [seeds([0.6, 0.8]), seeds([0.7], step=20, seed=1)]
+    first, second = comparison.seeded(levels)
+    assert first.lucky and second.lucky and second.luck == first.luck
+    alone = comparison.seeded(levels[1:])[0]
+    assert not alone.lucky and alone.margins(0.95) == pytest.approx(levels[1].over_rows(0.95))
+    # One degree of freedom, s² = .02: 12.7 × .141, less the rows' part, for one seed; 1 / √2 of that for two.
+    assert second.margins(0.95)[0] == pytest.approx(12.706 * 0.02**0.5, rel=0.01)
+    assert first.margins(0.95)[0] == pytest.approx(12.706 * 0.01**0.5, rel=0.01)
+
+
+def test_the_luck_of_another_test_stands_in_where_a_test_has_none():
+    other = seeds([0.5], test="rte", step=20)
+    known = comparison.seeded([seeds([0.6, 0.8]), other])[1]
+    assert known.lucky
+    assert not comparison.seeded([seeds([0.6, 0.8], recipe="lora"), other])[1].lucky
+
+
+def test_formats_of_one_model_share_its_luck():
+    """Seeds at .6 and .8 in one format and .5 and .7 in the other: the gap is .1 whatever the seed."""
+    gap = comparison.seeded([Difference(seeds([0.6, 0.8]), seeds([0.5, 0.7], test_format="io"))])[0]
+    assert gap.alike and gap.lucky and gap.margins(0.95)[0] < 0.1
+    assert Difference(*comparison.seeded([seeds([0.6, 0.8]), seeds([0.5, 0.7], recipe="lora")])).margins(0.95)[0] > 1
+
+
+def test_the_untouched_base_has_no_luck():
+    base = Sample({key: {**BASE, **TEST}[key] for key in comparison.PAIR_KEYS}, np.array([[1.0, 0.0]]))
+    assert base.lucky and comparison.seeded([base])[0].luck is None
+
+
+def test_the_luck_that_tests_share_is_not_averaged_away():
+    """One tuned model on two tests: with luck known its mean is at least as uncertain as the luck of each."""
+    tuned = comparison.seeded([seeds([0.6, 0.8]), seeds([0.6, 0.8], test="rte"), seeds([0.7, 0.7], step=20)])
+    base = replace(seeds([0.5]), keys={**tuned[0].keys, "train": "none", "format": "none", "recipe": "none"})
+    parts = [Change(one, replace(base, keys=base.keys | {"test": one.keys["test"]})) for one in tuned[:2]]
+    row = comparison.mean_over({"n": 2}, parts, HOW)
+    luck = [one.over_seeds[0](0.95)[0] for one in tuned[:2]]
+    assert row["value"] - row["low"] >= np.mean(luck) and row["seed_variance"]
 
 
 # Reported scores
@@ -229,6 +301,6 @@ def test_a_paired_change_is_resampled_row_by_row():
 
 def test_a_test_that_counts_twice_weighs_twice():
     parts = [Reported({**TUNED, **TEST, "test": name}, value, 0.0) for name, value in (("mnli", 0.9), ("paws", 0.3))]
-    value, draws = comparison.pooled(parts, HOW, weights=[2, 1])
-    assert value == pytest.approx(0.7)
-    assert set(np.round(draws, 6)) == {0.3, 0.7, 0.9}
+    value, between, within = comparison.pooled(parts, HOW, weights=[2, 1])
+    assert value == pytest.approx(0.7) and within == pytest.approx(np.full(4000, 0.7))
+    assert set(np.round(between, 6)) == {0.3, 0.7, 0.9}

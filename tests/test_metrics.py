@@ -240,15 +240,17 @@ def test_forced_labels_by_hand():
     assert found.tolist() == pytest.approx([np.nan, 0.6, 1.0], nan_ok=True)
 
 
-def test_resamples_without_a_forced_row_are_left_out_of_its_interval():
-    """One forced row of four, and right: whatever resample holds it gives 1."""
+def test_the_accuracy_of_forced_rows_is_a_share_of_these_alone():
+    """One forced row of four, and right: a share of 1 of 1, whose interval says nearly nothing (Agresti & Coull, n = 1)."""
     rows = frame(
         ({"logprobs": [], "choices": NLI, "gold": 1, "output": "neutral", "free_output": text}
          for text in ("", "neutral", "neutral", "neutral")),
         protocol="published",
     )  # fmt: skip
     found = metrics.score(rows, "accuracy_forced", HOW)
-    assert (found.value, found.low, found.high, found.error, found.n) == (1, 1, 1, 0, 4)
+    centre, rows = (1 + 1.64485**2 / 2) / (1 + 1.64485**2), 1 + 1.64485**2
+    low = centre - 1.64485 * (centre * (1 - centre) / rows) ** 0.5
+    assert (found.value, found.low, found.high, found.error, found.n) == (1, pytest.approx(low, abs=1e-5), 1, 0, 4)
     assert np.isnan(metrics.METRICS["accuracy_forced"].estimates(rows, next(HOW.weights(4)))).any()
 
 
@@ -260,7 +262,7 @@ def test_where_no_label_was_forced_its_accuracy_is_a_row_of_nulls(tmp_path):
     [found] = [row for row in scores if row["metric"] == "accuracy_forced"]
     assert [found[key] for key in ("value", "error", "low", "high", "n")] == [None, None, None, None, 6]
     [share] = [row for row in scores if row["metric"] == "forced"]
-    assert (share["value"], share["low"], share["high"]) == (0, 0, 0)
+    assert (share["value"], share["low"]) == (0, 0) and 0.3 < share["high"] < 0.6
     tables.write(scores, tables.SCORES, tmp_path / "part.parquet")
     assert tables.rows(tmp_path / "part.parquet")[scores.index(found)]["value"] is None
 
@@ -355,13 +357,18 @@ def test_the_config_s_ways_of_predicting_labels_are_the_methods():
     assert suites["labels"]["enum"] == list(metrics.LABEL_METHODS)
 
 
-def test_the_published_value_is_the_middle_of_its_interval():
+def test_the_published_value_is_the_middle_of_the_bootstrap_s_interval():
+    """By a plain loop over resamples: the middle of their quantiles."""
     sound, _ = metrics.scored(predictions(), SOUND, HOW)
     published, _ = metrics.scored(predictions(), SOUND | {"protocol": "published"}, HOW)
     for one_row, other in zip(sound, published, strict=True):
         assert (one_row["low"], one_row["high"]) == (other["low"], other["high"])
-        assert other["value"] == (other["low"] + other["high"]) / 2
     assert [row["value"] for row in sound] != [row["value"] for row in published]
+    rows = predictions().query("test == 'mnli' and test_format == 'io'").assign(protocol="published")
+    right, weights = metrics.accuracy(rows), next(HOW.weights(60)).astype(int)
+    resampled = [np.repeat(right, times).mean() for times in weights]
+    [found] = [r for r in published if (r["test_format"], r["metric"]) == ("io", "accuracy")]
+    assert found["value"] == pytest.approx(np.quantile(resampled, [0.025, 0.975]).mean())
 
 
 def test_a_forced_label_is_found_wherever_it_stands():

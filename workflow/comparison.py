@@ -1,7 +1,11 @@
 """What a study has measured, ready to compare: levels of models on tests, what tuning changes of them, means over several.
 
 A level is known row by row (`Sample`, from a study's own predictions) or as a score with its standard error (`Reported`,
-from imported results). Either can be resampled, so analyses need not know which it is.
+from imported results). Either has margins of confidence and can be resampled, so analyses need not know which it is.
+
+A single level or difference has its interval in closed form (`statistics.Margins`): of its rows, and of the variance between
+seeds of tuning where the study has several seeds of a tuning (`luck`). A mean over tests or pairs has Student's interval, with
+one degree of freedom less than there are of them; it is never narrower than the noise of their rows alone.
 """
 
 from __future__ import annotations
@@ -12,20 +16,38 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow import measures
-from workflow.statistics import Resampling, p_value, weighted_mean
+from workflow import luck, measures
+from workflow.luck import Luck
+from workflow.statistics import (
+    NORMAL,
+    Margins,
+    Resampling,
+    apart,
+    bounded,
+    correlation,
+    effective_n,
+    larger,
+    normal,
+    share,
+    tested,
+    together,
+    weighted_mean,
+)
 
 Values = NDArray[np.float64]
 Estimator = Callable[[Values, Values], Values]
 
 PAIR_KEYS = ["family", "step", "train", "format", "recipe", "suite", "test", "test_format", "shots"]
 PLACE_KEYS = ["family", "step", "suite", "test", "test_format", "shots"]
+TUNING_KEYS = ["train", "format", "recipe"]
+EVERY_DRAW = 4096  # of five units and fewer
+LUCK_KEYS = [*TUNING_KEYS, "suite", "test", "test_format", "shots"]  # what shares its variance between seeds: all bases
 
 
 @dataclass(frozen=True)
@@ -33,7 +55,8 @@ class Sample:
     """Values of a model on the rows of a test in the test's primary metric.
 
     keys: PAIR_KEYS and their values; values: shape (seeds, rows); ids: of the rows, in the order of the columns; metric: its
-    name; better: which way it is better, `higher` or `lower`, None for neither.
+    name; better: which way it is better, `higher` or `lower`, None for neither; luck: the variance between seeds of such a
+    tuning, None for an untouched base and where no tuning of the study has two seeds.
     """
 
     keys: dict[str, Any]
@@ -41,6 +64,7 @@ class Sample:
     ids: tuple[str, ...] = ()
     metric: str = ""
     better: str | None = "higher"
+    luck: Luck | None = None
 
     @property
     def value(self) -> float:
@@ -61,6 +85,32 @@ class Sample:
     def uncertain(self) -> bool:
         """Whether its uncertainty is known."""
         return True
+
+    @property
+    def lucky(self) -> bool:
+        """Whether the variance between seeds is known, or there is none since nothing was tuned."""
+        return self.luck is not None or not _tuned(self.keys)
+
+    @property
+    def over_rows(self) -> Margins:
+        """Margins of the scored rows, seeds as they are."""
+        rows = self.values.mean(axis=0)
+        return bounded(rows) if self.bounded else _of_rows(rows)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether all values lie between 0 and 1, as those of a share do; a loss may as well, but need not."""
+        return self.better != "lower" and bool(self.values.min() >= 0 and self.values.max() <= 1)
+
+    @property
+    def over_seeds(self) -> list[Margins]:
+        """Margins of the luck of tuning; none where it is not known."""
+        return [self.luck.margins(self.seeds)] if self.luck else []
+
+    @property
+    def margins(self) -> Margins:
+        """Margins of rows and luck."""
+        return together(self.over_rows, *self.over_seeds)
 
     def resampled(self, how: Resampling) -> Values:
         """Means over resampled rows, and over resampled seeds where there are several: one for each resample.
@@ -95,6 +145,26 @@ class Reported:
         """Whether its uncertainty is known."""
         return self.error is not None
 
+    @property
+    def lucky(self) -> bool:
+        """Whether its error holds the variance between seeds, or there is none since nothing was tuned."""
+        return self.seeds > 1 or not _tuned(self.keys)
+
+    @property
+    def over_rows(self) -> Margins:
+        """Margins of its error: those of a share where it is one, of as many rows as the error says."""
+        error = self.error or 0.0
+        if self.seeds > 1 or not 0 <= self.value <= 1:
+            return normal(error, self.seeds - 1 if self.seeds > 1 else NORMAL)
+        return share(self.value, effective_n(self.value, error**2) if error or not self.n else self.n)
+
+    over_seeds: ClassVar[list[Margins]] = []
+
+    @property
+    def margins(self) -> Margins:
+        """Margins of its error."""
+        return self.over_rows
+
     def resampled(self, how: Resampling) -> Values:
         """Draws from a normal distribution around the score, independent of every other score's; without error the score."""
         own = zlib.crc32(json.dumps([str(self.keys[key]) for key in PAIR_KEYS]).encode())
@@ -106,10 +176,15 @@ Level = Sample | Reported
 
 @dataclass(frozen=True)
 class Difference:
-    """Two levels on the same test, the second taken from the first. keys: those of the first."""
+    """Two levels on the same test, the second taken from the first. keys: those of the first.
+
+    luck: the variance between seeds of the difference itself, where both levels are of one model; None otherwise, and where it
+    is not known.
+    """
 
     first: Level
     second: Level
+    luck: Luck | None = None
 
     @property
     def keys(self) -> dict[str, Any]:
@@ -141,6 +216,52 @@ class Difference:
         """Whether both are of the same rows, as far as rows are known."""
         levels = (self.first, self.second)
         return len({level.ids for level in levels if isinstance(level, Sample)}) < 2
+
+    @property
+    def alike(self) -> bool:
+        """Whether both levels are of one model, so that they share its luck."""
+        return all(self.first.keys.get(key) == self.second.keys.get(key) for key in TUNING_KEYS)
+
+    @property
+    def lucky(self) -> bool:
+        """Whether the variance between seeds is known of both sides."""
+        if self.alike and _tuned(self.first.keys):
+            return self.luck is not None
+        return self.first.lucky and self.second.lucky
+
+    @property
+    def values(self) -> Values | None:
+        """Differences by seed and row, shape (seeds, rows), of two samples with as many seeds; None of others."""
+        sides = (self.first, self.second)
+        known = all(isinstance(side, Sample) for side in sides)
+        return self.first.values - self.second.values if known and self.first.seeds == self.second.seeds else None
+
+    @property
+    def over_rows(self) -> Margins:
+        """Margins of the scored rows: paired where rows are known."""
+        values = self.values
+        if values is not None and not all(side.bounded for side in (self.first, self.second)):
+            return _of_rows(values.mean(axis=0))
+        return apart(self.first.over_rows, self.second.over_rows, self.correlation)
+
+    @property
+    def correlation(self) -> float:
+        """Correlation of both sides over rows; 0 where they are not known."""
+        if isinstance(self.first, Sample) and isinstance(self.second, Sample):
+            return correlation(self.first.values.mean(axis=0), self.second.values.mean(axis=0))
+        return 0.0
+
+    @property
+    def over_seeds(self) -> list[Margins]:
+        """Margins of the luck of tuning; none where it is not known."""
+        if self.alike:
+            return [self.luck.margins(self.first.seeds)] if self.luck else []
+        return [*self.first.over_seeds, *self.second.over_seeds]
+
+    @property
+    def margins(self) -> Margins:
+        """Margins of rows and luck."""
+        return together(self.over_rows, *self.over_seeds)
 
     def resampled(self, how: Resampling) -> Values:
         """The difference in each resample; row by row where rows are known."""
@@ -177,7 +298,7 @@ class Evidence:
 
         Errors: ValueError when a seed lacks rows that another has.
         """
-        by_row = list(_samples(measures.primary(self.items)))
+        by_row = seeded(list(_samples(measures.primary(self.items))))
         there = {tuple(level.keys[key] for key in PAIR_KEYS) for level in by_row}
         reports = _reports(measures.primary(self.reported))
         return [*by_row, *(own for own in reports if tuple(own.keys[key] for key in PAIR_KEYS) not in there)]
@@ -194,6 +315,43 @@ class Evidence:
         for pair in pairs:
             _check_rows(pair)
         return pairs
+
+
+def _of_rows(values: Values) -> Margins:
+    """Student's margins of a mean over rows, shape (n,)."""
+    freedom = max(1, len(values) - 1)
+    return normal(float(values.std() / freedom**0.5), freedom)
+
+
+def _tuned(keys: Mapping[str, Any]) -> bool:
+    """Whether keys are of a tuned model."""
+    return keys.get("recipe", "none") != "none"
+
+
+Seeded = TypeVar("Seeded", Sample, Difference)
+
+
+def seeded(levels: Sequence[Seeded]) -> list[Seeded]:
+    """Tuned levels, or differences within a model, with the variance between their seeds, pooled over all bases.
+
+    Where no base has two seeds of a tuning, that of all tests of its recipe and suite is taken; None where they have none.
+    """
+    own, wide = (_pooled(levels, keys) for keys in (LUCK_KEYS, ["recipe", "suite"]))
+    found = []
+    for level in levels:
+        tuned = _tuned(level.keys) and level.values is not None
+        pools = (pool.get(tuple(level.keys[key] for key in keys)) for pool, keys in (own, wide)) if tuned else ()
+        found.append(replace(level, luck=next((pool for pool in pools if pool), None)))
+    return found
+
+
+def _pooled(levels: Sequence[Any], keys: Sequence[str]) -> tuple[dict[tuple[Any, ...], Luck | None], Sequence[str]]:
+    """The luck of tuned levels by some of their keys."""
+    groups: dict[tuple[Any, ...], list[list[Values]]] = {}
+    for level in levels:
+        if _tuned(level.keys) and level.values is not None:
+            groups.setdefault(tuple(level.keys[key] for key in keys), []).append([level.values])
+    return {place: luck.pooled(bases, 1) for place, bases in groups.items()}, keys
 
 
 def _place(level: Level) -> tuple[Any, ...]:
@@ -272,8 +430,8 @@ class Panel:
     def over_pairs(self, estimators: Mapping[str, Estimator]) -> Iterator[dict[str, Any]]:
         """Rows over all pairs, at all steps (step null) and at each; n counts the pairs that have the steps.
 
-        Pairs are resampled with all their steps, since a claim is about pairs of that sort; rows and seeds within each.
-        A single pair says nothing of others: it has no interval.
+        The interval is over pairs with all their steps, since a claim is about pairs of that sort. A single pair says nothing
+        of others: it has no interval.
         """
         for step in (None, *self.steps):
             steps = self.steps if step is None else [step]
@@ -281,42 +439,50 @@ class Panel:
             keys = {"step": step, "n": len(there)}
             if there == self.pairs:
                 parts = np.array([[self.cells[pair, step] for step in steps] for pair in there])
-                drawn = [redrawn(parts[:, :, part, 1:], self.how) for part in (0, 1)]
-                yield from self._rows(keys, estimators, parts[..., 0].reshape(-1, 2).T, drawn)
+                chosen = _chosen(len(there), self.how)
+                between = [parts[chosen, :, part, 0].reshape(len(chosen), -1) for part in (0, 1)]
+                within = [parts[:, :, part, 1:].reshape(-1, self.how.resamples).T for part in (0, 1)]
+                yield from self._rows(keys, estimators, parts[..., 0].reshape(-1, 2).T, between, within, larger)
             else:
                 yield from ({**keys, "estimator": name, "value": None} for name in estimators)
 
     def over_steps(self, estimators: Mapping[str, Estimator]) -> Iterator[dict[str, Any]]:
         """Rows for each pair over all steps; n counts the steps that it has.
 
-        Steps and rows are crossed, so steps are resampled as a whole, and rows and seeds alike at all of them.
+        Steps share their rows, so the noise of rows is added to what steps scatter.
         """
         for pair in self.pairs:
             there = [step for step in self.steps if (pair, step) in self.cells]
             keys = {"step": None, "train": pair[0], "test": pair[1], "n": len(there)}
             if there == self.steps:
                 parts = np.array([self.cells[pair, step] for step in there])
-                generator = np.random.default_rng([self.how.seed, len(there)])
-                chosen = generator.integers(len(there), size=(self.how.resamples, len(there)))
-                drawn = [parts[chosen, part, 1 + np.arange(self.how.resamples)[:, None]] for part in (0, 1)]
-                yield from self._rows(keys, estimators, parts[..., 0].T, drawn)
+                between = [parts[_chosen(len(there), self.how), part, 0] for part in (0, 1)]
+                within = [parts[:, part, 1:].T for part in (0, 1)]
+                yield from self._rows(keys, estimators, parts[..., 0].T, between, within, together)
             else:
                 yield from ({**keys, "estimator": name, "value": None} for name in estimators)
 
     def _rows(
-        self, keys: dict[str, Any], estimators: Mapping[str, Estimator], parts: Values, drawn: Sequence[Values]
+        self,
+        keys: dict[str, Any],
+        estimators: Mapping[str, Estimator],
+        parts: Values,
+        between: Sequence[Values],
+        within: Sequence[Values],
+        join: Callable[..., Margins],
     ) -> Iterator[dict[str, Any]]:
-        """One row for each estimator. parts: changes and bases, each (cells,); drawn: the same, each (resamples, cells)."""
+        """One row for each estimator. parts: changes and bases, each (cells,); between, within: the same, each (resamples,
+        cells), units resampled as they are, or all units with their rows resampled; join: of both margins."""
         for name, estimator in estimators.items():
             with np.errstate(divide="ignore", invalid="ignore"):
-                value, resampled = float(estimator(*parts)), estimator(*drawn)
+                value, drawn = float(estimator(*parts)), [estimator(*between), estimator(*within)]
             row = {**keys, "estimator": name}
             if not np.isfinite(value):
                 yield {**row, "value": None}
-            elif keys["n"] == 1 or not np.isfinite(resampled).all():
+            elif keys["n"] == 1 or not all(np.isfinite(own).all() for own in drawn):
                 yield {**row, "value": value}
             else:
-                yield estimate(row, value, resampled, self.how, p_value=p_value(resampled))
+                yield averaged(row, value, *drawn, self.how, join)
 
 
 def _parts(change: Difference, how: Resampling) -> Values:
@@ -325,12 +491,49 @@ def _parts(change: Difference, how: Resampling) -> Values:
     return np.array([[change.value, *(change.first.resampled(how) - level)], [change.second.value, *level]])
 
 
-def estimate(
-    keys: dict[str, Any], value: float, resampled: Values | None, how: Resampling, **rest: Any
+def estimate(keys: dict[str, Any], found: Level | Difference, level: float, **rest: Any) -> dict[str, Any]:
+    """A row of `tables.ANALYSIS` about one level or difference, which has an interval where its uncertainty is known.
+
+    A difference has a p-value as well, of the same margins.
+    """
+    known = {"value": found.value, "low": None, "high": None, "seed_variance": _seed_variance([found])}
+    if found.uncertain:
+        margins = found.margins
+        below, above = margins(level)
+        known |= {"low": found.value - below, "high": found.value + above}
+        known |= {"p_value": tested(found.value, margins)} if isinstance(found, Difference) else {}
+    return {**keys, **known, **rest}
+
+
+def _seed_variance(found: Sequence[Level | Difference]) -> bool | None:
+    """Whether intervals hold the variance between seeds; None where nothing was tuned."""
+    sides = [side for one in found for side in ((one.first, one.second) if isinstance(one, Difference) else (one,))]
+    return all(one.lucky for one in found) if any(_tuned(side.keys) for side in sides) else None
+
+
+def averaged(
+    keys: dict[str, Any],
+    value: float,
+    between: Values,
+    within: Values,
+    how: Resampling,
+    join: Callable[..., Margins] = larger,
+    shared: Sequence[Margins] = (),
+    **rest: Any,
 ) -> dict[str, Any]:
-    """A row of `tables.ANALYSIS`: an estimate with the interval of its resamples, none where there are no resamples."""
-    low, high = (None, None) if resampled is None else how.bounds(resampled)
-    return {**keys, "value": value, "low": low, "high": high, **rest}
+    """A row of `tables.ANALYSIS` about a mean (or another centre) over n units, tests or pairs or steps, at least two.
+
+    between: its resamples, shape (resamples,), where units are drawn as they are: Student's t with n - 1 degrees of freedom and
+    this spread, made whole by n / (n - 1), since units drawn with replacement spread less than others of their sort; within:
+    resamples of rows and seeds, all units kept; join: of both, `larger` where the spread of units holds the noise of their rows,
+    `together` where they share it; shared: margins of what else they have in common.
+    """
+    n = keys["n"]
+    spread = normal(float(between.std()) * (n / (n - 1)) ** 0.5, n - 1)
+    margins = together(join(spread, normal(float(within.std()))), *shared)
+    below, above = margins(how.level)
+    known = {"value": value, "low": value - below, "high": value + above, "p_value": tested(value, margins)}
+    return {**keys, **known, **rest}
 
 
 def pooled(
@@ -338,29 +541,67 @@ def pooled(
     how: Resampling,
     centre: Callable[[Values, Values], Values] = weighted_mean,
     weights: Sequence[float] | None = None,
-) -> tuple[float, Values]:
-    """The weighted mean (or another centre) over tests, and its resamples: tests are resampled, rows and seeds within each.
+) -> tuple[float, Values, Values]:
+    """The weighted mean (or another centre) over tests, its resamples over tests, and over rows and seeds of all tests.
 
     centre: (values, weights) -> centre along the last axis; weights: one for each test, 1 when left out.
     """
     # Tests have rows of their own, so each is resampled by a seed of its own.
     within = np.stack([sample.resampled(replace(how, seed=how.seed + 2 + i)) for i, sample in enumerate(samples)])
     own = np.ones(len(samples)) if weights is None else np.asarray(weights, dtype=float)
-    repeated = np.broadcast_to(own[:, None, None], (len(samples), 1, how.resamples))
-    value = centre(np.array([sample.value for sample in samples]), own)
-    return float(value), centre(redrawn(within[:, None, :], how), redrawn(repeated, how))
+    values, chosen = np.array([sample.value for sample in samples]), _chosen(len(samples), how)
+    return float(centre(values, own)), centre(values[chosen], own[chosen]), centre(within.T, own)
 
 
-def redrawn(draws: Values, how: Resampling) -> Values:
-    """Clusters of cells, drawn anew for each resample with all their cells; a cluster drawn twice is resampled twice.
+def _chosen(n: int, how: Resampling) -> NDArray[np.int64]:
+    """Units drawn with replacement for each resample, shape (resamples, n); of few units every draw that there is, once."""
+    if n**n <= EVERY_DRAW:
+        return np.array(list(itertools.product(range(n), repeat=n)))
+    return np.random.default_rng([how.seed, n]).integers(n, size=(how.resamples, n))
 
-    draws: resamples of each cell, shape (clusters, cells, resamples). Returns shape (resamples, clusters * cells); clusters
-    are drawn by `how` alone, so two arrays of one shape are drawn alike.
+
+def mean_over(
+    keys: dict[str, Any],
+    differences: Sequence[Difference],
+    how: Resampling,
+    centre: Callable[[Values, Values], Values] = weighted_mean,
+    weights: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """A row of `tables.ANALYSIS` about the centre of differences over tests (`pooled`); of a single test, about that test.
+
+    The luck of a model that was tested several times is common to its tests, so it is added to their spread; without it the
+    row says of the seeds only what tests of different tunings show. No interval where one of them has none.
     """
-    generator = np.random.default_rng([how.seed, len(draws)])
-    shape = (how.resamples, len(draws))
-    clusters, resamples = generator.integers(len(draws), size=shape), generator.integers(how.resamples, size=shape)
-    return draws[clusters, :, resamples].reshape(how.resamples, -1)
+    known = {"seed_variance": _seed_variance(differences)}
+    if len(differences) == 1:
+        return estimate(keys, differences[0], how.level)
+    if not all(difference.uncertain for difference in differences):
+        return {**keys, "value": pooled(differences, how, centre, weights)[0], "low": None, "high": None, **known}
+    shared = _shared(differences, weights)
+    return averaged(keys, *pooled(differences, how, centre, weights), how, shared=shared, **known)
+
+
+def _shared(differences: Sequence[Difference], weights: Sequence[float] | None) -> list[Margins]:
+    """Margins of the luck that tests of one tuned model share, as if it moved all of them alike."""
+    parts = np.ones(len(differences)) if weights is None else np.asarray(weights, dtype=float)
+    parts = parts / parts.sum()
+    models: dict[tuple[Any, ...], list[tuple[float, Margins]]] = {}
+    for difference, part in zip(differences, parts, strict=True):
+        if difference.over_seeds:
+            model = tuple(difference.keys[key] for key in ("family", "step", *TUNING_KEYS))
+            models.setdefault(model, []).append((float(part), together(*difference.over_seeds)))
+    return [_summed(own) for own in models.values() if len(own) > 1]
+
+
+def _summed(parts: Sequence[tuple[float, Margins]]) -> Margins:
+    """Margins of a weighted sum of parts that move together. parts: weight, margins."""
+
+    def margins(level: float) -> tuple[float, float]:
+        ends = [(part * below, part * above) for part, own in parts for below, above in [own(level)]]
+        below, above = zip(*ends, strict=True)
+        return sum(below), sum(above)
+
+    return margins
 
 
 def places(differences: Sequence[Difference], keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[Difference]]]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from workflow.statistics import Margins, normal_width, student_width
+
 Values = NDArray[np.float64]
 
 
@@ -27,6 +29,19 @@ class Luck:
     squares: float
     freedom: int
     noise: float
+
+    def margins(self, seeds: int) -> Margins:
+        """Margins that luck adds to a mean of some seeds' scores, beside those of the scored rows.
+
+        Student's t of the variance between seeds, less what the rows' own margins hold of it already.
+        """
+
+        def margins(level: float) -> tuple[float, float]:
+            whole = student_width(level, self.freedom) ** 2 * self.squares / self.freedom
+            half = (max(0.0, whole - normal_width(level) ** 2 * self.noise) / seeds) ** 0.5
+            return half, half
+
+        return margins
 
     def draws(self, seeds: Values, resamples: int, generator: np.random.Generator) -> tuple[Values, Values]:
         """What luck may have added to the mean score of each base, shape (bases, resamples); seeds: of each, shape (bases,).

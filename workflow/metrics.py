@@ -1,8 +1,9 @@
 """Metrics of a test's predictions. One entry of METRICS is all that a new metric takes.
 
 A metric is either a mean of one value for each row (`PerRow`), which is kept with the row, or a statistic of all rows
-together (`Overall`). Both are computed for many resamples at once from the rows' multiplicities. Predictions are frames
-with the columns of `tables.PREDICTIONS` and the suite's `protocol`. Methods are what `method` gives.
+together (`Overall`). Both have intervals in closed form that cover near 0 and 1 as well (`statistics.Margins`); for the
+`published` protocol both are computed for many resamples at once from the rows' multiplicities. Predictions are frames with the
+columns of `tables.PREDICTIONS` and the suite's `protocol`. Methods are what `method` gives.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from workflow import measures, task
 from workflow.measures import PRIMARY
-from workflow.statistics import Interval, Resampling, interval
+from workflow.statistics import Interval, Margins, Resampling, bounded, closed, normal, share
 from workflow.task import KINDS, Task
 
 Values = NDArray[np.float64]
@@ -51,15 +52,34 @@ class PerRow:
         """Means for each row of weights, shape (resamples, n)."""
         return weights @ self.values(rows) / weights.sum(axis=1)
 
+    def interval(self, rows: pd.DataFrame, level: float) -> Interval:
+        """The mean with its interval over rows: of values between 0 and 1 in closed form, of others Student's."""
+        return mean_of(self.values(rows), level)
+
 
 @dataclass(frozen=True)
 class Overall:
     """A statistic of all rows. estimates: (predictions, weights of shape (resamples, n)) -> one number a resample, NaN
-    where the resample has no row that it is about; methods, column: as of PerRow."""
+    where the resample has no row that it is about; uncertainty: predictions -> standard error and margins of the statistic;
+    methods, column: as of PerRow."""
 
     methods: tuple[str, ...]
     estimates: Callable[[pd.DataFrame, Values], Values]
+    uncertainty: Callable[[pd.DataFrame], tuple[float, Margins]]
     column: str = "output"
+
+    def interval(self, rows: pd.DataFrame, level: float) -> Interval | None:
+        """The statistic with its interval over rows; None where it is about none of them."""
+        value = float(self.estimates(rows, np.ones((1, len(rows))))[0])
+        return None if np.isnan(value) else closed(value, *self.uncertainty(rows), len(rows), level)
+
+
+def mean_of(values: Values, level: float) -> Interval:
+    """The mean of values, shape (n,), with its interval (`bounded` where all lie between 0 and 1)."""
+    value, n = float(values.mean()), len(values)
+    error = float(values.std()) / n**0.5
+    inside = values.min() >= 0 and values.max() <= 1
+    return closed(value, error, bounded(values) if inside else normal(error, max(1, n - 1)), n, level)
 
 
 def predicted(rows: pd.DataFrame) -> NDArray[np.int64]:
@@ -235,10 +255,65 @@ def macro_f1(rows: pd.DataFrame, weights: Values) -> Values:
     return f1.sum(axis=1) / (present > 0).sum(axis=1)
 
 
+def _of_share(rows: Values) -> tuple[float, Margins]:
+    """Standard error and margins of a share of rows, given as 0 and 1."""
+    value = float(rows.mean())
+    return (value * (1 - value) / len(rows)) ** 0.5, share(value, len(rows))
+
+
+def _of_most(classes: NDArray[np.int64]) -> tuple[float, Margins]:
+    """Those of the share of the most frequent class."""
+    found, counts = np.unique(classes, return_counts=True)
+    return _of_share((classes == found[counts.argmax()]).astype(float))
+
+
+def macro_f1_uncertainty(rows: pd.DataFrame) -> tuple[float, Margins]:
+    """Standard error and margins of `macro_f1`.
+
+    F1 of a class is 2 J / (1 + J) of the share J of right rows among those that it is the gold or the prediction of, so the
+    margins of that share are those of F1. Margins of the mean over classes follow from the correlations of the classes' F1,
+    by what each row adds to them (as in `statistics.apart`); a class without any spread is taken to move with the others.
+    """
+    truth, guess = gold(rows)[:, None], predicted(rows)[:, None]
+    classes = np.unique(np.concatenate([truth, guess]))
+    classes = classes[classes >= 0][None, :]
+    right, present = (truth == classes) & (guess == classes), (truth == classes) * 1.0 + (guess == classes)
+    f1 = 2 * right.sum(axis=0) / present.sum(axis=0)
+    influence = (2 * right - f1 * present) / present.mean(axis=0)
+    among = (present > 0).sum(axis=0)
+    shares = [(own, share(own, n)) for own, n in zip(right.sum(axis=0) / among, among, strict=True)]
+    correlations = _correlations(influence)
+
+    def margins(level: float) -> tuple[float, float]:
+        ends = [(own, *own_margins(level)) for own, own_margins in shares]
+        below = np.array([_f1(own) - _f1(own - low) for own, low, _ in ends])
+        above = np.array([_f1(own + high) - _f1(own) for own, _, high in ends])
+        return tuple(max(0.0, float(side @ correlations @ side)) ** 0.5 / len(ends) for side in (below, above))
+
+    return float(influence.mean(axis=1).std()) / len(rows) ** 0.5, margins
+
+
+def _f1(share: float) -> float:
+    """F1 of a class by the share of right rows among those that it is the gold or the prediction of (its Jaccard index)."""
+    return 2 * share / (1 + share)
+
+
+def _correlations(columns: Values) -> Values:
+    """Correlations of columns, shape (n, columns); 1 with a column that is always the same."""
+    spread = columns.std(axis=0)
+    found = np.ones((columns.shape[1], columns.shape[1]))
+    moving = np.flatnonzero(spread > 1e-12)
+    if len(moving) > 1:
+        found[np.ix_(moving, moving)] = np.corrcoef(columns[:, moving].T)
+    return found
+
+
 METRICS: dict[str, PerRow | Overall] = {
     "accuracy": PerRow((*LABEL, "rank"), accuracy),
     "accuracy_calibrated": PerRow(("label",), accuracy_calibrated, column="priors"),
-    "accuracy_forced": Overall(("label_constrained",), accuracy_forced),
+    "accuracy_forced": Overall(
+        ("label_constrained",), accuracy_forced, lambda rows: _of_share(accuracy(rows)[forced(rows) == 1])
+    ),
     "accuracy_per_token": PerRow(("rank",), accuracy_per_token),
     "accuracy_per_byte": PerRow(("rank",), accuracy_per_byte),
     "answer_f1": PerRow(("answer",), answer_f1),
@@ -246,9 +321,9 @@ METRICS: dict[str, PerRow | Overall] = {
     "chance": PerRow((*LABEL, "rank"), chance),
     "exact_match": PerRow(("answer",), exact_match),
     "forced": PerRow(("label_constrained",), forced),
-    "macro_f1": Overall(LABEL, macro_f1),
-    "majority": Overall(LABEL, majority),
-    "most_predicted": Overall(LABEL, most_predicted),
+    "macro_f1": Overall(LABEL, macro_f1, macro_f1_uncertainty),
+    "majority": Overall(LABEL, majority, lambda rows: _of_most(gold(rows))),
+    "most_predicted": Overall(LABEL, most_predicted, lambda rows: _of_most(predicted(rows))),
     "rouge_l": PerRow(("generate",), rouge_l),
 }
 
@@ -259,16 +334,17 @@ def applicable(method: str, columns: Collection[str]) -> list[str]:
 
 
 def score(rows: pd.DataFrame, name: str, how: Resampling) -> Interval | None:
-    """A metric over the rows of one test with its interval over resampled rows; None where it is about none of them.
+    """A metric over the rows of one test with its interval; None where it is about none of them."""
+    return METRICS[name].interval(rows, how.level)
 
-    Resamples that it has no value for are left out of the interval.
+
+def published_value(rows: pd.DataFrame, name: str, how: Resampling) -> float:
+    """The middle of the percentile bootstrap's interval, which the released code of arXiv 2408.06663 takes for the value.
+
+    Resamples that the metric has no value for are left out.
     """
-    metric = METRICS[name]
-    point = metric.estimates(rows, np.ones((1, len(rows))))[0]
-    if np.isnan(point):
-        return None
-    resampled = np.concatenate([metric.estimates(rows, weights) for weights in how.weights(len(rows))])
-    return interval(float(point), resampled[~np.isnan(resampled)], len(rows), how)
+    resampled = np.concatenate([METRICS[name].estimates(rows, weights) for weights in how.weights(len(rows))])
+    return sum(how.bounds(resampled[~np.isnan(resampled)])) / 2
 
 
 def scored(
@@ -276,8 +352,8 @@ def scored(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All metrics of a cell: rows of `tables.SCORES`, and rows of `tables.ITEMS` for the metrics that are means.
 
-    suite: the settings that the predictions were made with. In the `published` protocol the value is the middle of the
-    interval, as in the released code. A metric that has no value has a row of nulls.
+    suite: the settings that the predictions were made with. In the `published` protocol the value is that of
+    `published_value`. A metric that has no value has a row of nulls.
     """
     scores, items = [], []
     keys = ["test", "test_format", "shots"]
@@ -285,19 +361,17 @@ def scored(
         place = dict(zip(keys, found, strict=True))
         main = PRIMARY[KINDS[task.load(place["test"]).kind].method]
         for name in applicable(method(task.load(place["test"]), suite["labels"]), rows):
+            metric = METRICS[name]
+            values = metric.values(rows) if isinstance(metric, PerRow) else None
+            estimate = metric.interval(rows, how.level) if values is None else mean_of(values, how.level)
+            row = {"value": None, "error": None, "low": None, "high": None, "n": len(rows)}
+            row |= asdict(estimate) if estimate else {}
+            if estimate and suite["protocol"] == "published":
+                row["value"] = published_value(rows, name, how)
             facts = {"metric": name, "primary": name == main, "better": measures.better(name)}
-            scores.append({**place, **facts, **_row(score(rows, name, how), len(rows), suite["protocol"])})
-            if isinstance(METRICS[name], PerRow):
-                values = METRICS[name].values(rows)
+            scores.append({**place, **facts, **row})
+            if values is not None:
                 items += [
                     {**place, "metric": name, "id": id, "value": v} for id, v in zip(rows["id"], values, strict=True)
                 ]
     return scores, items
-
-
-def _row(found: Interval | None, n: int, protocol: str) -> dict[str, Any]:
-    """An estimate in the columns of `tables.SCORES`."""
-    if found is None:
-        return {"value": None, "error": None, "low": None, "high": None, "n": n}
-    middle = (found.low + found.high) / 2
-    return {**asdict(found), "value": middle if protocol == "published" else found.value}

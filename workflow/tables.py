@@ -122,8 +122,8 @@ SCORES = _columns(
     shots=(INT, "demonstrations asked for"),
     metric=(TEXT, "metric"),
     value=(FLOAT, "the score"),
-    error=(FLOAT, "standard error: standard deviation of the score over resampled rows"),
-    low=(FLOAT, "lower end of the interval over resampled rows"),
+    error=(FLOAT, "standard error of the score over rows"),
+    low=(FLOAT, "lower end of the confidence interval over rows"),
     high=(FLOAT, "upper end of the interval"),
     n=(INT, "scored rows"),
     primary=(pa.bool_(), "whether this is the metric that the test is read in by analyses, figures and audits"),
@@ -165,8 +165,13 @@ ANALYSIS = _columns(
     value=(FLOAT, "the estimate"),
     low=(FLOAT, "lower end of the interval, of the study's level; of a forecast for 80 %"),
     high=(FLOAT, "upper end of the interval; null where it has none"),
-    n=(INT, "number of resampled units"),
-    p_value=(FLOAT, "two-sided p-value against no difference; null where not tested"),
+    n=(INT, "number of units that the interval is over"),
+    p_value=(FLOAT, "two-sided p-value against no difference, by the margins of the interval; null where not tested"),
+    seed_variance=(
+        pa.bool_(),
+        "whether the interval holds the variance between seeds of tuning, false where no tuning has two seeds; null where "
+        "nothing was tuned",
+    ),
 )
 
 MEASURED = _columns(

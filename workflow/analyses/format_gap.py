@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from workflow import task
-from workflow.comparison import PAIR_KEYS, Difference, Evidence, estimate, places, pooled
+from workflow.comparison import PAIR_KEYS, Difference, Evidence, estimate, mean_over, places, seeded
 from workflow.curves import curve, trend
-from workflow.statistics import Resampling, p_value
+from workflow.statistics import Resampling
 
 DEFAULT = "default"
 LINE = ["family", "train", "format", "recipe", "suite", "test", "shots"]
@@ -18,11 +18,11 @@ PLACE = ["family", "format", "suite", "shots"]
 def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
     """Rows for each other format, in the group `default_minus_<format>`; `test_format` is null, since two are compared.
 
-    - `difference_of_means` of each model and test: the same rows are compared, rows and seeds are resampled, n counts
+    - `difference_of_means` of each model and test: the same rows are compared; its interval is over rows and seeds, n counts
       rows.
     - `difference_of_means` without test: the mean over the tests of the domain tuned on, at each step, for tuned models
-      together (train null) and for bases on the same tests (train `none`); tests are resampled, or pairs of task and
-      test, and rows and seeds within; n counts them. Null where one that other steps have is missing.
+      together (train null) and for bases on the same tests (train `none`); the interval is over tests, or pairs of task and
+      test; n counts them. Null where one that other steps have is missing.
     - `last_minus_first` without test (step null): how that mean has changed from the first step to the last, likewise.
     - `slope` of each model line and test (step null): how the gap changes over pre-training, points per 100,000 steps,
       with what `curves` says of its uncertainty; n counts steps, three at least.
@@ -52,11 +52,10 @@ def _gaps(evidence: Evidence) -> dict[str, list[Difference]]:
 
 
 def _rows(keys: dict[str, Any], gaps: Sequence[Difference], how: Resampling) -> Iterator[dict[str, Any]]:
+    gaps = seeded(gaps)
     for gap in gaps:
-        resampled = gap.resampled(how) if gap.uncertain else None
-        tested = None if resampled is None else p_value(resampled)
-        facts = {"estimator": "difference_of_means", "n": gap.n, "p_value": tested, "test_format": None}
-        yield estimate({**gap.keys, **keys}, gap.value, resampled, how, **facts)
+        facts = {"estimator": "difference_of_means", "n": gap.n, "test_format": None}
+        yield estimate({**gap.keys, **keys}, gap, how.level, **facts)
     yield from _slopes(keys, gaps, how)
     tuned = [gap for gap in gaps if gap.keys["recipe"] != "none" and _at_home(gap)]
     tests = {gap.keys["test"] for gap in tuned}
@@ -114,5 +113,4 @@ def _means(keys: dict[str, Any], gaps: Sequence[Difference], how: Resampling) ->
             if {gap.pair for gap in own} != wanted:
                 yield {**row, "value": None}
             else:
-                value, resampled = pooled(own, how)
-                yield estimate(row, value, resampled, how, p_value=p_value(resampled))
+                yield mean_over(row, own, how)

@@ -10,18 +10,8 @@ from workflow.statistics import Resampling
 
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
-    """One row for each model (seeds pooled) and test; rows, and seeds where there are several, are resampled.
+    """One row for each model (seeds pooled) and test, its interval over rows and seeds (`comparison`).
 
     The estimator is `mean`, n counts rows; train `none` is the untouched base.
     """
-    return [
-        estimate(
-            level.keys,
-            level.value,
-            level.resampled(how) if level.uncertain else None,
-            how,
-            estimator="mean",
-            n=level.n,
-        )
-        for level in evidence.levels
-    ]
+    return [estimate(level.keys, level, how.level, estimator="mean", n=level.n) for level in evidence.levels]

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workflow import statistics
-from workflow.comparison import Difference, Evidence, estimate, places, pooled
-from workflow.statistics import Resampling, p_value
+from workflow.comparison import Difference, Evidence, mean_over, places
+from workflow.statistics import Resampling
 
 PLACE = ["family", "step", "format", "suite", "test_format", "shots"]
+
+ESTIMATORS = {"difference_of_means": statistics.weighted_mean, "median_of_differences": statistics.weighted_median}
 
 Pairs = dict[tuple[str, str], Difference]
 
@@ -22,8 +24,8 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
     """One row for each group, step and way of testing; and each recipe, where a task was tuned on by several.
 
     The estimators are `difference_of_means` and, robust against a single test, `median_of_differences`; n counts the
-    group's tests, each once. Tests are resampled, and rows and seeds within each, since the claim is about
-    tests of that sort. Where a test of the group is missing, the value is null and n counts those that are there.
+    group's tests, each once. The interval is over tests, since the claim is about tests of that sort (of a single
+    test it is over rows and seeds). Where a test of the group is missing, the value is null and n counts those that are there.
     """
     result = []
     for name, group in groups.items():
@@ -42,9 +44,7 @@ def _rows(
     if set(wanted) - set(found):
         return [{**keys, "estimator": "difference_of_means", "value": None}]
     weights = [wanted.count(pair) for pair in found]
-    mean, means = pooled(list(found.values()), how, statistics.weighted_mean, weights)
-    median, medians = pooled(list(found.values()), how, statistics.weighted_median, weights)
     return [
-        estimate(keys, mean, means, how, estimator="difference_of_means", p_value=p_value(means)),
-        estimate(keys, median, medians, how, estimator="median_of_differences", p_value=p_value(medians)),
+        mean_over({**keys, "estimator": name}, list(found.values()), how, centre, weights)
+        for name, centre in ESTIMATORS.items()
     ]

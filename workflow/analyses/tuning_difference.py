@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from workflow.comparison import Evidence, estimate
-from workflow.statistics import Resampling, p_value
+from workflow.statistics import Resampling
 
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
-    """One row for each tuned model (seeds pooled) and test; rows, and seeds where there are several, are resampled.
+    """One row for each tuned model (seeds pooled) and test, its interval and p-value over rows and seeds (`comparison`).
 
     The estimator is `difference_of_means`, n counts rows; base and tuned model are compared row by row where rows are known.
     """
-    return list(_rows(evidence, how))
-
-
-def _rows(evidence: Evidence, how: Resampling) -> Iterator[dict[str, Any]]:
-    for change in evidence.changes:
-        resampled = change.resampled(how) if change.uncertain else None
-        tested = None if resampled is None else p_value(resampled)
-        facts = {"estimator": "difference_of_means", "n": change.n, "p_value": tested}
-        yield estimate(change.keys, change.value, resampled, how, **facts)
+    facts = {"estimator": "difference_of_means"}
+    return [estimate(change.keys, change, how.level, **facts, n=change.n) for change in evidence.changes]

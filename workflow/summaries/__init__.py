@@ -18,6 +18,7 @@ from workflow import sources, tables
 from workflow.errors import StudyError
 
 INTERVAL = ["value", "low", "high"]
+FACTS = ("n", "p_value", "seed_variance")
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,10 @@ class Material:
         rows = self.analysis[self.analysis["analysis"] == name]
         if rows.empty:
             raise StudyError(f"config.yaml: summaries: '{name}' has no row to show: no model was tested for it")
-        order = [
-            key for key in ("family", "suite", *tables.ANALYSIS.names) if key not in ("step", *INTERVAL, "n", "p_value")
-        ]
+        order = [key for key in ("family", "suite", *tables.ANALYSIS.names) if key not in ("step", *INTERVAL, *FACTS)]
         keys = list(dict.fromkeys([*order, "step"]))
         found = rows.assign(missing=rows["value"].isna()).sort_values(["missing", *keys])
-        return found[[*keys, *INTERVAL, "n", "p_value"]].dropna(axis="columns", how="all")
+        return found[[*keys, *INTERVAL, *FACTS]].dropna(axis="columns", how="all")
 
 
 def markdown(table: pd.DataFrame) -> str:
