@@ -248,8 +248,8 @@ def test_the_accuracy_of_forced_rows_is_a_share_of_these_alone():
         protocol="published",
     )  # fmt: skip
     found = metrics.score(rows, "accuracy_forced", HOW)
-    centre, rows = (1 + 1.64485**2 / 2) / (1 + 1.64485**2), 1 + 1.64485**2
-    low = centre - 1.64485 * (centre * (1 - centre) / rows) ** 0.5
+    centre, n = (1 + 1.64485**2 / 2) / (1 + 1.64485**2), 1 + 1.64485**2
+    low = centre - 1.64485 * (centre * (1 - centre) / n) ** 0.5
     assert (found.value, found.low, found.high, found.error, found.n) == (1, pytest.approx(low, abs=1e-5), 1, 0, 4)
     assert np.isnan(metrics.METRICS["accuracy_forced"].estimates(rows, next(HOW.weights(4)))).any()
 
