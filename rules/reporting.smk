@@ -191,6 +191,7 @@ rule find:
         "../envs/analysis.yaml"
     params:
         level=STUDY["statistics"]["level"],
+        groups=STUDY["groups"],
     script:
         "../workflow/scripts/find.py"
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import scipy.stats
 import truths
 
 from workflow import analyses, drawing, findings, grid, tables
@@ -105,7 +106,7 @@ def test_tests_of_other_kinds_are_counted(found, analysed):
     last = analysed[(analysed["analysis"] == "tuning_difference") & (analysed["step"] == STEPS[-1])]
     far = last[[drawing.relation(a, b) == "cross_task" for a, b in zip(last["train"], last["test"], strict=True)]]
     same = far[~truths.told(far)].groupby("train").size()
-    said = found[found["statement"].str.contains("of other kinds the change cannot be told")]
+    said = found[found["statement"].str.contains("of other kinds the change is not significant")]
     assert len(said) == len(TUNED)
     for row in said.to_dict("records"):
         train = json.loads(row["filter"])["train"]
@@ -136,13 +137,70 @@ def test_holm_by_hand():
     assert len(holm(np.array([]))) == 0
 
 
-def finding(**conditions):
-    return {"filter": json.dumps(conditions)}
-
-
 def warned(conditions, section="tuned", **keys):
     row = dict.fromkeys(tables.AUDIT.names) | {"check": "c", "severity": "warning", "evidence": "e"} | keys
-    return findings.weakened(conditions, section, pd.DataFrame([row]))
+    return findings.weakened([conditions], section, pd.DataFrame([row]))
+
+
+def difference(train, test, value, analysis="tuning_difference", **keys):
+    """A row of the analysis table about a tuned model, or pooled."""
+    row = (
+        dict.fromkeys(("analysis", *tables.ANALYSIS.names))
+        | CELL
+        | {"analysis": analysis, "train": train, "test": test}
+    )
+    row |= {"format": "default", "recipe": "full", "step": 9, "estimator": "difference_of_means", "value": value}
+    row |= {"low": value - 0.01, "high": value + 0.01, "n": 150, "p_value": 1e-6, "seed_variance": True}
+    return {key: row[key] for key in ("analysis", *tables.ANALYSIS.names)} | keys
+
+
+def weakened_study(*audit):
+    """Warnings of each finding of a small study: Paws tuned, tested on itself, QQP and XSum; pooled rows beside."""
+    rows = [difference("paws", test, value) for test, value in (("paws", 0.3), ("qqp", -0.09), ("xsum", -0.05))]
+    rows += [row | {"analysis": "performance", "estimator": "mean"} for row in rows]
+    rows += [difference(None, None, -0.1, "domain_change", group="paraphrase", step=None, n=2)]
+    rows += [difference("paws", "qqp", -0.1, "domain_change", group="paraphrase", step=None, n=2)]
+    rows += [difference(None, None, -0.05, "ratio_of_change", group="classification_to_generation", step=None, n=2,
+                        estimator="ratio_of_means")]  # fmt: skip
+    rows += [difference(None, None, 0.2, "performance_difference", group="learned", n=2)]
+    schema = pa.schema([pa.field("analysis", pa.string()), *tables.ANALYSIS])
+    table = tables.frame(pa.Table.from_pylist(rows, schema=schema))
+    known = [dict.fromkeys(tables.AUDIT.names) | {"severity": "error", "family": "mini"} | row for row in audit]
+    material = findings.Material({"analysis": table}, 0.95, {"learned": {"paws": ["paws", "qqp"]}})
+    found = findings.found(material, pd.DataFrame(known, columns=tables.AUDIT.names))
+    return {(row["finding"], json.loads(row["filter"]).get("test")): row["warnings"] for row in found}
+
+
+def test_what_is_wrong_with_a_base_s_score_weakens_the_difference_and_what_it_is_pooled_into():
+    """An untouched base on QQP: said of the change on QQP, of the mean out of domain and of the group, of nothing else."""
+    found = weakened_study({"check": "gold", "evidence": "one class", "train": "none", "recipe": "none", "test": "qqp"})
+    warned = {place for place, warnings in found.items() if warnings == ["error, gold: one class"]}
+    assert warned == {("transfer", "qqp"), ("domains", None), ("groups", None)}
+    assert {place for place, warnings in found.items() if warnings} == warned
+    assert ("gains", "paws") in found and ("ratios", None) in found
+
+
+def test_a_task_without_a_family_weakens_what_is_tested_on_it():
+    found = weakened_study({"check": "gold", "evidence": "one class", "family": None, "test": "xsum"})
+    expected = {("transfer", "xsum"), ("transfer", None), ("ratios", None)}
+    assert {place for place, warnings in found.items() if warnings} == expected
+
+
+def test_noise_of_training_weakens_every_difference_of_its_suite():
+    noise = {"check": "training_noise", "evidence": "apart", "suite": "mini", "severity": "warning"}
+    assert all(weakened_study(noise).values())
+    assert not any(weakened_study(noise | {"suite": "other"}).values())
+    assert not any(weakened_study(noise | {"severity": "note"}).values())
+
+
+def test_one_seed_is_said_where_no_variance_between_seeds_is_known():
+    row = pd.Series({"seed_variance": False})
+    assert findings.one_seed(row) == " One seed: this is about this tuned model; another seed may differ."
+    assert (
+        findings.one_seed(pd.Series({"seed_variance": True}))
+        == findings.one_seed(pd.Series({"seed_variance": None}))
+        == ""
+    )
 
 
 def test_a_warning_weakens_what_shares_its_keys():
@@ -154,13 +212,18 @@ def test_a_warning_weakens_what_shares_its_keys():
     assert warned(about, family="mini", suite="x") == []  # of the whole suite
     assert warned({"family": "mini", "train": None}, family="mini", suite="x") == ["warning, c: e"]
     assert warned(about, family="mini", severity="note") == []
-    assert warned({"family": "mini", "test": None}, family="mini", test="c") == ["warning, c: e"]
+    assert (
+        warned({"family": "mini", "test": None}, family="mini", test="c") == []
+    )  # one of its tests: see the pooled rows below
+    assert warned({"train": "a"}, "answer", family="mini", train="a") == [
+        "warning, c: e"
+    ]  # whichever base is asked about
+    assert warned(about, test="b") == ["warning, c: e"] and warned(about, test="b", cohort="c") == []
 
 
 def test_what_the_audit_says_of_no_family_weakens_forecasts_alone():
     assert warned({"target": "sft"}, "forecasts") == ["warning, c: e"]
     assert warned({"target": "sft"}, "forecasts", family="mini") == []
-    assert warned({"family": "mini"}) == []
     assert warned({"severity": "error"}, "audit") == []
 
 
@@ -182,41 +245,106 @@ FORECAST = {
 }  # fmt: skip
 
 
+JOINT = {"joint_low": 0.58, "joint_high": 0.82, "p_value": 0.01, "gain": 0.1, "gain_joint_low": 0.01,
+         "gain_joint_high": 0.22, "gain_p_value": 0.04}  # fmt: skip
+
+
+def forecast(*rows):
+    """What is found of some rows of forecasts."""
+    frame = pd.DataFrame([FORECAST | row for row in rows])
+    return [row["statement"] for row in findings.found(findings.Material({"forecasts": frame}, 0.95), NO_AUDIT)]
+
+
 def test_forecasts_say_which_indicator_orders_best_and_whether_beyond_the_config():
-    rows = pd.DataFrame(
-        [
-            {**FORECAST, "forecaster": "ppl", "accuracy": 0.6, "low": 0.5, "high": 0.7, "gain": -0.1, "gain_low": -0.2,
-             "gain_high": 0.05},
-            {**FORECAST, "forecaster": "kshot", "accuracy": 0.7, "low": 0.6, "high": 0.8, "gain": 0.1, "gain_low": 0.04,
-             "gain_high": 0.2},
-            {**FORECAST, "forecaster": "all", "kind": "config", "accuracy": 0.9, "low": 0.8, "high": 0.95},
-        ]
-    )  # fmt: skip
-    (row,) = findings.found(findings.Material({"forecasts": rows}, 0.95), NO_AUDIT)
-    assert row["statement"] == (
-        "sft of c: of 2 indicators and their means kshot orders most pairs of bases right, 0.700 (95% 0.600 to 0.800) of 1225 "
-        "(chance .5); against all config fields together 0.100 (95% 0.040 to 0.200)."
+    best = {"forecaster": "kshot", "accuracy": 0.7, **JOINT}
+    (text,) = forecast(
+        best | {"forecaster": "probe", "accuracy": 0.6},
+        best,
+        {"forecaster": "all", "kind": "config", "accuracy": 0.9, "low": 0.8, "high": 0.95},
     )
-    assert (row["value"], row["n"], row["table"]) == (0.7, 48, "forecasts")
+    assert text == (
+        "sft of c: of 2 indicators and their means kshot orders most pairs of bases right, 0.700 (95 % CI 0.580 to 0.820) of "
+        "1225, corrected for choosing the best; chance is .5: significant; against all config fields together 0.100 (95 % CI "
+        "0.010 to 0.220): significant."
+    )
+    (text,) = forecast(best | {"p_value": 0.06, "gain_p_value": 0.051})
+    assert "chance is .5: not significant; against" in text and text.endswith("0.220): not significant.")
 
 
-def test_the_best_of_many_gains_is_told_among_all_of_them():
-    """An interval that just leaves out 0 is nothing to show for the best of ten: .02/.0095 is p = .035, times ten."""
-    one = {"accuracy": 0.6, "low": 0.5, "high": 0.7, "gain": 0.02, "gain_low": 0.0014, "gain_high": 0.0386}
-    rows = pd.DataFrame([{**FORECAST, **one, "forecaster": f"i{n}", "gain": 0.02 * (n == 0)} for n in range(10)])
-    for count, told in ((1, True), (10, False)):
-        (row,) = findings.found(findings.Material({"forecasts": rows[:count]}, 0.95), NO_AUDIT)
-        assert ("not to be told from 0" not in row["statement"]) == told
+def test_what_was_chosen_on_the_targets_is_never_the_headline():
+    chosen = {"forecaster": "minmax:sc_rag", "kind": "combination", "accuracy": 0.9, **JOINT, "chosen_on_targets": True}
+    assert forecast(chosen) == []
+    (text,) = forecast(chosen, {"forecaster": "kshot", "accuracy": 0.7, **JOINT})
+    assert "of 1 indicators and their means kshot" in text
 
 
-def test_a_mean_over_few_tests_is_told_by_students_t():
-    """Error .1 of the interval: over 2 tests t = .5/(.1 * sqrt 2) = 3.54, p = .175; over 9 t = 4.71, p = .0015."""
-    one = {"value": 0.5, "low": 0.5 - 0.196, "high": 0.5 + 0.196}
+@pytest.mark.parametrize(
+    ("accuracy", "p_value", "said"),
+    [
+        (0.32, 0.01, "significantly against the outcome, which confirms arXiv 2504.12491"),
+        (0.68, 0.01, "significantly with the outcome, which contradicts arXiv 2504.12491"),
+        (0.45, 0.30, "so arXiv 2504.12491 is neither confirmed nor contradicted"),
+    ],
+)
+def test_perplexity_against_the_outcome_is_said(accuracy, p_value, said):
+    row = {"accuracy": accuracy, **JOINT, "p_value": p_value}
+    texts = forecast(row | {"forecaster": "inv_ppl_clm"}, row | {"forecaster": "ppl_sc"})
+    (text,) = [text for text in texts if "perplexity (" in text]
+    assert "perplexity (inv_ppl_clm)" in text and said in text
+
+
+@pytest.mark.parametrize(
+    ("lead", "p_value", "said"),
+    [
+        (0.1, 0.01, "significant (Holm), which confirms"),
+        (-0.1, 0.01, "significant (Holm), which contradicts"),
+        (0.1, 0.2, "not significant (Holm), which neither confirms nor contradicts"),
+    ],
+)
+def test_learning_to_compare_is_set_beside_the_best_indicator(lead, p_value, said):
+    row = {"forecaster": "lightgbm", "kind": "comparer", "source": "sft", "accuracy": 0.8, "lead": lead}
+    row |= {"lead_low": lead - 0.05, "lead_high": lead + 0.05, "lead_p_value": p_value}
+    (text,) = forecast(row)
+    assert said in text and "orders 0.800 of 1225 pairs right" in text
+
+
+def test_shortlists_are_said_to_hold_the_best():
+    row = dict.fromkeys(tables.RANKINGS.names) | {"cohort": "c", "split": "random", "target": "sft", "n": 20}
+    row |= {"forecaster": "lightgbm", "source": "sft", "low": 1.0, "high": 4.0}
+    rows = [row | {"statistic": "recall_of_best", "k": k, "value": 1.0} for k in range(1, 21)]
+    rows += [row | {"statistic": "shortlist", "value": 2.1}, row | {"statistic": "longest_shortlist", "value": 15.0}]
+    read = {"forecasts": pd.DataFrame([FORECAST]), "rankings": pd.DataFrame(rows)}
+    (found,) = findings.found(findings.Material(read, 0.95), NO_AUDIT)
+    assert "the best of 20 held-out bases has 2.1 on average over 20 random splits" in found["statement"]
+    assert "and 15 at most, which contradicts" in found["statement"] and found["table"] == "rankings"
+
+
+def test_verdicts_are_holm_s_of_the_rows_p_values_and_say_what_would_have_been_found():
+    """p .01, .02, .2 of three: .03, .04, .2. Of one row left at .05: (1.96 + .8416) times the error."""
+    row = {"value": 0.1, "low": 0.1 - 1.96 * 0.05, "high": 0.1 + 1.96 * 0.05, "n": 150}
+    rows = pd.DataFrame([row | {"p_value": p} for p in (0.2, 0.01, 0.02)])
     material = findings.Material({}, 0.95)
-    for n, told in ((1, True), (2, False), (9, True)):
-        rows = pd.DataFrame([one | {"n": n}])
-        assert material.told(rows).tolist() == [True]
-        assert material.told(rows, pooled=True).tolist() == [told]
+    assert material.significant(rows).tolist() == [False, True, True]
+    assert material.detectable(rows).iloc[0] == pytest.approx((1.96 + 0.8416) * 0.05, rel=1e-3)
+    assert material.verdicts(rows).tolist() == [
+        "not significant (Holm); a change of 0.140 or more would have been found (power 0.8)",
+        "significant (Holm)",
+        "significant (Holm)",
+    ]
+    assert material.verdicts(pd.DataFrame([row | {"p_value": None, "low": np.nan, "high": np.nan}])).tolist() == [
+        "not tested, since its uncertainty is unknown"
+    ]
+
+
+def test_what_would_have_been_found_is_found_in_four_of_five_simulated_studies():
+    """Three differences of standard error .05, of which one is as large as is said: at Holm's first level, .05 / 3."""
+    rng = np.random.default_rng(0)
+    error, low = 0.05, 1.96 * 0.05
+    null = pd.DataFrame([{"value": 0.0, "low": -low, "high": low, "n": 9, "p_value": 1.0}] * 3)
+    size = findings.Material({}, 0.95).detectable(null).iloc[0]
+    drawn = rng.normal([size, 0, 0], error, size=(2000, 3))
+    p = 2 * scipy.stats.norm.sf(np.abs(drawn) / error)
+    assert np.mean([holm(row)[0] < 0.05 for row in p]) == pytest.approx(0.8, abs=0.03)
 
 
 def test_the_smoke_study_says_what_follows_from_its_tables(smoke):

@@ -237,6 +237,21 @@ FORECASTS = _columns(
     gain_high=(FLOAT, "upper end of the interval of the gain"),
     n_pairs=(INT, "different pairs"),
     n_bases=(INT, "different units in these pairs, which are resampled: bases, twins as one, or pre-training runs"),
+    joint_low=(
+        FLOAT,
+        "lower end of an interval that holds for all indicators and their means at once; null of other forecasters and "
+        "of what was chosen on the targets",
+    ),
+    joint_high=(FLOAT, "upper end of that interval"),
+    p_value=(FLOAT, "two-sided p-value of the accuracy against .5, corrected for all indicators and their means"),
+    gain_joint_low=(FLOAT, "lower end of such an interval of the gain"),
+    gain_joint_high=(FLOAT, "upper end of that interval"),
+    gain_p_value=(FLOAT, "two-sided p-value of the gain against 0, corrected for all indicators and their means"),
+    lead=(FLOAT, "accuracy minus that of the best single indicator on the same pairs"),
+    lead_low=(FLOAT, "lower end of the interval of the lead over units"),
+    lead_high=(FLOAT, "upper end of the interval of the lead"),
+    lead_p_value=(FLOAT, "two-sided p-value of the lead against 0"),
+    chosen_on_targets=(pa.bool_(), "whether it is a combination that the config says was chosen on the targets"),
 )
 
 RANKINGS = _columns(

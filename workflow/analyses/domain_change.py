@@ -25,9 +25,9 @@ ESTIMATORS: dict[str, Estimator] = {
 def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
     """Rows for each kind of task (the group) and way of testing, in points of the metric.
 
-    Over all pairs of task tuned on and test: one row over all steps (step null) and one at each; pairs are resampled with
-    all their steps, rows and seeds within, and n counts pairs. For each single pair (train and test given) one row
-    over all steps: steps are resampled, rows and seeds within, and n counts steps. A missing cell gives a null value;
+    Over all pairs of task tuned on and test: one row over all steps (step null) and one at each; the interval is over
+    pairs with all their steps, and n counts pairs. For each single pair (train and test given) one row over all steps: the
+    interval is over steps and the rows that they share, and n counts steps. A missing cell gives a null value;
     a single pair among pairs, or a single step among steps, has no interval.
     """
     return list(_rows([change for change in evidence.changes if _out_of_domain(change)], how))

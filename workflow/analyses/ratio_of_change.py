@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from workflow import task
-from workflow.comparison import Change, Difference, Estimator, Evidence, Panel, places
+from workflow.comparison import Change, Estimator, Evidence, Panel, places
 from workflow.statistics import Resampling
 
 PLACE = ["family", "format", "suite", "test_format", "shots"]
@@ -36,7 +36,7 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
 
     A cell is a step with a pair of task tuned on and test, which is itself a task tuned on in the study and is asked in
     the format of the tuning; transfers within a class are left out, as in the published numbers. All cells weigh the
-    same. Pairs are resampled with all their steps, rows and seeds within each cell; n counts pairs. Ratios are
+    same. The interval is over pairs with all their steps; n counts pairs. Ratios are
     shares (-0.61 is a loss of 61 %), `difference_of_means` is in points of the metric. A missing cell and a base of
     0, which makes a ratio infinite, give a null value; a single pair has no interval.
     """
@@ -48,11 +48,10 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
 
 def _rows(changes: list[Change], how: Resampling) -> Iterator[dict[str, Any]]:
     for name in GROUPS.values():
-        for place, own in places([change for change in changes if _group(change) == name], PLACE):
+        for place, own in places([change for change in changes if direction(*change.pair) == name], PLACE):
             yield from ({"group": name, **place, **row} for row in Panel(own, how).over_pairs(ESTIMATORS))
 
 
-def _group(change: Difference) -> str | None:
-    """The direction of a transfer; None within a class and for tasks that are of neither."""
-    train, test = (task.method(change.keys[key]) for key in ("train", "test"))
-    return GROUPS.get((train, test))
+def direction(train: str, test: str) -> str | None:
+    """The direction of a transfer (a value of GROUPS); None within a class and for tasks that are of neither."""
+    return GROUPS.get((task.method(train), task.method(test)))

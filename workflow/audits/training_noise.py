@@ -13,6 +13,7 @@ from workflow import grid
 from workflow.auditing import KEYS, Material, counted, finding
 
 NEAR = 0.001  # of the training so far: bases this close are one base for every question of a study
+EVERY_DIFFERENCE = True  # what noise there is between bases that ought to be alike is in every difference of the suite
 FACTOR = 2.0  # times what resampled rows make likely: rows then explain a quarter of the variance at most
 MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean distance from 0 of a normal variable, in standard deviations
 

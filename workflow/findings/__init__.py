@@ -9,28 +9,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from workflow import drawing, grid, tables
+from workflow import audits, drawing, grid, tables
+from workflow.analyses.ratio_of_change import direction
 from workflow.report.sections import SECTIONS
-from workflow.statistics import NORMAL, holm, student_tail, student_width
+from workflow.statistics import NORMAL, POWER, detectable, holm, student_width
 
 ANALYSIS = "analysis"
 TEST_WAY = [*drawing.PLACE, *drawing.WAY]
 WEAKENING = ("error", "warning")
+WEAKENED = ("answer", "base", "tuned", "transfer", "formats", "forecasts")  # sections whose findings are about scores
+UNTOUCHED = {"train": "none", "format": "none", "recipe": "none", "seed": 0}
 
 
 @dataclass(frozen=True)
 class Material:
-    """What findings are made of. tables: by name, as under `results/`; level: coverage of the intervals."""
+    """What findings are made of. tables: by name, as under `results/`; level: coverage of the intervals; groups: the study's."""
 
     tables: Mapping[str, pd.DataFrame]
     level: float
+    groups: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     @cached_property
     def analysis(self) -> pd.DataFrame:
@@ -56,33 +60,58 @@ class Material:
         """The rows at the last step of their family."""
         return rows[rows["step"] == rows.groupby("family")["step"].transform("max")]
 
-    def told(self, rows: pd.DataFrame, pooled: bool = False) -> pd.Series:
-        """Whether each value can be told from 0, all rows considered together.
+    def significant(self, rows: pd.DataFrame) -> pd.Series:
+        """Whether each value differs from 0, all rows considered together: Holm's procedure (1979) on the rows' own p-values.
 
-        Holm's step-down procedure (1979) on p-values of a normal distribution as wide as the interval: a bootstrap of a
-        thousand resamples has no p-values as small as many rows ask for. Rows without an interval cannot be told.
-        pooled: whether n counts tests (pairs) that were resampled, of which few spread less in resamples than they do: their
-        error is made whole and the distribution Student's t.
+        The p-values are of the same margins as the intervals. A row without one is not significant.
         """
-        error = (rows["high"] - rows["low"]).astype(float) / (2 * student_width(self.level, NORMAL))
-        values = rows["value"].astype(float)
-        # The mean of a single test is about that test: only its rows and seeds were resampled.
-        counts = [int(n) if n > 1 else None for n in rows["n"]] if pooled else [None] * len(rows)
-        freedom = [NORMAL if n is None else n - 1 for n in counts]
-        error = error * [1.0 if n is None else (n / (n - 1)) ** 0.5 for n in counts]
-        exact = {True: 0.0, False: 1.0}
-        p = [
-            1.0 if pd.isna(e) else student_tail(v / e, f) if e > 0 else exact[v != 0]
-            for v, e, f in zip(values, error, freedom, strict=True)
-        ]
-        return pd.Series(holm(np.array(p)) < 1 - self.level, index=rows.index)
+        return pd.Series(holm(rows["p_value"].astype(float).fillna(1.0).to_numpy()) < 1 - self.level, index=rows.index)
+
+    def detectable(self, rows: pd.DataFrame, pooled: bool = False) -> pd.Series:
+        """The smallest true value that this study would have found significant with power .8, of each row; NaN without interval.
+
+        At the level that Holm's procedure asks of the first of the rows that are not significant. pooled: whether n counts the
+        units of Student's t (tests, pairs).
+        """
+        left = max(1, int((~self.significant(rows)).sum()))
+        found = {}
+        for place, row in rows.iterrows():
+            freedom = max(1, row["n"] - 1) if pooled and pd.notna(row["n"]) and row["n"] > 1 else NORMAL
+            half = np.nan if pd.isna(row["low"]) else float(row["high"] - row["low"]) / 2
+            error = half / student_width(self.level, freedom)
+            found[place] = detectable(error, 1 - (1 - self.level) / left, freedom)
+        return pd.Series(found, index=rows.index, dtype=float)
+
+    def verdicts(self, rows: pd.DataFrame, pooled: bool = False) -> pd.Series:
+        """What a sentence adds to each value: significant or not, and of the latter what would have been found."""
+        small, sure = self.detectable(rows, pooled), self.significant(rows)
+        texts = ["significant (Holm)" if sure[place] else unseen(small[place]) for place in rows.index]
+        return pd.Series(texts, index=rows.index, dtype=object)
 
     def interval(self, row: Mapping[str, Any], form: str = ".3f") -> str:
         """A value with its interval, for a sentence."""
         value = signed(row["value"], form)
         if pd.isna(row["low"]):
             return f"{value} (no interval)"
-        return f"{value} ({self.level:.0%} {signed(row['low'], form)} to {signed(row['high'], form)})"
+        return f"{value} ({ci(self.level)} {signed(row['low'], form)} to {signed(row['high'], form)})"
+
+
+def ci(level: float) -> str:
+    """What an interval is called: `95 % CI`."""
+    return f"{100 * level:g} % CI"
+
+
+def unseen(smallest: float) -> str:
+    """The words for a value that is not significant. smallest: what would have been found, NaN where that is not known."""
+    if pd.isna(smallest):
+        return "not tested, since its uncertainty is unknown"
+    return f"not significant (Holm); a change of {smallest:.3f} or more would have been found (power {POWER:g})"
+
+
+def one_seed(row: Mapping[str, Any]) -> str:
+    """What a sentence about one seed adds, where no seed-to-seed variance is known; else nothing."""
+    single = pd.notna(row["seed_variance"]) and not row["seed_variance"]
+    return " One seed: this is about this tuned model; another seed may differ." if single else ""
 
 
 def signed(value: float, form: str = ".3f") -> str:
@@ -109,7 +138,7 @@ def found(material: Material, audit: pd.DataFrame) -> list[dict[str, Any]]:
             {"section": module.SECTION, "finding": name, **row} for row in module.find(material)
         ]  # some name their own
     rows.sort(key=lambda row: list(SECTIONS).index(row["section"]))
-    return [{**row, "warnings": weakened(json.loads(row["filter"]), row["section"], audit)} for row in rows]
+    return [{**row, "warnings": weakened(sides(material, row), row["section"], audit)} for row in rows]
 
 
 def finding(
@@ -125,23 +154,77 @@ def finding(
     return {"statement": statement, **clean, "table": table, "filter": json.dumps(conditions, ensure_ascii=False)}
 
 
-def weakened(conditions: Mapping[str, Any], section: str, audit: pd.DataFrame) -> list[str]:
-    """The audit's errors and warnings about the same thing: none of their keys differs from those of the filter.
+def sides(material: Material, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a finding rests on, each as conditions on the audit's keys: itself, the untouched base's side of a difference, and
+    of a pooled value both sides of each pair of task and test in it."""
+    known = json.loads(row["filter"])
+    own = {key: value for key, value in known.items() if key in tables.AUDIT_KEYS}
+    if row["table"] != ANALYSIS or "family" not in known:
+        return [own]
+    pairs = _pairs(material, known)
+    if pairs is None and known.get("analysis") == "turning_point" and known.get("group") == "level":
+        return [own]
+    if pairs is None:
+        return [own, own | UNTOUCHED] if known.get("train") != "none" else [own]
+    models = [own | {"train": train, "test": test} for train, test in pairs if train != "none"]
+    bases = [own | UNTOUCHED | {"test": test} for test in dict.fromkeys(test for _, test in pairs)]
+    return [own | {"train": None, "test": None}, *models, *bases]
 
-    Against a finding about a task or a test stands what the audit says of that task or test; what it says of a whole suite
-    stands against what is pooled. Where one says nothing of a key it is taken to be about all of them; a finding about no
-    family is weakened by what the audit says about no family, and only by that.
+
+def _pairs(material: Material, known: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+    """Task tuned on and test of all that a pooled value is made of; None for a single pair, or a base on one test."""
+    if known.get("train") is not None and known.get("test") is not None:
+        return None
+    table = material.analysis
+    rows = table[table["test"].notna() & table["train"].notna() & (table["family"] == known["family"])]
+    if known["analysis"] == "performance_difference":
+        return [(train, test) for train, tests in material.groups.get(known["group"], {}).items() for test in tests]
+    if known["analysis"] == "ratio_of_change":
+        found = rows[rows["analysis"] == "tuning_difference"]
+        found = found[[direction(*pair) == known["group"] for pair in zip(found["train"], found["test"], strict=True)]]
+    elif known["analysis"] == "learning":
+        found = rows[(rows["analysis"] == "tuning_difference") & (rows["test"] == known["test"])]
+        found = drawing.related(found, {"in_domain", "instructed"})
+        return [("none", known["test"]), *dict.fromkeys(zip(found["train"], found["test"], strict=True))]
+    else:
+        found = rows[rows["analysis"] == known["analysis"]]
+        for key in ("group", "train", "test"):
+            found = found if known.get(key) is None else found[found[key] == known[key]]
+        if known["analysis"] == "tuning_difference":  # counted over the tests of other kinds
+            found = drawing.related(found, {"cross_task"})
+    return list(dict.fromkeys(zip(found["train"], found["test"], strict=True)))
+
+
+def weakened(sides: Sequence[Mapping[str, Any]], section: str, audit: pd.DataFrame) -> list[str]:
+    """The audit's errors and warnings about one of the sides of a finding: none of their keys differs from those of the side.
+
+    Where an audit row says nothing of a key it is taken to be about all of them. Against a finding about a task or a test stands
+    what the audit says of that task or test, or of every difference of a suite (checks with EVERY_DIFFERENCE); what it says of a
+    whole suite stands against what is pooled. A forecast is weakened by what the audit says about no family, and only by that.
     """
-    rows = audit[audit["severity"].isin(WEAKENING)]
-    rows = rows[rows["family"].notna() == ("family" in conditions)]
-    if "family" not in conditions and section != "forecasts":
+    if section not in WEAKENED:
         return []
-    for key in (name for name in tables.AUDIT_KEYS if conditions.get(name) is not None):
-        rows = rows[rows[key].isna() | (rows[key] == conditions[key])]
-    named = [key for key in ("train", "test") if conditions.get(key) not in (None, "none")]
+    rows = audit[audit["severity"].isin(WEAKENING)]
+    found = [row for side in sides for row in _against(side, section, rows).itertuples()]
+    return list(dict.fromkeys(f"{row.severity}, {row.check}: {row.evidence}" for row in found))
+
+
+def _against(side: Mapping[str, Any], section: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """The audit rows about one side."""
+    for key in (name for name in tables.AUDIT_KEYS if side.get(name) is not None):
+        rows = rows[rows[key].isna() | (rows[key] == side[key])]
+    if section == "forecasts":
+        return rows[rows["family"].isna()]
+    rows = rows[rows["cohort"].isna()]
+    named = [key for key in ("train", "test") if side.get(key) not in (None, "none")]
     if named:
-        rows = rows[rows[named].notna().any(axis=1)]
-    return [f"{row.severity}, {row.check}: {row.evidence}" for row in rows.itertuples()]
+        return rows[rows[named].notna().any(axis=1) | (rows["family"].notna() & rows["check"].isin(_everywhere()))]
+    return rows[rows["family"].notna() & rows["test"].isna() & rows["train"].isna()]
+
+
+def _everywhere() -> list[str]:
+    """Checks whose findings stand against every difference of the suites that they name."""
+    return [name for name in grid.modules(audits) if getattr(grid.module(audits, name), "EVERY_DIFFERENCE", False)]
 
 
 def about(rows: pd.DataFrame, row: Mapping[str, Any], *more: str) -> str:

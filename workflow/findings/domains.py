@@ -18,11 +18,10 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each kind of task with several pairs of task tuned on and test."""
     rows = material.rows("domain_change", "difference_of_means")
     rows = rows[rows["step"].isna() & rows["train"].isna() & rows["low"].notna()]
-    told = material.told(rows, pooled=True)
+    verdicts = material.verdicts(rows, pooled=True)
     for place, row in rows.iterrows():
-        sure = "" if told[place] else ", which cannot be told from 0"
         text = (
             f"Out of domain, tuning on tasks of kind {row['group']}{about(rows, row, 'recipe')} changes scores by "
-            f"{material.interval(row)} on average over {int(row['n'])} pairs and all steps{sure}."
+            f"{material.interval(row)} on average over {int(row['n'])} pairs and all steps: {verdicts[place]}."
         )
         yield finding(text, row, KEYS)

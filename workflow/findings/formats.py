@@ -23,13 +23,12 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     gaps = gaps[(gaps["estimator"] == "difference_of_means") & gaps["value"].notna()]
     place = [*drawing.PLACE, "shots"]
     rows = material.last(gaps[gaps["test"].isna()].merge(material.ways[place], on=place))
-    told = material.told(rows, pooled=True)
+    verdicts = material.verdicts(rows, pooled=True)
     for index, row in rows.iterrows():
         first, second = row["group"].split("_minus_")
         who = "tuned models" if pd.isna(row["train"]) else "untouched bases"
-        sure = "" if told[index] else ", which cannot be told from 0"
         text = (
             f"Prompts in format {first} rather than {second} change scores of {who}{about(rows, row, 'recipe')} by "
-            f"{material.interval(row)} on average over {int(row['n'])} tests at step {int(row['step'])}{sure}."
+            f"{material.interval(row)} on average over {int(row['n'])} tests at step {int(row['step'])}: {verdicts[index]}."
         )
         yield finding(text, row, KEYS)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from workflow import drawing
-from workflow.findings import Material, about, finding
+from workflow.findings import Material, about, finding, one_seed
 
 SECTION = "tuned"
 READS = ("analysis",)
@@ -21,19 +21,18 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each model and test, those that tuning raises most first."""
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
     rows = drawing.related(rows, {"in_domain", "instructed"})
-    told = material.told(rows)
+    verdicts, sure = material.verdicts(rows), material.significant(rows)
     for place, row in rows.sort_values("value", ascending=False, kind="stable").iterrows():
-        verb = "raises" if row["value"] > 0 else "lowers"
         name = f"{row['train']}{about(rows, row, 'recipe')}"
         where = f"{drawing.metric_label(row['test'])} on {row['test']}"
         step = f"at step {int(row['step'])}"
-        if told[place]:
+        if sure[place]:
+            verb = "raises" if row["value"] > 0 else "lowers"
             size = {**row, **dict(zip(("value", "low", "high"), _size(row), strict=True))}
-            yield finding(f"Tuning on {name} {verb} {where} by {material.interval(size)} {step}.", row, KEYS)
+            text = f"Tuning on {name} {verb} {where} by {material.interval(size)} {step}: {verdicts[place]}."
         else:
-            known = "is not known to differ" if np.isnan(row["low"]) else "cannot be told"
-            text = f"Tuning on {name} changes {where} by {material.interval(row)} {step}, which {known} from 0."
-            yield finding(text, row, KEYS)
+            text = f"Tuning on {name} changes {where} by {material.interval(row)} {step}: {verdicts[place]}."
+        yield finding(text + one_seed(row), row, KEYS)
 
 
 def _size(row: Any) -> tuple[float, float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from workflow import drawing
-from workflow.findings import Material, about, finding
+from workflow.findings import Material, about, finding, one_seed
 
 SECTION = "tuned"
 READS = ("analysis",)
@@ -16,11 +16,10 @@ KEYS = ["analysis", "group", "family", "step", "recipe", "suite", "test_format",
 def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each group, family, suite and recipe."""
     rows = material.last(material.rows("performance_difference", "difference_of_means"))
-    told = material.told(rows, pooled=True)
+    verdicts = material.verdicts(rows, pooled=True)
     for place, row in rows.iterrows():
-        sure = "" if told[place] else ", which cannot be told from 0"
         text = (
             f"Group {drawing.named(row['group'])}{about(rows, row, 'recipe')}: tuned minus base is "
-            f"{material.interval(row)} on average over {int(row['n'])} tests at step {int(row['step'])}{sure}."
+            f"{material.interval(row)} on average over {int(row['n'])} tests at step {int(row['step'])}: {verdicts[place]}."
         )
-        yield finding(text, row, KEYS)
+        yield finding(text + one_seed(row), row, KEYS)

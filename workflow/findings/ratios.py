@@ -18,13 +18,13 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     rows = material.rows("ratio_of_change")
     rows = rows[rows["step"].isna()]
     shown = rows[rows["estimator"] == "ratio_of_means"]
-    for _, row in shown.iterrows():
+    verdicts = material.verdicts(shown, pooled=True)
+    for place, row in shown.iterrows():
         beside = dict(siblings(rows, row, KEYS))
-        told = "" if row["low"] * row["high"] > 0 else ", which cannot be told from 0"
         mean = beside.get("mean_of_ratios")
         aside = "" if mean is None else f"; the mean of the single ratios is {mean['value']:.3f}".replace("-", "−")
         text = (
-            f"{drawing.named(row['group']).capitalize()}{about(shown, row, 'recipe')}: tuning changes mean scores by a "
-            f"share of {material.interval(row)} over {int(row['n'])} pairs and all steps{told}{aside}."
+            f"{drawing.named(row['group']).capitalize()}{about(shown, row, 'recipe')}: tuning changes the mean score by "
+            f"{material.interval(row)} of the base's over {int(row['n'])} pairs and all steps: {verdicts[place]}{aside}."
         )
         yield finding(text, row, KEYS)

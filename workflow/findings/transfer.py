@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from workflow import drawing
-from workflow.findings import Material, about, finding
+from workflow.findings import Material, about, finding, one_seed
+from workflow.statistics import POWER
 
 SECTION = "transfer"
 READS = ("analysis",)
@@ -21,40 +22,37 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each test of tuning's own kind; of tests of other kinds one for each that changes, and one for
     each model that counts the rest."""
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
-    near = drawing.related(rows, {"out_of_domain"})
-    yield from (_changed(material, near, row, told) for row, told in _ranked(material, near))
-    far = drawing.related(rows, {"cross_task"})
-    told = material.told(far)
-    yield from (_changed(material, far, row, True) for row, sure in _ranked(material, far) if sure)
+    near, far = drawing.related(rows, {"out_of_domain"}), drawing.related(rows, {"cross_task"})
+    yield from (_changed(near, *own, material) for own in _ranked(material, near))
+    yield from (_changed(far, *own, material) for own in _ranked(material, far) if own[1])
+    sure, small = material.significant(far), material.detectable(far)
     for _, own in far.groupby([*drawing.PLACE, "train", "format", "recipe"], sort=False):
-        yield _rest(far, own, int((~told[own.index]).sum()))
+        yield _rest(far, own, small[own.index][~sure[own.index]])
 
 
-def _ranked(material: Material, rows: pd.DataFrame) -> Iterator[tuple[pd.Series, bool]]:
-    """Rows by their change, the worst first, and whether it can be told from 0."""
-    told = material.told(rows)
+def _ranked(material: Material, rows: pd.DataFrame) -> Iterator[tuple[pd.Series, bool, str]]:
+    """Rows by their change, the worst first, whether it is significant, and the verdict in words."""
+    sure, verdicts = material.significant(rows), material.verdicts(rows)
     for place, row in rows.sort_values("value", kind="stable").iterrows():
-        yield row, bool(told[place])
+        yield row, bool(sure[place]), verdicts[place]
 
 
-def _changed(material: Material, rows: pd.DataFrame, row: pd.Series, told: bool) -> dict[str, Any]:
-    change, step = material.interval(row), f"at step {int(row['step'])}"
+def _changed(rows: pd.DataFrame, row: pd.Series, sure: bool, verdict: str, material: Material) -> dict[str, Any]:
     near = drawing.relation(row["train"], row["test"]) == "out_of_domain"
     kind = "out of its domain" if near else "of another kind"
     name = f"{row['train']}{about(rows, row, 'recipe')}"
-    if not told:
-        known = "is not known to differ" if pd.isna(row["low"]) else "cannot be told"
-        text = f"Tuning on {name}: on {row['test']}, {kind}, the change of {change} {step} {known} from 0."
-    else:
-        verb = "helps" if row["value"] > 0 else "hurts"
-        text = f"Tuning on {name} {verb} on {row['test']}, {kind}: {change} {step}."
-    return finding(text, row, KEYS)
+    change = f"{material.interval(row)} at step {int(row['step'])}: {verdict}."
+    verb = "helps" if row["value"] > 0 else "hurts"
+    text = f"{verb} on {row['test']}, {kind}: {change}" if sure else f"changes {row['test']}, {kind}, by {change}"
+    return finding(f"Tuning on {name} {text}{one_seed(row)}", row, KEYS)
 
 
-def _rest(rows: pd.DataFrame, own: pd.DataFrame, same: int) -> dict[str, Any]:
-    """How many tests of other kinds a tuning leaves as they were, as far as can be told."""
-    row = own.iloc[0]
+def _rest(rows: pd.DataFrame, own: pd.DataFrame, small: pd.Series) -> dict[str, Any]:
+    """How many tests of other kinds a tuning leaves without a significant change, and which change would have been one."""
+    row, known = own.iloc[0], small.dropna()
     name = f"{row['train']}{about(rows, row, 'recipe')}"
-    text = f"Tuning on {name}: on {same} of {len(own)} tests of other kinds the change cannot be told from 0."
+    text = f"Tuning on {name}: on {len(small)} of {len(own)} tests of other kinds the change is not significant (Holm)"
+    if len(known):
+        text += f"; on each of them a change of {known.max():.3f} or more would have been found (power {POWER:g})"
     keys = [key for key in KEYS if key != "test"]
-    return finding(text, row, keys, value=same, low=None, high=None, n=len(own))
+    return finding(f"{text}.{one_seed(row)}", row, keys, value=len(small), low=None, high=None, n=len(own))

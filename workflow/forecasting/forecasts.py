@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,13 @@ from workflow.forecasting.pairs import (
     matched,
     resampled_weights,
 )
-from workflow.statistics import Resampling
+from workflow.statistics import NORMAL, Resampling, normal, normal_width, student_tail, student_width, tested
+from workflow.tables import FORECASTS
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+MEASURED = ("indicator", "combination")
 ENOUGH = 8  # units: resamples of fewer repeat each other, and their interval is too narrow to be shown
 
 
@@ -35,7 +37,7 @@ class Setting:
     """What all rows of a split share.
 
     asked: pairs of each round, shape (rounds, pairs); weights: of pairs in resamples of bases, shape (resamples,
-    pairs); random: preferences of random orders, shape (orders, pairs).
+    pairs); random: preferences of random orders, shape (orders, pairs); chosen: combinations that were chosen on the targets.
     """
 
     cohort: Cohort
@@ -43,6 +45,12 @@ class Setting:
     weights: Values
     random: Values
     how: Resampling
+    chosen: frozenset[str] = frozenset()
+
+    def candidate(self, forecast: Forecast) -> bool:
+        """Whether a forecaster is one of those that the best is sought among: indicators, and means that were not chosen on
+        the targets that they are judged by."""
+        return forecast.kind in MEASURED and forecast.forecaster.partition(":")[2] not in self.chosen
 
 
 def forecast(
@@ -67,7 +75,7 @@ def forecast(
         made += fitted
         found["importance"] += _importance(cohort, source, importance, how)
         report(number, len(cohort.targets))
-    where = setting(cohort, asked, how)
+    where = replace(setting(cohort, asked, how), chosen=frozenset(block.get("chosen_on_targets", ())))
     for target in cohort.targets:
         masks = subsets(cohort, target, split, block["contrasts"])
         found["forecasts"] += evaluate(made, target, masks, where)
@@ -120,8 +128,10 @@ def evaluate(
     """Rows of `tables.FORECASTS` for one target: every forecaster and chance on every subset under every tie rule.
 
     A pair counts once for each round that asks about it. sd is the standard deviation of the accuracy over rounds; the
-    interval is over resampled bases, forecasters as fitted, and null below ENOUGH models. gain is the accuracy minus
-    that of `config` fitted on the same target. For `chance` the interval holds the random orders themselves.
+    interval is over resampled bases, forecasters as fitted, and null below ENOUGH models. Of indicators and means of them the
+    joint intervals hold for all at once, so that they hold for the best of them, and the p-values are corrected likewise
+    (`_jointly`). gain is the accuracy minus that of `config` fitted on the same target, lead that minus the accuracy of the best
+    single indicator on the same pairs. For `chance` the interval holds the random orders themselves.
     """
     difference = differences(where.cohort.values([target])[:, 0])
     preferences = np.array([forecast.preferences for forecast in forecasts])
@@ -135,12 +145,19 @@ def evaluate(
             if times.any():
                 keys = {"target": target, "subset": subset, "ties": ties, **_sizes(where.cohort, times > 0)}
                 yield keys | {"forecaster": CHANCE, "kind": CHANCE} | _spread(lucky, times, where.how)
-                for forecast, figures in zip(forecasts, _figures(earned, asked, rival, where), strict=True):
+                judged = Judged(
+                    np.array([where.candidate(forecast) for forecast in forecasts]),
+                    np.array([forecast.kind == "indicator" for forecast in forecasts]),
+                    rival,
+                    keys["n_bases"],
+                )
+                for forecast, figures in zip(forecasts, _figures(earned, asked, judged, where), strict=True):
                     own = {"forecaster": forecast.forecaster, "kind": forecast.kind, "source": forecast.source}
+                    own |= {"chosen_on_targets": forecast.forecaster.partition(":")[2] in where.chosen}
                     yield keys | own | (figures if keys["n_bases"] >= ENOUGH else figures | UNKNOWN)
 
 
-UNKNOWN = dict.fromkeys(("low", "high", "gain_low", "gain_high"))
+UNKNOWN = {name: None for name in FORECASTS.names if name.endswith(("low", "high", "p_value"))}
 
 
 def _sizes(cohort: Cohort, pairs: Mask) -> dict[str, int]:
@@ -157,23 +174,79 @@ def _spread(lucky: Values, times: NDArray[np.int64], how: Resampling) -> dict[st
     return {"accuracy": float(values.mean()), "low": low, "high": high}
 
 
-def _figures(earned: Values, asked: Mask, rival: int | None, where: Setting) -> list[dict[str, float | None]]:
-    """Accuracy of each forecaster with interval, spread over rounds, gain over a rival; earned: (n, rounds, pairs)."""
+@dataclass(frozen=True)
+class Judged:
+    """What forecasters are judged beside. candidates: those that the best is sought among, shape (n,); indicators: likewise;
+    rival: place of all config fields together; units: that are resampled."""
+
+    candidates: Mask
+    indicators: Mask
+    rival: int | None
+    units: int
+
+
+def _figures(earned: Values, asked: Mask, judged: Judged, where: Setting) -> list[dict[str, float | None]]:
+    """Accuracy of each forecaster with intervals, spread over rounds, gain and lead; earned: shape (n, rounds, pairs)."""
     used = asked.any(axis=0)
     total, times = (earned * asked).sum(axis=1)[:, used], asked.sum(axis=0)[used]
     values = total.sum(axis=1) / times.sum()
     weights = where.weights[:, used]
     there = weights @ times
     resampled = (weights @ total.T)[there > 0] / there[there > 0, None]
-    spread, ends = _over_rounds(earned, asked), where.how.columns(resampled)
-    found = [
+    ends, level = where.how.columns(resampled), where.how.level
+    found: list[dict[str, float | None]] = [
         {"accuracy": float(value), "sd": sd, "low": float(low), "high": float(high)}
-        for value, sd, (low, high) in zip(values, spread, ends.T, strict=True)
+        for value, sd, (low, high) in zip(values, _over_rounds(earned, asked), ends.T, strict=True)
     ]
-    if rival is not None:
-        ends = where.how.columns(resampled - resampled[:, [rival]])
-        for row, value, (low, high) in zip(found, values - values[rival], ends.T, strict=True):
+    joint = _jointly(values - 0.5, resampled - 0.5, judged.candidates, judged.units, level)
+    _add(found, "", [(low and 0.5 + low, high and 0.5 + high, p) for low, high, p in joint])
+    if judged.rival is not None:
+        gains, drawn = values - values[judged.rival], resampled - resampled[:, [judged.rival]]
+        for row, value, (low, high) in zip(found, gains, where.how.columns(drawn).T, strict=True):
             row |= {"gain": float(value), "gain_low": float(low), "gain_high": float(high)}
+        _add(found, "gain_", _jointly(gains, drawn, judged.candidates, judged.units, level))
+    if judged.indicators.any():
+        best = np.flatnonzero(judged.indicators)[values[judged.indicators].argmax()]
+        _lead(found, values - values[best], resampled - resampled[:, [best]], judged.units, level)
+    return found
+
+
+def _add(found: list[dict[str, float | None]], of: str, joint: Sequence[tuple[float | None, ...]]) -> None:
+    """Joint intervals and p-values as columns of each row."""
+    for row, own in zip(found, joint, strict=True):
+        row |= dict(zip((f"{of}joint_low", f"{of}joint_high", f"{of}p_value"), own, strict=True))
+
+
+def _lead(found: list[dict[str, float | None]], values: Values, resampled: Values, units: int, level: float) -> None:
+    """Accuracy beyond the best single indicator's, with Student's interval over units."""
+    for row, value, error in zip(found, values, resampled.std(axis=0), strict=True):
+        margins = normal(float(error), units - 1)
+        row |= {"lead": float(value), "lead_low": float(value) - margins(level)[0]}
+        row |= {"lead_high": float(value) + margins(level)[1], "lead_p_value": tested(float(value), margins)}
+
+
+def _jointly(
+    values: Values, resampled: Values, candidates: Mask, units: int, level: float
+) -> list[tuple[float | None, float | None, float | None]]:
+    """Of each candidate an interval that holds for all of them at once, and a p-value against 0 that is corrected for all.
+
+    values: shape (n,); resampled: shape (resamples, n); units: that are resampled. Both are by the largest standardised distance
+    of any candidate from its value in a resample (Westfall & Young 1993, section 2.5), taken for a quantile of the normal
+    distribution and turned into Student's with units - 1 degrees of freedom, since few units tell little of their own spread.
+    The ends are None for what is no candidate.
+    """
+    found: list[tuple[float | None, float | None, float | None]] = [(None, None, None)] * len(values)
+    places = np.flatnonzero(candidates)
+    if not len(places):
+        return found
+    away = resampled[:, places] - values[places]
+    error = np.maximum(away.std(axis=0), np.finfo(float).tiny)
+    largest = np.abs(away / error).max(axis=1)
+    width = student_width(1 - student_tail(float(np.quantile(largest, level)), NORMAL), units - 1)
+    for place, own in zip(places, error, strict=True):
+        reached = normal_width(1 - student_tail(values[place] / own, units - 1))
+        beyond = (1 + np.sum(largest >= reached)) / (1 + len(largest))
+        found[place] = float(values[place] - width * own), float(values[place] + width * own), float(beyond)
     return found
 
 

@@ -27,7 +27,8 @@ def table(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
         return dict(block)
     own = {"path": f"results/cohorts/{name}.csv", "key": cohorts.BASE, "run": cohorts.RUN, "assembled": True}
     rest = {"targets": list(block["targets"]), "scored": block["targets"], "test_rows": {}, "full_score": 1.0}
-    return {**{key: block[key] for key in ("fields", "indicators", "combinations", "contrasts")}, **own, **rest}
+    kept = ("fields", "indicators", "combinations", "chosen_on_targets", "contrasts")
+    return {**{key: block[key] for key in kept if key in block}, **own, **rest}
 
 
 def forecasting(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,4 +77,5 @@ def _references(block: Mapping[str, Any]) -> Iterator[tuple[str, Iterable[str], 
         yield f"combinations/{name}", weights, "indicators"
     for number, fields in enumerate(block["contrasts"]):
         yield f"contrasts/{number}", fields, "fields"
+    yield "chosen_on_targets", block.get("chosen_on_targets", ()), "combinations"
     yield "test_rows", block["test_rows"], "targets"

@@ -9,6 +9,6 @@ from workflow.report import presenting
 
 with job("find", snakemake) as log:
     read = presenting.read([Path(path) for path in snakemake.input.tables])
-    rows = findings.found(findings.Material(read, snakemake.params.level), read["audit"])
+    rows = findings.found(findings.Material(read, snakemake.params.level, snakemake.params.groups), read["audit"])
     log.info("%d findings", len(rows))
     tables.write(rows, tables.FINDINGS, Path(snakemake.output[0]))
