@@ -158,8 +158,8 @@ def clean(root):
     return material(own, [value], parts, manifests, [prepared(root, "mnli", rows)], {"g": {"mnli": ["mnli"]}})
 
 
-def test_a_clean_study_has_no_findings(tmp_path):
-    assert auditing.findings(clean(tmp_path)) == []
+def test_a_clean_study_of_one_seed_is_warned_of_nothing_else(tmp_path):
+    assert [row["check"] for row in auditing.findings(clean(tmp_path))] == ["single_seeds"]
 
 
 def test_a_study_without_predictions_or_scores_has_no_findings():
@@ -327,9 +327,9 @@ def constants(tmp_path, gold, groups=(), **keys):
     return found("constant_predictions", material(parts=parts, groups=groups))
 
 
-def test_a_constant_predictor_at_chance_is_noted(tmp_path):
+def test_a_classifier_that_says_one_label_is_a_warning_at_chance_too(tmp_path):
     [row] = constants(tmp_path, [0, 1, 2] * 20)
-    assert (row["severity"], row["value"], row["limit"]) == ("note", 1.0, 0.99)
+    assert (row["severity"], row["value"], row["limit"]) == ("warning", 1.0, 0.99)
     assert "'neutral' from 1, untouched bases at step 10 (accuracy 0.333)" in row["evidence"]
 
 
@@ -339,10 +339,45 @@ def test_a_constant_predictor_that_looks_skilled_is_a_warning(tmp_path):
     assert row["severity"] == "warning" and "0.580" in row["evidence"]
 
 
-def test_a_constant_predictor_that_a_claim_is_about_is_a_warning(tmp_path):
-    groups = {"learned": {"mnli": ["mnli"]}}
-    assert severities(constants(tmp_path / "a", [0, 1, 2] * 20, groups, train="mnli")) == ["warning"]
-    assert severities(constants(tmp_path / "b", [0, 1, 2] * 20, groups, train="paws")) == ["note"]
+def ranked(tmp_path, gold, groups=(), **keys):
+    """Predictions of the first of two choices of each row's own."""
+    rows = [
+        {**row, "test": "piqa", "choices": ["a", "b"], "logprobs": [-1.0, -2.0]}
+        for row in predicted([0] * len(gold), gold)
+    ]
+    return found("constant_predictions", material(parts=[cell(tmp_path, rows, **keys)], groups=groups))
+
+
+def test_a_constant_place_among_choices_is_noted_at_chance_and_a_warning_where_it_misleads(tmp_path):
+    groups = {"learned": {"paws": ["piqa"]}}
+    assert severities(ranked(tmp_path / "a", [0, 1] * 50, groups)) == ["note"]
+    assert severities(ranked(tmp_path / "b", [0] * 80 + [1] * 20, groups)) == ["warning"]  # .8: 6 standard errors
+    assert severities(ranked(tmp_path / "c", [0, 1] * 50, groups, train="paws")) == ["warning"]
+
+
+def test_answers_that_count_are_no_labels(tmp_path):
+    """A test of free text whose rows have the same two answers, and a model that always writes the first."""
+    row = {**predicted([0], [0])[0], "test": "trivia_qa", "choices": ["a", "an a"], "logprobs": [], "output": "a"}
+    rows = [{**row, "id": str(number)} for number in range(100)]
+    assert found("constant_predictions", material(parts=[cell(tmp_path, rows)])) == []
+
+
+def test_models_tuned_on_the_test_are_told_apart_from_others(tmp_path):
+    """So that the finding about a model tuned on MNLI names MNLI as its task, and a recommendation for MNLI carries it."""
+    parts = [cell(tmp_path, predicted([1] * 30, [0, 1, 2] * 10), train=train) for train in ("mnli", "paws")]
+    rows = found("constant_predictions", material(parts=parts))
+    assert [(row["train"], row["severity"]) for row in rows] == [("mnli", "warning"), ("paws", "warning")]
+
+
+# Seeds
+
+
+def test_tunings_of_one_seed_are_warned_of_where_no_tuning_of_the_recipe_has_two():
+    one = [score(0.5, train="mnli", seed=0, step=step) for step in (10, 20)]
+    [row] = found("single_seeds", material(one))
+    assert (row["severity"], row["recipe"], row["suite"], row["n"]) == ("warning", "full", "s", 2)
+    assert found("single_seeds", material([*one, score(0.5, train="mnli", seed=1)])) == []
+    assert found("single_seeds", material([score(0.5)])) == []
 
 
 def test_a_second_label_in_one_row_of_fifty_is_no_constant(tmp_path):
@@ -505,14 +540,47 @@ def test_analyses_without_a_value_are_noted():
     assert (row["severity"], row["step"], row["n"]) == ("note", 20, 2) and "1 of mean (g)" in row["evidence"]
 
 
-def test_imported_models_that_agree_on_three_tests_are_one():
-    tests = ("toxigen", "gsm", "boolq", "hellaswag")
-    first = [score(0.123456 + place, step=1, test=test) for place, test in enumerate(tests)]
-    again = [{**row, "step": 2} for row in first[:3]] + [{**first[3], "step": 2, "value": 0.9}]
-    other = [{**row, "step": 3, "value": row["value"] / 2} for row in first]
-    [row] = found("duplicate_models", material([*first, *again, *other]))
-    assert (row["severity"], row["value"]) == ("error", 3) and "step 1 and step 2 of f" in row["evidence"]
-    assert found("duplicate_models", material([*first, *again[1:], *other])) == []
+def series(family, steps, tests=20, seed=0):
+    """Accuracies of different models on tests of 100 rows, to two decimals, so that neighbours tie now and then."""
+    generator = random.Random(f"{family} {seed}")
+    accuracies = {(test, step): round(generator.gauss(0.5, 0.05), 2) for test in range(tests) for step in steps}
+    return [score(v, 0.05, family=family, step=step, test=f"t{test}") for (test, step), v in accuracies.items()]
+
+
+def test_ties_by_chance_are_no_double():
+    """Three series of nine steps on twenty tests of 100 rows: every pair ties on some two tests, some on six."""
+    rows = [row for family in ("a", "b", "c") for row in series(family, range(100, 1000, 100))]
+    assert found("duplicate_models", material(rows)) == []
+
+
+def test_one_model_under_two_names_is_found_among_many():
+    rows = [row for family in ("a", "b") for row in series(family, range(100, 1000, 100))]
+    again = [row | {"family": "c"} for row in series("a", range(100, 1000, 100)) if row["step"] in (300, 400)]
+    other = [row for row in series("c", (500, 600))]
+    [row] = found("duplicate_models", material([*rows, *again, *other]))
+    assert (row["severity"], row["value"]) == ("error", 20.0) and row["limit"] < 4
+    assert "step 300 of a and step 300 of c" in row["evidence"] and "step 400 of a and step 400 of c" in row["evidence"]
+    assert "step 500" not in row["evidence"] and "20 of 20 scores" in row["evidence"]
+
+
+def test_two_steps_of_one_run_with_the_same_scores_are_found_and_the_start_is_noted():
+    """A warm-up's first update changes nothing: steps 0 and 1 are one model, and that is no error."""
+    rows = series("a", (100, 200, 300))
+    late = [row | {"step": 400} for row in rows if row["step"] == 300]
+    start = [row | {"step": step} for row in series("a", (0,)) for step in (0, 1)]
+    found_rows = found("duplicate_models", material([*rows, *late, *start]))
+    assert sorted((row["severity"], "step 0" in row["evidence"]) for row in found_rows) == [
+        ("error", False),
+        ("note", True),
+    ]
+
+
+def test_a_few_tests_alike_are_a_warning_at_most():
+    rows = [row for family in ("a", "b") for row in series(family, (100, 200), tests=5)]
+    assert severities(found("duplicate_models", material([*rows, *(r | {"family": "c"} for r in rows[:1])]))) == []
+    again = [row | {"family": "c"} for row in rows if (row["family"], row["step"]) == ("a", 100)]
+    fine = [row | {"error": 0.005} for row in [*rows, *again]]
+    assert severities(found("duplicate_models", material(fine))) in ([], ["warning"])
 
 
 def test_models_that_agree_in_constant_labels_0_and_1_may_be_two():

@@ -9,20 +9,23 @@ import numpy as np
 import pandas as pd
 
 from workflow import metrics
-from workflow.auditing import TEST_KEYS, Material, at_steps, finding, models, span
+from workflow.auditing import TEST_KEYS, Material, at_steps, finding, method_of, models, span
 
+CLASSES = ("label", "rank")  # methods that choose among candidates
 CONSTANT = 0.99  # share of one label from which on the few others no longer matter for the accuracy
 ERRORS = 3.0  # standard errors from chance: a study looks at hundreds of scores, at 2 one in twenty would differ
 
 
 def check(material: Material) -> Iterator[dict[str, Any]]:
-    """One finding for each test and severity.
+    """One finding for each test, severity and sort of model: untouched, tuned on the test's task, tuned on another.
 
-    A warning where the number misleads: the accuracy is apart from chance, so that it reads as skill or its lack, or the
-    model is one that the study's groups make a claim about. Else a note: at chance, a constant says what it seems to.
+    A warning for a classifier (a test with labels): it does not read its rows, so its accuracy is no skill, and a difference to
+    it is no more than one to a label's share. Of choices of each row's own the place alone is constant: a warning where the
+    accuracy is apart from chance, so that it reads as skill or its lack, or where the study's groups make a claim about the
+    model, else a note. Tests of free text have no labels; their `choices` are the answers that count.
     """
     columns = ("choices", "logprobs", "output", "gold")
-    rows = [_read(test) for test in material.predictions(*columns) if len(test["choices"].iloc[0])]
+    rows = [_read(test) for test in material.predictions(*columns) if method_of(test["test"].iloc[0]) in CLASSES]
     table = pd.DataFrame(rows, columns=[*TEST_KEYS, "step", "train", "share", "label", "accuracy", "chance", "n"])
     claimed = {(train, test) for group in material.groups.values() for train, tests in group.items() for test in tests}
     looked_at = table.groupby(TEST_KEYS).size()
@@ -30,8 +33,10 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
     error = np.sqrt(found["chance"] * (1 - found["chance"]) / found["n"])
     apart = (found["accuracy"] - found["chance"]).abs() > ERRORS * error
     pairs = np.array([pair in claimed for pair in zip(found["train"], found["test"], strict=True)], dtype=bool)
-    found["severity"] = np.where(apart | pairs, "warning", "note")
-    for (*keys, severity), rows in found.groupby([*TEST_KEYS, "severity"]):
+    labels = found["test"].map(method_of) == "label"
+    found["severity"] = np.where(labels | apart | pairs, "warning", "note")
+    sort = np.where(found["train"] == "none", 0, np.where(found["train"] == found["test"], 1, 2))
+    for (*keys, severity, _), rows in found.groupby([*TEST_KEYS, "severity", sort]):
         evidence = _evidence(rows, int(looked_at[tuple(keys)]))
         yield finding(severity, rows, evidence, value=float(rows["share"].max()), limit=CONSTANT, n=len(rows))
 
