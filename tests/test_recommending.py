@@ -65,14 +65,14 @@ def lucky(step: int, seeds: int, noise: float, generator: np.random.Generator, s
     return Sample(keys(step), values, tuple(map(str, range(ROWS))))
 
 
-def test_of_two_equal_bases_one_in_ten_is_called_the_best() -> None:
-    """With two seeds each: their spread is known by two degrees of freedom, as Student's t takes it; .43 by a bootstrap."""
+def test_of_two_equal_bases_hardly_any_is_called_the_best() -> None:
+    """With two seeds each, whose spread is known by two degrees of freedom: .43 by a bootstrap, .10 without shrinkage."""
     generator = np.random.default_rng(0)
     called = [
         max(recommending.questions([lucky(step, 2, 0.03, generator) for step in (1, 2)], {}, HOW)[0].probability)
         for _ in range(400)
     ]
-    assert 0.05 < np.mean(np.array(called) >= 0.95) < 0.15  # five standard errors of .10 are .075
+    assert np.mean(np.array(called) >= 0.95) < 0.1
 
 
 def test_a_base_of_one_seed_has_the_luck_that_others_show() -> None:
@@ -102,7 +102,45 @@ def test_bases_that_were_scored_on_different_rows_are_refused() -> None:
         recommending.questions(levels, {}, HOW)
 
 
-def test_the_chance_to_be_the_best_is_that_of_a_paired_normal_comparison() -> None:
+@pytest.mark.parametrize("spread", [0.005, 0.02, 0.05])
+def test_the_chance_to_be_the_best_is_as_often_so_as_it_is_said(spread: float) -> None:
+    """Six bases whose true scores spread by half a point to five, known to 1.2 points: .52 was said of .32 at half a point."""
+    generator = np.random.default_rng(1)
+    said, right = [], []
+    for _ in range(150):
+        truth = generator.normal(0.5, spread, 6)
+        values, errors = truth + generator.normal(0, 0.012, 6), generator.normal(0, 0.012, (6, 400))
+        said.append(recommending.chances(values, errors, errors)[values.argmax()])
+        right.append(truth.argmax() == values.argmax())
+    assert np.mean(said) == pytest.approx(np.mean(right), abs=3 * np.std(right) / np.sqrt(150))
+
+
+def test_chances_by_hand_where_little_is_left_to_chance() -> None:
+    """Errors of .001: .1 ahead is certain. The same score thrice, without any error: a third each."""
+    errors = np.random.default_rng(0).normal(0, 0.001, (3, 500))
+    assert recommending.chances(np.array([0.5, 0.6, 0.4]), errors, errors).tolist() == [0, 1, 0]
+    even = np.zeros((3, 500))
+    assert recommending.chances(np.full(3, 0.5), even, even).tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_a_tie_is_called_a_tie() -> None:
+    """.458 and .458 with one base behind, right on other rows each."""
+    rng = np.random.default_rng(0)
+    shares = {10: 0.455, 20: 0.455, 40: 0.3}
+    values = {
+        step: np.stack([rng.permutation(np.arange(ROWS) < s * ROWS) for _ in range(2)]) for step, s in shares.items()
+    }
+    ids = tuple(map(str, range(ROWS)))
+    answer = one(rows([Sample(keys(step), own.astype(float), ids) for step, own in values.items()]), "answer")
+    assert (
+        "mini at step 10 and mini at step 20 tie for the highest score, but each is the best with"
+        in answer["statement"]
+    )
+    single = one(rows([Sample(keys(step), own[:1].astype(float), ids) for step, own in values.items()]), "answer")
+    assert "of these tuned models mini at step 10 and mini at step 20 tie for the highest score" in single["statement"]
+
+
+def test_bases_are_compared_row_by_row() -> None:
     """Two bases that differ on few rows: the difference has a standard error far below that of either score."""
     values = np.zeros((2, ROWS))
     values[:, :150] = 1
@@ -114,7 +152,8 @@ def test_the_chance_to_be_the_best_is_that_of_a_paired_normal_comparison() -> No
     difference = values[0] - values[1]
     z = difference.mean() / (difference.std() / np.sqrt(ROWS))
     chance = one(rows(levels), "answer")["probability"]
-    assert chance == pytest.approx(stats.norm.cdf(z), abs=0.03)
+    unpaired = 0.025 / np.sqrt(2 * 0.16 / ROWS)  # .63 standard errors, as if the rows were not the same
+    assert stats.norm.cdf(unpaired) < chance < stats.norm.cdf(z)  # .73 and .90: shrunk a little
     base = one(rows(levels), "base", step=1)
     assert base["value"] == pytest.approx(0.8) and base["low"] == pytest.approx(0.8 - 1.96 * 0.4 / ROWS**0.5, abs=0.01)
 
@@ -147,7 +186,7 @@ def test_regret_of_a_pick_is_what_it_loses_and_ties_are_averaged() -> None:
     cheapest = one(found, "cheapest")["statement"]
     assert "the cheapest of 3 indicators whose pick loses at most 0.02 is right, 30 s a base with all" in cheapest
     assert cheapest.endswith(
-        "it loses 0.000 (95% 0.000 to 0.000); not judged, since not measured on all bases: partial."
+        "it loses 0.000 (95 % CI 0.000 to 0.000); not judged, since not measured on all bases: partial."
     )
     assert one(rows(levels, picks, seconds={"right": 30.0, "tied": 5.0}, limit=0.5), "cheapest")["indicator"] == "tied"
     none = one(rows(levels, {"wrong": picks["wrong"]}), "cheapest")
@@ -167,9 +206,7 @@ def test_a_pick_among_equal_bases_is_not_said_to_lose_what_noise_gives_the_best(
     assert found["measured"].mean() > 0.04 and found["value"].mean() < 0.4 * found["measured"].mean()
     assert (found["low"] > 0).sum() <= 5  # 60 times .025 are 1.5
     assert (
-        found["statement"]
-        .str.endswith("; of a single seed, so the luck of tuning is taken for a difference of bases.")
-        .all()
+        found["statement"].str.endswith("; one seed each, so part of this may be the difference between seeds.").all()
     )
 
 
@@ -192,15 +229,15 @@ def test_sentences_about_one_task_tell_its_recipes_apart() -> None:
 
 
 @pytest.mark.parametrize(("share", "even_so"), [(0.9, "none alone"), (0.5, "mini at step 100")])
-def test_one_seed_cannot_tell_however_clear_its_rows_are(share: float, even_so: str) -> None:
+def test_of_one_seed_each_no_base_is_recommended_however_clear_its_rows_are(share: float, even_so: str) -> None:
     generator = np.random.default_rng(0)
     found = rows([sample(100, 0.5, generator), sample(200, share, generator)])
     answer = one(found, "answer")["statement"]
-    assert answer.startswith("mini_facts: one seed cannot tell which of 2 bases to tune")
-    assert "mini at step 200 has the highest score" in answer and answer.endswith(f"even so: {even_so}.")
-    assert one(found, "base", step=100)["statement"].endswith("by the scored rows alone.")
+    assert answer.startswith("mini_facts: no base is recommended, since 2 bases were tuned with one seed each")
+    assert "mini at step 200 has the highest score" in answer and answer.endswith(f"worse on these rows: {even_so}.")
+    assert one(found, "base", step=100)["statement"].endswith("as far as these tuned models go (one seed each).")
     alone = one(rows([sample(100, 0.5, generator)]), "answer")["statement"]
-    assert "only mini at step 100 was tuned" in alone and "luck of tuning is not in this" in alone
+    assert "only mini at step 100 was tuned" in alone and "one seed, so this is about this tuned model" in alone
 
 
 def test_a_target_needs_two_seeds_of_each_of_its_tunings() -> None:
@@ -249,7 +286,7 @@ def test_reported_scores_are_answered_alike_and_those_without_an_error_left_out(
     levels = [Reported(keys(1), 0.5, 0.01, 400), Reported(keys(2), 0.52, 0.01, 400), Reported(keys(3), 0.9, None)]
     found = rows(recommending.uncertain(levels))
     assert found.loc[found["topic"] == "base", "step"].tolist() == [2, 1]
-    assert one(found, "answer")["probability"] == pytest.approx(0.921, abs=0.03)  # normal, z = .02/(.01 * sqrt 2)
+    assert 0.8 < one(found, "answer")["probability"] < 0.921  # below the normal's, z = .02/(.01 * sqrt 2)
 
 
 def test_the_way_of_testing_is_that_of_most_bases() -> None:

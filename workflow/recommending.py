@@ -2,7 +2,11 @@
 
 A score is uncertain by the rows that it was tested on and the seeds that it was tuned with. Rows are resampled for all bases
 alike, so that two bases are compared row by row; the luck of seeds is drawn for each base by itself (see `luck`). What would
-come of tuning on other data is not in it, nor the luck of tuning where no base was tuned with two seeds.
+come of tuning on other data is not in it, nor the luck of tuning where no base was tuned with two seeds: what is said is then
+about these tuned models, and no base is recommended.
+
+The highest of several noisy scores owes its place partly to luck. The chance that a base is the best is therefore that of its
+true score given all scores, which are drawn towards their mean the more, the less they differ beyond their noise (`chances`).
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +37,7 @@ Base = tuple[str, int]
 
 WAY = ["recipe", "suite", "test_format", "shots"]
 LOSS = ("value", "low", "high", "measured")
+SPREADS = 50  # values that the spread of true scores is drawn from
 CHANCE, LAST = "chance", "last_step"  # what needs no measuring: any base, or the last of its run
 
 
@@ -58,16 +64,20 @@ class Question:
     lucky: bool
     metric: str = ""
 
-    @property
+    @cached_property
     def probability(self) -> Values:
-        """Share of the resamples in which each base is the best; several that are equal share it. Shape (bases,)."""
-        best = self.resampled == self.resampled.max(axis=0)
-        return (best / best.sum(axis=0)).mean(axis=1)
+        """Probability that each base is the best (`chances`); several that are equal share it. Shape (bases,)."""
+        return chances(self.values, self.resampled - self.values[:, None], self.noise)
 
     @property
     def top(self) -> int:
-        """Place of the base with the highest score."""
+        """Place of the base with the highest score, the first of several."""
         return int(self.values.argmax())
+
+    @property
+    def tied(self) -> list[int]:
+        """Places of all bases with the highest score."""
+        return [int(place) for place in np.flatnonzero(self.values == self.values.max())]
 
     @property
     def where(self) -> dict[str, Any]:
@@ -75,6 +85,48 @@ class Question:
         train, test = self.tests[0]
         known = {"train": train, "test": test, "format": self.way["test_format"], **self.way}
         return known | {"metric": self.metric}
+
+
+def chances(values: Values, errors: Values, noise: Values) -> Values:
+    """Probability that each base has the highest true score, shape (bases,): a share of draws of all true scores.
+
+    values: shape (bases,); errors: what may be off in them, drawn, shape (bases, draws); noise: the same with normal tails, for
+    their covariance. True scores are taken to be normal around an unknown mean with an unknown spread; the spread is drawn from
+    its posterior under a half-Cauchy prior (Gelman 2006, section 2.2) whose scale is that of the scores and their noise, and
+    each draw is of true scores given scores and spread (empirical Bayes: Efron & Morris 1975; drawn by perturbing the scores,
+    Papandreou & Yuille 2010).
+    """
+    bases, draws = errors.shape
+    if bases == 1:
+        return np.ones(1)
+    covariance = np.atleast_2d(np.cov(noise))
+    centred = np.eye(bases) - 1 / bases
+    apart = float(np.trace(centred @ covariance @ centred)) / (bases - 1)
+    scale = max(float(values.std(ddof=1)), max(apart, 0.0) ** 0.5)
+    if scale == 0:
+        return np.full(bases, 1 / bases)
+    spreads = scale * np.tan(np.linspace(0.01, 0.99, SPREADS) * np.pi / 2)  # of equal prior probability
+    weights = np.array([_likelihood(values, covariance + spread**2 * np.eye(bases)) for spread in spreads])
+    generator = np.random.default_rng([bases, draws])
+    chosen = generator.choice(
+        SPREADS, size=draws, p=np.exp(weights - weights.max()) / np.exp(weights - weights.max()).sum()
+    )
+    best = np.zeros(bases)
+    for place in np.unique(chosen):
+        prior = spreads[place] * generator.standard_normal((bases, int((chosen == place).sum())))
+        inverse = np.linalg.inv(covariance + spreads[place] ** 2 * np.eye(bases))
+        away = values[:, None] + errors[:, chosen == place] - prior
+        away = away - inverse.sum(axis=0) @ away / inverse.sum()
+        true = prior + spreads[place] ** 2 * (inverse @ away)
+        best += np.bincount(true.argmax(axis=0), minlength=bases)
+    return best / draws
+
+
+def _likelihood(values: Values, covariance: Values) -> float:
+    """Logarithm of the likelihood of scores with a covariance, whatever their mean."""
+    inverse = np.linalg.inv(covariance)
+    away = values - inverse.sum(axis=0) @ values / inverse.sum()
+    return float(-np.linalg.slogdet(covariance)[1] - np.log(inverse.sum()) - away @ inverse @ away) / 2
 
 
 def questions(levels: Sequence[Level], targets: Mapping[str, Mapping[str, Any]], how: Resampling) -> list[Question]:
@@ -216,27 +268,34 @@ def recommend(
 
 def _answer(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
     """The base to tune, or those among which it is too close to call; of single seeds, what their rows say."""
-    top = question.top
+    top, tied = question.top, question.tied
     name, chance = _named(question.bases[top]), question.probability[top]
     score = f"it scores {_figure(question, top, how)}"
+    highest = f"{name} has the highest score" if len(tied) == 1 else f"{_tie(question)} tie for the highest score"
     rivals = ", ".join(_named(question.bases[place]) for place in _rivals(question, how)) or "none alone"
     if len(question.bases) == 1:
-        luck = "" if question.lucky else "; of a single seed, so the luck of tuning is not in this"
+        luck = "" if question.lucky else "; one seed, so this is about this tuned model: another seed may differ"
         text = f"only {name} was tuned; {score}{luck}"
     elif not question.lucky:
         text = (
-            f"one seed cannot tell which of {len(question.bases)} bases to tune, since nothing is known of what another seed "
-            f"would change; {name} has the highest score; {score}; by the scored rows alone it is the best with probability "
-            f"{chance:.2f}; not to be told from it even so: {rivals}"
+            f"no base is recommended, since {len(question.bases)} bases were tuned with one seed each and what another seed "
+            f"would change is unknown; of these tuned models {highest}; {score}; on other rows of the test it is the best of "
+            f"them with probability {chance:.2f}; not significantly worse on these rows: {rivals}"
         )
-    elif chance >= how.level:
+    elif chance >= how.level and len(tied) == 1:
         text = f"tune {name}, the best of {len(question.bases)} bases with probability {chance:.2f}; {score}"
     else:
         text = (
-            f"too close to call: {name} has the highest score, but is the best with probability {chance:.2f} only; {score}; "
-            f"not to be told from it: {rivals}"
+            f"too close to call: {highest}, but {'is' if len(tied) == 1 else 'each is'} the best with probability {chance:.2f} "
+            f"only; {score}; not significantly worse: {rivals}"
         )
     yield _row(question, "answer", text, question.where, top, how)
+
+
+def _tie(question: Question) -> str:
+    """The bases that share the highest score."""
+    *first, last = [_named(question.bases[place]) for place in question.tied]
+    return f"{', '.join(first)} and {last}"
 
 
 def _rivals(question: Question, how: Resampling) -> list[int]:
@@ -252,7 +311,7 @@ def _bases(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
         text = (
             f"{_named(question.bases[place])} scores {_figure(question, place, how)} after tuning and is the best of "
             f"{len(question.bases)} with probability {question.probability[place]:.2f}"
-            f"{'' if question.lucky else ' by the scored rows alone'}"
+            f"{'' if question.lucky else ', as far as these tuned models go (one seed each)'}"
         )
         yield _row(question, "base", text, question.where | {"family": family, "step": step}, int(place), how)
 
@@ -273,7 +332,7 @@ def _regrets(
         whom = _named(question.bases[picked[0]]) if len(picked) == 1 else f"any of {len(picked)} bases"
         means = {CHANCE: "picking by chance", LAST: "picking the last step"}.get(name, f"picking by {name}")
         text = f"{means} ({whom}) loses {_lost(loss, how.level)} against the best of {len(question.bases)} bases"
-        text += "" if question.lucky else "; of a single seed, so the luck of tuning is taken for a difference of bases"
+        text += "" if question.lucky else "; one seed each, so part of this may be the difference between seeds"
         family, step = question.bases[picked[0]]
         place = {"family": family, "step": step} if len(picked) == 1 else {}
         figures = {"n": question.n, "seconds": seconds.get(name)}
@@ -313,7 +372,7 @@ def _loss(question: Question, picked: Sequence[int], how: Resampling) -> dict[st
 
 def _lost(loss: Mapping[str, float], level: float) -> str:
     """A loss with its interval."""
-    return f"{loss['value']:.3f} ({level:.0%} {loss['low']:.3f} to {loss['high']:.3f})"
+    return f"{loss['value']:.3f} ({100 * level:g} % CI {loss['low']:.3f} to {loss['high']:.3f})"
 
 
 def _cheapest(
@@ -340,7 +399,7 @@ def _cheapest(
         )
     lacking = [name for name in indicators if name not in {row["indicator"] for row in measured}]
     text += f"; not judged, since not measured on all bases: {', '.join(lacking)}" if lacking else ""
-    text += "" if question.lucky else "; of a single seed, so the luck of tuning is not in this"
+    text += "" if question.lucky else "; one seed each, so the difference between seeds is not in this"
     kept = ("indicator", "family", "step", *LOSS, "n", "seconds", "probability", "table", "filter")
     yield {**{key: best.get(key) for key in kept}, "topic": "cheapest", "statement": f"{question.title}: {text}."}
 
@@ -426,7 +485,7 @@ def _ends(question: Question, place: int, how: Resampling) -> tuple[float, float
 def _figure(question: Question, place: int, how: Resampling) -> str:
     """A score with its interval."""
     low, high = _ends(question, place, how)
-    return f"{question.values[place]:.3f} ({how.level:.0%} {low:.3f} to {high:.3f})"
+    return f"{question.values[place]:.3f} ({100 * how.level:g} % CI {low:.3f} to {high:.3f})"
 
 
 def _named(base: Base) -> str:

@@ -303,7 +303,10 @@ RECOMMENDATIONS = _columns(
         FLOAT,
         "of regret and cheapest: the loss of the scores as they are, raised by choosing the best of noisy ones",
     ),
-    probability=(FLOAT, "share of the resamples in which the base is the best; of single seeds over rows alone"),
+    probability=(
+        FLOAT,
+        "probability that the base is the best, its score drawn towards the mean; of single seeds over rows alone",
+    ),
     n=(INT, "scored rows; of pretraining: held-out steps that the forecast was learnt from, or steps"),
     seconds=(FLOAT, "wall time of the job that measures the indicator on a base, others of the base included"),
     table=(TEXT, "table that the sentence rests on, below results/"),
