@@ -154,7 +154,7 @@ class Reported:
     def over_rows(self) -> Margins:
         """Margins of its error: those of a share where it is one, of as many rows as the error says."""
         error = self.error or 0.0
-        if self.seeds > 1 or not 0 <= self.value <= 1:
+        if self.seeds > 1 or self.better != "higher" or not 0 <= self.value <= 1:
             return normal(error, self.seeds - 1 if self.seeds > 1 else NORMAL)
         return share(self.value, effective_n(self.value, error**2) if error or not self.n else self.n)
 
