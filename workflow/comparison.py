@@ -47,6 +47,7 @@ PAIR_KEYS = ["family", "step", "train", "format", "recipe", "suite", "test", "te
 PLACE_KEYS = ["family", "step", "suite", "test", "test_format", "shots"]
 TUNING_KEYS = ["train", "format", "recipe"]
 EVERY_DRAW = 4096  # of five units and fewer
+MODEL_KEYS = ["family", "step", *TUNING_KEYS]
 LUCK_KEYS = [*TUNING_KEYS, "suite", "test", "test_format", "shots"]  # what shares its variance between seeds: all bases
 
 
@@ -158,6 +159,8 @@ class Reported:
             return normal(error, self.seeds - 1 if self.seeds > 1 else NORMAL)
         return share(self.value, effective_n(self.value, error**2) if error or not self.n else self.n)
 
+    values: ClassVar[None] = None
+    bounded: ClassVar[bool] = True
     over_seeds: ClassVar[list[Margins]] = []
 
     @property
@@ -182,8 +185,8 @@ class Difference:
     is not known.
     """
 
-    first: Level
-    second: Level
+    first: Level | Difference
+    second: Level | Difference
     luck: Luck | None = None
 
     @property
@@ -220,7 +223,7 @@ class Difference:
     @property
     def alike(self) -> bool:
         """Whether both levels are of one model, so that they share its luck."""
-        return all(self.first.keys.get(key) == self.second.keys.get(key) for key in TUNING_KEYS)
+        return all(self.first.keys.get(key) == self.second.keys.get(key) for key in MODEL_KEYS)
 
     @property
     def lucky(self) -> bool:
@@ -231,10 +234,12 @@ class Difference:
 
     @property
     def values(self) -> Values | None:
-        """Differences by seed and row, shape (seeds, rows), of two samples with as many seeds; None of others."""
-        sides = (self.first, self.second)
-        known = all(isinstance(side, Sample) for side in sides)
-        return self.first.values - self.second.values if known and self.first.seeds == self.second.seeds else None
+        """Differences by seed and row, shape (seeds, rows), of two sides on the same rows with as many seeds; None of others."""
+        first, second = self.first.values, self.second.values
+        known = first is not None and second is not None
+        return first - second if known and first.shape == second.shape else None
+
+    bounded: ClassVar[bool] = False
 
     @property
     def over_rows(self) -> Margins:
@@ -247,9 +252,10 @@ class Difference:
     @property
     def correlation(self) -> float:
         """Correlation of both sides over rows; 0 where they are not known."""
-        if isinstance(self.first, Sample) and isinstance(self.second, Sample):
-            return correlation(self.first.values.mean(axis=0), self.second.values.mean(axis=0))
-        return 0.0
+        first, second = self.first.values, self.second.values
+        if first is None or second is None or first.shape[1] != second.shape[1]:
+            return 0.0
+        return correlation(first.mean(axis=0), second.mean(axis=0))
 
     @property
     def over_seeds(self) -> list[Margins]:
@@ -482,7 +488,7 @@ class Panel:
             elif keys["n"] == 1 or not all(np.isfinite(own).all() for own in drawn):
                 yield {**row, "value": value}
             else:
-                yield averaged(row, value, *drawn, self.how, join)
+                yield estimated(row, value, spread(*drawn, keys["n"], join), self.how.level)
 
 
 def _parts(change: Difference, how: Resampling) -> Values:
@@ -511,29 +517,28 @@ def _seed_variance(found: Sequence[Level | Difference]) -> bool | None:
     return all(one.lucky for one in found) if any(_tuned(side.keys) for side in sides) else None
 
 
-def averaged(
-    keys: dict[str, Any],
-    value: float,
-    between: Values,
-    within: Values,
-    how: Resampling,
-    join: Callable[..., Margins] = larger,
-    shared: Sequence[Margins] = (),
-    **rest: Any,
-) -> dict[str, Any]:
-    """A row of `tables.ANALYSIS` about a mean (or another centre) over n units, tests or pairs or steps, at least two.
+def estimated(keys: dict[str, Any], value: float, margins: Margins, level: float, **rest: Any) -> dict[str, Any]:
+    """A row of `tables.ANALYSIS` with the interval and the p-value of its margins."""
+    below, above = margins(level)
+    return {
+        **keys,
+        "value": value,
+        "low": value - below,
+        "high": value + above,
+        "p_value": tested(value, margins),
+        **rest,
+    }
+
+
+def spread(between: Values, within: Values, n: int, join: Callable[..., Margins] = larger) -> Margins:
+    """Margins of a mean (or another centre) over n units, tests or pairs or steps, at least two.
 
     between: its resamples, shape (resamples,), where units are drawn as they are: Student's t with n - 1 degrees of freedom and
     this spread, made whole by n / (n - 1), since units drawn with replacement spread less than others of their sort; within:
     resamples of rows and seeds, all units kept; join: of both, `larger` where the spread of units holds the noise of their rows,
-    `together` where they share it; shared: margins of what else they have in common.
+    `together` where they share it.
     """
-    n = keys["n"]
-    spread = normal(float(between.std()) * (n / (n - 1)) ** 0.5, n - 1)
-    margins = together(join(spread, normal(float(within.std()))), *shared)
-    below, above = margins(how.level)
-    known = {"value": value, "low": value - below, "high": value + above, "p_value": tested(value, margins)}
-    return {**keys, **known, **rest}
+    return join(normal(float(between.std()) * (n / (n - 1)) ** 0.5, n - 1), normal(float(within.std())))
 
 
 def pooled(
@@ -567,18 +572,28 @@ def mean_over(
     centre: Callable[[Values, Values], Values] = weighted_mean,
     weights: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """A row of `tables.ANALYSIS` about the centre of differences over tests (`pooled`); of a single test, about that test.
-
-    The luck of a model that was tested several times is common to its tests, so it is added to their spread; without it the
-    row says of the seeds only what tests of different tunings show. No interval where one of them has none.
-    """
+    """A row of `tables.ANALYSIS` about the centre of differences over tests; no interval where one of them has none."""
     known = {"seed_variance": _seed_variance(differences)}
-    if len(differences) == 1:
-        return estimate(keys, differences[0], how.level)
     if not all(difference.uncertain for difference in differences):
         return {**keys, "value": pooled(differences, how, centre, weights)[0], "low": None, "high": None, **known}
-    shared = _shared(differences, weights)
-    return averaged(keys, *pooled(differences, how, centre, weights), how, shared=shared, **known)
+    return estimated(keys, *centred(differences, how, centre, weights), how.level, **known)
+
+
+def centred(
+    differences: Sequence[Difference],
+    how: Resampling,
+    centre: Callable[[Values, Values], Values] = weighted_mean,
+    weights: Sequence[float] | None = None,
+) -> tuple[float, Margins]:
+    """The centre of differences over tests (`pooled`) with its margins; of a single test those of that test.
+
+    The luck of a model that was tested several times is common to its tests, so it is added to their spread; the luck of
+    different tunings is in that spread.
+    """
+    if len(differences) == 1:
+        return differences[0].value, differences[0].margins
+    value, between, within = pooled(differences, how, centre, weights)
+    return value, together(spread(between, within, len(differences)), *_shared(differences, weights))
 
 
 def _shared(differences: Sequence[Difference], weights: Sequence[float] | None) -> list[Margins]:
@@ -588,7 +603,7 @@ def _shared(differences: Sequence[Difference], weights: Sequence[float] | None) 
     models: dict[tuple[Any, ...], list[tuple[float, Margins]]] = {}
     for difference, part in zip(differences, parts, strict=True):
         if difference.over_seeds:
-            model = tuple(difference.keys[key] for key in ("family", "step", *TUNING_KEYS))
+            model = tuple(difference.keys[key] for key in MODEL_KEYS)
             models.setdefault(model, []).append((float(part), together(*difference.over_seeds)))
     return [_summed(own) for own in models.values() if len(own) > 1]
 

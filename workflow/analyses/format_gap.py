@@ -99,8 +99,7 @@ def _changes(keys: dict[str, Any], gaps: Sequence[Difference], how: Resampling) 
         if {change.pair for change in both} != {gap.pair for gap in line}:
             yield {**row, "value": None}
         elif len(steps) > 1:
-            value, resampled = pooled(both, how)
-            yield estimate(row, value, resampled, how, p_value=p_value(resampled))
+            yield mean_over(row, both, how)
 
 
 def _means(keys: dict[str, Any], gaps: Sequence[Difference], how: Resampling) -> Iterator[dict[str, Any]]:

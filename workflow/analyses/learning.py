@@ -17,7 +17,7 @@ import numpy as np
 from workflow import task
 from workflow.comparison import Change, Difference, Evidence, Level, estimate
 from workflow.curves import Estimate, Line, curve, line, progress
-from workflow.statistics import Resampling, Values, p_value, student_width
+from workflow.statistics import Resampling, Values, student_width
 
 PLACE = ["family", "suite", "test", "test_format", "shots"]
 TUNING = ["train", "format", "recipe"]
@@ -159,8 +159,7 @@ def _change(keys: dict[str, Any], levels: Sequence[Level], how: Resampling) -> d
     """The last step's score minus the first's."""
     ordered = sorted(levels, key=lambda level: level.keys["step"])
     change = Difference(ordered[-1], ordered[0])
-    drawn = change.resampled(how) if change.uncertain else None
-    return estimate(keys, change.value, drawn, how, p_value=None if drawn is None else p_value(drawn))
+    return estimate(keys, change, how.level)
 
 
 def _claims(levels: Sequence[Level], gains: Sequence[Change], chance: float | None, how: Resampling) -> Claims:

@@ -7,29 +7,40 @@ from dataclasses import replace
 from typing import Any
 
 from workflow.analyses.learning import in_domain, own_first
-from workflow.comparison import PAIR_KEYS, Difference, Evidence, Level, estimate, places, pooled
+from workflow.comparison import (
+    PAIR_KEYS,
+    Difference,
+    Evidence,
+    Level,
+    centred,
+    estimate,
+    estimated,
+    mean_over,
+    places,
+)
 from workflow.curves import curve, trend
-from workflow.statistics import Resampling, p_value
+from workflow.statistics import Resampling, apart, tested
 
 LINE = [key for key in PAIR_KEYS if key != "step"]
 BASE = [key for key in LINE if key not in ("train", "format", "recipe")]
 PLACE = ["family", "format", "suite", "test_format", "shots"]
 FLAT, RISING = "base_does_not_rise", "base_rises"
+SORTS = {FLAT: False, RISING: True}  # whether the base rises
 COMPARED = f"{FLAT}_minus_{RISING}"
 
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
     """Rows for each curve, of a model line on a test (`level`) and of tuned minus base (`gain`); step is null.
 
-    - `last_minus_first`: the last step's value minus the first's, compared row by row where rows are known. Rows, and seeds where
-      there are several, are resampled; n counts rows. It is about these two checkpoints: what others of the run would have scored
+    - `last_minus_first`: the last step's value minus the first's, compared row by row where rows are known. Its interval is
+      over rows and seeds; n counts rows. It is about these two checkpoints: what others of the run would have scored
       is not in its interval.
     - `slope`: of the straight line over steps, for 100,000 steps, with the scatter between steps in its interval (`curves`);
       n counts steps, three at least.
     - Without test: means over the tests that models are tuned for (as `learning` has it), in the group `base_does_not_rise` over
       tests whose untouched base is not significantly better at its last step than at its first, in `base_rises` over the others.
-      `last_minus_first` is that of the tuned models, `gain_at_last_step` tuned minus base there. Tests are resampled, and rows
-      and seeds within; n counts pairs of task and test. In the group `base_does_not_rise_minus_base_rises` the second is
+      `last_minus_first` is that of the tuned models, `gain_at_last_step` tuned minus base there. The interval is over
+      tests; n counts pairs of task and test. In the group `base_does_not_rise_minus_base_rises` the second is
       compared between both groups; n is the smaller one's.
     """
     rows = [*_rows("level", evidence.levels, how), *_rows("gain", evidence.changes, how)]
@@ -49,10 +60,7 @@ def _rows(group: str, points: Sequence[Level | Difference], how: Resampling) -> 
         keys = {"group": group, **dict(zip(LINE, place, strict=True))}
         if len(own) > 1:
             change = Difference(own[-1], own[0])
-            drawn = change.resampled(how) if change.uncertain else None
-            tested = None if drawn is None else p_value(drawn)
-            facts = {"estimator": "last_minus_first", "n": change.n, "p_value": tested}
-            yield estimate(keys, change.value, drawn, how, **facts)
+            yield estimate(keys, change, how.level, estimator="last_minus_first", n=change.n)
         if len(own) > 2:
             found = trend(curve(own, how))
             low, high = found.bounds(how.level)
@@ -78,16 +86,14 @@ def _means(
     keys: dict[str, Any], own: Sequence[Difference], rising: Collection[Any], how: Resampling, compared: bool
 ) -> Iterator[dict[str, Any]]:
     """The mean of each group, and the difference of both where they are compared."""
-    drawn: dict[str, tuple[float, Any, int]] = {}
-    for group, wanted in ((FLAT, False), (RISING, True)):
-        there = [one for one in own if (_base(one) in rising) == wanted]
-        if there:
-            drawn[group] = (*pooled(there, replace(how, seed=how.seed + 1 + wanted)), len(there))
-    if compared and len(drawn) == 2:
-        first, second = drawn[FLAT], drawn[RISING]
-        drawn[COMPARED] = (first[0] - second[0], first[1] - second[1], min(first[2], second[2]))
-    for group, (value, draws, n) in drawn.items():
-        yield estimate({**keys, "group": group, "n": n}, value, draws, how, p_value=p_value(draws))
+    groups = {name: [one for one in own if (_base(one) in rising) == wanted] for name, wanted in SORTS.items()}
+    there = {name: found for name, found in groups.items() if found}
+    for name, found in there.items():
+        yield mean_over({**keys, "group": name, "n": len(found)}, found, replace(how, seed=how.seed + 1 + SORTS[name]))
+    if compared and len(there) == 2 and all(one.uncertain for one in own):
+        (first, over), (second, under) = (centred(there[name], how) for name in (FLAT, RISING))
+        n = min(len(found) for found in there.values())
+        yield estimated({**keys, "group": COMPARED, "n": n}, first - second, apart(over, under), how.level)
 
 
 def _base(change: Level | Difference) -> tuple[Any, ...]:
@@ -98,4 +104,4 @@ def _base(change: Level | Difference) -> tuple[Any, ...]:
 def _rises(change: Difference, how: Resampling) -> bool:
     """Whether a base is significantly better at its last step."""
     value = -change.value if change.first.better == "lower" else change.value
-    return value > 0 and (not change.uncertain or p_value(change.resampled(how)) < 1 - how.level)
+    return value > 0 and (not change.uncertain or tested(change.value, change.margins) < 1 - how.level)

@@ -39,7 +39,7 @@ def _pooled(material: Material, group: str, estimator: str) -> Iterator[tuple[pd
     """Rows of means over tests with what they make of a conclusion."""
     rows = material.rows("pretraining_change", estimator)
     rows = rows[(rows["group"] == group) & rows["test"].isna()]
-    told = material.told(rows, pooled=True)
+    told = material.significant(rows)
     for place, row in rows.iterrows():
         yield rows, row, verdict(row["value"], told[place])
 
@@ -75,7 +75,7 @@ def _forgetting(material: Material) -> Iterator[dict[str, Any]]:
         )
         if own.empty:
             continue
-        told, benefits = material.told(own), material.told(home) & (home["value"] > 0)
+        told, benefits = material.significant(own), material.significant(home) & (home["value"] > 0)
         falls, rises = int((told & (own["value"] < 0)).sum()), int((told & (own["value"] > 0)).sum())
         text = (
             f"Conclusion (iii) of arXiv 2408.06663, tuning helps, but a model may forget tasks that it is not tuned for"
@@ -95,7 +95,7 @@ def _prompts(material: Material) -> Iterator[dict[str, Any]]:
     place = [*drawing.PLACE, "shots"]
     gaps = gaps.merge(material.ways[place], on=place)
     changes = gaps[gaps["estimator"] == "last_minus_first"]
-    told = material.told(changes, pooled=True)
+    told = material.significant(changes)
     for index, row in changes.iterrows():
         first = _first(gaps, row)
         less = -row["value"] if first is None or first > 0 else row["value"]
