@@ -175,14 +175,14 @@ def test_what_is_wrong_with_a_base_s_score_weakens_the_difference_and_what_it_is
     """An untouched base on QQP: said of the change on QQP, of the mean out of domain and of the group, of nothing else."""
     found = weakened_study({"check": "gold", "evidence": "one class", "train": "none", "recipe": "none", "test": "qqp"})
     warned = {place for place, warnings in found.items() if warnings == ["error, gold: one class"]}
-    assert warned == {("transfer", "qqp"), ("domains", None), ("groups", None)}
+    assert warned == {("transfer", "qqp"), ("domains", None), ("groups", None), ("conclusions", None)}
     assert {place for place, warnings in found.items() if warnings} == warned
     assert ("gains", "paws") in found and ("ratios", None) in found
 
 
 def test_a_task_without_a_family_weakens_what_is_tested_on_it():
     found = weakened_study({"check": "gold", "evidence": "one class", "family": None, "test": "xsum"})
-    expected = {("transfer", "xsum"), ("transfer", None), ("ratios", None)}
+    expected = {("transfer", "xsum"), ("transfer", None), ("ratios", None), ("conclusions", None)}
     assert {place for place, warnings in found.items() if warnings} == expected
 
 

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow.curves import Curve, drawn_noise
-from workflow.statistics import FARTHEST, Resampling, student_tail
+from workflow.statistics import Resampling, student_tail
 
 Values = NDArray[np.float64]
 
 LENGTHS = (1, 2, 3, 5, 8)  # steps in a run
 SETTLED = 100  # steps from the last one's hundredth on are compared: an untrained model's constant answer is no peak
 FEWEST = 6
+FARTHEST = 40.0  # errors that stand for a difference without any error
 MANY = 6  # inner steps from which on their median is taken
 NOTHING = 1e-12  # scores that are 0 but for rounding
 HALF = 0.455  # median of the chi-square distribution with one degree of freedom

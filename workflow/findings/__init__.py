@@ -190,8 +190,10 @@ def _pairs(material: Material, known: Mapping[str, Any]) -> list[tuple[str, str]
         found = rows[rows["analysis"] == known["analysis"]]
         for key in ("group", "train", "test"):
             found = found if known.get(key) is None else found[found[key] == known[key]]
-        if known["analysis"] == "tuning_difference":  # counted over the tests of other kinds
-            found = drawing.related(found, {"cross_task"})
+        if (
+            known["analysis"] == "tuning_difference"
+        ):  # counted: of one model over tests of other kinds, of all over all others
+            found = drawing.related(found, {"cross_task"} if known.get("train") else {"cross_task", "out_of_domain"})
     return list(dict.fromkeys(zip(found["train"], found["test"], strict=True)))
 
 
