@@ -115,6 +115,38 @@ def severities(rows):
     return [row["severity"] for row in rows]
 
 
+# Exact matches of nothing
+
+
+def written(rows):
+    """Predictions of answers: (output, answers that count)."""
+    (row,) = predicted([0], [0], test="nq_open", logprobs=[], candidate_tokens=[])
+    return [
+        row | {"id": f"test/{number}", "output": output, "choices": answers, "reference": answers[0]}
+        for number, (output, answers) in enumerate(rows)
+    ]
+
+
+def test_outputs_and_answers_without_a_word_are_counted(tmp_path):
+    """By SQuAD's rule "", "." and "the" equal "A" and ")", "the" equals no "Beatles", and an answer "A B" is "b"."""
+    rows = [("", ["A"]), ("the", [")", "Bob"]), ("\n.", ["Ann"]), ("", ["A B"]), ("Bob", ["Bob"]), ("a cat", ["the"])]
+    [row] = found("empty_matches", material(parts=[cell(tmp_path, written(rows))]))
+    assert row["severity"] == "warning" and row["value"] == pytest.approx(2 / 6) and row["n"] == 6
+    assert row["evidence"] == (
+        "2 of 6 outputs without a word are exact matches: the metric reduces answers such as 'A' and ')' to nothing: "
+        "rows test/0 and test/1 of untouched bases at step 10"
+    )
+
+
+def test_few_of_them_are_a_note_and_none_is_no_finding(tmp_path):
+    rows = [("Ann", ["Ann"])] * 200
+    assert found("empty_matches", material(parts=[cell(tmp_path / "a", written(rows))])) == []
+    [row] = found("empty_matches", material(parts=[cell(tmp_path / "b", written([("", ["An"]), *rows]))]))
+    assert row["severity"] == "note" and row["evidence"].startswith("1 of 201 outputs")
+    labels = predicted([0, 1], [0, 1])
+    assert found("empty_matches", material(parts=[cell(tmp_path / "c", labels)])) == []
+
+
 # All checks
 
 

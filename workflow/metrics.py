@@ -196,15 +196,15 @@ def plain(text: str) -> str:
 
 def exact_match(rows: pd.DataFrame) -> Values:
     """1 where the first line of the output is one of the answers that count, compared as SQuAD does."""
-    return np.array([float(plain(own) in {plain(one) for one in right}) for own, right in _lines(rows)])
+    return np.array([float(plain(own) in {plain(one) for one in right}) for own, right in lines(rows)])
 
 
 def answer_f1(rows: pd.DataFrame) -> Values:
     """F1 of the words that the first line of the output shares with an answer, the best of those that count (SQuAD)."""
-    return np.array([max(_shared(plain(own), plain(one)) for one in right) for own, right in _lines(rows)])
+    return np.array([max(_shared(plain(own), plain(one)) for one in right) for own, right in lines(rows)])
 
 
-def _lines(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
+def lines(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """First line of each output, and the answers that count."""
     firsts = [(text.strip().splitlines() or [""])[0] for text in rows["output"]]
     return list(zip(firsts, (list(own) for own in rows["choices"]), strict=True))
