@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workflow import prompts
-from workflow.errors import StudyError
+from workflow.errors import StudyError, shown
 from workflow.task import Example, Task, Turn
 
 if TYPE_CHECKING:
@@ -72,6 +72,15 @@ def split(tokenizer: PreTrainedTokenizerBase, prompt: str, completions: Sequence
 
 def _parted(ids: list[int], cut: int, tokenizer: PreTrainedTokenizerBase) -> Split:
     return Split(ids[:cut] or opening(tokenizer), ids[cut:])
+
+
+def check_tokens(text: str, completion: Sequence[int]) -> None:
+    """StudyError for a completion without tokens, of which no log-probability can be taken.
+
+    A tokenizer may drop whole texts: by its normalisation, or for want of a token for any of their characters.
+    """
+    if not completion:
+        raise StudyError(f"the tokenizer leaves no token of {shown(text)}; expected a text that it keeps")
 
 
 class Masked(NamedTuple):

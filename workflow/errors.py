@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def escaped(text: str) -> str:
@@ -27,6 +28,15 @@ class MistakesError(StudyError):
 
     def __init__(self, lines: Iterable[str]) -> None:
         Exception.__init__(self, "\n".join(dict.fromkeys(map(escaped, lines))))
+
+
+@contextmanager
+def row_named(place: str) -> Iterator[None]:
+    """Inside, a StudyError begins with the row that it is about."""
+    try:
+        yield
+    except StudyError as error:
+        raise StudyError(f"{place}: {error}") from error
 
 
 def told(error: BaseException) -> str | None:

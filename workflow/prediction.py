@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workflow import prompts, ranks
-from workflow.encoding import Framing, Prompt, context_length, fitted, opening, split
+from workflow.encoding import Framing, Prompt, check_tokens, context_length, fitted, opening, split
 from workflow.engine import finite
 from workflow.engine.constrained import constrained
 from workflow.engine.generation import greedy
 from workflow.engine.reading import reading
 from workflow.engine.scoring import Progress, Request, log_probabilities
-from workflow.errors import StudyError
+from workflow.errors import StudyError, row_named
 from workflow.metrics import method
 from workflow.rows import Rows, demonstrations, sample
 from workflow.task import KINDS, Example, Task
@@ -140,6 +140,8 @@ def _compared(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: 
     kept = sorted({prompt.shots for prompt in found}) if framing.task.labels else []
     blank = [prompt for shots in kept for prompt in _content_free(run.tokenizer, framing, shots)]
     pools = _candidates(run.tokenizer, framing, [*asked, *blank])
+    for (place, example), row in zip(rows, pools, strict=False):
+        _check_tokens(place, example.choices, row)
     values = _highest(run, pools)
     for (place, _), own, prompt in zip(rows, values, found, strict=False):
         _check_finite(run, f"row '{place}'", own, prompt)
@@ -198,6 +200,13 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[l
 def _spellings(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[list[list[int]]]:
     """Token ids of each label's two spellings, plain and led by a space."""
     return [tokenizer([label, f" {label}"], add_special_tokens=False)["input_ids"] for label in labels]
+
+
+def _check_tokens(place: str, choices: Sequence[str], pools: Sequence[Pool]) -> None:
+    """StudyError naming the row unless each of its choices has tokens to score."""
+    for choice, pool in zip(choices, pools, strict=True):
+        with row_named(f"row '{place}'"):
+            check_tokens(choice, pool[0][1] if pool else [])
 
 
 def _highest(run: Evaluation, pools: Sequence[Sequence[Pool]]) -> list[list[float]]:
@@ -286,6 +295,8 @@ def _answered(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: 
         [_whole(run.tokenizer, prompt, replace(example, choices=(example.answer,)))[0]]
         for prompt, (_, example) in zip(found, rows, strict=True)
     ]
+    for (place, example), row in zip(rows, pools, strict=True):
+        _check_tokens(place, [example.answer], row)
     values = _highest(run, pools)
     for (place, _), own, prompt in zip(rows, values, found, strict=True):
         _check_finite(run, f"row '{place}'", own, prompt)

@@ -205,6 +205,11 @@ def one_of(row: Row, name: str, allowed: Iterable[Any]) -> Any:
     return value
 
 
+def is_blank(text: str) -> bool:
+    """Whether a text has nothing to see: white space and characters without a form, such as zero-width ones, alone."""
+    return not any(sign.isprintable() and not sign.isspace() for sign in text)
+
+
 def check_text(value: str, name: str) -> None:
     """FieldError for text that is none in any encoding: JSON can name half a character (a lone surrogate)."""
     try:
@@ -218,7 +223,7 @@ def answered(question: str, answers: Sequence[str], name: str) -> Example:
 
     name: of the row's field with the answers. Errors: FieldError when there is none.
     """
-    texts = list(dict.fromkeys(text.strip() for text in answers if text.strip()))
+    texts = list(dict.fromkeys(text.strip() for text in answers if not is_blank(text)))
     if not texts:
         raise FieldError(name, answers, "at least one answer")
     return Example(fields={"question": question}, answer=texts[0], choices=tuple(texts), gold=0)
@@ -240,7 +245,7 @@ def check_types(value: Any, expected: Any, name: str) -> None:
         for number, element in enumerate(value):
             check_types(element, expected[0], f"{name}[{number}]")
     elif expected is Text:
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or is_blank(value):
             raise FieldError(name, value, "text that is not blank")
     elif not _is_of(value, expected):
         raise FieldError(

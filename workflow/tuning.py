@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from workflow import adapters, prompts, ranks, states
-from workflow.encoding import Framing, Masked, batches, cut, eos, masked, split
+from workflow.encoding import Framing, Masked, batches, check_tokens, cut, eos, masked, split
 from workflow.engine import feeding, repeating
 from workflow.engine.reading import out_of_memory
-from workflow.errors import StudyError, first_line
+from workflow.errors import StudyError, first_line, row_named
 from workflow.states import Standing, State
 from workflow.task import Example, Task
 
@@ -82,7 +82,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Exampl
     """An example as token ids of which the completion and its EOS are scored (of a conversation, see `encoding.masked`).
 
     A prompt's longest fields are cut to the framing's room if need be.
-    Errors: StudyError when the completion alone takes the room.
+    Errors: StudyError when the completion alone takes the room, or has no token.
     """
     if example.turns:
         return masked(tokenizer, example.turns, framing.room)
@@ -90,6 +90,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Exampl
     answer = prompts.completion(lead + example.answer)
     query = prompts.prompt(framing.task, example.fields, framing.format)
     parts = split(tokenizer, query, [answer])[0]
+    check_tokens(answer, parts.completion)
     room = framing.room - len(parts.completion) - 1
     if room < 1:
         raise StudyError(
@@ -118,10 +119,8 @@ def prepared_rows(
     framing = Framing(task, format, "sound", (), min(recipe["max_tokens"], context))
     encoded = {}
     for name, example in rows:
-        try:
+        with row_named(f"row {name}"):
             encoded[name] = encode(tokenizer, framing, example)
-        except StudyError as error:
-            raise StudyError(f"row {name}: {error}") from error
     kept = {name: row for name, row in encoded.items() if row.ids}
     if not kept:
         raise StudyError(f"none of {len(rows)} rows has a token to learn within {framing.room} tokens (max_tokens)")

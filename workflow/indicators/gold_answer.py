@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from workflow import indicators, prompts
-from workflow.encoding import Framing, Split, context_length, fitted, split
+from workflow.encoding import Framing, Split, check_tokens, context_length, fitted, split
 from workflow.engine import losses
-from workflow.errors import StudyError
+from workflow.errors import StudyError, row_named
 from workflow.measuring import Loss, Material, Measurement, Progress, Subject, losses_of
 from workflow.rows import Rows
 from workflow.task import Example, Task
@@ -59,6 +59,8 @@ def _answers(
         framing = Framing(task, settings["format"], "sound", tuple(example for _, example in own), room)
         for row, example in left:
             parts = _parts(subject, framing, example)
+            with row_named(f"task {name}, row '{row}'"):
+                check_tokens(example.answer, parts.completion)
             found.append(Answer(name, draw, row, len(example.answer.encode()), parts))
     return found
 
