@@ -115,6 +115,37 @@ def severities(rows):
     return [row["severity"] for row in rows]
 
 
+# By how many tokens; where prompt and answer part
+
+
+def test_what_prompts_have_lost_is_told_in_tokens(tmp_path):
+    rows = predicted([0] * 5, [0] * 5, shots=2, shots_used=2)
+    lost = {0: 10, 1: 30, 2: 800}
+    for number, tokens in lost.items():
+        rows[number] |= {"cut_tokens": tokens, "truncated": number > 0, "shots_used": 1 if number == 0 else 2}
+    notes = {row["evidence"] for row in found("cut_prompts", material(parts=[cell(tmp_path, rows)]))}
+    assert notes == {
+        "40.0% of 5 prompts have lost the beginning of their input (30 to 800 tokens, median 415; longest prompt read: 20 "
+        "tokens)",
+        "20.0% of 5 prompts show fewer demonstrations than asked for, the first ones cut (10 tokens, median 10; longest prompt "
+        "read: 20 tokens)",
+    }
+
+
+def test_rows_whose_tokens_span_prompt_and_answer_are_counted_where_others_scored_the_test(tmp_path):
+    rows = [row | {"spanning": number < 2} for number, row in enumerate(predicted([0] * 8, [0] * 8))]
+    own = cell(tmp_path / "a", rows)
+    assert found("spanning_tokens", material(parts=[own])) == []
+    others = [score(0.5, family="released")]
+    [row] = found("spanning_tokens", material(rows=others, parts=[own]))
+    assert row["severity"] == "warning" and row["value"] == 0.25
+    assert row["evidence"].startswith(
+        "in 2 of 8 rows a token spans the end of the prompt and the beginning of an answer; it is "
+    )
+    old = cell(tmp_path / "b", predicted([0] * 8, [0] * 8))
+    assert found("spanning_tokens", material(rows=others, parts=[old])) == []
+
+
 # Exact matches of nothing
 
 
@@ -277,8 +308,8 @@ def test_prompts_longer_than_the_context_and_cut_ones_are_found(flawed):
     flaws = {(row["suite"], row["evidence"].split(" prompts ")[1].split(" (")[0]): row for row in rows}
     assert {name: row["value"] for name, row in flaws.items()} == {
         ("cut", "have lost the beginning of their input"): 1 / 6,
-        ("cut", "show fewer demonstrations than asked for"): 1 / 6,
-        ("asked", "are, with the answer, longer than the model's context"): 1 / 6,
+        ("cut", "show fewer demonstrations than asked for, the first ones cut"): 1 / 6,
+        ("asked", "are, with the answer, longer than the model's context and read whole"): 1 / 6,
     }
     assert severities(rows) == ["warning"] * 3
 

@@ -174,12 +174,14 @@ class Framing:
 
 
 class Prompt(NamedTuple):
-    """A prompt that fits: its text, its token ids, demonstrations kept, whether the field was cut."""
+    """A prompt that fits: its text, its token ids, demonstrations kept, whether a field was cut, tokens lost at the beginning
+    (of demonstrations and fields together)."""
 
     text: str
     ids: list[int]
     shots: int
     truncated: bool
+    cut_tokens: int = 0
 
 
 def fitted(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> Prompt:
@@ -192,13 +194,15 @@ def fitted(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Exampl
     shown = [_solved(framing, demonstration) for demonstration in framing.demonstrations]
     query = prompts.prompt(framing.task, example.fields, framing.format, framing.protocol)
     ids = _ids(tokenizer, "".join(shown) + query)
+    whole = len(ids)
     while framing.room is not None and len(ids) > framing.room and shown:
         shown.pop(0)
         ids = _ids(tokenizer, "".join(shown) + query)
     if framing.room is None or len(ids) <= framing.room:
-        return Prompt("".join(shown) + query, ids, len(shown), truncated=False)
+        return Prompt("".join(shown) + query, ids, len(shown), truncated=False, cut_tokens=whole - len(ids))
     query, _ = cut(tokenizer, framing, example)
-    return Prompt(query, _ids(tokenizer, query), 0, truncated=True)
+    ids = _ids(tokenizer, query)
+    return Prompt(query, ids, 0, truncated=True, cut_tokens=whole - len(ids))
 
 
 def cut(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> tuple[str, int]:

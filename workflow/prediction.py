@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workflow import prompts, ranks
-from workflow.encoding import Framing, Prompt, check_tokens, context_length, fitted, opening, split
+from workflow.encoding import Framing, Prompt, check_tokens, context_length, fitted, opening, split, tokenized
 from workflow.engine import finite
 from workflow.engine.constrained import constrained
 from workflow.engine.generation import greedy
@@ -105,6 +105,7 @@ def predict_test(run: Evaluation, task: Task, train: Rows, test: Rows, format: s
             "shots_used": prompt.shots,
             "shown": [row for row, _ in shown[len(shown) - prompt.shots :]],
             "truncated": prompt.truncated,
+            "cut_tokens": prompt.cut_tokens,
             "reference": example.answer,
             "choices": list(example.choices),
             "gold": example.gold,
@@ -154,6 +155,7 @@ def _compared(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: 
             "logprobs": own,
             "candidate_tokens": [len(pool[0][1]) for pool in row],
             "priors": priors.get(prompt.shots, []),
+            "spanning": _spanning(run, prompt, example, row),
         }
         for (prompt, example), row, own in zip(asked, pools, values, strict=False)
     ]
@@ -200,6 +202,20 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[l
 def _spellings(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[list[list[int]]]:
     """Token ids of each label's two spellings, plain and led by a space."""
     return [tokenizer([label, f" {label}"], add_special_tokens=False)["input_ids"] for label in labels]
+
+
+def _spanning(run: Evaluation, prompt: Prompt, example: Example, pools: Sequence[Pool]) -> bool | None:
+    """Whether the prompt by itself has other tokens than before a candidate, so that one spans the end of the one and the
+    beginning of the other; None where candidates are read otherwise (after leads of their own, or as pooled tokens).
+
+    Such a token is scored here as part of the candidate. lm-evaluation-harness reads the prompt's own tokens instead, and scores
+    as many of the candidate as then are left.
+    """
+    if example.leads or len(pools[0]) > 1:
+        return None
+    text = prompt.text.rstrip(" ")
+    alone = prompt.ids if text == prompt.text else tokenized(run.tokenizer, [text])[0].ids
+    return any(list(pool[0][0]) != list(alone or opening(run.tokenizer)) for pool in pools)
 
 
 def _check_tokens(place: str, choices: Sequence[str], pools: Sequence[Pool]) -> None:
@@ -301,8 +317,15 @@ def _answered(run: Evaluation, framing: Framing, found: Sequence[Prompt], rows: 
     for (place, _), own, prompt in zip(rows, values, found, strict=True):
         _check_finite(run, f"row '{place}'", own, prompt)
     return [
-        {**row, "logprobs": own, "candidate_tokens": [len(pool[0][0][1])]}
-        for row, own, pool in zip(_written(run, framing, found, rows), values, pools, strict=True)
+        {
+            **row,
+            "logprobs": own,
+            "candidate_tokens": [len(pool[0][0][1])],
+            "spanning": _spanning(run, prompt, example, pool),
+        }
+        for row, own, prompt, (_, example), pool in zip(
+            _written(run, framing, found, rows), values, found, rows, pools, strict=True
+        )
     ]
 
 

@@ -96,6 +96,11 @@ PREDICTIONS = _columns(
     shots_used=(INT, "demonstrations that fitted"),
     shown=(TEXTS, "rows of the task that are the demonstrations of this prompt, in order"),
     truncated=(pa.bool_(), "whether input fields lost their beginning"),
+    cut_tokens=(INT, "tokens that the prompt lost at its beginning, of demonstrations and input fields together"),
+    spanning=(
+        pa.bool_(),
+        "whether a token spans the end of the prompt and the beginning of a candidate; null for free text",
+    ),
     output=(TEXT, "predicted label, choice or text"),
     reference=(TEXT, "reference answer"),
     choices=(TEXTS, "candidates; empty for free text"),
