@@ -6,7 +6,7 @@ RESOLVE = .lock/bin/uv pip compile --quiet --universal --fork-strategy fewest --
 	--no-annotate --no-header
 UPGRADE ?=
 
-.PHONY: run test worlds slurm faults browser docs check lock clean
+.PHONY: run test worlds slurm faults browser gpu wheels docs check lock clean
 
 run: .venv/run  ## the default study
 	$(BIN)/snakemake --cores all
@@ -25,6 +25,13 @@ faults: .venv/test  ## faults of a hub and of a tuning; a study without a networ
 
 browser: .venv/test  ## the report of the published study in headless Chromium
 	$(BIN)/python -m pytest -m browser -rs
+
+# With .venv where there is one, else with the Python at hand: a GPU machine may have its own torch and no network.
+gpu:  ## tests and benchmarks on a GPU, a table of them; ARGS="--minutes 9" ends in good order, the same command goes on
+	$(if $(wildcard .venv/test),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(ARGS)
+
+wheels:  ## wheels/ with what a GPU machine without a network lacks: `make gpu ARGS="--wheels wheels"`
+	$(if $(wildcard .venv/test),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu.wheels $(ARGS)
 
 docs: .venv/run  ## pages of docs/ whose facts have their home elsewhere
 	$(BIN)/python -m workflow.documenting

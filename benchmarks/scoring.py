@@ -1,8 +1,7 @@
 """Log-probabilities of labels and choices against lm-evaluation-harness: real rows, the same model, tokenizer and texts.
 
 Run from the repository's root: `PYTHONPATH=. python benchmarks/scoring.py --data FOLDER --subject FOLDER`; `--threads 2`
-for two threads; `--device cuda --model olmo-1b` for OLMo-1B's shape with random weights in bf16, which is not compared but
-measured: prompts and tokens a second, share of the peak, memory. Prints Markdown tables.
+for two threads. Prints Markdown tables. On a GPU: `python -m benchmarks.gpu`.
 
 Both sides start from texts and end with log-probabilities: tokenisation counts. Ours goes through `predict_test` and so
 makes the priors of labels as well. The harness gets one request for each label or
@@ -110,44 +109,16 @@ def halved(model: Any, tokenizer: Any, options: Any) -> None:
     model.float()
 
 
-def measure(options: Any) -> None:
-    """OLMo-1B's shape on a GPU: what it gets through in a second."""
-    tokenizer = pairing.words(options.data)
-    model = pairing.olmo_1b(options.device, torch.bfloat16)
-    results = []
-    for name, shots in options.tests:
-        read = task.load(name)
-        rows = tuple(pairing.examples(options.data, name, split, options.rows) for split in (read.train, read.test))
-        ours(model, tokenizer, name, rows, shots)
-        seconds = sorted(
-            pairing.timed(lambda name=name, rows=rows, shots=shots: ours(model, tokenizer, name, rows, shots), "cuda")[
-                0
-            ]
-            for _ in range(options.pairs)
-        )[options.pairs // 2]
-        prompt = sum(len(tokenizer(text)["input_ids"]) for text, _ in texts(tokenizer, name, rows, shots))
-        results.append({
-            "test": f"{name}, {shots} shots", "rows": len(rows[1]), "prompts a second": f"{len(rows[1]) / seconds:.0f}",
-            "prompt tokens a second": f"{prompt / seconds:.0f}",
-            "share of peak": _share(model, prompt / seconds), "GB": f"{torch.cuda.max_memory_allocated() / 1e9:.1f}",
-        })  # fmt: skip
-    print(
-        f"{torch.cuda.get_device_name()}, matmul ceiling {pairing.ceiling('cuda', torch.bfloat16) / 1e12:.0f} TFLOP/s\n"
+def main() -> None:
+    """Print a table for each test."""
+    parser = pairing.parser(__doc__)
+    parser.add_argument(
+        "--tests", nargs="*", default=TESTS, type=pairing.chosen, help="such as mnli:4, for 4 demonstrations"
     )
-    print(pairing.table(results))
-
-
-def _share(model: Any, tokens: float) -> str:
-    """Operations a second of so many tokens a second, as a share of the peak; of tokens that are shared, too."""
-    peak = pairing.peak("cuda")
-    return f"{2 * pairing.parameters(model) * tokens / peak:.0%}" if peak else "unknown"
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    compare(options)
 
 
 if __name__ == "__main__":
-    asked = pairing.parser(__doc__)
-    asked.add_argument(
-        "--tests", nargs="*", default=TESTS, type=pairing.chosen, help="such as mnli:4, for 4 demonstrations"
-    )
-    options = asked.parse_args()
-    torch.set_num_threads(options.threads)
-    measure(options) if options.device == "cuda" else compare(options)
+    main()

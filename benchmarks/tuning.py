@@ -1,14 +1,12 @@
 """Tuning against transformers' Trainer and TRL's SFTTrainer: time of the same steps on the same rows, and their losses.
 
 Run from the repository's root: `PYTHONPATH=. python benchmarks/tuning.py --data FOLDER --compared 50`; `--threads 2` for two
-threads, `--device cuda --model olmo-1b` for OLMo-1B's shape with random weights, with the share of the peak and memory.
-Prints Markdown tables.
+threads. Prints Markdown tables. On a GPU: `python -m benchmarks.gpu`.
 
 A run is so many optimizer steps (--steps) on batches of 8 rows, tokenised before, from the start of a training to its end.
 The peers run as they come: rows padded to the longest of a batch, loss on the completion alone; TRL without recomputing
 activations, which it does by default. SFTTrainer takes part where TRL is installed (it is in no lock). --compared: so many
 steps of the Trainer with Tunecast's loss, every row with the same weight, whose losses and weights are then compared.
-On a GPU matrix products are in bf16, weights in fp32.
 """
 
 from __future__ import annotations
@@ -38,13 +36,12 @@ OURS, TRAINER, TRL = "Tunecast", "HF Trainer", "TRL SFTTrainer"
 TASKS = ("mnli", "social_iqa", "xsum")
 
 
-def recipe(precision: str) -> dict[str, Any]:
-    """The defaults of the schema, as far as tuning reads them."""
-    return {
-        "learning_rate": 2e-5, "epochs": 1, "batch": BATCH, "max_tokens": 2048, "warmup": 0.03, "schedule": "linear",
-        "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "clip": 1.0, "precision": precision,
-        "save_every": 10**9,
-    }  # fmt: skip
+# The defaults of the schema, as far as tuning reads them.
+RECIPE = {
+    "learning_rate": 2e-5, "epochs": 1, "batch": BATCH, "max_tokens": 2048, "warmup": 0.03, "schedule": "linear",
+    "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "clip": 1.0, "precision": "fp32",
+    "save_every": 10**9,
+}  # fmt: skip
 
 
 def labels(row: Masked) -> list[int]:
@@ -62,9 +59,8 @@ def rows_alike(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = Non
 class Bench:
     """One model and the rows that it is tuned on, by each of the ways."""
 
-    def __init__(self, model: Any, tokenizer: Any, rows: Sequence[Masked], precision: str, folder: Path) -> None:
+    def __init__(self, model: Any, tokenizer: Any, rows: Sequence[Masked], folder: Path) -> None:
         self.model, self.tokenizer, self.folder = model, tokenizer, folder
-        self.recipe, self.device = recipe(precision), model.device.type
         self.given, self.rows = rows, [rows[place] for place in tuning.order(len(rows), 1, SEED)]
 
     def ours(self) -> Callable[[], list[float]]:
@@ -73,7 +69,7 @@ class Bench:
 
         def run() -> list[float]:
             state = states.State(self.folder / "state", "benchmark")
-            return [row["loss"] for row in tuning.tune(model, self.given, self.recipe, SEED, pad, state)]
+            return [row["loss"] for row in tuning.tune(model, self.given, RECIPE, SEED, pad, state)]
 
         self.tuned = model
         return run
@@ -82,11 +78,11 @@ class Bench:
         """The recipe in the words of transformers' TrainingArguments; rows in the order that they have."""
         return {
             "output_dir": str(self.folder / "trainer"), "per_device_train_batch_size": BATCH, "num_train_epochs": 1,
-            "learning_rate": self.recipe["learning_rate"], "lr_scheduler_type": "linear",
-            "warmup_steps": int(self.recipe["warmup"] * -(-len(self.rows) // BATCH)), "max_grad_norm": 1.0,
+            "learning_rate": RECIPE["learning_rate"], "lr_scheduler_type": "linear",
+            "warmup_steps": int(RECIPE["warmup"] * -(-len(self.rows) // BATCH)), "max_grad_norm": 1.0,
             "weight_decay": 0.0, "train_sampling_strategy": "sequential", "logging_strategy": "no",
-            "save_strategy": "no", "report_to": [], "disable_tqdm": True, "use_cpu": self.device == "cpu",
-            "bf16": self.recipe["precision"] == "bf16", "seed": SEED, "dataloader_pin_memory": self.device == "cuda",
+            "save_strategy": "no", "report_to": [], "disable_tqdm": True, "use_cpu": True, "seed": SEED,
+            "dataloader_pin_memory": False,
         } | more  # fmt: skip
 
     def trainer(self, loss: Callable[..., torch.Tensor] | None = None) -> Any:
@@ -147,34 +143,21 @@ def compared(bench: Bench) -> dict[str, str]:
 
 
 def measured(bench: Bench, options: Any) -> list[dict[str, str]]:
-    """A row for each way: seconds, ratio to the Trainer, tokens in a second; on a GPU its peak's share and memory."""
+    """A row for each way: seconds, ratio to the Trainer, tokens in a second."""
     ways = bench.ways(options.way)
-    seconds, _ = pairing.paired(ways, options.pairs, options.device)
+    seconds, _ = pairing.paired(ways, options.pairs)
     peers = [name for name in (TRAINER, TRL) if name in ways] or [OURS]
     tables = [pairing.compared(seconds, peer) for peer in peers]
     rows = [functools.reduce(operator.or_, columns) for columns in zip(*tables, strict=True)]
-    tokens, count = sum(len(row.ids) for row in bench.rows), pairing.parameters(bench.model)
-    ceiling = pairing.peak(options.device)
-    for row in rows:
-        speed = tokens / statistics.median(seconds[row["way"]])
-        row["tokens/s"] = f"{speed:,.0f}"
-        if ceiling:
-            row["of bf16 peak"] = f"{6 * count * speed / ceiling:.0%}"
-        if options.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            ways[row["way"]]()
-            row["GiB"] = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}"
-    return rows
+    tokens = sum(len(row.ids) for row in bench.rows)
+    return [row | {"tokens/s": f"{tokens / statistics.median(seconds[row['way']]):,.0f}"} for row in rows]
 
 
-def ceilings(options: Any) -> str:
-    """The machine's matrix products in this run, by torch and, on a CPU, by oneDNN as linear layers use it."""
-    found = f"torch {pairing.ceiling(options.device) / 1e9:,.0f}"
-    if options.device == "cuda":
-        return f"{found} (fp32), {pairing.ceiling('cuda', torch.bfloat16) / 1e9:,.0f} (bf16) GFLOP/s"
+def ceilings() -> str:
+    """The machine's fp32 matrix products in this run, by torch and by oneDNN as linear layers use it."""
     a, b = (torch.randn(pairing.SIZE, pairing.SIZE) for _ in range(2))
     best = min(pairing.timed(lambda: linear.product(a, b))[0] for _ in range(8))
-    return f"{found}, oneDNN {2 * pairing.SIZE**3 / best / 1e9:,.0f} GFLOP/s (fp32)"
+    return f"torch {pairing.ceiling() / 1e9:,.0f}, oneDNN {2 * pairing.SIZE**3 / best / 1e9:,.0f} GFLOP/s (fp32)"
 
 
 def main() -> None:
@@ -186,20 +169,18 @@ def main() -> None:
     parser.add_argument("--compared", type=int, default=0, help="steps whose losses are compared; 0: none")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    precision = "bf16" if options.device == "cuda" else "fp32"
     tokenizer = pairing.words(options.data)
-    model = pairing.subject(tokenizer) if options.model == "small" else pairing.olmo_1b(options.device, torch.float32)
-    model = model.to(options.device)
-    print(f"{pairing.parameters(model) / 1e6:.1f} M parameters, {options.threads} threads, {ceilings(options)}\n")
+    model = pairing.subject(tokenizer)
+    print(f"{pairing.parameters(model) / 1e6:.1f} M parameters, {options.threads} threads, {ceilings()}\n")
     for name in options.task:
         with tempfile.TemporaryDirectory() as folder:
             read = pairing.task.load(name)
             found = pairing.examples(options.data, name, "train", BATCH * max(options.steps, options.compared))
-            rows = list(tuning.prepared_rows(tokenizer, 2048, read, found, "default", recipe(precision)).values())
-            bench = Bench(model, tokenizer, rows[: BATCH * options.steps], precision, Path(folder))
+            rows = list(tuning.prepared_rows(tokenizer, 2048, read, found, "default", RECIPE).values())
+            bench = Bench(model, tokenizer, rows[: BATCH * options.steps], Path(folder))
             print(f"{name}, {options.steps} steps\n\n{pairing.table(measured(bench, options))}\n", flush=True)
             if options.compared:
-                bench = Bench(model, tokenizer, rows[: BATCH * options.compared], precision, Path(folder))
+                bench = Bench(model, tokenizer, rows[: BATCH * options.compared], Path(folder))
                 print(pairing.table([compared(bench)]) + "\n", flush=True)
 
 
