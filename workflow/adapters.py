@@ -12,10 +12,17 @@ if TYPE_CHECKING:
 
 
 def linear(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    """Layers that are a matrix product, by name: torch's, and those of GPT-2 whose matrix is the other way round."""
+    """Layers that are a matrix product, by name: torch's, and those of GPT-2 whose matrix is the other way round.
+
+    Where adapters were put on some before others were refused, names and layers are those without adapters.
+    """
     from transformers.pytorch_utils import Conv1D
 
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear | Conv1D)}
+    return {
+        name.removesuffix(".base_layer"): layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear | Conv1D) and ".lora_" not in name
+    }
 
 
 def allowed(model: PreTrainedModel) -> list[str]:

@@ -196,7 +196,7 @@ def adapted(model: PreTrainedModel, recipe: Mapping[str, Any], seed: int) -> Pre
     )
     try:
         return get_peft_model(model, settings)
-    except ValueError as error:
+    except Exception as error:  # PEFT refuses with ValueError, and fails with others on layers that it does not know
         wanted = recipe.get("lora_modules", "left out, which means all linear layers,")
         raise StudyError(
             f"recipes/lora_modules: {wanted} cannot be adapted in {type(model).__name__}: {first_line(error)}; "

@@ -15,7 +15,7 @@ import pandas as pd
 from workflow.errors import StudyError
 from workflow.rows import Rows, drawn, sample
 
-CONTRACT = 1  # raised when what a measure means changes
+CONTRACT = 2  # raised when what a measure means changes; 2: of texts without an EOS of the tokenizer's own
 SCORED = "kshot"  # the measure that is made of scores, not of a base that is run
 READ = ("per", "transform", "scoring")  # settings that say how sums become a value, not what is measured
 UNMEASURED = (*READ, "batch_tokens")  # settings that leave the sums as they are
