@@ -3,8 +3,8 @@
 #
 # Guess: hive keys are those below the folder that is read; where a folder further up has the same key, the innermost one counts.
 # What happens: read_parquet takes keys from the whole path that it is given. A study in a folder "seed=9" gives its rows with
-# seed=0 the seed 9, and a column "step" in a file below "step=3" the value 3, with and without hive_partitioning=true in
-# the first case. The same files through a path relative to the study, pandas or polars keep their own.
+# seed=0 the seed 9, and a column "step" in a file below "step=3" the value 3, without being asked. Through a path relative
+# to the study, and with pandas or polars, the same rows keep seed 0.
 # Why it matters: sweeps are often laid out as key=value folders around whole studies; averages by seed or step are then
 # taken over the wrong rows, and the answer depends on the folder from which the query is run.
 # Tunecast: its README reads results by a path relative to the study, and gathered tables hold the keys as columns of one file.

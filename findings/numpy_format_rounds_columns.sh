@@ -4,8 +4,8 @@
 # Guess: the format changes the container, not the numbers: float64 in the file is float64 in the array.
 # What happens: slices and whole columns come as float32, a row as numpy.float64. The same number read in two ways is not
 # equal, and nothing is said.
-# Why it matters: log-probabilities of answers are summed and subtracted; single precision keeps seven digits of a sum over a
-# document, so close candidates tie, and perplexities differ from those of pandas on the same file in the sixth digit.
+# Why it matters: log-probabilities of answers are subtracted from each other; single precision keeps seven digits of a sum
+# over a document, so close candidates tie.
 # Tunecast: predictions are read with pandas, in the precision in which they were written.
 set -euo pipefail
 

@@ -4,8 +4,8 @@
 # Guess: dropout of merges is a matter of training and off when a tokenizer is loaded from its file, like dropout of a model.
 # What happens: it is saved in tokenizer.json and applies to every call of encode; there is no evaluation mode, and
 # transformers loads such a file without a word. One text has other ids at each call.
-# Why it matters: scores of one checkpoint differ from run to run by more than its standard error tells, although no
-# sampling is set anywhere; prompt and prompt + answer no longer begin with the same ids.
+# Why it matters: scores of one checkpoint differ from run to run although no sampling is set
+# anywhere; prompt and prompt + answer no longer begin with the same ids.
 # Tunecast: it switches the dropout off when it loads a tokenizer, in tuning as in evaluation, and the log says so.
 set -euo pipefail
 

@@ -4,7 +4,7 @@
 # Guess: "truncation" and "padding" in tokenizer.json are part of the tokenizer and hold wherever the file is loaded.
 # What happens: tokenizers cuts every text to the saved length and fills the short ones up; transformers switches both
 # off at each call without truncation=True, and with it does not use the saved length as a limit either.
-# Why it matters: many released folders carry a leftover limit of 512. Corpora encoded with tokenizers for speed are
+# Why it matters: some released folders carry a leftover limit. Corpora encoded with tokenizers for speed are
 # cut without a word, while the same checkpoint evaluated through transformers reads whole documents.
 # Tunecast: texts are encoded through transformers, never cut by the file; what exceeds the context is cut by its own rule and
 # counted in the audit.

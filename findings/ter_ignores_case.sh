@@ -5,7 +5,7 @@
 # What happens: corpus_ter lower-cases hypothesis and reference by default, so an output that is wrong in the case of every
 # word has an error rate of 0; corpus_bleu gives it 0 as well, which there is the worst score, and corpus_chrf next to nothing.
 # Why it matters: a checkpoint that loses case in tuning (or shouts) is perfect by one column of a table and useless by the
-# next; lm_eval and evaluate pass these defaults on.
+# next; lm_eval passes these defaults on.
 # Tunecast: its metrics for written answers are ROUGE, exact match and F1 of words; it does not use sacrebleu.
 set -euo pipefail
 
