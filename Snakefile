@@ -90,7 +90,7 @@ onstart:
 
 
 onerror:
-    for line in announcing.failures(
-        "".join(pathlib.Path(path).read_text("utf-8", "replace") for path in log)
-    ):
-        print(line, file=sys.stderr)
+    announcing.end(
+        failed(),
+        "".join(pathlib.Path(path).read_text("utf-8", "replace") for path in log),
+    )

@@ -362,6 +362,20 @@ def to_do():
     return {name: own for name, own in jobs.items() if own}
 
 
+def failed():
+    """The jobs of this run that failed, whatever Snakemake said of them; those that a retry made good left out."""
+    return [
+        announcing.Failed(
+            single.rule.name,
+            single.jobid,
+            next(map(str, single.log), ""),
+            job.groupid if job.is_group() else None,
+        )
+        for job in workflow.scheduler.failed
+        for single in (job if job.is_group() else [job])
+    ]
+
+
 def cohort_block(wildcards):
     """A cohort as the config describes it."""
     return STUDY["cohorts"][wildcards.cohort]

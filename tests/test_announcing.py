@@ -9,35 +9,125 @@ import running
 
 from workflow import announcing, grid
 
-LOG = """Select jobs to execute...
-Error in rule tune:
+# What Snakemake 9.27.1 wrote of jobs that failed on one machine, and of a group of three that failed on a Slurm.
+SAID = """\
+RuleException:
+CalledProcessError in file "Snakefile", line 16:
+Command 'set -euo pipefail;  exit 1' returned non-zero exit status 1.
+[Fri Nov 27 07:51:20 2026]
+Error in rule score:
     message: None
     jobid: 3
-    output: a, b
-    log: {folder}/tune.log (check log file(s) for error details)
-Trying to restart job 3.
+    output: d.txt
+    log: {0}/score.log (check log file(s) for error details)
+    shell:
+        exit 1
+        (command exited with non-zero exit code)
+Select jobs to execute...
+Waiting at most 1 seconds for missing files:
+b.txt (missing locally)
+MissingOutputException in rule predict in file "Snakefile", line 5:
+Job 1  completed successfully, but some output files are missing. Missing files after 1 seconds. This might be due to \
+filesystem latency. If that is the case, consider to increase the wait time with --latency-wait:
+b.txt (missing locally, parent dir not present)
+[Fri Nov 27 07:51:21 2026]
 Error in rule tune:
-    jobid: 3
-    log: {folder}/tune.log (check log file(s) for error details)
-Error in rule predict:
-    jobid: 4
-    log: {folder}/gone.log, other.log (check log file(s) for error details)
-Error in rule score:
-    jobid: 5
-    log: {folder}/empty.log (check log file(s) for error details)
-Shutting down
+    message: SLURM-job '7' failed, SLURM status is: 'OUT_OF_MEMORY'.
+    jobid: 2
+    output: c.txt
+    log: {0}/tune.log, {0}/slurm/7.log (check log file(s) for error details)
+Exiting because a job execution failed. Look above for error messages
+"""
+GROUP = """\
+[Fri Nov 27 07:48:37 2026]
+    message: Error in group g
+    log: {0}/slurm/1.log (check log file(s) for error details)
+    jobs:
+        rule predict:
+            jobid: 3
+            output: out/a.txt
+            log: {0}/a.log (check log file(s) for error details)
+        rule score:
+            jobid: 1
+            output: out/c.txt
+            log: {0}/c.log (check log file(s) for error details)
+        rule predict:
+            jobid: 2
+            output: out/b.txt
+            log: {0}/b.log (check log file(s) for error details)
+    [Fri Nov 27 07:48:37 2026]
+    Error in rule score:
+        message: None
+        jobid: 1
+        input: out/b.txt
+        output: out/c.txt
+        log: {0}/c.log (check log file(s) for error details)
+    [Fri Nov 27 07:48:37 2026]
+    Error in rule predict:
+        message: None
+        jobid: 3
+        output: out/a.txt
+        log: {0}/a.log (check log file(s) for error details)
+    [Fri Nov 27 07:48:37 2026]
+    Error in rule predict:
+        message: None
+        jobid: 2
+        input: out/a.txt
+        output: out/b.txt
+        log: {0}/b.log (check log file(s) for error details)
+Shutting down, this might take some time.
 """
 
 
-def test_each_failed_job_is_one_line_with_its_log_and_what_it_said_last(tmp_path: Path) -> None:
-    (tmp_path / "tune.log").write_text("began\ntune family=x: diverged at update 3\n\n")
-    (tmp_path / "empty.log").write_text("")
-    assert list(announcing.failures(LOG.format(folder=tmp_path))) == [
-        f"FAILED tune, log {tmp_path}/tune.log: tune family=x: diverged at update 3",
-        f"FAILED predict, log {tmp_path}/gone.log: wrote no log; it may have been killed before it began",
-        f"FAILED score, log {tmp_path}/empty.log: its log is empty; it may have been killed",
+def failures(said: str, place: Path, *jobs: announcing.Failed) -> list[str]:
+    own = [job._replace(log=f"{place}/{job.log}") for job in jobs]
+    return [line.replace(str(place), "logs") for line in announcing.failures(own, said.format(place))]
+
+
+def logs(place: Path, **texts: str) -> None:
+    (place / "slurm").mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (place / f"{name.replace('__', '/')}.log").write_text("2026-11-27 08:00:00 begun: 1 s\n" + text)
+
+
+def test_each_failed_job_is_one_line_with_its_log_and_why(tmp_path: Path) -> None:
+    """One tells why, one ended well but left no output, one was killed; the rest of a log and of a retry made good is nothing."""
+    logs(
+        tmp_path,
+        score="Traceback\n2026-11-27 08:00:00 score family=x seed=0: ValueError: 3 of 4; see logs/score.log\n\n",
+        predict="2026-11-27 08:00:00 ended: 9.5 s after the process, 3 s of CPU\n",
+        tune="2026-11-27 08:00:00 tune: 3 of 20\n",
+    )
+    jobs = [
+        announcing.Failed(rule, number, f"{rule}.log") for rule, number in (("score", 3), ("predict", 1), ("tune", 2))
     ]
-    assert list(announcing.failures("Nothing to be done")) == []
+    assert failures(SAID, tmp_path, *jobs) == [
+        "FAILED predict, log logs/predict.log: Job 1 completed successfully, but some output files are missing. Missing files "
+        "after 1 seconds. This might be due to filesystem latency. If that is the case, consider to increase the wait time with "
+        "--latency-wait: b.txt (missing locally, parent dir not present)",
+        "FAILED tune, log logs/tune.log: SLURM-job '7' failed, SLURM status is: 'OUT_OF_MEMORY'; its last word was "
+        "'2026-11-27 08:00:00 tune: 3 of 20'; if memory was short, run fewer jobs at once or ask for more "
+        "(--set-resources tune:mem_mb=MB)",
+        "FAILED score, log logs/score.log: score family=x seed=0: ValueError: 3 of 4; see logs/score.log",
+    ]
+    logs(tmp_path, slurm__7="slurmstepd: error: Detected 1 oom_kill event in StepId=7.0\nsrun: error\n")
+    assert (
+        "tune.log: slurmstepd: error: Detected 1 oom_kill event in StepId=7.0; its last"
+        in failures(SAID, tmp_path, jobs[2])[0]
+    )
+    assert failures(SAID, tmp_path) == []
+
+
+def test_of_jobs_that_were_submitted_together_those_are_named_that_failed(tmp_path: Path) -> None:
+    jobs = [
+        announcing.Failed(*job, group="g")
+        for job in (("score", 1, "c.log"), ("predict", 2, "b.log"), ("predict", 3, "a.log"))
+    ]
+    assert failures(GROUP, tmp_path, *jobs) == [
+        "FAILED score, log logs/slurm/1.log: wrote no log; it may have been killed before it began"
+    ]
+    logs(tmp_path, a="2026-11-27 08:00:00 ended: 9.5 s\n", b="2026-11-27 08:00:00 predict suite=s: row '1': nan\n")
+    assert failures(GROUP, tmp_path, *jobs) == ["FAILED predict, log logs/b.log: predict suite=s: row '1': nan"]
 
 
 def benchmark(folder: Path, name: str, seconds: float) -> None:

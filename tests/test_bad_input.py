@@ -581,6 +581,9 @@ def test_a_disk_that_is_full_is_told(laid_out: Path, monkeypatch: pytest.MonkeyP
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     assert ended.returncode == 1
-    wanted = "prepare task=rte: resources/tasks/rte.parquet: cannot be written: No space left on device; mend it and run again"
+    wanted = (
+        "prepare task=rte: resources/tasks/rte.parquet: cannot be written: No space left on device; "
+        "free space there or move the study to a larger disk, then run again"
+    )
     assert wanted in ended.stderr.splitlines()
     assert left == []

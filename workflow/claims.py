@@ -82,7 +82,8 @@ def claimed(log: Path) -> Iterator[None]:
             ended.set()
             watcher.join()
             if _claim(path) == claim:
-                _write(file, left)
+                with contextlib.suppress(OSError):  # work that is done stays done where this cannot be written
+                    _write(file, left)
 
 
 def place(log: Path) -> Path:

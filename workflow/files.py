@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workflow.errors import StudyError
+from workflow.errors import StudyError, lacks_memory, mend, system_error
 
 UNFINISHED = re.compile(r"\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<start>\d+)\.unfinished")
 ABANDONED = 7 * 24 * 3600  # seconds
@@ -195,8 +195,10 @@ def _abandoned(left: Path) -> bool:
 
 def refusal(path: Path, error: BaseException) -> StudyError | None:
     """What to say where the system refuses to write a file, such as for a full disk; None for errors that are not its."""
-    reason = _system_s(error)
-    return StudyError(f"{path}: cannot be written: {reason}; mend it and run again") if reason else None
+    number = system_error(error)
+    if number is None or lacks_memory(error):
+        return None
+    return StudyError(f"{path}: cannot be written: {os.strerror(number)}; {mend(number)}")
 
 
 def _remove(path: Path) -> None:
@@ -205,11 +207,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _system_s(error: BaseException) -> str | None:
-    """The operating system's reason behind an error of its own, or of a library that quotes it; None for other errors."""
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    quoted = re.search(r"os error (\d+)", str(error))  # safetensors' way
-    return os.strerror(int(quoted[1])) if quoted else None

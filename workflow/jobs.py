@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow import claims, devices
-from workflow.errors import escaped, first_line, told
+from workflow.errors import escaped, first_line, lacks_memory, told
 
 # Imports make some hundred thousand objects, none of them garbage: looking for it takes a fifth of a job's start. Scripts
 # therefore import this module first; `job` turns the search on again.
@@ -24,6 +24,14 @@ gc.disable()
 # the default, take several times as long where a core is shared. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# What needs less memory, by rule.
+LESS = {
+    "pretrain": "lower batch or sequence of the pre-training",
+    "tune": "lower max_tokens of the recipe, spread it over more gpus, or tune by lora",
+    "try_rate": "lower max_tokens of the recipe, spread it over more gpus, or tune by lora",
+    "predict": "lower batch_tokens of the suite, or spread it over more gpus",
+    "measure": "lower batch_tokens of the indicators",
+}
 LINES = 20  # progress lines of a long loop in a log
 
 
@@ -51,14 +59,18 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
         logger.info("ended: %s", clock())
     except Exception as error:  # the outermost frame of a job: whatever was not foreseen goes to its log
         line = told(error)
+        if lacks_memory(error):
+            line = f"{line}; {LESS.get(rule, 'run fewer jobs at once')}, or ask for more (--set-resources {rule}:mem_mb=MB)"
         if line is None:
             logger.error("%s", traceback.format_exc())
             line = f"{type(error).__name__}: {first_line(error)}; see {log}"
-        else:
-            logger.error("%s: %s", place, line)
+        logger.error("%s: %s", place, line)
         # In one piece, since jobs that run side by side write to one terminal.
         sys.stderr.write(f"{place}: {line}\n")
         sys.stderr.flush()
+        sys.exit(1)
+    except KeyboardInterrupt:
+        logger.error("%s: told to stop; the same command begins it anew", place)
         sys.exit(1)
     finally:
         # Before it ends, Python looks for garbage once more among all that was imported: a second for transformers.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workflow import checkpoint_settings, hub, tokenization
-from workflow.errors import StudyError, first_line
+from workflow.errors import StudyError, first_line, lacks_memory
 from workflow.files import json_object
 
 if TYPE_CHECKING:
@@ -478,4 +478,6 @@ def _loading_errors(path: Path | str, what: str) -> Iterator[None]:
     except StudyError:
         raise
     except Exception as error:  # transformers and its parsers raise every kind, plain Exception among them
+        if lacks_memory(error):
+            raise
         raise StudyError(f"{path}: the {what} cannot be loaded: {first_line(error)}") from error

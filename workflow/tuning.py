@@ -214,16 +214,17 @@ def fingerprint(facts: Mapping[str, Any], rows: Sequence[Masked]) -> str:
 
 @contextlib.contextmanager
 def told_to_stop() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGTERM ends nothing by itself; what is given says whether it has come.
+    """Inside, SIGTERM and Ctrl-C end nothing by themselves; what is given says whether one of them has come.
 
-    It is what Slurm sends before a time limit, at preemption and when a job is cancelled.
+    SIGTERM is what Slurm sends before a time limit, at preemption and when a job is cancelled.
     """
     told = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield told.is_set
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def tune(
