@@ -11,7 +11,7 @@ from test_attention import OTHERS, ROWS, alone, random_model
 from test_scoring import loop, random_ids, requests_of_all_sorts, written
 
 from workflow.encoding import Masked, padding
-from workflow.engine import attention, feeding, flash, generation, reading, scoring
+from workflow.engine import attention, feeding, flash, generation, reading, replaying, scoring
 
 
 def contract(query, key, value, rows, scale, window, held):
@@ -94,6 +94,43 @@ def test_slots_and_prefixes_change_no_text(checkpoint, kernel, batch_tokens, slo
     found = generation.greedy(model, tokenizer, contexts, 15, (), batch_tokens)
     assert found == [written(model, context, 15, tokenizer.eos_token_id) for context in contexts]
     assert (flash.ALL, True) in kernel
+
+
+@pytest.mark.parametrize(("free", "slots"), [(0, 32), (0.5, 4), (0.125, 3)])
+def test_steps_that_are_replayed_change_no_text(checkpoint, kernel, free, slots, monkeypatch):
+    """All that differs between steps is in tensors: the step is run from them alone, as a graph would."""
+    replayed = []
+
+    def captured(run, used):
+        return lambda: (replayed.append(used), run())[1]
+
+    monkeypatch.setattr(replaying, "_captured", captured)
+    monkeypatch.setattr(replaying, "DEVICES", ["cpu"])
+    monkeypatch.setitem(generation.SLOTS, "cpu", slots)
+    monkeypatch.setitem(generation.FREE, "cpu", free)
+    contexts = [context for context, _ in itertools.groupby(requests_of_all_sorts(), key=lambda pair: pair[0])]
+    model, tokenizer, _ = checkpoint
+    found = generation.greedy(model, tokenizer, contexts, 15, (), 8192)
+    assert found == [written(model, context, 15, tokenizer.eos_token_id) for context in contexts]
+    assert len(replayed) > 10
+
+
+def test_steps_that_cannot_be_replayed_are_launched(checkpoints, kernel, monkeypatch, caplog):
+    """Here since there is no GPU to capture them; said once."""
+    monkeypatch.setattr(replaying, "DEVICES", ["cpu"])
+    monkeypatch.setattr(torch.cuda, "Stream", refused)
+    contexts = [context for context, _ in itertools.groupby(requests_of_all_sorts(), key=lambda pair: pair[0])]
+    model, tokenizer, _ = checkpoints["llama"]
+    with caplog.at_level(logging.WARNING, "tunecast"):
+        found = generation.greedy(model, tokenizer, contexts, 15, (), 8192)
+    assert found == [written(model, context, 15, tokenizer.eos_token_id) for context in contexts]
+    assert (
+        replaying.DEVICES == [] and caplog.text.count("not replayed as a CUDA graph, which is slow: not permitted") == 1
+    )
+
+
+def refused():
+    raise RuntimeError("not permitted when stream is capturing\nmore")
 
 
 @pytest.mark.parametrize("worth", [0, 1])

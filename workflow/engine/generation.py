@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workflow.encoding import ends
-from workflow.engine import finite
+from workflow.engine import finite, replaying
 from workflow.engine.attention import bounds, sent
 from workflow.engine.reading import Ids, Reader, reading
 from workflow.engine.sharing import Keys, Writing
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 SLOTS = {"cpu": 32, "cuda": 256}  # beyond which more rows at once are no faster
+# The share of slots that are free before rows enter: a step in which none does can be replayed.
+FREE = {"cuda": 1 / 8}
 
 
 class Ending:
@@ -117,6 +119,7 @@ class Desk:
         self.texts: list[Text] = []
         self.cache: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.slots = self.room = 0
+        self.replay: replaying.Replay | None = None
 
     def written(self) -> Iterator[tuple[int, list[int]]]:
         """Every row's text, as it is done."""
@@ -130,7 +133,7 @@ class Desk:
             else:  # all that is not done begins anew, in fewer slots
                 begun = [text.number for text in self.texts]
                 self.waiting = self._in_order([*begun, *entering, *self.waiting])
-                self.texts, self.cache, self.slots = [], [], 0
+                self.texts, self.cache, self.slots, self.replay = [], [], 0, None
 
     def _in_order(self, numbers: Iterable[int]) -> deque[int]:
         """Rows with the longest first, so that the first says how much room a slot must have."""
@@ -140,6 +143,9 @@ class Desk:
         """The waiting rows that enter now: as many as slots are free, and as fit into a pack."""
         if not self.slots:
             self._measure()
+        free, wanted = self.slots - len(self.texts), self.slots * FREE.get(self.reader.device.type, 0)
+        if self.texts and free < min(wanted, len(self.waiting)):
+            return []
         found: list[int] = []
         cost = self.reader.cost(len(self.texts), len(self.texts))
         while self.waiting and len(self.texts) + len(found) < self.slots:
@@ -159,6 +165,24 @@ class Desk:
 
     def _step(self, entering: Sequence[int]) -> list[int]:
         """Feed every row's last token and the entering rows whole; the next token of each, in this order."""
+        numbers = [*(text.number for text in self.texts), *entering]
+        tokens, scores = (None if entering else self._replayed()) or self._launched(entering)
+        finite.check(scores, numbers)
+        return tokens.tolist()
+
+    def _replayed(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """A step in which no row enters, where it can be replayed: next tokens, and their scores."""
+        if not replaying.suits(self.reader, self.cache[0][0][0]):
+            return None
+        if self.replay is None:
+            self.replay = replaying.Replay(self.reader, self._slots_of, self.slots, self.room, self.prefix)
+        return self.replay.next([
+            replaying.Fed(text.ids[-1], self.length + text.held, slot * self.room + text.held, text.held + 1)
+            for slot, text in enumerate(self.texts)
+        ])  # fmt: skip
+
+    def _launched(self, entering: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Any step."""
         device, used = self.reader.device, len(self.texts)
         filled = tuple(text.held for text in self.texts)
         lengths = (1,) * used + tuple(len(self.own[number]) for number in entering)
@@ -175,8 +199,7 @@ class Desk:
         ends = [end - 1 for end in itertools.accumulate(lengths)]
         scores = self.reader.logits(ids, positions, packing, ends)
         tokens = scores.argmax(dim=1)
-        finite.check(scores.gather(1, tokens[:, None])[:, 0], [*(text.number for text in self.texts), *entering])
-        return tokens.tolist()
+        return tokens, scores.gather(1, tokens[:, None])[:, 0]
 
     def _slots_of(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The slots of a layer, laid out when it is first met."""

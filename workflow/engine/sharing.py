@@ -127,13 +127,15 @@ class Writing(After):
     slots: gives a layer's keys and values of shape (slots, room, heads, size), where this step's are put, from the
     layer's number and this step's; lengths: 1 for each slot in use, then the new rows'; filled: tokens that each slot in
     use holds already; places: where each token of this step is put, counted through the places of all slots; prefix: keys
-    that all see.
+    that all see; held: tokens that each slot in use holds once this step's are in it, int32, where `filled` are but bounds
+    of them that flash attention has to know.
     """
 
     slots: Callable[[int, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
     filled: tuple[int, ...]
     places: torch.Tensor
     prefix: Keys | None = None
+    held: torch.Tensor | None = None
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> torch.Tensor:
         """Each slot's token sees what its slot holds and itself, each new row itself so far, all of them the prefix."""
@@ -150,6 +152,8 @@ class Writing(After):
     @functools.cached_property
     def _held(self) -> torch.Tensor:
         """Tokens that each slot in use holds once this step's are in it."""
+        if self.held is not None:
+            return self.held
         return sent([held + 1 for held in self.filled], self.bounds.device, torch.int32)
 
     @functools.cached_property
