@@ -4,6 +4,7 @@ BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes
 RESOLVE = .lock/bin/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header
+LOWEST = transformers|datasets|peft|snakemake
 UPGRADE ?=
 
 .PHONY: run test worlds slurm faults browser gpu wheels docs check lock clean
@@ -20,7 +21,7 @@ worlds: .venv/test  ## the default study on three generated worlds: are the plan
 slurm: .venv/test  ## the smoke study on a Slurm that the tests start
 	$(BIN)/python -m pytest -m slurm -rs
 
-faults: .venv/test  ## faults of a hub and of a tuning; a study without a network; a study that grows
+faults: .venv/test  ## faults of a hub and of a tuning; no network; a study that grows; the lowest versions supported
 	$(BIN)/python -m pytest -m faults -rs
 
 browser: .venv/test  ## the report of the published study in headless Chromium
@@ -61,6 +62,9 @@ lock:  ## the locks, with the hash of every file, from the packages that pyproje
 	$(RESOLVE) --extra test --output-file .lock/all $(UPGRADE) pyproject.toml
 	cp .lock/all .lock/run
 	$(RESOLVE) --constraints .lock/all --output-file .lock/run pyproject.toml
+	cp .lock/run .lock/lowest
+	grep -oE '"($(LOWEST))>=[0-9.]+' pyproject.toml | sed 's/"//; s/>=/==/' > .lock/bounds
+	$(RESOLVE) --constraints .lock/bounds --output-file .lock/lowest pyproject.toml
 	.lock/bin/python -m pip download --no-deps --dest .lock/torch "$$(grep -o '^torch==[^ ]*' .lock/run)"
 	.lock/bin/python envs/lock.py .lock
 	rm -rf .lock

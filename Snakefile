@@ -9,7 +9,7 @@ from workflow import announcing, claims, files, grid, holes, scheduling, wildcar
 from workflow import config as configs
 from workflow.errors import StudyError, told
 
-min_version("9.0")
+min_version("9.14")
 # Jobs by the ten thousand are many objects, none of them garbage: looking for it so often takes an eighth of a dry run.
 gc.set_threshold(200_000, 50, 50)
 

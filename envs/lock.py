@@ -1,9 +1,9 @@
 """Write the locks from what `uv pip compile` resolved: `make lock` calls it as `python envs/lock.py FOLDER`.
 
-FOLDER holds `run` (the packages that Tunecast imports), `all` (these and the test packages) and `torch/` (the wheel that pip
-takes here). PyTorch builds for CPUs are on an index of their own under the same version number, which pip takes where it is
-configured: their hashes are kept beside those of PyPI's CUDA builds. Only the latter need the packages of
-requirements-cuda.lock.
+FOLDER holds `run` (the packages that Tunecast imports), `all` (these and the test packages), `lowest` (the lowest versions
+that are supported) and `torch/` (the wheel that pip takes here). PyTorch builds for CPUs are on an index of their own under the
+same version number, which pip takes where it is configured: their hashes are kept beside those of PyPI's CUDA builds. Only the
+latter need the packages of requirements-cuda.lock.
 """
 
 from __future__ import annotations
@@ -38,15 +38,23 @@ def torch_hashes(entry: str, locked: Mapping[str, str], wheels: Path) -> set[str
     return here | (set(HASH.findall(before)) if same else set())
 
 
+def _is_pinned(entry: str, other: str) -> bool:
+    """Whether another entry pins the same version."""
+    return entry.split()[0] == other.partition(" ")[0]
+
+
 def main(folder: Path) -> None:
-    """Write requirements.lock, requirements-cuda.lock and requirements-test.lock."""
-    run, everything = (entries((folder / name).read_text()) for name in ("run", "all"))
+    """Write requirements.lock, and what other uses need beside it: requirements-cuda.lock, -test.lock and -lowest.lock."""
+    run, everything, lowest = (entries((folder / name).read_text()) for name in ("run", "all", "lowest"))
     lock = Path("requirements.lock")
     run["torch"] = with_hashes(run["torch"], torch_hashes(run["torch"], entries(lock.read_text()), folder / "torch"))
     parts = {"requirements.lock": [], "requirements-cuda.lock": [], "requirements-test.lock": ["-r requirements.lock"]}
     for name, entry in run.items():
         parts["requirements-cuda.lock" if CUDA.fullmatch(name) else "requirements.lock"].append(entry)
     parts["requirements-test.lock"] += [entry for name, entry in everything.items() if name not in run]
+    parts["requirements-lowest.lock"] = [
+        entry for name, entry in lowest.items() if not _is_pinned(entry, run.get(name, ""))
+    ]
     for name, pins in parts.items():
         Path(name).write_text("\n".join(pins) + "\n")
 
