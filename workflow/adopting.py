@@ -282,7 +282,8 @@ def _rows(
         value = float(score.value) if math.isfinite(score.value) else None
         part = score.part_of or next((name for name, of in wholes.items() if _fits(score.test, of)), None)
         row = _keys(models[key], score, suite) | {"metric": score.metric, "tokens": models[key].tokens}
-        row |= _numbers(value, score.error, n) | {"part_of": part, "chance": _chance(score, block)}
+        row |= _numbers(value, _error(score, n), n) | {"part_of": part, "chance": _chance(score, block)}
+        row["primary"] = score.primary
         rows.append(row | {"better": score.better or measures.better(score.metric)})
         places.setdefault((*key[:6], score.shots), []).append(rows[-1])
     for there in places.values():
@@ -301,6 +302,13 @@ def _numbers(value: float | None, error: float | None, n: int | None) -> dict[st
     error = None if error is None or not math.isfinite(error) else float(error)
     ends = (None, None) if error is None or value is None else (value - Z * error, value + Z * error)
     return {"value": value, "error": error, "low": ends[0], "high": ends[1], "n": n}
+
+
+def _error(score: Score, n: int | None) -> float | None:
+    """The standard error as stated, else that of a share over its rows, as harnesses make it."""
+    if score.error is not None or n is None or n < 2 or measures.base(score.metric) not in measures.BINARY:
+        return score.error
+    return math.sqrt(max(0.0, score.value * (1 - score.value)) / (n - 1)) if math.isfinite(score.value) else None
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
@@ -364,7 +372,8 @@ def _finished(rows: list[dict[str, Any]], block: Mapping[str, Any]) -> list[dict
     metrics: dict[str, set[str]] = {}
     for row in rows:
         metrics.setdefault(row["test"], set()).add(row["metric"])
-    main = {test: _main(test, own, block) for test, own in metrics.items()}
+    named = {row["test"]: row["metric"] for row in rows if row["primary"]}
+    main = {test: _main(test, own, named.get(test), block) for test, own in metrics.items()}
     guesses: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         chance = row.pop("chance")
@@ -376,12 +385,12 @@ def _finished(rows: list[dict[str, Any]], block: Mapping[str, Any]) -> list[dict
     return [*rows, *guesses.values()]
 
 
-def _main(test: str, metrics: set[str], block: Mapping[str, Any]) -> str:
-    """The metric that a test is read in: what the study says, else what `measures` does."""
+def _main(test: str, metrics: set[str], named: str | None, block: Mapping[str, Any]) -> str:
+    """The metric that a test is read in: what the study says, else what the files say, else what `measures` does."""
     for pattern, metric in block.get("metrics", {}).items():
         if fnmatchcase(test, pattern) and metric in metrics:
             return metric
-    return measures.preferred(test, metrics)
+    return named or measures.preferred(test, metrics)
 
 
 def _items(

@@ -31,7 +31,7 @@ def json_object(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
         raise StudyError(f"{path}: not JSON in UTF-8: {error}") from error
     if not isinstance(content, dict):
         raise StudyError(f"{path}: expected a JSON object, found a {type(content).__name__}")

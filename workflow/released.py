@@ -30,7 +30,8 @@ class Score:
     """One metric of one test in a run.
 
     error: standard error; n: rows; chance: what guessing gives; better: `higher` or `lower`, None for what the metric's name
-    says; part_of: a mean that the file itself has of several tests, this among them. None is what the file does not state.
+    says; part_of: a mean that the file itself has of several tests, this among them; primary: whether the file says that
+    the test is read in this metric. None is what the file does not state.
     """
 
     test: str
@@ -42,6 +43,7 @@ class Score:
     chance: float | None = None
     better: str | None = None
     part_of: str | None = None
+    primary: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Run:
 
     place: for messages; model, revision: as the file names them; facts: what else it states that a pattern may name; date:
     when it was made, seconds since 1970, 0 for not known; rows: of scores that are means, (test, shots, metric) -> row -> value;
-    remarks: what is to be known of the file.
+    remarks: what is to be known of the file; fields: what it states of the family.
     """
 
     place: str
@@ -61,6 +63,7 @@ class Run:
     date: float = 0.0
     rows: Mapping[tuple[str, int | None, str], Mapping[str, float]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 class Model(NamedTuple):
@@ -194,7 +197,8 @@ def _model(run: Run, name: str, pattern: Mapping[str, Any], parts: Mapping[str, 
     clean = re.sub(r"[^a-z0-9_.-]+", "-", family.lower()).strip("-._")
     if not NAME.fullmatch(clean):
         raise StudyError(f"{run.place}: found {shown(family)} as the name of a family, expected letters and digits")
-    fields = {key: value for key, value in whole.items() if key not in {*DIGITS, "family"} and key in _asked(pattern)}
+    asked = {key: value for key, value in whole.items() if key not in {*DIGITS, "family"} and key in _asked(pattern)}
+    fields = {**run.fields, **asked}
     if "tokens_per_step" in pattern:
         seen = step * float(pattern["tokens_per_step"])
     else:
