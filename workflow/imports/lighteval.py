@@ -1,4 +1,4 @@
-"""Results of lighteval: `results/<model>/results_<time>.json`, and details, `details/<model>/<time>/details_<task>_<time>.parquet`.
+"""Results of lighteval, `results/<model>/results_<time>.json`, with details in `details/<model>/<time>/details_*.parquet`.
 
 `results` maps `suite|task|shots` (older versions `suite|task|shots|truncation`, newer ones `task|shots`; in some files : for
 |) to metrics and their `_stderr`. The number of demonstrations is in that name. The test is named without it, by suite and

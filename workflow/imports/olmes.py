@@ -1,9 +1,9 @@
 """Results of oe-eval, the harness behind OLMES (arXiv 2406.08446).
 
 `task-<number>-<task>-metrics.json` holds one task of one model, `metrics-all.jsonl` one a line, `metrics.json` all of a run
-below `tasks`; of these three the first that a folder has is read. `…-predictions.jsonl` beside it holds the rows. A test is named by the
-alias of its configuration (`arc_challenge:rc::olmes`), since the same task is asked in several ways. It is read in the
-task's primary metric. No standard error is released: that of a share follows from its rows.
+below `tasks`; of these three the first that a folder has is read. `…-predictions.jsonl` beside it holds the rows. A test is
+named by the alias of its configuration (`arc_challenge:rc::olmes`), since the same task is asked in several ways, and read in
+the task's primary metric. No standard error is released: that of a share follows from its rows.
 
 The model is `model_config.model`, the revision `model_config.revision`; where there is none the last part of `model_path`.
 """
