@@ -128,6 +128,7 @@ rule audit:
         predictions=parts("predictions", grid.PART_KEYS, PARTS),
         bases=MANIFESTS,
         tasks=PREPARED,
+        released=IMPORTED_FILES,
         forecasting=FORECASTED,
         indicators=INDICATORS,
         modules=expand(f"{PACKAGE}/audits/{{check}}.py", check=grid.modules(audits)),

@@ -29,7 +29,8 @@ class Material:
     scores, analysis: the gathered tables (imported scores among them); parts: predictions, each of a cell or of one of its
     parts; manifests: of the bases; prepared: tasks as prepared rows; groups: the study's; forecasting: of each of
     its cohorts; indicators: the gathered table, None where no base is run for one; measures: the study's block of
-    indicators; holes: the models that are missing because their tuning diverged (`holes.found`).
+    indicators; holes: the models that are missing because their tuning diverged (`holes.found`); files: of all imports, in the
+    columns of `tables.RELEASED`.
     """
 
     scores: pd.DataFrame
@@ -42,6 +43,7 @@ class Material:
     indicators: pd.DataFrame | None = None
     measures: Mapping[str, Any] = field(default_factory=dict)
     holes: Sequence[Mapping[str, Any]] = ()
+    files: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=tables.RELEASED.names))
 
     def predictions(self, *columns: str) -> Iterator[pd.DataFrame]:
         """The rows of one test in one cell after the other: KEYS (without metric), the suite's `protocol`, the columns.

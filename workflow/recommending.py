@@ -38,6 +38,8 @@ Base = tuple[str, int]
 WAY = ["recipe", "suite", "test_format", "shots"]
 LOSS = ("value", "low", "high", "measured")
 SPREADS = 50  # values that the spread of true scores is drawn from
+FEW = 6  # bases that a sentence names
+WORTH = 0.01  # chance to be the best from which on an untouched base is listed beside the last of its run
 CHANCE, LAST = "chance", "last_step"  # what needs no measuring: any base, or the last of its run
 
 
@@ -49,7 +51,7 @@ class Question:
     tests: task tuned on and test of each score in the mean; way: keys WAY; bases; values: shape (bases,); resampled: shape
     (bases, resamples), of rows alike for all bases and of luck; noise: the same less its mean, luck at its estimated size;
     n: scored rows; lucky: whether the luck of tuning is in the resamples, which takes a base with two seeds; metric: of the first
-    test.
+    test; better: which way of it is, `higher` or `lower`.
     """
 
     name: str
@@ -63,21 +65,33 @@ class Question:
     n: int | None
     lucky: bool
     metric: str = ""
+    better: str = "higher"
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher score is better, else -1."""
+        return -1 if self.better == "lower" else 1
+
+    @property
+    def tuned(self) -> bool:
+        """Whether bases are wanted for tuning, not as they are."""
+        return self.way["recipe"] != "none"
 
     @cached_property
     def probability(self) -> Values:
         """Probability that each base is the best (`chances`); several that are equal share it. Shape (bases,)."""
-        return chances(self.values, self.resampled - self.values[:, None], self.noise)
+        own = (self.values, self.resampled - self.values[:, None], self.noise)
+        return chances(*(self.sign * values for values in own))
 
     @property
     def top(self) -> int:
-        """Place of the base with the highest score, the first of several."""
-        return int(self.values.argmax())
+        """Place of the base with the best score, the first of several."""
+        return int((self.sign * self.values).argmax())
 
     @property
     def tied(self) -> list[int]:
-        """Places of all bases with the highest score."""
-        return [int(place) for place in np.flatnonzero(self.values == self.values.max())]
+        """Places of all bases with the best score."""
+        return [int(place) for place in np.flatnonzero(self.values == self.values[self.top])]
 
     @property
     def where(self) -> dict[str, Any]:
@@ -147,13 +161,32 @@ def questions(levels: Sequence[Level], targets: Mapping[str, Mapping[str, Any]],
         asked.setdefault(_place(level), _way(level))
     found = [_question(train, [(train, train)], way, own, how) for (train, *_), way in sorted(asked.items(), key=str)]
     found += [_question(name, target["tests"], target["way"], own, how) for name, target in targets.items()]
+    found += _untouched(levels, how)
     there = [question for question in found if question is not None]
-    several = Counter(question.name for question in there)
-    return [replace(question, title=_title(question)) if several[question.name] > 1 else question for question in there]
+    several = Counter(question.title for question in there)
+    return [
+        replace(question, title=_title(question)) if several[question.title] > 1 else question for question in there
+    ]
+
+
+def _untouched(levels: Sequence[Level], how: Resampling) -> Iterator[Question | None]:
+    """A question for each test, suite and number of demonstrations that untouched bases of families were put to of which the
+    study has no tuned model: which of them is the best as it is. A test of which no way is better is no question."""
+    tuned = {level.keys["family"] for level in levels if level.keys["train"] != "none"}
+    asked: dict[tuple[Any, ...], list[Level]] = {}
+    for level in levels:
+        if level.keys["family"] not in tuned and level.better is not None:
+            asked.setdefault((level.keys["test"], *_way(level).values()), []).append(level)
+    for (test, *_), own in sorted(asked.items(), key=lambda entry: str(entry[0])):
+        way = _way(own[0])
+        question = _question(test, [("none", test)], way, own, how)
+        yield question and replace(question, way=way | {"format": "none"}, title=f"{test}, {way['shots']}-shot")
 
 
 def _title(question: Question) -> str:
     """A question told apart from those of the same task."""
+    if not question.tuned:
+        return f"{question.title} ({question.way['suite']})"
     return f"{question.name} ({question.way['recipe']}, {question.way['suite']})"
 
 
@@ -189,7 +222,11 @@ def _question(
     seeds = [how.seed + 2 + places.index(test) for _, test in tests]
     rows = [_over_rows(own, replace(how, seed=seed)) for own, seed in zip(table, seeds, strict=True)]
     lucks = [
-        _luck([own for (tuned, _), own in zip(tests, table, strict=True) if tuned == train], len(tests), number, how)
+        np.zeros((2, len(bases), how.resamples))
+        if train == "none"
+        else _luck(
+            [own for (tuned, _), own in zip(tests, table, strict=True) if tuned == train], len(tests), number, how
+        )
         for number, train in enumerate(dict.fromkeys(train for train, _ in tests))
     ]
     lucky = all(luck is not None for luck in lucks)
@@ -198,7 +235,9 @@ def _question(
     n = None if None in sizes else sum(sizes)
     resampled, noise = np.mean(rows, axis=0) + (sum(lucks) if lucky else np.zeros((2, 1, 1)))
     noise = noise - noise.mean(axis=1, keepdims=True)
-    return Question(name, name, tests, way, bases, values, resampled, noise, n, lucky, table[0][0].metric)
+    first = table[0][0]
+    facts = {"metric": first.metric, "better": first.better or "higher"}
+    return Question(name, name, tests, way, bases, values, resampled, noise, n, lucky, **facts)
 
 
 def _over_rows(levels: Sequence[Level], how: Resampling) -> Values:
@@ -255,11 +294,12 @@ def recommend(
     picks: indicator -> base -> value, higher is better; seconds: wall time of measuring an indicator on a base; analysis:
     the gathered table; limit: the regret that is small enough.
     """
+    analysis = analysis[analysis["analysis"] == "extrapolation"]  # it is looked through for each question
     significant = _significant(asked, analysis, how.level)
     for question in asked:
         keys = {"task": question.name, "recipe": question.way["recipe"], "suite": question.way["suite"]}
         rows = [*_answer(question, how), *_bases(question, how)]
-        if len(question.bases) > 1:
+        if len(question.bases) > 1 and question.tuned:
             regrets = [*_regrets(question, picks, seconds, how)]
             rows += [*regrets, *_cheapest(question, regrets, list(picks), limit, how.level)]
         rows += _pretraining(question, analysis, significant)
@@ -273,7 +313,9 @@ def _answer(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
     score = f"it scores {_figure(question, top, how)}"
     highest = f"{name} has the highest score" if len(tied) == 1 else f"{_tie(question)} tie for the highest score"
     rivals = ", ".join(_named(question.bases[place]) for place in _rivals(question, how)) or "none alone"
-    if len(question.bases) == 1:
+    if not question.tuned:
+        text = _as_it_is(question, score, rivals, how)
+    elif len(question.bases) == 1:
         luck = "" if question.lucky else "; one seed, so this is about this tuned model: another seed may differ"
         text = f"only {name} was tuned; {score}{luck}"
     elif not question.lucky:
@@ -298,19 +340,40 @@ def _tie(question: Question) -> str:
     return f"{', '.join(first)} and {last}"
 
 
+def _as_it_is(question: Question, score: str, rivals: str, how: Resampling) -> str:
+    """Which untouched base is the best on a test."""
+    name, chance, count = _named(question.bases[question.top]), question.probability[question.top], len(question.bases)
+    if count == 1:
+        return f"only {name} was tested; {score}"
+    text = f"of {count} untouched bases {name} has the {'lowest' if question.sign < 0 else 'highest'} {question.metric}; {score}"
+    if chance >= how.level:
+        return f"{text}; it is the best with probability {chance:.2f} over resampled rows"
+    few = rivals if rivals.count(", ") < FEW else f"{rivals.count(', ') + 1} bases"
+    return f"{text}; not significantly better than {few} (probability {chance:.2f} to be the best, over resampled rows)"
+
+
 def _rivals(question: Question, how: Resampling) -> list[int]:
-    """Places of the bases whose paired difference to the one with the highest score has an interval that holds 0."""
-    lead = question.resampled[question.top] - question.resampled
-    return [place for place in range(len(lead)) if place != question.top and how.bounds(lead[place])[0] <= 0]
+    """Places of the bases whose paired difference to the best one has an interval that holds 0."""
+    lead = question.sign * (question.resampled[question.top] - question.resampled)
+    lower = how.columns(lead.T)[0]
+    return [place for place in range(len(lead)) if place != question.top and lower[place] <= 0]
 
 
 def _bases(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
     """Each base with its expected score and its chance to be the best, the highest score first."""
-    for place in np.argsort(-question.values, kind="stable"):
+    probability = question.probability
+    for place in np.argsort(-question.sign * question.values, kind="stable"):
         family, step = question.bases[place]
+        if (
+            not question.tuned
+            and probability[place] < WORTH
+            and step != max(s for f, s in question.bases if f == family)
+        ):
+            continue  # hundreds of bases that are not the best; the table of scores has them
         text = (
-            f"{_named(question.bases[place])} scores {_figure(question, place, how)} after tuning and is the best of "
-            f"{len(question.bases)} with probability {question.probability[place]:.2f}"
+            f"{_named(question.bases[place])} scores {_figure(question, place, how)} "
+            f"{'after tuning' if question.tuned else 'as it is'} and is the best of "
+            f"{len(question.bases)} with probability {probability[place]:.2f}"
             f"{'' if question.lucky else ', as far as these tuned models go (one seed each)'}"
         )
         yield _row(question, "base", text, question.where | {"family": family, "step": step}, int(place), how)
@@ -441,7 +504,7 @@ def _pretraining(question: Question, analysis: pd.DataFrame, significant: Collec
             link = _said(question, text, question.where | {"family": family})
         else:
             row = (own if known.empty else known).iloc[-1]
-            said = _change(row, row.name in significant)
+            said = _change(question, row, row.name in significant)
             text = f"it cannot be told what more pre-training of {family} would change" if known.empty else said
             figures = {name: row[name] for name in ("value", "low", "high", "n")}
             where = _forecast_keys(question) | {"family": family, "step": int(row["step"])}
@@ -449,12 +512,13 @@ def _pretraining(question: Question, analysis: pd.DataFrame, significant: Collec
         yield {"topic": "pretraining", "family": family, **link, **_plain(figures)}
 
 
-def _change(row: Mapping[str, Any], significant: bool) -> str:
+def _change(question: Question, row: Mapping[str, Any], significant: bool) -> str:
     """A forecast change with its interval."""
-    verdict = "may or may not pay" if not significant else "pays" if row["value"] > 0 else "costs"
+    verdict = "may or may not pay" if not significant else "pays" if question.sign * row["value"] > 0 else "costs"
+    score = "score after tuning" if question.tuned else "score"
     tested = "" if significant else "not "
     return (
-        f"more pre-training of {row['family']} {verdict}: by step {int(row['step'])} the score after tuning is forecast to "
+        f"more pre-training of {row['family']} {verdict}: by step {int(row['step'])} the {score} is forecast to "
         f"change by {row['value']:+.3f} ({COVERAGE:.0%} {row['low']:+.3f} to {row['high']:+.3f}; {tested}significant, Holm)"
     )
 
@@ -477,9 +541,9 @@ def _said(question: Question, text: str, where: Mapping[str, Any], table: str = 
 
 
 def _ends(question: Question, place: int, how: Resampling) -> tuple[float, float]:
-    """The interval of a base's score, cut to 0 to 1, which luck may leave and no score can."""
+    """The interval of a base's score, cut to 0 to 1 where scores lie there, which luck may leave and no score can."""
     low, high = how.bounds(question.resampled[place])
-    return max(0.0, low), min(1.0, high)
+    return max(0.0, low), high if question.sign < 0 else min(1.0, high)
 
 
 def _figure(question: Question, place: int, how: Resampling) -> str:
@@ -517,7 +581,8 @@ def page(rows: pd.DataFrame) -> str:
     """The recommendations in Markdown: each task with its sentences, each with the rows behind it."""
     lines = ["# Which base to tune"]
     for (name, recipe, suite), own in rows.groupby(["task", "recipe", "suite"], sort=False):
-        lines.append(f"## {name}\n\nTuned by {recipe}, tested in {suite}.")
+        how = "Untouched bases" if recipe == "none" else f"Tuned by {recipe}"
+        lines.append(f"## {name}\n\n{how}, tested in {suite}.")
         told = own[own["topic"].isin(["answer", "cheapest", "pretraining", "regret"])]
         lines.append("\n".join(f"- {row.statement} (`{row.table}`: `{row.filter}`)" for row in told.itertuples()))
         columns = ["family", "step", "value", "low", "high", "probability", "n"]

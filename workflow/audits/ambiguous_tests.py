@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from workflow import measures
 from workflow.auditing import KEYS, Material, at_steps, counted, finding, listed
 
 ERRORS = 3.0  # standard errors from which on two readings of one cell are of different things
@@ -17,11 +18,13 @@ CELL = [key for key in KEYS if key != "suite"]
 
 def check(material: Material) -> Iterator[dict[str, Any]]:
     """A warning for each test with several metrics, or with scores that suites disagree on; a note for runs read twice."""
-    for (_, test), rows in material.imported.groupby(["family", "test"]):
+    # Of several metrics each test is read in one; that metric must not be another elsewhere.
+    read = measures.primary(material.imported)
+    for (_, test), rows in read.groupby(["family", "test"]):
         if rows["metric"].nunique() > 1:
             evidence = f"scores of {test} are in {listed(rows['metric'])}, so they are of different tasks"
             yield finding("warning", rows, evidence, value=float(rows["metric"].nunique()), limit=1.0, n=len(rows))
-    pairs = _pairs(material.imported)
+    pairs = _pairs(read)
     for (_, first, second), rows in pairs.groupby(["test", "suite", "suite_other"]):
         far, near = rows[rows["distance"] > ERRORS], rows[rows["distance"] <= SAME]
         if len(far):

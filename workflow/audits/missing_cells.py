@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow import grid
+from workflow import grid, measures
 from workflow.auditing import Material, at_steps, counted, finding, listed
 from workflow.holes import LINE_KEYS
 
@@ -42,11 +42,16 @@ def _holes(material: Material) -> Iterator[dict[str, Any]]:
 
 def _lines(scores: pd.DataFrame) -> pd.DataFrame:
     """Each test of each line of models that lacks steps which others of its suite have."""
+    scores = measures.primary(scores)
     steps = scores.groupby(["family", "suite"])["step"].unique()
+    # A run of bases alone is often tested at other steps with demonstrations than without: each number has its own curve.
+    ways = scores.groupby(["family", "suite", "shots"])["step"].unique()
+    tuned = set(scores.loc[scores["train"] != "none", "family"])
     rows = []
     for keys, own in scores.groupby([*MODELS, *grid.TEST_KEYS]):
         there = dict(zip([*MODELS, *grid.TEST_KEYS], keys, strict=True))
-        wanted = set(steps[there["family"], there["suite"]])
+        place = (there["family"], there["suite"])
+        wanted = set(steps[place] if there["family"] in tuned else ways[(*place, there["shots"])])
         if absent := sorted(wanted - set(own["step"])):
             facts = {"absent": absent, "wanted": len(wanted), "gap": len(absent) < HALF * len(wanted)}
             rows.append(there | facts)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow import task
+from workflow import grid, measures, task
 from workflow.auditing import Material, at_steps, finding, listed, method_of, models, span
 
 ERRORS = 3.0  # standard errors: a study looks at hundreds of scores, at 2 one in twenty would differ
@@ -17,7 +17,9 @@ FAR = 0.75  # of chance: a constant answer in a test of uneven classes is seldom
 def check(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each test: a warning for untouched bases far below, which have no rule to turn round; else a note."""
     scores = material.scores[material.scores["metric"] == "accuracy"]
-    scores = scores.assign(chance=_chance(scores), untouched=scores["recipe"] == "none")
+    others = material.imported[~material.imported["test"].isin(measures.parts(material.imported))]
+    scores = pd.concat([scores.assign(chance=_chance(scores)), _with_chance(others)])
+    scores = scores.assign(untouched=scores["recipe"] == "none")
     guessed = (scores["chance"] * (1 - scores["chance"]) / scores["n"].astype(float)) ** 0.5
     error = guessed.fillna(scores["error"])
     low = scores[scores["value"] + ERRORS * error < scores["chance"]]
@@ -31,7 +33,16 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
         yield finding(severity, rows, evidence, value=least, limit=chance, n=len(rows))
 
 
+def _with_chance(scores: pd.DataFrame) -> pd.DataFrame:
+    """Imported shares of right answers in harnesses' own metrics with what guessing gives by these scores."""
+    keys = ["family", "step", "suite", *grid.TEST_KEYS]
+    stated = scores.loc[scores["metric"] == "chance", [*keys, "value"]].rename(columns={"value": "chance"})
+    own = measures.primary(scores)
+    binary = own["metric"].map(measures.base).isin(measures.BINARY) & (own["metric"] != "accuracy")
+    return own[binary].merge(stated.drop_duplicates(keys), on=keys)
+
+
 def _chance(scores: pd.DataFrame) -> pd.Series:
-    """Accuracy of guessing: among the labels, else as imported scores state it; not known of other tests."""
+    """Accuracy of guessing among the labels; not known of other tests."""
     labels = {test: len(task.labels(test)) for test in scores["test"].unique() if method_of(test) == "label"}
     return 1 / scores["test"].map(labels).astype(float)

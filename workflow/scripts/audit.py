@@ -21,6 +21,7 @@ with job("audit", snakemake) as log:
         tables.read(Path(found.indicators[0])) if found.indicators else None,
         snakemake.params.indicators,
         snakemake.params.holes,
+        tables.frame(tables.gather([Path(path) for path in found.released], [], tables.RELEASED)),
     )
     rows = auditing.findings(material)
     for row in rows:
