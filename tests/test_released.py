@@ -192,6 +192,17 @@ def test_a_list_of_prompts_and_the_arguments_of_gpt_neox(tmp_path: Path) -> None
 # What a run is of
 
 
+def test_the_table_of_the_docs_is_read_as_they_say(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "adding.md").read_text("utf-8").split("## Results that already exist")[1]
+    csv = text.split("# file: study/scores/mine.csv\n")[1].split("```")[0]
+    block = config.yaml.safe_load(text.split("# config\n")[1].split("```")[0])["imports"]["mine"]
+    write(tmp_path, "mine.csv", csv)
+    found = adopt(tmp_path, "table", columns=block["columns"])
+    assert {row["family"] for row in found.scores} == {"70m", "160m"}
+    assert score(found, "arc_easy", "acc", family="160m", step=2000)["value"] == 0.46
+    config.validated({"imports": {"mine": block}})
+
+
 def test_the_first_pattern_that_fits_says_family_step_seed_and_fields() -> None:
     run = released.Run("f", "org/DataDecide-dolma1_7-150M", "step1250-seed-2", ())
     patterns = [

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow import audits, drawing, grid, tables
+from workflow import audits, drawing, grid, measures, tables
 from workflow.analyses.ratio_of_change import direction
 from workflow.report.sections import SECTIONS
 from workflow.statistics import NORMAL, POWER, detectable, holm, student_width
@@ -38,8 +38,9 @@ class Material:
 
     @cached_property
     def analysis(self) -> pd.DataFrame:
-        """The analysis table, every row the study's own."""
-        return drawing.overlaid(self.tables[ANALYSIS], {})
+        """The analysis table, every row the study's own; of tests that are part of a mean the mean alone, which says more."""
+        rows = drawing.overlaid(self.tables[ANALYSIS], {})
+        return rows[~rows["test"].isin(measures.parts(self.tables["scores"]))] if "scores" in self.tables else rows
 
     @cached_property
     def ways(self) -> pd.DataFrame:

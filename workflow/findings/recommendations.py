@@ -37,10 +37,10 @@ def find(material: Any) -> Iterator[dict[str, Any]]:
 def _together(title: str, rows: pd.DataFrame) -> dict[str, Any]:
     """What later pre-training does to one test in all families: in which its interval leaves 0 out."""
     rising, falling = (sorted(rows.loc[own, "family"]) for own in (rows["low"] > 0, rows["high"] < 0))
-    told = [f"{verb} in {len(own)} ({listed(own)})" for verb, own in (("rises", rising), ("falls", falling)) if own]
+    told = [f"it {verb} in {len(own)} ({listed(own)})" for verb, own in (("rises", rising), ("falls", falling)) if own]
     rest = len(rows) - len(rising) - len(falling)
-    told += [f"neither is significant in {rest}"] if rest else []
-    text = f"{title}: with more pre-training, of {len(rows)} families the score {'; '.join(told)}."
+    told += [f"in {rest} its interval holds no change"] if rest else []
+    text = f"{title}: the score forecast for more pre-training, in {len(rows)} families: {'; '.join(told)}."
     first = rows.iloc[0]
     return {"statement": text, "value": float(len(rising)), "low": None, "high": None, "n": len(rows)} | {
         name: first[name] for name in ("table", "filter")

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import matplotlib.style
 
-from workflow import drawing, figures, grid, tables
+from workflow import drawing, figures, grid, measures, tables
 from workflow.files import whole
 
 with job("draw", snakemake) as log:
     module = grid.module(figures, snakemake.wildcards.figure)
     matplotlib.style.use(snakemake.input.style)
-    analysis = drawing.overlaid(tables.read(snakemake.input.analysis), snakemake.params.overlays)
-    figure = module.draw(tables.read(snakemake.input.scores), analysis)
+    scores, analysis = tables.read(snakemake.input.scores), tables.read(snakemake.input.analysis)
+    # Of tests that are part of a mean the mean alone is drawn; it is known better, and a page holds few panels.
+    analysis = analysis[~analysis["test"].isin(measures.parts(scores))]
+    figure = module.draw(scores, drawing.overlaid(analysis, snakemake.params.overlays))
     for kind, facts in (("pdf", {"CreationDate": None}), ("png", None)):
         with whole(Path(snakemake.output[kind])) as unfinished:
             figure.savefig(unfinished, format=kind, metadata=facts)
