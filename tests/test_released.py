@@ -7,13 +7,17 @@ import os
 import random
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workflow import adopting, config, grid, measures, released, tables
+from workflow import adopting, auditing, config, grid, measures, progress, recommending, released, tables
+from workflow.audits import ambiguous_tests, released_files, scores_below_chance
+from workflow.comparison import Evidence
 from workflow.errors import StudyError
 from workflow.imports import every_eval_ever, lighteval, lm_eval, olmes, table
+from workflow.statistics import Resampling
 
 OLD = {
     "results": {
@@ -193,7 +197,9 @@ def test_a_list_of_prompts_and_the_arguments_of_gpt_neox(tmp_path: Path) -> None
 
 
 def test_the_table_of_the_docs_is_read_as_they_say(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "adding.md").read_text("utf-8").split("## Results that already exist")[1]
+    text = (
+        (Path(__file__).parents[1] / "docs" / "adding.md").read_text("utf-8").split("## Results that already exist")[1]
+    )
     csv = text.split("# file: study/scores/mine.csv\n")[1].split("```")[0]
     block = config.yaml.safe_load(text.split("# config\n")[1].split("```")[0])["imports"]["mine"]
     write(tmp_path, "mine.csv", csv)
@@ -523,3 +529,103 @@ def test_twenty_numbers_equal_those_in_the_files(pythia: tuple[Path, adopting.Ad
         [row] = [row for row in found.files if row["file"] == name]
         keys = {"family": row["family"], "step": row["step"], "shots": content["config"]["num_fewshot"]}
         assert score(found, test, metric, **keys)["value"] == content["results"][test][metric]
+
+
+# What is made of them
+
+
+def evidence(found: adopting.Adopted) -> Evidence:
+    scores = pa.Table.from_pylist(found.scores, schema=pa.schema([*tables.KEYS, *tables.SCORES]))
+    items = pa.Table.from_pylist(found.items, schema=pa.schema([*tables.KEYS, *tables.ITEMS]))
+    return Evidence(tables.frame(items), tables.frame(scores))
+
+
+LONG = "size,step,task,metric,value,rows\n" + "".join(
+    f"{size},{step},{task},{metric},{value},2000\n"
+    for task, metric, values in (("arc_easy", "acc", (0.3, 0.5, 0.4)), ("wikitext", "bits_per_byte", (1.2, 0.9, 1.0)))
+    for (size, step), value in zip((("70m", 1000), ("160m", 1000), ("160m", 2000)), values, strict=True)
+)
+
+
+def test_untouched_bases_alone_are_recommended_by_the_way_that_is_better(tmp_path: Path) -> None:
+    """The base at .5 of 2,000 rows leads the next by .1, nine standard errors; of bits per byte the lowest is the best."""
+    write(tmp_path, "a.csv", LONG)
+    found = adopt(tmp_path, "table", columns=COLUMNS | {"metric": "metric", "value": "value"})
+    how = Resampling(resamples=200, level=0.95, seed=0)
+    asked = recommending.questions(evidence(found).levels, {}, how)
+    assert [(question.name, question.tuned, question.better) for question in asked] == [
+        ("arc_easy", False, "higher"),
+        ("wikitext", False, "lower"),
+    ]
+    assert all(question.bases[question.top] == ("160m", 1000) for question in asked)
+    analysis = pd.DataFrame(columns=["analysis", *tables.ANALYSIS.names])
+    rows = list(recommending.recommend(asked, {}, {}, analysis, 0.02, how))
+    answer = next(row for row in rows if row["topic"] == "answer" and row["task"] == "arc_easy")
+    assert answer["statement"].startswith(
+        "arc_easy, 0-shot: of 3 untouched bases 160m at step 1000 has the highest acc"
+    )
+    assert "best with probability 1.00" in answer["statement"] and "tun" not in answer["statement"].split(":")[1]
+    assert {row["topic"] for row in rows} == {"answer", "base", "pretraining"}
+
+
+def test_a_test_of_which_no_way_is_better_is_no_question(tmp_path: Path) -> None:
+    write(
+        tmp_path, "a.csv", LONG.replace("bits_per_byte", "pct_stereotype").replace("1.2", "0.2").replace("1.0,", "0.1,")
+    )
+    found = adopt(tmp_path, "table", columns=COLUMNS | {"metric": "metric", "value": "value"})
+    asked = recommending.questions(evidence(found).levels, {}, Resampling(resamples=100, level=0.95, seed=0))
+    assert [question.name for question in asked] == ["arc_easy"]
+
+
+def test_the_audit_lists_files_named_wrongly_repeated_and_left_out(tmp_path: Path) -> None:
+    again = json.loads(json.dumps(OLD))
+    again["results"]["arc_easy"]["acc"] = 0.26
+    write(tmp_path, "five-shot/m.json", OLD)
+    write(tmp_path, "later/m.json", again)
+    write(tmp_path, "other.json", "{}")
+    found = adopt(tmp_path, skip=["other*"])
+    files = tables.frame(pa.Table.from_pylist(found.files, schema=tables.RELEASED))
+    empty = pd.DataFrame(columns=[*tables.KEYS.names, *tables.SCORES.names])
+    material = auditing.Material(empty, pd.DataFrame(), [], [], [], {}, files=files)
+    rows = list(released_files.check(material))
+    assert sorted((row["severity"], row["evidence"].split(":")[0]) for row in rows) == [
+        ("note", "1 file left out by `skip` of the import"),
+        ("warning", "1 file named otherwise than what they state, which is followed"),
+        ("warning", "1 file with scores that another file has as well"),
+    ]
+    assert any("acc of arc_easy by 0.0100" in row["evidence"] for row in rows)
+
+
+def test_imported_scores_below_chance_are_told_by_the_chance_that_they_state(tmp_path: Path) -> None:
+    """.15 of 2,000 rows where four answers give .25: twelve standard errors below."""
+    write(tmp_path, "a.csv", LONG.replace("0.3", "0.15"))
+    found = adopt(tmp_path, "table", columns=COLUMNS | {"metric": "metric", "value": "value"})
+    scores = evidence(found).reported
+    material = auditing.Material(scores, pd.DataFrame(), [], [], [], {})
+    [row] = scores_below_chance.check(material)
+    assert (row["severity"], row["family"], row["test"], row["value"], row["limit"]) == (
+        "warning",
+        "70m",
+        "arc_easy",
+        0.15,
+        0.25,
+    )
+    assert list(ambiguous_tests.check(material)) == []
+
+
+def test_families_share_an_axis_of_tokens_where_all_are_known(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv", LONG)
+    found = adopt(tmp_path, "table", columns=COLUMNS | {"metric": "metric", "value": "value"})
+    rows = adopting.with_tokens(found.scores, {"70m": 2097152, "160m": 524288})
+    scores = tables.frame(pa.Table.from_pylist(rows, schema=pa.schema([*tables.KEYS, *tables.SCORES])))
+    own = progress.axis(scores, scores)
+    assert (own.label, own.place("70m", 1000), own.place("160m", 2000)) == (
+        "pre-training tokens",
+        2097152000,
+        1048576000,
+    )
+    assert progress.told(progress.seen(scores), "70m", 1000) == "step 1000 (2.1B tokens)"
+    some = scores.assign(tokens=scores["tokens"].where(scores["family"] == "70m"))
+    assert progress.axis(some, some).label == "pre-training step"
+    assert progress.at({1000: 1e9, 3000: 5e9}, 2000) == 3e9 and progress.at({1000: 1e9}, 500) == 5e8
+    assert progress.at({1000: 1e9, 3000: 5e9}, 4000) == 7e9 and progress.at({}, 5) is None
