@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from workflow import measures
 from workflow.auditing import KEYS, Material, at_steps, counted, finding, listed
 
 ERRORS = 3.0  # standard errors from which on two readings of one cell are of different things
@@ -18,8 +17,9 @@ CELL = [key for key in KEYS if key != "suite"]
 
 def check(material: Material) -> Iterator[dict[str, Any]]:
     """A warning for each test with several metrics, or with scores that suites disagree on; a note for runs read twice."""
-    # Of several metrics each test is read in one; that metric must not be another elsewhere.
-    read = measures.primary(material.imported)
+    # Where a reader says in which of several metrics a test is read, that one must not be another elsewhere.
+    scores = material.imported
+    read = scores[scores["primary"].fillna(True).astype(bool)] if "primary" in scores else scores
     for (_, test), rows in read.groupby(["family", "test"]):
         if rows["metric"].nunique() > 1:
             evidence = f"scores of {test} are in {listed(rows['metric'])}, so they are of different tasks"
