@@ -7,6 +7,7 @@ from scipy import stats
 
 from workflow import analyses, grid, tables, task
 from workflow.analyses import (
+    contrast,
     decline,
     domain_change,
     extrapolation,
@@ -14,6 +15,7 @@ from workflow.analyses import (
     learning,
     pretraining_change,
     ratio_of_change,
+    signal_to_noise,
     turning_point,
 )
 from workflow.comparison import Evidence
@@ -568,3 +570,53 @@ def test_nothing_is_forecast_where_the_last_value_does_as_well():
     assert found.loc[found["estimator"].isin(["later_score", "later_change"]), "value"].isna().all()
     few = analysed(extrapolation, saturating(3))
     assert few["value"].isna().all() and set(few["step"]) == {188, 225, 300}
+
+
+# Ways of tuning against each other, and tests that tell bases apart
+
+
+def test_recipes_are_set_against_each_other_on_the_same_bases():
+    """Full .6 and .7, LoRA .5 and .65 on two tasks: .1 and .05 at home, their mean .075 with Student's t of two."""
+    rows = [score(test, value, train=test) for test, value in (("mnli", 0.6), ("paws", 0.7))]
+    rows += [score(test, value, train=test, recipe="lora") for test, value in (("mnli", 0.5), ("paws", 0.65))]
+    rows += [score("paws", 0.4, train="mnli"), score("paws", 0.3, train="mnli", recipe="lora"), score("paws", 0.3)]
+    found = analysed(contrast, rows)
+    assert set(found["group"]) == {"full_minus_lora"} and found["recipe"].isna().all()
+    single = found[found["test"].notna()].set_index(["train", "test"])["value"].to_dict()
+    assert single == pytest.approx({("mnli", "mnli"): 0.1, ("paws", "paws"): 0.05, ("mnli", "paws"): 0.1})
+    row = one(found, test=None)
+    theirs = stats.ttest_1samp([0.1, 0.05], 0).confidence_interval(0.95)
+    assert row["value"] == pytest.approx(0.075) and row["n"] == 2
+    assert (row["low"], row["high"]) == pytest.approx(theirs, rel=1e-3)
+
+
+def test_formats_are_set_against_each_other_at_one_recipe_each_tested_in_its_own():
+    rows = [score("mnli", 0.6, train="mnli"), score("mnli", 0.5, train="mnli", format="io", test_format="io")]
+    rows += [score("mnli", 0.9, train="mnli", test_format="io"), score("mnli", 0.2, train="mnli", recipe="lora")]
+    found = analysed(contrast, rows)
+    row = one(found, group="default_minus_io", train="mnli", recipe="full")
+    assert row["value"] == pytest.approx(0.1) and row[["format", "test_format"]].isna().all()
+    assert set(found["group"]) == {"default_minus_io", "full_minus_lora"}
+
+
+def test_signal_to_noise_by_hand():
+    """Six bases at .40 to .65 with errors of .02: signal .25, ratio 12.5. Equal ones: no more than chance, by simulation."""
+    values = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
+    rows = [score("mnli", value, step, error=0.02) for step, value in enumerate(values, start=1)]
+    rows += [score("rte", 0.5 + step / 200, step, error=0.02) for step in range(1, 7)]
+    found = analysed(signal_to_noise, rows)
+    ratios = found[found["estimator"] == "signal_to_noise"].set_index("test")
+    signals = found[found["estimator"] == "signal"].set_index("test")["value"]
+    assert signals.to_dict() == pytest.approx({"mnli": 0.25, "rte": 0.025})
+    assert ratios.loc["mnli", "value"] == pytest.approx(12.5, rel=0.02) and ratios.loc["mnli", "p_value"] < 1e-6
+    drawn = np.ptp(np.random.default_rng(0).normal(size=(100_000, 6)), axis=1)
+    assert signal_to_noise.range_tail(3.0, 6) == pytest.approx(np.mean(drawn > 3.0), abs=0.006)
+    assert ratios.loc["rte", "p_value"] > 0.5
+
+
+def test_noise_is_that_of_the_last_checkpoints_where_it_is_more_than_that_of_rows():
+    """Nine steps, of which the last three scatter by .05 (.45, .50, .55) around errors of .01."""
+    values = (0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.45, 0.5, 0.55)
+    rows = [score("mnli", value, step, error=0.01) for step, value in enumerate(values)]
+    found = analysed(signal_to_noise, rows)
+    assert one(found, estimator="noise")["value"] == pytest.approx(0.05)

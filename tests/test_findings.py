@@ -83,7 +83,7 @@ def test_what_is_planted_is_said_and_nothing_false(found):
 def test_each_statement_follows_from_its_row(found, analysed):
     for row in found.to_dict("records"):
         truths.check(row, {"analysis": analysed})
-    assert set(found["finding"]) == {
+    assert set(found["finding"]) == {"signal_to_noise", 
         "learning", "gains", "groups", "transfer", "turning_points", "ratios", "domains", "extrapolation", "conclusions",
     }  # fmt: skip
 
@@ -191,6 +191,39 @@ def test_noise_of_training_weakens_every_difference_of_its_suite():
     assert all(weakened_study(noise).values())
     assert not any(weakened_study(noise | {"suite": "other"}).values())
     assert not any(weakened_study(noise | {"severity": "note"}).values())
+
+
+def statements(rows):
+    """What is said of some rows of the analysis table."""
+    schema = pa.schema([pa.field("analysis", pa.string()), *tables.ANALYSIS])
+    beside = difference("paws", "paws", 0.1, "performance", estimator="mean")
+    table = tables.frame(pa.Table.from_pylist([*rows, beside], schema=schema))
+    return [row["statement"] for row in findings.found(findings.Material({"analysis": table}, 0.95), NO_AUDIT)]
+
+
+def test_each_contrast_of_a_study_is_said():
+    row = difference(None, None, 0.02, "contrast", group="full_minus_lora", recipe=None, n=3, p_value=0.4)
+    other = difference(None, None, 0.2, "contrast", group="default_minus_io", format=None, test_format=None, n=3)
+    texts = statements([row, other])
+    assert {text[:44] for text in texts if text.startswith("Tuning in")} == {
+        "Tuning in recipe full rather than lora chang",
+        "Tuning in format default rather than io chan",
+    }
+    (text,) = [text for text in texts if "recipe full" in text]
+    assert "not significant (Holm); a change of" in text and "or more would have been found (power 0.8)" in text
+
+
+def test_tests_that_tell_bases_apart_are_listed_by_their_ratio():
+    row = {"estimator": "signal_to_noise", "low": None, "high": None, "n": 6, "step": None}
+    rows = [
+        difference("none", test, ratio, "signal_to_noise", **row | {"format": "none", "recipe": "none", "p_value": p})
+        for test, ratio, p in (("rte", 2.0, 0.6), ("mnli", 12.5, 1e-9), ("paws", 8.0, 1e-5))
+    ]
+    (text,) = [text for text in statements(rows) if text.startswith("Signal to noise")]
+    assert (
+        "2 of 3 tests tell the untouched bases apart (Holm): mnli (12.5), paws (8.0); they look alike on rte (2.0)"
+        in text
+    )
 
 
 def test_one_seed_is_said_where_no_variance_between_seeds_is_known():

@@ -12,7 +12,7 @@ import pandas as pd
 
 COUNTS = (
     "tests of other kinds the change is not significant", "No turning step is named", "No significant decline",
-    "no significant change (Holm)", "Conclusion (iii)", "the shortlist that holds the best"
+    "no significant change (Holm)", "Conclusion (iii)", "Signal to noise", "the shortlist that holds the best"
 )  # fmt: skip
 
 # What must be said of the last base, and what must not be said by any finding.
@@ -102,9 +102,8 @@ def _numbers(rows: pd.DataFrame) -> Iterator[float]:
 
 def _quoted(statement: str, rows: pd.DataFrame) -> Iterator[tuple[float, int]]:
     """The numbers of a sentence without those in names, with their digits behind the point."""
-    statement = re.sub(
-        r"\d+,000 steps|\d+ indicators|arXiv [\d.]+|; (on each of them )?a change of .* \(power 0.8\)", "", statement
-    )
+    unseen = r"; (on each of them a|a|with so few units no possible) change .* \(power 0.8\)"
+    statement = re.sub(rf"\d+,000 steps|\d+ indicators|arXiv [\d.]+|{unseen}", "", statement)
     for name in {str(v) for c in rows.select_dtypes(exclude="number") for v in rows[c].dropna()}:
         statement = statement.replace(name, "")
     for found in re.findall(r"\d*\.?\d+", statement):

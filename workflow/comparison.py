@@ -143,8 +143,8 @@ class Reported:
 
     @property
     def uncertain(self) -> bool:
-        """Whether its uncertainty is known."""
-        return self.error is not None
+        """Whether its uncertainty is known: it is not of a score of 0 or 1 whose number of rows is not reported."""
+        return self.error is not None and (self.error > 0 or self.n is not None or 0 < self.value < 1)
 
     @property
     def lucky(self) -> bool:
@@ -572,10 +572,10 @@ def mean_over(
     centre: Callable[[Values, Values], Values] = weighted_mean,
     weights: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """A row of `tables.ANALYSIS` about the centre of differences over tests; no interval where one of them has none."""
+    """A row of `tables.ANALYSIS` about the centre of differences over tests; of a single test without an error no interval."""
+    if len(differences) == 1:
+        return estimate(keys, differences[0], how.level)
     known = {"seed_variance": _seed_variance(differences)}
-    if not all(difference.uncertain for difference in differences):
-        return {**keys, "value": pooled(differences, how, centre, weights)[0], "low": None, "high": None, **known}
     return estimated(keys, *centred(differences, how, centre, weights), how.level, **known)
 
 

@@ -106,6 +106,8 @@ def unseen(smallest: float) -> str:
     """The words for a value that is not significant. smallest: what would have been found, NaN where that is not known."""
     if pd.isna(smallest):
         return "not tested, since its uncertainty is unknown"
+    if smallest > 1:  # more than a score between 0 and 1 can change
+        return f"not significant (Holm); with so few units no possible change would have been found (power {POWER:g})"
     return f"not significant (Holm); a change of {smallest:.3f} or more would have been found (power {POWER:g})"
 
 
@@ -177,7 +179,8 @@ def _pairs(material: Material, known: Mapping[str, Any]) -> list[tuple[str, str]
     if known.get("train") is not None and known.get("test") is not None:
         return None
     table = material.analysis
-    rows = table[table["test"].notna() & table["train"].notna() & (table["family"] == known["family"])]
+    rows = table[table["test"].notna() & table["train"].notna()]
+    rows = rows if known["family"] is None else rows[rows["family"] == known["family"]]
     if known["analysis"] == "performance_difference":
         return [(train, test) for train, tests in material.groups.get(known["group"], {}).items() for test in tests]
     if known["analysis"] == "ratio_of_change":
