@@ -185,9 +185,9 @@ def findings_page(findings: pd.DataFrame, sources: Mapping[str, pd.DataFrame], l
     sources: the tables that findings are about, by name.
     """
     intro = (
-        f"Each statement follows from the tables by a fixed rule; numbers in brackets are {100 * level:g} % confidence intervals. "
-        "'Significant' means: after Holm's correction over all statements of the same kind. A warning beside a statement is the "
-        "audit's; a difference carries the warnings of both of its sides, a mean those of all that it is made of."
+        f"Each statement follows from the tables by a fixed rule; numbers in brackets are {100 * level:g} % confidence "
+        "intervals. 'Significant' means: after Holm's correction over all statements of the same kind. A warning beside a "
+        "statement is the audit's; a difference carries the warnings of both its sides, a mean those of all its parts."
     )
     body = [f'<p class="note">{intro}</p>', _errors(sources.get("audit"))]
     for section, name in SECTIONS.items():
