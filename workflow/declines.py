@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow.curves import Curve, drawn_noise
-from workflow.statistics import Resampling, student_tail
+from workflow.statistics import NORMAL, Resampling, student_tail
 
 Values = NDArray[np.float64]
 
@@ -104,6 +104,7 @@ def decline(curve: Curve, how: Resampling) -> Decline:
     flat = drawn_noise(curve, _uncertain(curve, bends, float(explained.mean()), how), how).T
     largest = _ratio(found.weights @ flat, errors(flat)).max(axis=0)
     error = errors(values)[:, 0]
+    unknown = squares * scatters(values)[0]
     differences = found.weights @ curve.values
     ratios = _ratio(differences, error)
     top = int(ratios.argmax())
@@ -114,7 +115,7 @@ def decline(curve: Curve, how: Resampling) -> Decline:
         (float(ends[2]), float(ends[3])),
         float(differences[top]),
         float(differences[top] - bound * error[top]),
-        _p_value(float(ratios[top]), largest, bound, how.level, len(bends)),
+        _p_value(float(ratios[top]), largest, bound, how.level, _freedom(len(bends), error[top] ** 2, unknown[top])),
         len(curve.steps),
     )
 
@@ -143,7 +144,12 @@ def _curvatures(steps: Values) -> Values:
     return rows
 
 
-def _p_value(seen: float, largest: Values, bound: float, level: float, freedom: int) -> float:
+def _freedom(inner: int, variance: float, unknown: float) -> float:
+    """Degrees of freedom of an error of which a part is estimated by so many inner steps (Satterthwaite 1946)."""
+    return inner * (variance / unknown) ** 2 if unknown > 0 else NORMAL
+
+
+def _p_value(seen: float, largest: Values, bound: float, level: float, freedom: float) -> float:
     """How often the largest ratio of a flat curve is that large; beyond what resamples can tell, by Student's t, corrected for
     as many comparisons as make their quantile at the level."""
     counted = (1 + (largest >= seen).sum()) / (1 + len(largest))

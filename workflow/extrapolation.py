@@ -4,7 +4,8 @@ Laws of learning and simple baselines forecast side by side. How far to trust ea
 cut off at earlier steps and forecast as far ahead as is asked for now (rolling origin, Tashman 2000). Their weights minimise the
 squared error of the combination on all curves of a sort together (stacking, Breiman 1996), drawn towards equal ones, which are
 hard to beat where little is known (Smith & Wallis 2009). The interval comes from the errors on those steps, not from a model.
-Where the combination has not been better than the last value there, nothing is forecast.
+Where the combination was not significantly better there than the last value, or no better than a line in log steps, nothing is
+forecast.
 
 A forecast is of the score on the same test rows: their sampling is no part of its interval, the scatter between checkpoints is.
 """
@@ -25,7 +26,12 @@ from workflow.statistics import student_tail
 Values = NDArray[np.float64]
 
 RECENT = (3, 5)  # steps whose mean is a forecast
-LINES = (100, 10, 5)  # lines in log steps are of the steps from the last one's hundredth, tenth, fifth on
+LINES = (
+    np.inf,
+    100,
+    10,
+    5,
+)  # lines in log steps are of all steps, of those from the last one's hundredth, tenth, fifth on
 SMOOTH = ("power_law", "saturating_exponential", "log_sigmoid")
 WINDOW = 100  # as are the laws: an untrained model's chance level says nothing of where a curve goes
 FEWEST = 4  # steps that a forecast is made of, and curves that its error is judged by
@@ -34,8 +40,13 @@ ORIGINS = 4  # curves are cut off at steps from the last one's fourth on, where 
 CUTS = 2  # places to cut at, since all errors behind one share what its last step scatters
 TOWARDS_EQUAL = 1.0  # weight of equal shares beside the errors of the last value
 FOLDS = 5
-LAST = "last_value"
-FORECASTERS = (LAST, *(f"mean_of_{n}" for n in RECENT), *(f"line_over_{n}" for n in LINES), *SMOOTH)
+LAST, LINE = "last_value", "line"  # in log steps
+FORECASTERS = (
+    LAST,
+    *(f"mean_of_{n}" for n in RECENT),
+    *(LINE if n == np.inf else f"line_over_{n}" for n in LINES),
+    *SMOOTH,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class Forecast:
     """Scores of several curves at one later step.
 
     values, low, high: shape (curves,); gain: by what share the squared error on held-out steps is below the last value's;
-    p_value: one-sided, of no gain; held: held-out steps of each curve.
+    p_value: one-sided, of no gain; 1 where a line in log steps does as well; held: held-out steps of each curve.
     """
 
     values: Values
@@ -66,6 +77,8 @@ def forecast(steps: Values, values: Values, at: float, level: float) -> Forecast
     errors = np.stack([own for _, own in trials], axis=-1)
     combined, weights = _crossed(errors), stacked(errors)
     gain, p_value = _gain(errors[0], combined)
+    if _gain(errors[FORECASTERS.index(LINE)], combined)[0] <= 0:
+        p_value = 1.0
     centre = weights @ forecasts(steps, values, at)
     half = _quantile(np.abs(combined), level) * scale(steps, values)
     return Forecast(centre, centre - half, centre + half, gain, p_value, len(trials))
@@ -146,7 +159,10 @@ def _trials(steps: Values, values: Values, ahead: float) -> Iterator[tuple[int, 
         scatter = np.where(scatter > 0, scatter, 1.0)
         for later in range(cut, len(steps)):
             if ahead / REACH <= np.log(steps[later] / there[-1]) <= ahead * REACH:
-                yield cut, (values[:, later] - forecasts(there, known, float(steps[later]))) / scatter
+                yield (
+                    cut,
+                    (values[:, later] - forecasts(there, known, float(steps[later]))) / scatter,
+                )
 
 
 def stacked(errors: Values) -> Values:
@@ -171,15 +187,18 @@ def _crossed(errors: Values) -> Values:
     return combined
 
 
-def _gain(last: Values, combined: Values) -> tuple[float, float]:
-    """The share by which squared errors are below the last value's, a one-sided p-value of none by Student's t over curves."""
-    less = (last**2 - combined**2).mean(axis=1)
+def _gain(baseline: Values, combined: Values) -> tuple[float, float]:
+    """The share by which squared errors are below a baseline's, and a one-sided p-value of none by Student's t over curves.
+
+    baseline, combined: shape (curves, trials).
+    """
+    less = (baseline**2 - combined**2).mean(axis=1)
+    gain = float(less.mean() / max((baseline**2).mean(), 1e-12))
     error = less.std(ddof=1) / np.sqrt(len(less))
-    gain = float(1 - (combined**2).mean() / max((last**2).mean(), 1e-12))
     if not error:
-        return gain, float(less.mean() <= 0)
+        return gain, float(gain <= 0)
     tail = student_tail(float(less.mean() / error), len(less) - 1) / 2
-    return gain, tail if less.mean() > 0 else 1 - tail
+    return gain, tail if gain > 0 else 1 - tail
 
 
 def _quantile(errors: Values, level: float) -> float:

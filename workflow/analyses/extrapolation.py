@@ -28,7 +28,7 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
       interval; n counts the held-out steps that it was learnt from.
     - `later_change`: the same less the score at the last step; its p-value, of no change, takes the errors for normal.
     - `held_out_gain` of each sort (train and test null): by what share the squared error on held-out steps lies below that of
-      the last value, with a one-sided p-value; n counts curves.
+      the last value, with a one-sided p-value, which is 1 where a line in log steps does as well; n counts curves.
 
     A forecast is null, so that it cannot be told, unless the gain is significant at the study's level; likewise where fewer than
     four curves share their steps or no steps can be held out that far ahead. It is of the score on the same test rows, by a

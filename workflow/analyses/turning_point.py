@@ -48,10 +48,10 @@ def _rows(group: str, points: Sequence[Level | Difference], how: Resampling) -> 
         line = curve(own, how)
         if bendable(line):
             keys = {"group": group, **dict(zip(LINE, place, strict=True)), "n": len(own)}
-            yield from ({**keys, **row} for row in _turn(line, how))
+            yield from ({**keys, **row} for row in of_curve(line, how))
 
 
-def _turn(line: Curve, how: Resampling) -> Iterator[dict[str, Any]]:
+def of_curve(line: Curve, how: Resampling) -> Iterator[dict[str, Any]]:
     """The rows of one curve."""
     found = knot(line, how)
     low, high = observed(line.steps, found)

@@ -75,7 +75,7 @@ def _unknown(gains: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
         why = "it takes four curves over the same steps, and held-out steps as far behind at least two others"
     else:
         why = (
-            f"forecasts of held-out steps are not significantly better than the last score (squared error "
+            f"forecasts of held-out steps are not significantly better than the last score, or no better than a line in log steps (squared error "
             f"{abs(row['value']):.0%} {'lower' if row['value'] > 0 else 'higher'}, p = {row['p_value']:.3f})"
         )
     what = "scores" if row["group"] == SCORES else row["group"]

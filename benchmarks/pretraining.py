@@ -1,0 +1,255 @@
+"""Series along pre-training: what is said of them against what is so, on simulated curves and on released ones.
+
+Run from the repository's root: `PYTHONPATH=. python benchmarks/pretraining.py [--released FOLDER]`. Prints Markdown tables, with
+binomial standard errors. Parts:
+
+- `change`: how often the interval of last minus first holds the truth, beside that of a straight line's rise.
+- `turning`: how often a step is named on smooth laws (none is there) and on bends; whether what thinned series name agrees.
+- `declines`: how often one is called significant on curves that level off, and found where there is one.
+- `forecasts`: coverage of the 80 % interval and error beside both baselines, on simulated runs.
+- `released`: declines and forecasts of held-out last steps on a folder of result files (`released_series`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from coverage import markdown
+
+from benchmarks import released_series
+from workflow import extrapolation, laws
+from workflow.analyses import turning_point
+from workflow.curves import Curve, line, progress
+from workflow.declines import comparable, decline
+from workflow.statistics import Resampling, Values, holm
+
+STEPS = {
+    "8, as published": np.array([1000, 18000, 342000, 424000, 505000, 592000, 738000, 738020], dtype=float),
+    "15, even": np.array([3000, *range(13_000, 144_000, 10_000)], dtype=float),
+    "27, from 0": np.array([0, *(2.0**n for n in range(10)), 1000, 3000, *range(13_000, 144_000, 10_000)], dtype=float),
+}
+TURN = 0.35  # of the steps
+ROWS = 0.01  # standard error of rows
+SCATTERS = (0.005, 0.02)
+CUTS = (1 / 1.25, 1 / 1.5, 1 / 2)
+DECLINES = ("lambada_openai", "sciq")
+AHEAD = {"1.1 to 1.3": (1.1, 1.3), "1.3 to 1.65": (1.3, 1.65), "1.65 to 2.5": (1.65, 2.5)}
+
+
+def truths(steps: Values) -> dict[str, Values]:
+    """Curves of known shape, by name."""
+    u = laws.scaled(steps, steps[-1])
+    return {
+        "saturating exponential": 0.3 + 0.4 * (1 - np.exp(-u / 0.2)),
+        "power law": 0.8 - 0.1 * u**-0.3,
+        "log-sigmoid": 0.3 + 0.4 / (1 + np.exp(-1.5 * (np.log(u) - np.log(0.15)))),
+        "logarithm": 0.3 + 0.05 * np.log(u / u[0]),
+        "bend": 0.3 + 0.4 * np.minimum(u, TURN) / TURN + 0.02 * np.maximum(u - TURN, 0),
+    }
+
+
+def curve(steps: Values, truth: Values, scatter: float, how: Resampling, rng: np.random.Generator) -> Curve:
+    """A curve off its truth by rows, whose error is known, and by scatter between steps, which is not."""
+    values = truth + rng.normal(0, ROWS, len(steps)) + rng.normal(0, scatter, len(steps))
+    return Curve(steps, values, values[:, None] + rng.normal(0, ROWS, (len(steps), how.resamples)))
+
+
+def share(hits: Sequence[Any]) -> str:
+    """A share in per cent with its binomial standard error."""
+    if not len(hits):
+        return "–"
+    mean = float(np.mean(hits))
+    return f"{100 * mean:.0f} ± {100 * np.sqrt(mean * (1 - mean) / len(hits)):.0f} (n = {len(hits)})"
+
+
+def change(how: Resampling, repetitions: int) -> Iterator[dict[str, str]]:
+    """Intervals for the difference of the two checkpoints' true scores, whose rows are known and which are as they are."""
+    rng = np.random.default_rng(how.seed)
+    for name, steps in STEPS.items():
+        for law, truth in truths(steps).items():
+            held = []
+            for _ in range(repetitions):
+                own = curve(steps, truth, 0.0, how, rng)
+                low, high = how.bounds(own.draws[-1] - own.draws[0])
+                axis = progress(steps)
+                rise = line(own, axis).combination(0, float(np.ptp(axis))).bounds(how.level)
+                wanted = truth[-1] - truth[0]
+                held.append((low <= wanted <= high, rise[0] <= wanted <= rise[1]))
+            last, straight = zip(*held, strict=True)
+            yield {"steps": name, "curve": law, "last minus first": share(last), "rise of the line": share(straight)}
+
+
+def turning(how: Resampling, repetitions: int) -> Iterator[dict[str, str]]:
+    """Steps named, and of those named in a thinned series too how many agree within their intervals."""
+    rng = np.random.default_rng(how.seed)
+    for name, steps in STEPS.items():
+        for law, truth in truths(steps).items():
+            for scatter in SCATTERS:
+                before, named, held, agree = [], [], [], []
+                for _ in range(repetitions):
+                    own = curve(steps, truth, scatter, how, rng)
+                    rows = {row["estimator"]: row for row in turning_point.of_curve(own, how)}
+                    row = rows["turning_step"]
+                    before.append(rows["knot"]["p_value"] < 1 - how.level)
+                    named.append(row["value"] is not None)
+                    if named[-1]:
+                        held.append(row["low"] <= TURN * steps[-1] <= row["high"])
+                        agree += list(_agreements(own, row, how))
+                yield {
+                    "steps": name,
+                    "curve": law,
+                    "scatter": f"{scatter}",
+                    "straight line refused": share(before),
+                    "step named": share(named),
+                    "holds the truth": share(held) if law == "bend" else "–",
+                    "thinned agree": share(agree),
+                }
+
+
+def _agreements(own: Curve, row: dict[str, Any], how: Resampling) -> Iterator[bool]:
+    """For every second step, without the first third and without the last: whether a step named there has a common interval."""
+    places = np.arange(len(own.steps))
+    for kept in (places[::2], places[len(places) // 3 :], places[: -len(places) // 3]):
+        part = Curve(own.steps[kept], own.values[kept], own.draws[kept])
+        if turning_point.bendable(part):
+            other = next(iter(turning_point.of_curve(part, how)))
+            if other["value"] is not None:
+                yield other["low"] <= row["high"] and row["low"] <= other["high"]
+
+
+def declines(how: Resampling, repetitions: int) -> Iterator[dict[str, str]]:
+    """Curves that are flat, that rise with the logarithm of steps, and that fall by .05 in their last third."""
+    rng = np.random.default_rng(how.seed)
+    for name, steps in STEPS.items():
+        u = laws.scaled(steps, steps[-1])
+        fall = 0.05 * (np.arange(len(steps)) >= 2 * len(steps) // 3)
+        for kind, truth in {
+            "flat": 0 * u,
+            "rising": 0.03 * np.log(u),
+            "falling by .05": 0.03 * np.log(u) - fall,
+        }.items():
+            for scatter in (0.0, *SCATTERS):
+                found = [decline(curve(steps, truth, scatter, how, rng), how) for _ in range(repetitions)]
+                yield {
+                    "steps": name,
+                    "curve": kind,
+                    "scatter": f"{scatter}",
+                    "p < .05": share([one.p_value < 0.05 for one in found]),
+                    "p < .005": share([one.p_value < 0.005 for one in found]),
+                }
+
+
+def forecasts(how: Resampling, repetitions: int) -> Iterator[dict[str, str]]:
+    """Runs like PolyPythias: tests of a run share laws of learning whose numbers differ, checkpoints scatter, some runs fall."""
+    rng = np.random.default_rng(how.seed)
+    for name, steps in STEPS.items():
+        for kind in ("laws of learning", "declining", "random walk"):
+            cases = []
+            for _ in range(repetitions):
+                values = np.array([_run(steps, kind, rng) for _ in range(10)])
+                cases += list(_forecast(steps, values, how.level))
+            yield {"steps": name, "runs": kind, **_summary(cases)}
+
+
+def _run(steps: Values, kind: str, rng: np.random.Generator) -> Values:
+    """One test of a simulated run."""
+    u = laws.scaled(steps, steps[-1])
+    shape = rng.choice(list(truths(steps))[:4])
+    start, rise = rng.uniform(0.2, 0.5), rng.uniform(0.0, 0.4)
+    law = truths(steps)[shape]
+    values = start + rise * (law - law[0]) / np.ptp(law)
+    if kind == "declining":
+        values = values - rng.uniform(0, 0.1) * np.maximum(u - 0.5, 0) / 0.5
+    scatter = rng.uniform(0.003, 0.02)
+    if kind == "random walk":
+        return values[0] + rng.normal(0, scatter, len(steps)).cumsum()
+    return values + rng.normal(0, scatter, len(steps))
+
+
+def _forecast(steps: Values, values: Values, level: float) -> Iterator[dict[str, Any]]:
+    """Held-out steps of a run, cut off where the last step is ahead by the usual factors."""
+    for cut in range(6, len(steps)):
+        if steps[cut - 1] * 3.2 < steps[-1]:
+            continue
+        for later in range(cut, len(steps)):
+            there, known = steps[:cut], values[:, :cut]
+            factor = float(steps[later] / there[-1])
+            span = next((name for name, (low, high) in AHEAD.items() if low <= factor < high), None)
+            found = extrapolation.forecast(there, known, float(steps[later]), 0.8) if span else None
+            if span and found is None:
+                yield {"span": span, "said": False}
+            elif span:
+                off = values[:, later] - found.values
+                last = values[:, later] - known[:, -1]
+                axis = np.log(laws.scaled(there, there[-1]))
+                slope, level_ = np.polyfit(axis, known.T, 1)
+                straight = values[:, later] - (level_ + slope * np.log(factor))
+                inside = (found.low <= values[:, later]) & (values[:, later] <= found.high)
+                squares = {"own": np.mean(off**2), "last": np.mean(last**2), "line": np.mean(straight**2)}
+                yield {"span": span, "said": found.p_value < 1 - level, "inside": inside, **squares}
+
+
+def _summary(cases: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """How often something is forecast, its coverage, and its error beside both baselines'."""
+    said = [case for case in cases if case["said"]]
+    result = {"forecast": share([case["said"] for case in cases])}
+    inside = np.concatenate([case["inside"] for case in said]) if said else []
+    result["80 % interval holds"] = share(inside)
+    for name in ("last", "line"):
+        ratio = np.sqrt(sum(case["own"] for case in said) / sum(case[name] for case in said)) if said else np.nan
+        result[f"error / {name}"] = f"{ratio:.2f}"
+    return result
+
+
+def released(how: Resampling, folder: Path) -> Iterator[dict[str, str]]:
+    """Each series: forecasts of its held-out last steps from all its tests, and which declines are significant among them."""
+    found = released_series.read(folder)
+    for series in sorted({series for series, _ in found}):
+        points = {test: own for (name, test), own in found.items() if name == series and len(own) >= 10}
+        if len(points) < 10:
+            continue
+        steps = released_series.numbers(next(iter(points.values())))[0]
+        values = np.array([released_series.numbers(own)[1] for own in points.values() if len(own) == len(steps)])
+        curves = {test: released_series.released(own, how, family=series, test=test) for test, own in points.items()}
+        p_values = {test: decline(own, how).p_value for test, own in curves.items() if comparable(own)}
+        fallen = [test for test, p in zip(p_values, holm(np.array(list(p_values.values()))), strict=True) if p < 0.05]
+        single = ", ".join(f"{test} {p_values[test]:.4f}" for test in DECLINES if test in p_values)
+        for span in AHEAD:
+            cases = [case for case in _forecast(steps, values, how.level) if case["span"] == span]
+            yield {
+                "series": series.rpartition("/")[2],
+                "steps ahead": span,
+                **_summary(cases),
+                "declines (Holm over all tests)": ", ".join(fallen) or "none",
+                "p": single,
+            }
+
+
+PARTS = {"change": change, "turning": turning, "declines": declines, "forecasts": forecasts}
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=100, help="curves for each line of a table (default: 100)")
+    parser.add_argument("--resamples", type=int, default=400, help="resamples within each (default: 400)")
+    parser.add_argument("--part", choices=list(PARTS), action="append", help="table to print (default: all)")
+    parser.add_argument(
+        "--released", type=Path, help="folder of result files of lm-evaluation-harness: its table alone"
+    )
+    wanted = parser.parse_args()
+    how = Resampling(wanted.resamples, 0.95, 0)
+    if wanted.released:
+        print(markdown(list(released(how, wanted.released))), flush=True)
+        return
+    for name in wanted.part or PARTS:
+        print(f"\n{name}, {wanted.repetitions} repetitions\n", flush=True)
+        print(markdown(list(PARTS[name](how, wanted.repetitions))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
