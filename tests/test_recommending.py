@@ -327,7 +327,7 @@ def test_forecasts_say_whether_more_pretraining_pays() -> None:
 
     row = said(rows(levels, analysis=analysis))
     assert "more pre-training of mini may or may not pay: by step 5 the score" in row["statement"]
-    assert "change by +0.040 (80% +0.010 to +0.070; not significant, Holm)" in row["statement"]
+    assert "change by +0.040 (80 % interval +0.010 to +0.070; not significant, Holm)" in row["statement"]
     assert len(tables.matching(analysis, json.loads(row["filter"]))) == 1
     alone = analysis.drop(index=3)
     assert "more pre-training of mini pays" in said(rows(levels, analysis=alone))["statement"]

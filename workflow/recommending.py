@@ -519,7 +519,8 @@ def _change(question: Question, row: Mapping[str, Any], significant: bool) -> st
     tested = "" if significant else "not "
     return (
         f"more pre-training of {row['family']} {verdict}: by step {int(row['step'])} the {score} is forecast to "
-        f"change by {row['value']:+.3f} ({COVERAGE:.0%} {row['low']:+.3f} to {row['high']:+.3f}; {tested}significant, Holm)"
+        f"change by {row['value']:+.3f} ({100 * COVERAGE:g} % interval {row['low']:+.3f} to {row['high']:+.3f}; {tested}"
+        "significant, Holm)"
     )
 
 

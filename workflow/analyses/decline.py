@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from workflow import measures
 from workflow.comparison import PAIR_KEYS, Difference, Evidence, Level
 from workflow.curves import Curve, curve
 from workflow.declines import comparable, decline
@@ -22,9 +23,14 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
     - `best_from`, `best_to`, `last_from`, `last_to`: the first and the last step of both runs, as values.
 
     Of a metric of which less is better, a decline is a rise, and the value is the last steps' less the best; metrics of which
-    neither way is better have none. n counts the compared steps; step is null. What is assumed of the noise: `declines`.
+    neither way is better have none. Tests that are part of a mean over tests which is there as well are left out, so that many
+    small ones do not hide the others. n counts the compared steps; step is null. What is assumed of the noise: `declines`.
     """
-    return [*_rows("level", evidence.levels, how), *_rows("gain", evidence.changes, how)]
+    parts = measures.parts(evidence.reported)
+    levels, changes = (
+        [one for one in own if one.keys["test"] not in parts] for own in (evidence.levels, evidence.changes)
+    )
+    return [*_rows("level", levels, how), *_rows("gain", changes, how)]
 
 
 def _rows(group: str, points: Sequence[Level | Difference], how: Resampling) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
     """Rows for 1.25, 1.5 and 2 times the last step of each sort of curve: bases, and models tuned by one recipe.
 
     Scores between 0 and 1 of which more is better are of one sort, whatever their metric (group `scores`); others are of a sort
-    with those of their metric.
+    with those of their metric. Metrics of which neither way is better are not forecast.
 
     - `later_score` of each model line and test: the forecast score at the later step, which is the row's step, with an 80 %
       interval; n counts the held-out steps that it was learnt from.
@@ -35,7 +35,7 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
     tuning with the same seeds. How: `extrapolation`.
     """
     lines: dict[tuple[Any, ...], list[Level]] = {}
-    for level in evidence.levels:
+    for level in (level for level in evidence.levels if level.better):
         lines.setdefault(tuple(level.keys[key] for key in LINE), []).append(level)
     sorts: dict[tuple[Any, ...], list[list[Level]]] = {}
     for own in lines.values():

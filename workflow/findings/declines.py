@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow import drawing
-from workflow.findings import Material, about, finding, siblings, signed
+from workflow.findings import Material, about, ci, finding, siblings, signed
 from workflow.findings.turning_points import KEYS, named_curve, placed, sort_of
 from workflow.statistics import holm
 
@@ -34,7 +34,7 @@ def _decline(material: Material, rows: pd.DataFrame, row: Any, beside: Mapping[s
     last, best = (_run(ends[f"{run}_from"], ends[f"{run}_to"]) for run in ("last", "best"))
     return (
         f"{named_curve(rows, row)}: scores fall again. The mean over {last}, the last, is {row['value']:.3f} below the mean over "
-        f"{best} ({material.level:.0%} at least {signed(row['low'])}, both choices allowed for; significant, Holm)."
+        f"{best} ({ci(material.level)} at least {signed(row['low'])}, both choices allowed for; significant, Holm)."
     )
 
 

@@ -44,16 +44,17 @@ def _forecasts(material: Material, whole: pd.DataFrame, latest: pd.DataFrame) ->
     for _, row in latest[moves].sort_values("value", ascending=False, kind="stable").iterrows():
         score = dict(siblings(whole, row, KEYS))["later_score"]
         text = (
-            f"{named_curve(latest, row)}: by step {int(row['step'])} more pre-training is forecast to change the score by "
+            f"{named_curve(whole, row)}: by step {int(row['step'])} more pre-training is forecast to change the score by "
             f"{interval(row)}, to {interval(score, '.3f')}; significant (Holm)."
         )
         yield placed(row) | finding(text, row, KEYS)
-    row, same = latest.iloc[0], int((~moves).sum())
+    row, same, mean = latest.iloc[0], int((~moves).sum()), signed(float(latest["value"].mean()), "+.3f")
     half = float((latest["high"] - latest["low"]).median() / 2)
+    what = "score" if row["group"] == SCORES else row["group"]
     text = (
         f"More pre-training of {sort_of({**row, 'group': None})}{about(whole, row, 'recipe')}: by step {int(row['step'])} no "
-        f"significant change (Holm) of the score is forecast for {same} of {len(latest)} curves; the median {COVERAGE:.0%} "
-        f"interval is ±{half:.3f}."
+        f"significant change (Holm) of the {what} is forecast for {same} of {len(latest)} curves; their mean forecast is {mean}, "
+        f"the median {100 * COVERAGE:g} % interval ±{half:.3f}."
     )
     keys = [key for key in KEYS if key not in ("train", "format", "test")]
     yield placed(row) | finding(text, row, keys, value=same, low=None, high=None, n=len(latest))
@@ -62,7 +63,7 @@ def _forecasts(material: Material, whole: pd.DataFrame, latest: pd.DataFrame) ->
 def interval(row: Any, form: str = "+.3f") -> str:
     """A forecast with its interval."""
     value, low, high = (signed(row[name], form) for name in ("value", "low", "high"))
-    return f"{value} ({COVERAGE:.0%} {low} to {high})"
+    return f"{value} ({100 * COVERAGE:g} % interval {low} to {high})"
 
 
 def _unknown(gains: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
@@ -75,8 +76,9 @@ def _unknown(gains: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
         why = "it takes four curves over the same steps, and held-out steps as far behind at least two others"
     else:
         why = (
-            f"forecasts of held-out steps are not significantly better than the last score, or no better than a line in log steps (squared error "
-            f"{abs(row['value']):.0%} {'lower' if row['value'] > 0 else 'higher'}, p = {row['p_value']:.3f})"
+            f"forecasts of held-out steps are not significantly better than the last score, or no better than a line "
+            f"in log steps (squared error {abs(row['value']):.0%} {'lower' if row['value'] > 0 else 'higher'} than the last "
+            f"score's, p = {row['p_value']:.3f})"
         )
     what = "scores" if row["group"] == SCORES else row["group"]
     text = f"What more pre-training would change of {what} of {who} cannot be told: {why}."

@@ -9,7 +9,7 @@ import pandas as pd
 
 from workflow import drawing
 from workflow.curves import PER, unit
-from workflow.findings import Material, about, finding, siblings
+from workflow.findings import Material, about, ci, finding, siblings
 from workflow.statistics import holm
 
 SECTION = "base"
@@ -61,7 +61,7 @@ def _bend(material: Material, turns: pd.DataFrame, row: Any, beside: Mapping[str
         points = {name: beside[side][name] * steps / PER * 100 for name in ("value", "low", "high")}
         slopes.append(f"{material.interval(points, '+.2f')} points for {steps:,} steps {word} it")
     return (
-        f"{named_curve(turns, row)}: turns at step {row['value']:.0f} ({material.level:.0%} {row['low']:.0f} to "
+        f"{named_curve(turns, row)}: turns at step {row['value']:.0f} ({ci(material.level)} {row['low']:.0f} to "
         f"{row['high']:.0f}; a straight line and smooth laws of learning fit less well, p = {row['p_value']:.3f}), with "
         f"{slopes[0]} and {slopes[1]}."
     )
