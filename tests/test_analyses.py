@@ -527,6 +527,42 @@ def test_a_decline_is_dated_and_a_curve_that_levels_off_has_none():
     assert one(found, test="paws", estimator="decline")["p_value"] > 0.2
 
 
+# Zero-shot accuracy of Pythia (arXiv 2304.01373, released evaluations) at steps 3000, 13000, … 143000, with rounded errors.
+PYTHIA = {
+    ("160m", "sciq_choice", 0.0137): (
+        0.653, 0.770, 0.760, 0.772, 0.775, 0.767, 0.775, 0.768, 0.757, 0.764, 0.750, 0.721, 0.735, 0.699, 0.741
+    ),
+    ("160m", "lambada_openai", 0.0066): (
+        0.228, 0.300, 0.339, 0.331, 0.351, 0.345, 0.399, 0.374, 0.372, 0.368, 0.367, 0.347, 0.331, 0.313, 0.328
+    ),
+    ("70m", "sciq_choice", 0.0150): (
+        0.592, 0.650, 0.653, 0.664, 0.663, 0.664, 0.681, 0.696, 0.633, 0.642, 0.628, 0.617, 0.614, 0.617, 0.601
+    ),
+    ("1.4b", "sciq_choice", 0.0112): (
+        0.699, 0.833, 0.828, 0.832, 0.854, 0.841, 0.859, 0.857, 0.859, 0.873, 0.868, 0.868, 0.869, 0.874, 0.865
+    ),
+    ("6.9b", "lambada_openai", 0.0066): (
+        0.306, 0.520, 0.575, 0.605, 0.615, 0.622, 0.630, 0.644, 0.646, 0.657, 0.657, 0.672, 0.666, 0.678, 0.673
+    ),
+}  # fmt: skip
+
+
+def test_pythia_s_declines_are_found_and_no_others():
+    """The smallest models score less at their end than before; larger ones do not, although their best step is not the last."""
+    steps = [3000, *range(13_000, 144_000, 10_000)]
+    scores = [
+        score(test, value, step, family=family, error=error)
+        for (family, test, error), values in PYTHIA.items()
+        for step, value in zip(steps, values, strict=True)
+    ]
+    found = analysed(decline, scores, how=Resampling(1000, 0.95, 0))
+    rows = found[found["estimator"] == "decline"]
+    assert dict(zip(zip(rows["family"], rows["test"], strict=True), rows["p_value"] < 0.01, strict=True)) == {
+        (family, test): family in ("160m", "70m") for family, test, _ in PYTHIA
+    }
+    assert (rows.set_index("family").loc[["1.4b", "6.9b"], "p_value"] > 0.5).all()
+
+
 # Forecasts of later steps
 
 

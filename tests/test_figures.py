@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import running
 
-from workflow import analyses, drawing, figures, grid, tables
+from workflow import analyses, checks, drawing, figures, grid, tables
 from workflow.comparison import Evidence
 from workflow.errors import StudyError
 from workflow.statistics import Resampling
@@ -439,7 +439,7 @@ def test_every_figure_draws_what_the_analyses_make(name, everything, tmp_path):
 
 @pytest.mark.parametrize("name", grid.modules(figures))
 def test_every_figure_says_what_it_needs(name):
-    assert set(grid.module(figures, name).NEEDS) <= set(grid.NEEDED)
+    assert set(grid.module(figures, name).NEEDS) <= set(checks.NEEDED)
 
 
 # Print quality

@@ -38,7 +38,7 @@ FEWEST = 4  # steps that a forecast is made of, and curves that its error is jud
 REACH = 1.6  # held-out steps lie ahead by what is asked for, in log steps, within this factor
 ORIGINS = 4  # curves are cut off at steps from the last one's fourth on, where they go about as they go now
 CUTS = 2  # places to cut at, since all errors behind one share what its last step scatters
-TOWARDS_EQUAL = 1.0  # weight of equal shares beside the errors of the last value
+TOWARDS_EQUAL = 1.0  # weight of equal shares beside the errors of the best forecaster
 FOLDS = 5
 LAST, LINE = "last_value", "line"  # in log steps
 FORECASTERS = (
@@ -168,7 +168,7 @@ def _trials(steps: Values, values: Values, ahead: float) -> Iterator[tuple[int, 
 def stacked(errors: Values) -> Values:
     """Weights of the forecasters, not negative, together 1. errors: shape (forecasters, …)."""
     flat = errors.reshape(len(errors), -1).T
-    size = len(flat) * max(float(np.mean(flat[:, 0] ** 2)), 1e-12)
+    size = len(flat) * max(float((flat**2).mean(axis=0).min()), 1e-12)
     pull, whole = np.sqrt(TOWARDS_EQUAL * size), 1e3 * np.sqrt(size)
     count = len(errors)
     system = np.concatenate([flat, pull * np.eye(count), np.full((1, count), whole)])
