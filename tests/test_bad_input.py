@@ -362,7 +362,7 @@ CASES = {
     "adapters of layers that are not there": Case(
         "tune",
         lambda: None,
-        "recipes/lora_modules: ['q_prj'] cannot be adapted (",
+        "recipes/lora_modules: ['q_prj'] cannot be adapted in OlmoForCausalLM: ",
         tune(method="lora", lora_modules=["q_prj"]),
     ),
     "no room for an answer": Case("tune", lambda: None, "row train/", tune(max_tokens=1)),

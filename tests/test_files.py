@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from workflow import corpora, families, task
 from workflow.errors import StudyError
-from workflow.files import csv_rows, json_lines
+from workflow.files import csv_rows, json_lines, number
 from workflow.forecasting import cohorts, printed
 
 # --- CSV -----------------------------------------------------------------------------------------------------------------
@@ -59,6 +60,16 @@ def test_tables_as_spreadsheets_write_them_are_read(content: bytes, tmp_path: Pa
 def test_a_cell_may_hold_commas_quotes_and_line_ends(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text('id,text\n1,"a, ""b""\nc"\n')
     assert csv_rows(tmp_path / "table.csv")[1] == [{"id": "1", "text": 'a, "b"\nc'}]
+
+
+@pytest.mark.parametrize("text", ["0", "-1.5", "+.5", "5.", "1e-3", " 7 ", "1E+2"])
+def test_numbers_of_tables(text: str) -> None:
+    assert number(text) == float(text)
+
+
+@pytest.mark.parametrize("text", ["", "1_000", "1,5", "nan", "inf", "1e999", "0x10", "\u0661", "1 000", "."])
+def test_other_texts_are_no_numbers(text: str) -> None:
+    assert math.isnan(number(text))
 
 
 # --- JSON Lines ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from workflow import config as configs
 from workflow import metrics, tables, task
+from workflow.errors import StudyError
 from workflow.statistics import Resampling
 
 NLI = ("entailment", "neutral", "contradiction")
@@ -376,3 +377,21 @@ def test_a_forced_label_is_found_wherever_it_stands():
     assert metrics.held_label("so it is neutral, no contradiction", labels, "sound") == "neutral"
     assert metrics.held_label("so it is neutral, no contradiction", labels, "published") == "contradiction"
     assert metrics.held_label("so it is", labels, "sound") is None
+
+
+@pytest.mark.parametrize("labels", ["score", "generate", "constrained"])
+@pytest.mark.parametrize("protocol", ["sound", "published"])
+def test_what_cannot_be_scored_is_told_before_it_is_predicted(labels, protocol):
+    """A label task without its gold label is scored by no method; others that are whole pass, of each kind one."""
+    kinds = {
+        "rte": task.Example({}, "no", ("yes", "no"), 1),
+        "piqa": task.Example({}, "b c", ("a", "b c"), 1),
+        "xsum": task.Example({}, "A summary."),
+        "nq_open": task.Example({}, "Paris", ("Paris", "the city of Paris")),
+    }
+    suite = {"protocol": protocol, "labels": labels, "formats": ["default"], "shots": [0]}
+    tests = {name: (task.load(name), [], [("test/1", example)] * 3) for name, example in kinds.items()}
+    metrics.check(suite, tests)
+    tests["rte"] = (task.load("rte"), [], [("test/1", task.Example({}, "no", ("yes", "no"), None))])
+    with pytest.raises(StudyError, match=r"^test 'rte': cannot be scored: StudyError: a row has no gold choice"):
+        metrics.check(suite, tests)

@@ -249,10 +249,12 @@ def test_fields_are_numbers_where_all_their_values_are(tmp_path: Path) -> None:
         ("\n".join(GOOD.splitlines()[:9]), None, ": found 9 rows, expected at least 10"),
         (GOOD.replace("b0,1,A,0.0", "b0,1,A,low"), None, ", row 1: column 'p': found 'low', expected a number"),
         (GOOD.replace("b0,1,A,0.0", "b0,1,A,nan"), None, ", row 1: column 'p': found 'nan', expected a number"),
+        (GOOD.replace("b0,1,A,0.0", "b0,1,A,1_000"), None, ", row 1: column 'p': found '1_000', expected a number"),
+        (GOOD.replace("b0,1,A,0.0", "b0,1,A,\u0661"), None, ", row 1: column 'p': found '\u0661', expected a number"),
         (GOOD.replace(",B,", ",A,"), None, ": field 'kind' is 'A' in all rows, expected at least two values"),
-        (GOOD.replace("b0,1,A,0.0,1.0", "b0,1,A,0.0"), None, ", row 1: column 's' is blank, expected a value"),
+        (GOOD.replace("b0,1,A,0.0,1.0", "b0,1,A,0.0"), None, ", row 1: found 4 cells, expected 5 as in the header"),
     ],
-    ids=["column", "twice", "blank", "short", "text", "nan", "constant", "ragged"],
+    ids=["column", "twice", "blank", "short", "text", "nan", "underscore", "other digits", "constant", "ragged"],
 )
 def test_a_table_that_cannot_be_read_is_refused_in_one_line(
     rows: str, header: str | None, line: str, tmp_path: Path

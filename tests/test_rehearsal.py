@@ -112,6 +112,39 @@ def test_weights_that_are_lost_in_the_file_are_refused(tmp_path: Path, monkeypat
     assert str(caught.value).endswith("from layer model.layers.0.mlp.up_proj on")
 
 
+LINEAGE = {
+    "family": "f", "step": 1, "train": "rte", "format": "default", "recipe": "r", "seed": 0, "examples": 4, "dropped": 0,
+    "recipe_settings": {"method": "full", "learning_rate": 1e-3},
+    "base": {"family": "f", "step": 1, "source": "folder", "repo": None, "revision": None, "files": {}, "folder": "base"},
+}  # fmt: skip
+
+
+def test_what_is_saved_beside_the_weights_is_saved_and_read_before_the_tuning(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint's own tokenizer passes; one that cannot be written, or reads otherwise once written, is a line."""
+    rows = checkpoint.tokenizer(["The hen sings.", "A cat sleeps?"])["input_ids"]
+    given = checkpoint.model, checkpoint.tokenizer, LINEAGE, rows, tmp_path
+    rehearsal.check_beside(*given)
+    refused = f"recipes/method: full tuning of {type(checkpoint.model).__name__}: "
+    load = sources.load_tokenizer
+
+    def lowered(folder: str) -> object:
+        tokenizer = load(folder)
+        return lambda text: tokenizer(text.lower())
+
+    monkeypatch.setattr(sources, "load_tokenizer", lowered)
+    with pytest.raises(StudyError) as caught:
+        rehearsal.check_beside(*given)
+    assert str(caught.value).startswith(f"{refused}saved and loaded again, the tokenizer cuts ")
+    monkeypatch.setattr(type(checkpoint.tokenizer), "save_pretrained", lambda *_: 1 / 0)
+    with pytest.raises(StudyError) as caught:
+        rehearsal.check_beside(*given)
+    told = "what is saved with a tuned model cannot be: ZeroDivisionError: division by zero"
+    assert str(caught.value) == f"{refused}{told}"
+    assert not list(tmp_path.iterdir()), "nothing is left"
+
+
 def test_a_wrong_layer_is_named(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is evaluated differs in one layer, as after a merge that went wrong there."""
     if type(checkpoint.model).__name__ != "LlamaForCausalLM":

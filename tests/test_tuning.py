@@ -808,3 +808,15 @@ def test_a_tuned_model_is_an_ordinary_checkpoint(checkpoint, tmp_path):
     expected = logits_of(model, tokenizer)
     assert torch.equal(logits_of(plain, tokenizer), expected) and torch.equal(logits_of(again, read), expected)
     assert not torch.equal(logits_of(checkpoint.model, tokenizer), expected)
+
+
+def test_adapters_wider_than_the_layers_are_refused(checkpoints):
+    """The layers of the checkpoint are as wide as its embedding; those of its feed-forward part are longer, not wider."""
+    model = fresh(checkpoints["llama"])
+    width = model.config.hidden_size
+    settings = recipe(method="lora", lora_alpha=16, lora_dropout=0.0, lora_rank=width)
+    assert tuning.adapted(fresh(checkpoints["llama"]), settings, 0)
+    with pytest.raises(
+        StudyError, match=rf"^recipes/lora_rank: {width + 1} is not allowed for LlamaForCausalLM; allowed: {width} "
+    ):
+        tuning.adapted(model, settings | {"lora_rank": width + 1}, 0)

@@ -65,6 +65,11 @@ def _takes(model: PreTrainedModel, end: str) -> bool:
     return True
 
 
+def width(model: torch.nn.Module) -> int:
+    """The largest rank that a change of a matrix with adapters can have: the shorter side of the largest such matrix."""
+    return max(min(_adapted(part).shape[-2:]) for part in model.modules() if hasattr(part, "base_layer"))
+
+
 def reach(model: torch.nn.Module) -> dict[str, Any]:
     """Weights that a model with adapters has: `layers` (all but embeddings), `reached` by adapters, `experts` not reached.
 

@@ -8,6 +8,7 @@ import errno
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -68,6 +69,18 @@ def csv_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return header, [dict(zip(header, cells, strict=True)) for cells in rows]
 
 
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def number(text: str) -> float:
+    """A number as tables hold it, in a decimal point and maybe an exponent; NaN for any other text and for what is too large.
+
+    Python reads more as numbers: `1_000`, digits of other scripts.
+    """
+    value = float(text) if NUMBER.fullmatch(text.strip()) else math.nan
+    return value if math.isfinite(value) else math.nan
+
+
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a JSON Lines file, each with where it stands (`file, row 12`: the number of its line).
 
@@ -116,14 +129,9 @@ def whole(path: Path) -> Iterator[Path]:
 
     Errors: StudyError naming the path and the system's reason, such as a full disk or a missing right.
     """
-    try:
-        with scratch(path) as unfinished:
-            yield unfinished
-            _put(unfinished, path)
-    except BaseException as error:
-        if refused := refusal(path, error):
-            raise refused from error
-        raise
+    with refusals(path), scratch(path) as unfinished:
+        yield unfinished
+        _put(unfinished, path)
 
 
 @contextmanager
@@ -191,6 +199,17 @@ def _abandoned(left: Path) -> bool:
         return max(path.stat().st_mtime for path in (left, *left.rglob("*"))) < time.time() - ABANDONED
     except FileNotFoundError:  # renamed meanwhile
         return False
+
+
+@contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Inside, what the system refuses to write at a path or in a folder is a StudyError (see `refusal`)."""
+    try:
+        yield
+    except BaseException as error:
+        if refused := refusal(path, error):
+            raise refused from error
+        raise
 
 
 def refusal(path: Path, error: BaseException) -> StudyError | None:

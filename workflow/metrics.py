@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from workflow import measures, task
+from workflow.errors import StudyError, first_line
 from workflow.measures import PRIMARY
 from workflow.statistics import Interval, Margins, Resampling, bounded, closed, normal, share
-from workflow.task import KINDS, Task
+from workflow.task import KINDS, Example, Rows, Task
 
 Values = NDArray[np.float64]
 
@@ -114,7 +116,9 @@ def held_label(text: str, labels: Sequence[str], protocol: str) -> str | None:
 
 
 def gold(rows: pd.DataFrame) -> NDArray[np.int64]:
-    """Index of the right choice in each row."""
+    """Index of the right choice in each row. Errors: StudyError for a row without one, which a cast would make some number."""
+    if rows["gold"].isna().any():
+        raise StudyError("a row has no gold choice; expected one for each")
     return rows["gold"].to_numpy(dtype=np.int64)
 
 
@@ -375,3 +379,42 @@ def scored(
                     {**place, "metric": name, "id": id, "value": v} for id, v in zip(rows["id"], values, strict=True)
                 ]
     return scores, items
+
+
+TRIED = Resampling(resamples=100, level=0.95, seed=0)
+
+
+def check(suite: Mapping[str, Any], tests: Mapping[str, tuple[Task, Rows, Rows]]) -> None:
+    """Score made-up predictions of two rows of each test, so that what cannot be scored is told before a model predicts it.
+
+    suite: its settings; tests: name -> (task, training rows, test rows).
+    Errors: StudyError naming the test.
+    """
+    from workflow import tables
+
+    for name, (read, _, test) in tests.items():
+        try:
+            made_up = [_made_up(name, read, suite, *row) for row in test[:2]]
+            scored(tables.frame(pa.Table.from_pylist(made_up, schema=tables.PREDICTIONS)), suite, TRIED)
+        except Exception as error:  # whatever it is, it would come after hours of predicting
+            raise StudyError(f"test {name!r}: cannot be scored: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _made_up(name: str, read: Task, suite: Mapping[str, Any], id: str, example: Example) -> dict[str, Any]:
+    """What a model might predict of a row, in the columns of `tables.PREDICTIONS` that scores are made of."""
+    how = method(read, suite["labels"])
+    compared = len(example.choices) if how in ("label", "rank") else int(how == "answer")
+    return {
+        "test": name,
+        "test_format": suite["formats"][0],
+        "shots": suite["shots"][0],
+        "id": id,
+        "output": example.answer,
+        "free_output": example.answer if how == "label_constrained" else None,
+        "reference": example.answer,
+        "choices": list(example.choices),
+        "gold": example.gold,
+        "logprobs": [-1.0] * compared,
+        "candidate_tokens": [1] * compared,
+        "priors": [-1.0] * (compared if how == "label" else 0),
+    }

@@ -79,6 +79,9 @@ def read(
     if recipe["method"] == "lora":
         model = tuning.adapted(model, recipe, seed)
         lineage["adapters"] = adapters.reach(model)
-    difference = rehearsal.check(model, base, [row.ids for row in rows[:PROBES]], state.path.parent)
+    probes = [row.ids for row in rows[:PROBES]]
+    difference = rehearsal.check(model, base, probes, state.path.parent)
+    if not held:  # trials are not saved
+        rehearsal.check_beside(model, tokenizer, lineage, probes, state.path.parent)
     log.info("rehearsed: saved and loaded again, logits differ by %.1g of their standard deviation", difference)
     return Outset(model, tokenizer, rows, encoded[1] if held else {}, state, lineage)

@@ -8,6 +8,7 @@ evaluation, and both models read the same tokens. The weights then are what they
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from workflow import models, states
+from workflow import cards, models, sources, states
 from workflow.engine.reading import out_of_memory
-from workflow.errors import StudyError, first_line
+from workflow.errors import StudyError, first_line, lacks_memory, shown, system_error
+from workflow.files import refusals
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TOLERANCE = (
     2e-3  # of the standard deviation of the logits; a merge in fp32 costs 1e-6 to 2e-4 of it, by the number of layers
@@ -50,7 +52,7 @@ def check(model: PreTrainedModel, base: Mapping[str, Any], rows: Sequence[Sequen
     """
     place.mkdir(parents=True, exist_ok=True)
     ids = [list(row[:TOKENS]) for row in rows]
-    with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=place) as folder:
+    with refusals(place), tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=place) as folder:
         unread = _unread(model, ids)
         with disturbed(model, [f"{PREFIX}{name}." for name in unread]):
             trained = heard(model, ids)
@@ -60,6 +62,40 @@ def check(model: PreTrainedModel, base: Mapping[str, Any], rows: Sequence[Sequen
     if not difference <= TOLERANCE:
         raise StudyError(_refusal(model, trained, evaluated, difference))
     return difference
+
+
+def check_beside(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    lineage: Mapping[str, Any],
+    rows: Sequence[Sequence[int]],
+    place: Path,
+) -> None:
+    """Save what a tuned model has beside its weights, and load its tokenizer again, which is to read as it did.
+
+    lineage: as `cards.card` reads it; rows: token ids of texts to read; place: a folder in which nothing is left.
+    Errors: StudyError where that fails, or a text becomes other tokens.
+    """
+    with refusals(place), tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=place) as folder:
+        try:
+            model.config.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            (Path(folder) / "README.md").write_text(json.dumps(lineage) + cards.card(lineage), encoding="utf-8")
+            again = sources.load_tokenizer(folder)
+        except Exception as error:  # whatever a tokenizer's own code raises
+            if lacks_memory(error) or system_error(error):
+                raise
+            raise StudyError(
+                f"{_place(model)}: what is saved with a tuned model cannot be: {type(error).__name__}: {first_line(error)}"
+            ) from error
+    if _adapted(model):  # evaluated with the base's own tokenizer
+        return
+    for text in map(tokenizer.decode, rows):
+        if again(text)["input_ids"] != tokenizer(text)["input_ids"]:
+            raise StudyError(
+                f"{_place(model)}: saved and loaded again, the tokenizer cuts {shown(text)} into other tokens; "
+                "save it with the version of transformers that is installed here, and put it in place of the base's"
+            )
 
 
 def _unread(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> list[str]:

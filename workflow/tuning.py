@@ -182,7 +182,7 @@ def rate(update: int, updates: int, recipe: Mapping[str, Any]) -> float:
 def adapted(model: PreTrainedModel, recipe: Mapping[str, Any], seed: int) -> PreTrainedModel:
     """The model with low-rank adapters (Hu et al., 2021) of seeded initial weights; all other weights frozen.
 
-    Errors: StudyError for layers that the model does not have.
+    Errors: StudyError for layers that the model does not have, and for adapters wider than any of those they are put on.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -195,13 +195,20 @@ def adapted(model: PreTrainedModel, recipe: Mapping[str, Any], seed: int) -> Pre
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, settings)
+        made = get_peft_model(model, settings)
     except Exception as error:  # PEFT refuses with ValueError, and fails with others on layers that it does not know
         wanted = recipe.get("lora_modules", "left out, which means all linear layers,")
         raise StudyError(
             f"recipes/lora_modules: {wanted} cannot be adapted in {type(model).__name__}: {first_line(error)}; "
             f"set lora_modules to some of {', '.join(adapters.allowed(model)) or 'no layer: use method: full'}"
         ) from error
+    width = adapters.width(made)
+    if recipe["lora_rank"] > width:
+        raise StudyError(
+            f"recipes/lora_rank: {recipe['lora_rank']} is not allowed for {type(model).__name__}; allowed: {width} or less, the "
+            "width of the layers that are adapted"
+        )
+    return made
 
 
 def fingerprint(facts: Mapping[str, Any], rows: Sequence[Masked]) -> str:

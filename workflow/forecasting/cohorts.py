@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from workflow import files
 from workflow.errors import StudyError, shown
-from workflow.files import csv_rows
 
 FEWEST = 10  # bases: with fewer, a 60/40 split leaves too few pairs to tell any accuracy from chance
 NEAR = 0.01  # standard deviations of a column: rows that are nearer in all columns are one model or one evaluation
@@ -125,7 +125,7 @@ def _written(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Some columns of a CSV file as text."""
     if not path.is_file():
         raise StudyError(f"{path}: missing; expected the CSV file that path of a cohort names")
-    header, rows = csv_rows(path)
+    header, rows = files.csv_rows(path)
     for name in columns:
         if name not in header:
             raise StudyError(f"{path}: column {name!r} is missing; found {', '.join(header)}")
@@ -154,10 +154,7 @@ def _field(written: pd.Series) -> pd.Series:
 
 def _number(path: Path, number: int, name: str, text: str) -> float:
     """A finite number from its text."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = files.number(text)
+    if math.isnan(value):
         raise StudyError(f"{path}, row {number}: column {name!r}: found {shown(text)}, expected a number")
     return value

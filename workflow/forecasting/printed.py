@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from workflow import files
 from workflow.errors import StudyError, shown
-from workflow.files import csv_rows
 
 KEYS = ["forecaster", "source", "target", "split", "subset", "ties"]
 COLUMNS = ["place", "statistic", *KEYS, "column", "relation", "printed", "within"]
@@ -29,7 +29,7 @@ def read(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise StudyError(f"{path}: missing; expected the CSV file that printed of a cohort names")
-    header, rows = csv_rows(path)
+    header, rows = files.csv_rows(path)
     if header != COLUMNS:
         raise StudyError(f"{path}: columns {', '.join(header)}, expected {', '.join(COLUMNS)}")
     return pd.DataFrame([_row(path, number, row) for number, row in enumerate(rows, start=1)], columns=COLUMNS)
@@ -39,11 +39,8 @@ def _row(path: Path, number: int, row: dict[str, str]) -> dict[str, Any]:
     """A row with its numbers as such."""
     found: dict[str, Any] = dict(row)
     for name in ("printed", "within"):
-        try:
-            found[name] = float(row[name])
-        except ValueError:
-            found[name] = math.nan
-        if not math.isfinite(found[name]):
+        found[name] = files.number(row[name])
+        if math.isnan(found[name]):
             raise StudyError(f"{path}, row {number}: column {name!r}: found {shown(row[name])}, expected a number")
     for name, allowed in (("relation", RELATIONS), ("statistic", STATISTICS)):
         if row[name] not in allowed:

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 from workflow import task
 from workflow.errors import StudyError, shown
+from workflow.files import number
 from workflow.metrics import PRIMARY
 
 SOURCE = (
@@ -304,10 +305,7 @@ def _numbers(place: str, row: Mapping[str, str], test: str) -> dict[str, float |
 
 def _number(place: str, row: Mapping[str, str], column: str, most: int) -> float:
     """The number in a column; StudyError unless it lies within 0 and the most it can be."""
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = float("nan")
+    value = number(row[column])
     if not 0 <= value <= most:
         raise StudyError(f"{place}: column '{column}': found {shown(row[column])}, expected a number from 0 to {most}")
     return value

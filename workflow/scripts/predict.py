@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from workflow import models, prediction, sharding, sources, tables, task
+from workflow import metrics, models, prediction, sharding, sources, tables, task
 
 with job("predict", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
@@ -14,6 +14,8 @@ with job("predict", snakemake) as log:
     base, tuned = sources.read_base(snakemake.input.base), next(iter(snakemake.input.model), None)
     tests, output = dict(zip(suite["tests"], snakemake.input.tasks, strict=True)), Path(snakemake.output[0])
     report = progress(log, "predict")
+    read = {name: task.examples(name, path) for name, path in tests.items()}
+    metrics.check(suite, read)
     sources.import_model(base["path"])
     log.info("imported: %s", clock())
     log.info("model of %s; %s; processes: %d", base["path"], models.describe(), gpus)
@@ -22,7 +24,6 @@ with job("predict", snakemake) as log:
     else:
         model, tokenizer = models.ready(base, tuned, suite["precision"])
         log.info("loaded: %s", clock())
-        read = {name: task.examples(name, path) for name, path in tests.items()}
         rows = prediction.predict(model, tokenizer, suite, read, report)
     facts = dict(snakemake.wildcards.items()) | {"suite_settings": suite, "base": sources.identity(base)}
     facts["adapters"] = models.adapters(tuned)
