@@ -5,7 +5,16 @@ import sys
 
 from snakemake.utils import min_version
 
-from workflow import announcing, claims, files, grid, holes, scheduling, wildcards
+from workflow import (
+    announcing,
+    checksums,
+    claims,
+    files,
+    grid,
+    holes,
+    scheduling,
+    upgrading,
+)
 from workflow import config as configs
 from workflow.errors import StudyError, told
 
@@ -15,7 +24,10 @@ gc.set_threshold(200_000, 50, 50)
 
 claims.begin()
 scheduling.steady()
-wildcards.respect_literals()
+if upgrading.UNDER_WAY in os.environ:
+    upgrading.begin()
+elif workflow.is_main_process and (earlier := upgrading.pending()):
+    sys.exit(earlier)
 
 
 configfile: "config.yaml"
@@ -29,6 +41,9 @@ if set("{}") & set(workflow.basedir):
     sys.exit(
         f"{workflow.basedir}: has braces in its name, which Snakemake takes for wildcards; move Tunecast to another folder"
     )
+if workflow.is_main_process and (damaged := checksums.sweep()):
+    sys.exit("\n".join(damaged))
+
 try:
     for path in workflow.configfiles:
         configs.check_keys(pathlib.Path(path))

@@ -3,14 +3,19 @@
 import os
 import pathlib
 
-from workflow import analyses, audits, corpora, findings, indicators, search, sources
-from workflow import summaries, tables, task
+from workflow import (
+    analyses,
+    audits,
+    checksums,
+    contents,
+    corpora,
+    findings,
+    indicators,
+)
+from workflow import prompts, search, sources, summaries, tables, task
 from workflow.forecasting import assembly, leaderboards, settings
-from workflow.wildcards import literal
+from workflow import released as releases
 from workflow import resources as needs
-
-# Relative, so that a study moved with its repository finds its results up to date.
-PACKAGE = os.path.relpath(os.path.join(workflow.basedir, "workflow"))
 
 BASE = grid.pattern(grid.BASE_KEYS)
 MODEL = grid.pattern(grid.MODEL_KEYS)
@@ -152,9 +157,25 @@ def pretraining(wildcards):
     return STUDY["families"][wildcards.family]["pretraining"]
 
 
-def corpus_files(wildcards):
-    """The text that a family is trained on."""
-    return text_files(pretraining(wildcards), "train")
+def noted(folder):
+    """A folder that a job makes as an input: what counts is its content, as its checksums tell, and not its date."""
+    return [ancient(folder), str(checksums.place(pathlib.Path(folder)))]
+
+
+def places(paths):
+    """Files that a job reads wherever they lie, as a param; what counts of them is in another."""
+    return contents.Places(tuple(map(pathlib.Path, paths)))
+
+
+def corpus_made(wildcards):
+    """The text that a family is trained on, where another job makes it."""
+    made = corpora.made(pretraining(wildcards)["corpus"])
+    return noted(made) if made else []
+
+
+def corpus_contents(wildcards):
+    """The text that a family is trained on, where it is the user's."""
+    return contents.of_files(given_texts(pretraining(wildcards), "train"))
 
 
 def hub_corpus(wildcards):
@@ -162,44 +183,92 @@ def hub_corpus(wildcards):
     return STUDY["corpora"][wildcards.corpus]
 
 
+def training(wildcards):
+    """How a family is trained; a folder that it goes on from by its name alone."""
+    block = pretraining(wildcards)
+    start = block.get("continue_from", {})
+    named = (
+        {"folder": pathlib.Path(start["folder"]).name} if "folder" in start else start
+    )
+    return block | ({"continue_from": named} if start else {})
+
+
+def given_folder(path):
+    """A folder of the user's as a param that is not compared; none where the config names none."""
+    return None if path is None else pathlib.Path(path)
+
+
 def text_root(wildcards):
     """Where a family's corpus starts; none for text that another job makes, which no folder of rows concerns."""
-    return (
-        None if corpora.made(pretraining(wildcards)["corpus"]) else STUDY["data_root"]
-    )
-
-
-def start_files(wildcards):
-    """What a family goes on from: another's base, or the files of a checkpoint's folder."""
-    start = pretraining(wildcards).get("continue_from", {})
-    if "folder" in start:
-        return literal(sources.checkpoint_files(start["folder"]))
-    return expand(f"resources/bases/{BASE}/base.json", **start) if start else []
-
-
-def text_files(block, split):
-    """The files of a split of a corpus: of what another job makes its folder, as it is not there at first."""
-    if corpora.made(block["corpus"]):
-        return [corpora.made(block["corpus"])]
-    folder = corpora.folder(block, STUDY["data_root"])
-    return literal(map(str, corpora.files(folder, block.get("domains"), split)))
-
-
-def indicator_texts(wildcards):
-    """The texts that indicators are measured on."""
-    found = [
-        path
-        for block in RUN_FOR.values()
-        if "corpus" in block
-        for path in text_files(block, block["split"])
-    ]
-    return list(dict.fromkeys(found))
+    made = corpora.made(pretraining(wildcards)["corpus"])
+    return given_folder(None if made else STUDY["data_root"])
 
 
 def measured_root(wildcards):
     """Where the texts start that indicators are measured on; none where other jobs make all of them."""
-    texts = [block["corpus"] for block in RUN_FOR.values() if "corpus" in block]
-    return None if all(map(corpora.made, texts)) else STUDY["data_root"]
+    made = all(corpora.made(block["corpus"]) for block in MEASURED_TEXTS)
+    return given_folder(None if made else STUDY["data_root"])
+
+
+def start_folder(wildcards):
+    """The folder that a family goes on from; none where it starts from scratch or from another family."""
+    return given_folder(pretraining(wildcards).get("continue_from", {}).get("folder"))
+
+
+def start_base(wildcards):
+    """The base of another family that a family goes on from."""
+    start = pretraining(wildcards).get("continue_from", {})
+    own = "family" in start
+    return expand(f"resources/bases/{BASE}/base.json", **start) if own else []
+
+
+def start_files(wildcards):
+    """The files of a checkpoint's folder that a family goes on from."""
+    start = pretraining(wildcards).get("continue_from", {})
+    return sources.checkpoint_files(start["folder"]) if "folder" in start else []
+
+
+def start_contents(wildcards):
+    """What the files hold that a family goes on from."""
+    return contents.of_files(start_files(wildcards))
+
+
+def given_texts(block, split):
+    """The files of a split of a corpus of the user's; none of a corpus that another job makes."""
+    if corpora.made(block["corpus"]):
+        return []
+    return corpora.files(
+        corpora.folder(block, STUDY["data_root"]), block.get("domains"), split
+    )
+
+
+MEASURED_TEXTS = [block for block in RUN_FOR.values() if "corpus" in block]
+
+
+def indicator_texts(wildcards):
+    """The texts that indicators are measured on, where other jobs make them."""
+    made = [corpora.made(block["corpus"]) for block in MEASURED_TEXTS]
+    return [
+        path for folder in dict.fromkeys(filter(None, made)) for path in noted(folder)
+    ]
+
+
+def indicator_contents(wildcards):
+    """The texts that indicators are measured on, where they are the user's."""
+    given = [given_texts(block, block["split"]) for block in MEASURED_TEXTS]
+    return contents.of_files(dict.fromkeys(path for paths in given for path in paths))
+
+
+def indicator_prompts(wildcards):
+    """The words that indicators put around the rows that they read."""
+    return {
+        name: [
+            prompts.evaluated(task.load(test), block.get("format", "default"), "sound")
+            for test in indicators.tasks(block)
+            if task.load(test).kind != "messages"
+        ]
+        for name, block in RUN_FOR.items()
+    }
 
 
 def indicator_tasks(wildcards):
@@ -208,70 +277,111 @@ def indicator_tasks(wildcards):
     return expand("resources/tasks/{task}.parquet", task=dict.fromkeys(names))
 
 
-def checkpoint_files(wildcards):
-    """What a base is made from: the family's training here, the files of a local folder, or what is pinned on the hub."""
-    family = STUDY["families"][wildcards.family]
-    if family["source"] == "hub":
+def checkpoint(wildcards):
+    """What a base is made from: the family's training here, or what is pinned on the hub."""
+    source = STUDY["families"][wildcards.family]["source"]
+    if source == "hub":
         return [f"resources/pins/bases/{grid.path(wildcards, grid.BASE_KEYS)}.json"]
-    if family["source"] == "trained":
-        return [f"resources/pretrained/family={wildcards.family}"]
-    return literal(sources.files(wildcards.family, family, int(wildcards.step)))
+    trained = f"resources/pretrained/family={wildcards.family}"
+    return noted(trained) if source == "trained" else []
+
+
+def base_folder(wildcards):
+    """Where a base of a local folder lies; none of others."""
+    family = STUDY["families"][wildcards.family]
+    return sources.folder(wildcards.family, family, int(wildcards.step))
+
+
+def base_contents(wildcards):
+    """What tells the files of a base in a local folder from those that were there before."""
+    family, path = STUDY["families"][wildcards.family], grid.path(
+        wildcards, grid.BASE_KEYS
+    )
+    manifest = pathlib.Path(f"resources/bases/{path}/base.json")
+    return contents.of_checkpoint(
+        sources.files(wildcards.family, family, int(wildcards.step)),
+        sources.read_base(manifest) if manifest.is_file() else None,
+    )
 
 
 def source(wildcards):
     """Where a base comes from; what concerns the family's other steps left out, so that a new one leaves this one alone."""
     family = STUDY["families"][wildcards.family]
-    unread = {"steps", "pretraining", "fields"}
-    if family.get("main_step") != int(wildcards.step):
-        unread.add("main_step")
+    # What counts of a folder is what it holds, wherever it lies.
+    read = {"source"}
+    if family["source"] == "hub":
+        read |= {"repo", "repos", "pattern"}
+    if family.get("main_step") == int(wildcards.step):
+        read.add("main_step")
     if "repos" in family:
         own = [
             entry for entry in family["repos"] if entry["step"] == int(wildcards.step)
         ]
         family = {**family, "repos": own}
-    return {key: value for key, value in family.items() if key not in unread}
+    return {key: value for key, value in family.items() if key in read}
 
 
 def task_rows(wildcards):
-    """The files that a task's rows are read from, or what is pinned on the hub."""
+    """What a task's rows are read from: the generated world, or what is pinned on the hub; none of the user's own files."""
     if task.load(wildcards.task).hub is None:
-        return ["resources/miniworld"]
-    if STUDY["data_root"] is None:
-        return [f"resources/pins/tasks/{wildcards.task}.json"]
-    return literal(task.row_files(wildcards.task, STUDY["data_root"]))
+        return noted("resources/miniworld")
+    pinned = f"resources/pins/tasks/{wildcards.task}.json"
+    return [pinned] if STUDY["data_root"] is None else []
 
 
 def row_root(wildcards):
     """Where the folders of rows are; none for a generated task, which none of them concerns."""
-    return STUDY["data_root"] if task.load(wildcards.task).hub else None
+    own = task.load(wildcards.task).hub is not None
+    return given_folder(STUDY["data_root"] if own else None)
+
+
+def row_contents(wildcards):
+    """What the files of the user's hold that a task's rows are read from."""
+    own = task.load(wildcards.task).hub is not None
+    return contents.of_files(
+        task.row_files(wildcards.task, STUDY["data_root"]) if own else []
+    )
 
 
 def task_passages(wildcards):
     """The passages that a task's contexts are found in."""
-    return literal(grid.passage_files(STUDY, wildcards.task))
+    return places(grid.passage_files(STUDY, wildcards.task))
 
 
-def task_modules(wildcards):
-    """The module that reads the task's rows, and those it builds on."""
-    return [os.path.relpath(module) for module in task.module_paths(wildcards.task)]
+def passage_contents(wildcards):
+    """What the passages hold that a task's contexts are found in."""
+    return contents.of_files(grid.passage_files(STUDY, wildcards.task))
+
+
+def task_code(wildcards):
+    """How the task's rows are read: its module and those it builds on, but for what says nothing of its rows."""
+    modules = [f"tasks/{path.stem}" for path in task.module_paths(wildcards.task)]
+    return contents.of_code(*modules, without=["licence", "sizes", "templates"])
 
 
 def released(wildcards):
-    """What is imported: the reader and the folder of the released files."""
-    return STUDY["imports"][wildcards.released]
+    """What is imported: the reader and how its rows are named here."""
+    block = STUDY["imports"][wildcards.released]
+    return {key: value for key, value in block.items() if key != "path"}
 
 
-def released_files(wildcards):
-    """The released files that an import reads."""
-    return literal(grid.released_files(released(wildcards), STUDY["released_root"]))
+def released_folder(wildcards):
+    """The folder of the released files, as the config names it."""
+    return given_folder(STUDY["imports"][wildcards.released]["path"])
 
 
-def reader_modules(wildcards):
-    """The module that reads the released files, and what all readers share."""
-    reader = f"imports/{released(wildcards)['reader']}"
-    return expand(
-        f"{PACKAGE}/{{name}}.py", name=[reader, "released", "adopting", "measures"]
+def released_contents(wildcards):
+    """What the released files hold that an import reads, by their places in its folder."""
+    block, root = STUDY["imports"][wildcards.released], STUDY["released_root"]
+    return contents.of_files(
+        grid.released_files(block, root), releases.place_of(block, root)
     )
+
+
+def reader_code(wildcards):
+    """How the released files are read."""
+    own = f"imports/{released(wildcards)['reader']}"
+    return contents.of_code(own, "released", "adopting", "measures")
 
 
 def gpus(wildcards):
@@ -320,6 +430,11 @@ def recipe(wildcards):
     return grid.at_rate(found, search.chosen_rate(tables.rows(made[0])))
 
 
+def tuning_prompts(wildcards):
+    """The words around the rows that a model is tuned on."""
+    return prompts.tuned_on(task.load(wildcards.train), wildcards.format)
+
+
 def weights(folder):
     """Folders of tuned weights as an output: to stay, or to be removed once their last prediction is made."""
     return directory(folder) if STUDY["keep_weights"] else temp(directory(folder))
@@ -330,7 +445,7 @@ def tuned_weights(wildcards):
     return (
         []
         if wildcards.recipe == "none"
-        else [f"resources/models/{grid.path(wildcards, grid.MODEL_KEYS)}"]
+        else noted(f"resources/models/{grid.path(wildcards, grid.MODEL_KEYS)}")
     )
 
 
@@ -342,9 +457,37 @@ def suite(wildcards):
     return {key: block[key] for key in block if key != "gpus"} | {"tests": own}
 
 
+def suite_prompts(wildcards):
+    """The words around the rows that a suite tests, by test and format."""
+    block = suite(wildcards)
+    how = block["protocol"], any(block["shots"])
+    return {
+        f"{test} {format}": prompts.evaluated(task.load(test), format, *how)
+        for test in block["tests"]
+        for format in block["formats"]
+    }
+
+
 def suite_tasks(wildcards):
     """The prepared tasks that a suite tests."""
     return expand("resources/tasks/{test}.parquet", test=suite(wildcards)["tests"])
+
+
+def analysis_code(wildcards):
+    """What an analysis does, and what it shares with others."""
+    shared = ["comparison", "curves", "declines", "extrapolation", "laws", "statistics"]
+    return contents.of_code(f"analyses/{wildcards.analysis}", *shared)
+
+
+def figure_code(wildcards):
+    """How a figure is drawn."""
+    own = f"figures/{wildcards.figure}"
+    return contents.of_code(own, "drawing", "figures/style.mplstyle")
+
+
+def summary_code(wildcards):
+    """How a table is made."""
+    return contents.of_code(f"summaries/{wildcards.summary}", "summaries/__init__")
 
 
 def summary_settings(wildcards):
@@ -392,13 +535,20 @@ def forecast_settings(wildcards):
 
 
 def cohort_table(wildcards):
-    """The table of a cohort."""
-    return literal(COHORTS[wildcards.cohort]["path"])
+    """The table of a cohort of the study's own bases."""
+    block = COHORTS[wildcards.cohort]
+    return block["path"] if block.get("assembled") else []
 
 
-def cohort_printed(wildcards):
-    """The published numbers that a cohort is compared with."""
-    return literal(COHORTS[wildcards.cohort].get("printed", []))
+def cohort_contents(wildcards):
+    """What the table of a cohort holds, where it is the user's."""
+    block = COHORTS[wildcards.cohort]
+    return None if block.get("assembled") else contents.of_file(block["path"])
+
+
+def printed_contents(wildcards):
+    """What the published numbers are that a cohort is compared with."""
+    return contents.of_file(COHORTS[wildcards.cohort]["printed"])
 
 
 def cohort_bases(wildcards):
@@ -415,5 +565,5 @@ def cohort_indicators(wildcards):
 
 
 def forecasters(*names):
-    """Modules of forecasting."""
-    return expand(f"{PACKAGE}/forecasting/{{name}}.py", name=names)
+    """What modules of forecasting do."""
+    return contents.of_code(*(f"forecasting/{name}" for name in names))

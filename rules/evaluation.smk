@@ -21,6 +21,8 @@ rule predict:
         gpu=gpus,
     params:
         suite=suite,
+        prompts=suite_prompts,
+        folder=base_folder,
     script:
         "../workflow/scripts/predict.py"
 
@@ -29,7 +31,6 @@ rule score:
     """Compute every metric of predictions, with intervals."""
     input:
         predictions=f"results/predictions/{PART}/part.parquet",
-        modules=[f"{PACKAGE}/metrics.py", f"{PACKAGE}/statistics.py"],
     output:
         scores=f"results/scores/{PART}/part.parquet",
         rows=f"results/items/{PART}/part.parquet",
@@ -39,5 +40,6 @@ rule score:
         "../envs/analysis.yaml"
     params:
         statistics=STUDY["statistics"],
+        code=contents.of_code("metrics", "statistics"),
     script:
         "../workflow/scripts/score.py"

@@ -21,7 +21,6 @@ rule assemble:
     input:
         scores="results/scores.parquet",
         indicators=INDICATORS,
-        modules=forecasters("assembly"),
     output:
         "results/cohorts/{cohort}.csv",
     log:
@@ -33,6 +32,7 @@ rule assemble:
         bases=cohort_bases,
         indicators=cohort_indicators,
         holes=HOLES,
+        code=forecasters("assembly"),
     script:
         "../workflow/scripts/assemble.py"
 
@@ -41,7 +41,6 @@ rule pair:
     """List the pairs of bases of each target: difference, gap, what their configs share."""
     input:
         table=cohort_table,
-        modules=forecasters("cohorts", "pairs"),
     output:
         "results/pairs/cohort={cohort}/part.parquet",
     log:
@@ -50,6 +49,8 @@ rule pair:
         "../envs/analysis.yaml"
     params:
         cohort=forecast_settings,
+        table=cohort_contents,
+        code=forecasters("cohorts", "pairs"),
     script:
         "../workflow/scripts/pair.py"
 
@@ -58,15 +59,6 @@ rule forecast:
     """Forecast a cohort's targets by every forecaster in one split: accuracies, rankings, importance."""
     input:
         table=cohort_table,
-        modules=forecasters(
-            "cohorts",
-            "pairs",
-            "splits",
-            "comparers",
-            "forecasters",
-            "forecasts",
-            "ranking",
-        ),
     output:
         forecasts="results/forecasts/cohort={cohort}/split={split}/part.parquet",
         rankings="results/rankings/cohort={cohort}/split={split}/part.parquet",
@@ -78,6 +70,16 @@ rule forecast:
     params:
         cohort=forecast_settings,
         statistics=STUDY["statistics"],
+        table=cohort_contents,
+        code=forecasters(
+            "cohorts",
+            "pairs",
+            "splits",
+            "comparers",
+            "forecasters",
+            "forecasts",
+            "ranking",
+        ),
     script:
         "../workflow/scripts/forecast.py"
 
@@ -87,7 +89,6 @@ rule tabulate:
     input:
         gathered=FORECASTED,
         table=cohort_table,
-        module=forecasters("leaderboards"),
     output:
         expand(
             "results/tables/{leaderboard}_{{cohort}}.{type}",
@@ -100,6 +101,8 @@ rule tabulate:
         "../envs/analysis.yaml"
     params:
         cohort=cohort_settings,
+        table=cohort_contents,
+        code=forecasters("leaderboards"),
     script:
         "../workflow/scripts/tabulate.py"
 
@@ -109,8 +112,6 @@ rule compare:
     input:
         gathered=FORECASTED,
         table=cohort_table,
-        printed=cohort_printed,
-        module=forecasters("printed"),
     output:
         csv="results/tables/printed_numbers_{cohort}.csv",
         markdown="results/tables/printed_numbers_{cohort}.md",
@@ -120,5 +121,8 @@ rule compare:
         "../envs/analysis.yaml"
     params:
         cohort=cohort_settings,
+        table=cohort_contents,
+        printed=printed_contents,
+        code=forecasters("printed"),
     script:
         "../workflow/scripts/compare.py"

@@ -26,5 +26,8 @@ rule measure:
             for name, block in RUN_FOR.items()
         },
         data_root=measured_root,
+        texts=indicator_contents,
+        prompts=indicator_prompts,
+        folder=base_folder,
     script:
         "../workflow/scripts/measure.py"

@@ -15,16 +15,16 @@ localrules:
 
 rule generate:
     """Write the text and the tasks of the generated mini world."""
-    input:
-        module=f"{PACKAGE}/miniworld.py",
     output:
         directory("resources/miniworld"),
+        checksums.place(pathlib.Path("resources/miniworld")),
     log:
         "logs/generate.log",
     conda:
         "../envs/analysis.yaml"
     params:
         seed=STUDY["miniworld"]["seed"],
+        code=contents.of_code("miniworld"),
     script:
         "../workflow/scripts/generate.py"
 
@@ -32,10 +32,11 @@ rule generate:
 rule pretrain:
     """Train a family from scratch, or from a base on, and keep its checkpoints."""
     input:
-        corpus=corpus_files,
-        start=start_files,
+        corpus=corpus_made,
+        start=start_base,
     output:
         directory("resources/pretrained/family={family}"),
+        "resources/pretrained/.family={family}.sha256",
     log:
         "logs/pretrain/family={family}.log",
     benchmark:
@@ -46,8 +47,11 @@ rule pretrain:
     resources:
         **needs.asked(STUDY, needs.pretraining),
     params:
-        pretraining=pretraining,
+        pretraining=training,
         data_root=text_root,
+        texts=corpus_contents,
+        folder=start_folder,
+        start=start_contents,
     script:
         "../workflow/scripts/pretrain.py"
 
@@ -98,6 +102,7 @@ rule collect:
         pin="resources/pins/corpora/{corpus}.json",
     output:
         directory("resources/corpora/{corpus}"),
+        "resources/corpora/.{corpus}.sha256",
     log:
         "logs/collect/{corpus}.log",
     conda:
@@ -125,7 +130,7 @@ rule prefetch:
 rule fetch:
     """Find a base's files, fetching them from the hub if need be, and record what they are."""
     input:
-        checkpoint_files,
+        checkpoint,
     output:
         f"resources/bases/{BASE}/base.json",
     log:
@@ -134,6 +139,8 @@ rule fetch:
         "../envs/model.yaml"
     params:
         source=source,
+        folder=base_folder,
+        contents=base_contents,
     script:
         "../workflow/scripts/fetch.py"
 
@@ -141,9 +148,7 @@ rule fetch:
 rule prepare:
     """Read a task's rows as prompt fields and reference answers."""
     input:
-        rows=task_rows,
-        passages=task_passages,
-        modules=task_modules,
+        task_rows,
     output:
         "resources/tasks/{task}.parquet",
     log:
@@ -152,15 +157,16 @@ rule prepare:
         "../envs/model.yaml"
     params:
         data_root=row_root,
+        rows=row_contents,
+        passages=task_passages,
+        texts=passage_contents,
+        code=task_code,
     script:
         "../workflow/scripts/prepare.py"
 
 
 rule adopt:
     """Read evaluation results that already exist into the tables of a study."""
-    input:
-        files=released_files,
-        modules=reader_modules,
     output:
         scores="results/imported/import={released}/part.parquet",
         rows="results/imported/import={released}/items.parquet",
@@ -171,7 +177,10 @@ rule adopt:
         "../envs/analysis.yaml"
     params:
         released=released,
-        root=STUDY["released_root"],
+        folder=released_folder,
+        root=given_folder(STUDY["released_root"]),
+        files=released_contents,
+        code=reader_code,
         families=list(STUDY["families"]),
     script:
         "../workflow/scripts/adopt.py"

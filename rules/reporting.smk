@@ -52,18 +52,6 @@ rule analyse:
     input:
         rows="results/items.parquet",
         imported=IMPORTED,
-        module=f"{PACKAGE}/analyses/{{analysis}}.py",
-        shared=[
-            f"{PACKAGE}/{name}.py"
-            for name in (
-                "comparison",
-                "curves",
-                "declines",
-                "extrapolation",
-                "laws",
-                "statistics",
-            )
-        ],
     output:
         "results/analyses/analysis={analysis}/part.parquet",
     log:
@@ -73,6 +61,7 @@ rule analyse:
     params:
         groups=STUDY["groups"],
         statistics=STUDY["statistics"],
+        code=analysis_code,
     script:
         "../workflow/scripts/analyse.py"
 
@@ -82,9 +71,6 @@ rule draw:
     input:
         scores="results/scores.parquet",
         analysis="results/analysis.parquet",
-        module=f"{PACKAGE}/figures/{{figure}}.py",
-        shared=f"{PACKAGE}/drawing.py",
-        style=f"{PACKAGE}/figures/style.mplstyle",
     output:
         pdf="results/figures/{figure}.pdf",
         png="results/figures/{figure}.png",
@@ -94,6 +80,7 @@ rule draw:
         "../envs/analysis.yaml"
     params:
         overlays=STUDY["overlays"],
+        code=figure_code,
     script:
         "../workflow/scripts/draw.py"
 
@@ -105,8 +92,6 @@ rule summarise:
         analysis="results/analysis.parquet",
         bases=MANIFESTS,
         tasks=PREPARED,
-        module=f"{PACKAGE}/summaries/{{summary}}.py",
-        shared=f"{PACKAGE}/summaries/__init__.py",
     output:
         csv="results/tables/{summary}.csv",
         markdown="results/tables/{summary}.md",
@@ -116,6 +101,7 @@ rule summarise:
         "../envs/analysis.yaml"
     params:
         study=summary_settings,
+        code=summary_code,
     script:
         "../workflow/scripts/summarise.py"
 
@@ -131,8 +117,6 @@ rule audit:
         released=IMPORTED_FILES,
         forecasting=FORECASTED,
         indicators=INDICATORS,
-        modules=expand(f"{PACKAGE}/audits/{{check}}.py", check=grid.modules(audits)),
-        shared=f"{PACKAGE}/auditing.py",
     output:
         "results/audit.parquet",
     log:
@@ -144,6 +128,9 @@ rule audit:
         cohorts=COHORTS,
         indicators=STUDY["indicators"],
         holes=HOLES,
+        code=contents.of_code(
+            "auditing", *(f"audits/{check}" for check in grid.modules(audits))
+        ),
     script:
         "../workflow/scripts/audit.py"
 
@@ -156,10 +143,6 @@ rule recommend:
         scores="results/scores.parquet",
         analysis="results/analysis.parquet",
         indicators=INDICATORS,
-        modules=[
-            f"{PACKAGE}/{name}.py"
-            for name in ("recommending", "luck", "comparison", "statistics")
-        ],
     output:
         table="results/recommendations.parquet",
         csv="results/tables/recommendations.csv",
@@ -174,6 +157,7 @@ rule recommend:
         indicators=STUDY["indicators"],
         targets=assembly.questions(STUDY),
         benchmarks=BENCHMARKS,
+        code=contents.of_code("recommending", "luck", "comparison", "statistics"),
     script:
         "../workflow/scripts/recommend.py"
 
@@ -182,8 +166,6 @@ rule find:
     """State in words what the tables show, by fixed rules."""
     input:
         tables=TABLES,
-        modules=expand(f"{PACKAGE}/findings/{{kind}}.py", kind=grid.modules(findings)),
-        shared=f"{PACKAGE}/findings/__init__.py",
     output:
         "results/findings.parquet",
     log:
@@ -193,6 +175,10 @@ rule find:
     params:
         level=STUDY["statistics"]["level"],
         groups=STUDY["groups"],
+        code=contents.of_code(
+            "findings/__init__",
+            *(f"findings/{kind}" for kind in grid.modules(findings)),
+        ),
     script:
         "../workflow/scripts/find.py"
 
@@ -203,16 +189,6 @@ rule present:
         tables=["results/findings.parquet", TABLES, SUMMARISED],
         figures=expand("results/figures/{figure}.png", figure=STUDY["figures"]),
         vector=expand("results/figures/{figure}.pdf", figure=STUDY["figures"]),
-        shared=[
-            f"{PACKAGE}/{name}"
-            for name in (
-                "report/pages.py",
-                "report/presenting.py",
-                "report/description.py",
-                "report/page.css",
-                "report/page.js",
-            )
-        ],
     output:
         pages=report(
             directory("results/pages"),
@@ -230,6 +206,13 @@ rule present:
     params:
         study=files.portable(STUDY),  # a report shows the parameters of what made it
         captions=pathlib.Path("results/captions.rst"),
+        code=contents.of_code(
+            "report/pages",
+            "report/presenting",
+            "report/description",
+            "report/page.css",
+            "report/page.js",
+        ),
     script:
         "../workflow/scripts/present.py"
 

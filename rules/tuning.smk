@@ -24,6 +24,8 @@ rule try_rate:
         gpu=gpus,
     params:
         recipe=trial_recipe,
+        prompts=tuning_prompts,
+        folder=base_folder,
         state=f"resources/states/trials/{TRIAL}.safetensors",
         record=f"results/diverged/trials/{TRIAL}/part.parquet",
     script:
@@ -55,6 +57,7 @@ rule tune:
         choice=choice,
     output:
         model=weights(f"resources/models/{MODEL}"),
+        checksums=checksums.place(pathlib.Path(f"resources/models/{MODEL}")),
         history=f"results/histories/{MODEL}/part.parquet",
     log:
         f"logs/tune/{MODEL}.log",
@@ -68,6 +71,8 @@ rule tune:
         gpu=gpus,
     params:
         recipe=recipe,
+        prompts=tuning_prompts,
+        folder=base_folder,
         state=f"resources/states/{MODEL}.safetensors",
         record=f"results/diverged/{MODEL}/part.parquet",
     script:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -131,3 +132,9 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ended = running.run(place)
     assert ended.returncode == 0, ended.stderr
     return place
+
+
+@pytest.fixture
+def changed(smoke: Path, tmp_path: Path) -> Path:
+    """A copy of the finished smoke study to change; file times are those of the original."""
+    return shutil.copytree(smoke, tmp_path / "place")

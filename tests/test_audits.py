@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workflow import auditing, audits, grid, prediction, sources, tables, task
+from workflow import auditing, audits, checksums, grid, prediction, sources, tables, task
 from workflow.auditing import Material
 from workflow.forecasting.cohorts import Cohort
 from workflow.forecasting.results import Forecasting
@@ -269,9 +269,7 @@ def flawed(checkpoints, tmp_path_factory):
     parts, manifests = [], []
     for step in (1, 2):
         shutil.copytree(folder, root / f"steps/step{step}")
-        base = sources.locate(
-            "f", {"source": "folder", "path": str(root / "steps"), "pattern": "step{step}"}, step, root
-        )
+        base = sources.locate("f", {"source": "folder"}, step, root / f"steps/step{step}")
         manifests.append(root / f"{step}.json")
         manifests[-1].write_text(json.dumps(base), encoding="utf-8")
         for name, protocol in (("asked", "published"), ("cut", "sound")):
@@ -329,6 +327,7 @@ def test_demonstrations_of_other_rows_are_no_flaw_and_unknown_ones_are_said_to_b
     assert found("demonstrations_scored", material(parts=[cell(tmp_path / "a", good)])) == []
     path = cell(tmp_path / "b", good)
     pq.write_table(pq.ParquetFile(path).read().drop_columns("shown"), path)
+    checksums.place(path).unlink()
     [row] = found("demonstrations_scored", material(parts=[path]))
     assert row["severity"] == "note" and "is not known" in row["evidence"]
 
@@ -711,6 +710,7 @@ def test_versions_precisions_and_sizes_that_differ_are_found(tmp_path):
     versions = {**tables.recorded(newer)["versions"], "torch": "3"}
     facts = json.dumps({**tables.recorded(newer), "versions": versions})
     pq.write_table(pq.ParquetFile(newer).read().replace_schema_metadata({"tunecast": facts}), newer)
+    checksums.place(newer).unlink()
     half = cell(tmp_path, rows, settings=suite(precision="bf16"), suite="half")
     manifests = [manifest(tmp_path, step, weights=str(step), size=size) for step, size in ((10, 100), (20, 200))]
     study = material(parts=[cell(tmp_path, rows), newer, half], manifests=manifests)

@@ -102,9 +102,7 @@ def test_adapters_of_a_base_in_a_folder_load_from_the_study_s_and_tell_no_whole_
     place = tmp_path / "somebody"
     (place / "study").mkdir(parents=True)
     checkpoint = checkpoints["olmo"]._replace(path=shutil.copytree(checkpoints["olmo"].path, place / "steps/step10"))
-    manifest = sources.locate(
-        "f", {"source": "folder", "path": str(place / "steps"), "pattern": "step{step}"}, 10, Path()
-    )
+    manifest = sources.locate("f", {"source": "folder"}, 10, place / "steps/step10")
     monkeypatch.chdir(place / "study")
     save_adapters(checkpoint, Path("tuned"), base=sources.identity(manifest), train="mini_facts")
     adapter = json.loads(Path("tuned/adapter_config.json").read_text())

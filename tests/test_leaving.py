@@ -25,7 +25,7 @@ def step(checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def located(step: Path) -> dict[str, object]:
-    return sources.locate("mine", FAMILY, 10, Path("nowhere"))
+    return sources.locate("mine", FAMILY, 10, Path("steps/step10"))
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,10 @@ def test_a_snapshot_of_the_hub_s_cache_links_to_its_blobs(step: Path) -> None:
         path.rename(place / "blobs" / str(number))
         (place / "snapshots" / "step10" / path.name).symlink_to(f"../../blobs/{number}")
     family = FAMILY | {"path": str(place / "snapshots")}
-    assert "model.safetensors" in sources.locate("mine", family, 10, Path("nowhere"))["files"]
+    assert "model.safetensors" in sources.locate("mine", family, 10, sources.folder("mine", family, 10))["files"]
     (place / "snapshots" / "step10" / "merges.txt").symlink_to("../../../secret")
     with pytest.raises(StudyError, match=r"merges\.txt: a link that leaves the folder"):
-        sources.locate("mine", family, 10, Path("nowhere"))
+        sources.locate("mine", family, 10, sources.folder("mine", family, 10))
 
 
 def test_what_is_no_regular_file_is_left_aside(step: Path, tmp_path: Path) -> None:

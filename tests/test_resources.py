@@ -199,17 +199,24 @@ def test_a_base_s_indicators_take_the_memory_of_the_largest_and_the_time_of_all(
 
 
 def test_indicators_of_all_documents_take_as_long_as_their_files_are(study: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "train.jsonl").write_bytes(b"x" * 420_000)
-    study["indicators"] = {
-        "ppl": {"measure": "clm", "corpus": "c", "window": 512, "precision": "fp32", "batch_tokens": 8192}
+    (tmp_path / "c" / "books").mkdir(parents=True)
+    (tmp_path / "c" / "books" / "train.jsonl").write_bytes(b"x" * 420_000)
+    block = {
+        "measure": "clm",
+        "corpus": "c",
+        "split": "train",
+        "window": 512,
+        "precision": "fp32",
+        "batch_tokens": 8192,
     }
-    needs = resources.measuring(study, ROW, inputs(texts=[str(tmp_path / "train.jsonl")]))
+    study |= {"data_root": str(tmp_path), "indicators": {"ppl": block}}
+    needs = resources.measuring(study, ROW, inputs())
     # 420,000 bytes are 100,000 tokens.
     assert needs["runtime"] == pytest.approx(30 + 2 * (2 * 2e9 * 100_000 / 1e13) / 60)
 
 
 def test_what_goes_on_from_a_base_is_as_large_as_it(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "fetched", lambda base: BILLION)
+    monkeypatch.setattr(resources, "fetched", lambda base, place=None: BILLION)
     block = study["families"]["tiny"]["pretraining"]
     small = resources.pretraining(study, ROW, inputs(start=[]))
     study["families"]["tiny"]["pretraining"] = block | {"continue_from": {"family": "other", "step": 0}}

@@ -217,7 +217,7 @@ def test_a_row_that_fails_in_one_process_ends_the_job_with_its_line(checkpoints,
     job = Job(
         "predict", ["part.parquet"],
         {"base": "base.json", "model": [], "tasks": [prepared(tmp_path, "rte", validation=rows)]},
-        {"suite": suite(["rte"])}, {"suite": "s"}, {"gpu": 2},
+        {"suite": suite(["rte"]), "folder": None}, {"suite": "s"}, {"gpu": 2},
     )  # fmt: skip
     assert job.run().startswith("predict suite=s: row 'validation/1': log-probabilities [nan")
     assert not list(tmp_path.glob("*part*")) and workers("part.parquet.shards") == []

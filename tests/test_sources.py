@@ -181,7 +181,7 @@ def test_manifest_of_a_local_checkpoint(copy: Path, monkeypatch: pytest.MonkeyPa
     (copy / "optimizer.pt").write_bytes(b"not needed")
     (copy / "README.md").write_text("not needed")
     monkeypatch.chdir(copy.parent)
-    manifest = sources.locate("mine", local(Path(".")), 100, Path("unused"))
+    manifest = sources.locate("mine", local(Path(".")), 100, sources.folder("mine", local(Path(".")), 100))
     files = {name: {"bytes": (copy / name).stat().st_size, "sha256": sha256(copy / name)} for name in manifest["files"]}
     assert manifest == {
         "family": "mine",
@@ -191,6 +191,8 @@ def test_manifest_of_a_local_checkpoint(copy: Path, monkeypatch: pytest.MonkeyPa
         "revision": None,
         "path": str(copy),
         "files": files,
+        "contents": {},
+        "dates": {name: (copy / name).stat().st_mtime_ns for name in files},
     }
     whole = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert set(manifest["files"]) == whole
@@ -209,7 +211,7 @@ def test_trained_checkpoint_is_found_by_its_keys(checkpoint: Path, tmp_path: Pat
 def test_absent_step_is_refused_with_those_nearest(tmp_path: Path) -> None:
     for step in (1, 2, 90, 100, 110, 120, 900):
         (tmp_path / f"step{step}").mkdir()
-    message = refusal(lambda: sources.locate("mine", local(tmp_path), 105, tmp_path))
+    message = refusal(lambda: sources.folder("mine", local(tmp_path), 105))
     assert message.endswith("nearest steps: 2, 90, 100, 110, 120")
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workflow import tables
+from workflow import checksums, tables
 from workflow.errors import StudyError
 
 KEYS = ["family", "step", "train", "format", "recipe", "seed", "suite"]
@@ -63,13 +63,13 @@ def test_a_write_that_fails_leaves_the_part_that_was_there(tmp_path: Path) -> No
 
 def test_a_part_is_in_place_only_when_whole(tmp_path: Path) -> None:
     tables.write([SCORE], tables.SCORES, tmp_path / "part.parquet")
-    assert [path.name for path in tmp_path.iterdir()] == ["part.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".part.parquet.sha256", "part.parquet"]
     # A folder in the way of the finished file: the write ends before it could be put there.
     (tmp_path / "blocked" / "inside").mkdir(parents=True)
     with pytest.raises(StudyError, match=r"blocked: cannot be written: Is a directory; mend it and run again$"):
         tables.write([SCORE], tables.SCORES, tmp_path / "blocked")
     assert (tmp_path / "blocked" / "inside").is_dir()
-    assert not list(tmp_path.glob(".*")), "nothing unfinished is left"
+    assert not list(tmp_path.glob(".*unfinished*")), "nothing unfinished is left"
 
 
 def test_facts_travel_with_the_part(tmp_path: Path) -> None:
@@ -146,6 +146,9 @@ def test_a_part_cut_short_is_named(tmp_path: Path) -> None:
     path = tmp_path / "part.parquet"
     tables.write([SCORE] * 100, tables.SCORES, path)
     path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(StudyError, match="does not match its checksum"):
+        tables.rows(path)
+    checksums.place(path).unlink()
     with pytest.raises(StudyError, match="not a whole Parquet file"):
         tables.rows(path)
 

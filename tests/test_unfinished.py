@@ -39,7 +39,7 @@ def writer(place: Path, name: str) -> subprocess.Popen[bytes]:
 
 
 def unfinished(place: Path) -> list[Path]:
-    return sorted(place.glob(".out*"))
+    return sorted(place.glob(".out*.unfinished*"))
 
 
 def test_two_processes_write_one_folder_and_the_last_to_finish_wins(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_another_path_s_files_are_not_touched(tmp_path: Path) -> None:
     for name in ("out.txt", "output", "o[u]t"):
         (tmp_path / f".{name}.{machine}-1-999999999.unfinished").touch()
     files.write_text("x", tmp_path / "o[u]t")
-    assert {path.name.split(f".{machine}")[0] for path in tmp_path.glob(".*")} == {".out.txt", ".output"}
+    assert {path.name.split(f".{machine}")[0] for path in tmp_path.glob(".*.unfinished")} == {".out.txt", ".output"}
 
 
 def test_a_folder_in_place_of_a_file_stays_and_nothing_unfinished_is_left(tmp_path: Path) -> None:

@@ -45,12 +45,6 @@ PART = [*CELL, "tests"]
 SCORE = [*CELL, *TEST, "metric"]
 
 
-@pytest.fixture
-def changed(smoke: Path, tmp_path: Path) -> Path:
-    """A copy of the finished smoke study to change; file times are those of the original."""
-    return shutil.copytree(smoke, tmp_path / "place")
-
-
 def parts(place: Path, folder: str) -> list[Path]:
     """All parts of a folder of results."""
     return sorted((place / "study" / "results" / folder).rglob("part.parquet"))
@@ -278,12 +272,23 @@ def config(*path: str, **entries: Any) -> Change:
 
 
 def edit(*paths: str) -> Change:
-    """A change of files of the code that leaves what they do alone."""
+    """A change of files of the code that does something."""
 
     def change(place: Path) -> None:
         for path in paths:
             text = (place / path).read_text(encoding="utf-8")
-            (place / path).write_text(text + "\n# edited\n", encoding="utf-8")
+            (place / path).write_text(text + "\nEDITED = True\n", encoding="utf-8")
+
+    return change
+
+
+def replace(path: str, old: str, new: str) -> Change:
+    """A change of a piece of a file of the code."""
+
+    def change(place: Path) -> None:
+        text = (place / path).read_text(encoding="utf-8")
+        assert old in text
+        (place / path).write_text(text.replace(old, new), encoding="utf-8")
 
     return change
 
@@ -292,6 +297,12 @@ def add_figure(place: Path) -> None:
     """A new figure: its module, and its name in the config."""
     shutil.copy2(place / "workflow/figures/curves.py", place / "workflow/figures/arcs.py")
     config(figures=[*SMOKE["figures"], "arcs"])(place)
+
+
+def comment(place: Path) -> None:
+    """A comment at the end of every module, script and rules file."""
+    for path in [*place.glob("workflow/**/*.py"), *place.glob("rules/*.smk")]:
+        path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
 
 
 GPU_STAGES = [
@@ -375,7 +386,25 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
         {**COHORT, **SHOWN},
     ),
     "a folder of rows, of which the study reads none": (config(data_root="../rows"), {"present": 1, "all": 1}),
-    "the code of GPU stages": (edit(*GPU_STAGES), {}),
+    "the code of GPU stages": (edit(*GPU_STAGES, "workflow/scripts/tune.py", "workflow/scripts/predict.py"), {}),
+    "a comment in any module": (comment, {}),
+    "a task's licence": (
+        replace("workflow/tasks/mini_summary.py", 'train="train",', 'train="train", licence="MIT",'),
+        {},
+    ),
+    # Of 16 parts the 8 of suite `formats` and the three of suite `written` have inference among them.
+    "the prompt of a kind in a format": (
+        replace("workflow/prompts.py", "### Inference: ", "### Label: "),
+        {"tune": 2, "predict": 9, "score": 9, **TAIL_WITH_HISTORIES},
+    ),
+    "the prompt of a kind in a format that no suite has": (
+        replace("workflow/prompts.py", "And the answer: {answer}", "Answer: {answer}"),
+        {},
+    ),
+    "what ends what is written": (
+        replace("workflow/prompts.py", '"io": ("\\n\\n",)', '"io": ("\\n",)'),
+        {"predict": 6, "score": 6, **TAIL},
+    ),
 }
 
 

@@ -62,7 +62,7 @@ class Material:
         for part in self.parts:
             keys = dict(folder.split("=", 1) for folder in part.parent.parts if "=" in folder)
             cell = {name: int(keys[name]) if name in ("step", "seed") else keys[name] for name in grid.CELL_KEYS}
-            yield cell, tables.recorded(part)
+            yield cell, tables.check_origin(part)
 
     def bases(self) -> list[dict[str, Any]]:
         """The manifest of each base (`sources.locate`)."""

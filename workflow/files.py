@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from workflow import checksums
 from workflow.errors import StudyError, lacks_memory, mend, system_error
 
 UNFINISHED = re.compile(r"\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<start>\d+)\.unfinished")
@@ -28,8 +29,9 @@ ABANDONED = 7 * 24 * 3600  # seconds
 def json_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
-    Errors: StudyError naming the file when it is not one.
+    Errors: StudyError naming the file when it is not one, or not as a job wrote it.
     """
+    checksums.check(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
@@ -54,6 +56,7 @@ def csv_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
     Errors: StudyError naming the file, and the row where one has more or fewer cells than the header.
     """
+    checksums.check(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header, *rows = [cells for cells in csv.reader(file, strict=True) if cells] or [[]]
@@ -87,6 +90,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Blank lines are passed over.
     Errors: StudyError for a line that is not a JSON object in UTF-8.
     """
+    checksums.check(path)
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
@@ -114,7 +118,12 @@ def check_readable(paths: Iterable[Path | str]) -> None:
 
 def write_json(content: Mapping[str, Any] | Sequence[Any], path: Path) -> None:
     """Write a JSON file whole or not at all."""
-    write_text(json.dumps(content, indent=1, sort_keys=True), path)
+    write_text(dumped(content), path)
+
+
+def dumped(content: Mapping[str, Any] | Sequence[Any]) -> str:
+    """The text of a JSON file, the same for equal contents."""
+    return json.dumps(content, indent=1, sort_keys=True)
 
 
 def write_text(text: str, path: Path) -> None:
@@ -124,14 +133,19 @@ def write_text(text: str, path: Path) -> None:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, sealed: bool = True) -> Iterator[Path]:
     """A place to write a file or a folder to, which becomes `path` when all went well and is gone when not.
+
+    Its checksums are written beside it, if it is to be sealed (see `checksums`).
 
     Errors: StudyError naming the path and the system's reason, such as a full disk or a missing right.
     """
     with refusals(path), scratch(path) as unfinished:
         yield unfinished
+        checksums.forget(path)
         _put(unfinished, path)
+        if sealed:
+            checksums.write(path)
 
 
 @contextmanager

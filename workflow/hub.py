@@ -55,6 +55,11 @@ def refs(repo: str, kind: str = "model") -> dict[str, set[str]]:
     return found
 
 
+def snapshot(repo: str, kind: str, commit: str) -> Path:
+    """The folder of a commit's files in the client's cache, there or not."""
+    return _storage(repo, kind) / "snapshots" / commit
+
+
 def _storage(repo: str, kind: str) -> Path:
     """A repository's folder in the client's cache, whose layout is documented: refs, snapshots, blobs."""
     from huggingface_hub import constants
@@ -200,7 +205,7 @@ def fetched(pinned: Pin) -> tuple[Path, dict[str, dict[str, Any]]]:
     from huggingface_hub import snapshot_download
 
     repo, kind, commit = pinned["repo"], pinned["kind"], pinned["commit"]
-    folder = _storage(repo, kind) / "snapshots" / commit
+    folder = snapshot(repo, kind, commit)
     if lacking(pinned):
         names = [glob.escape(name) for name in pinned["files"]]
         patiently(lambda: snapshot_download(repo, repo_type=kind, revision=commit, allow_patterns=names))
@@ -209,7 +214,7 @@ def fetched(pinned: Pin) -> tuple[Path, dict[str, dict[str, Any]]]:
 
 def lacking(pinned: Pin) -> dict[str, int]:
     """Bytes of each file of a pin that is not whole in the cache."""
-    folder = _storage(pinned["repo"], pinned["kind"]) / "snapshots" / pinned["commit"]
+    folder = snapshot(pinned["repo"], pinned["kind"], pinned["commit"])
     return {
         name: stated["bytes"]
         for name, stated in pinned["files"].items()

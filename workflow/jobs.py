@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from workflow import claims, devices
+from workflow import checksums, claims, devices
 from workflow.errors import escaped, first_line, lacks_memory, told
 
 # Imports make some hundred thousand objects, none of them garbage: looking for it takes a fifth of a job's start. Scripts
@@ -55,6 +55,7 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
     try:
         with claims.claimed(log), devices.own(asked("gpu_mem_mb", 0), asked("gpu", 1)):
             logger.info("begun: %s", begun)
+            checksums.use(snakemake.input)
             yield logger
         logger.info("ended: %s", clock())
     except Exception as error:  # the outermost frame of a job: whatever was not foreseen goes to its log

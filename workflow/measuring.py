@@ -75,13 +75,14 @@ class Material:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the texts, and of the rows with the templates that make prompts of them."""
+        """Hash of the texts, and of the rows with the words that make prompts of them."""
         found = hashlib.sha256()
         for document in self.documents:
             found.update(json.dumps(document).encode())
         for name, (task, *splits) in sorted(self.tasks.items()):
-            templates = [prompts.template(task, format) for format in prompts.FORMATS if task.kind != "messages"]
-            found.update(json.dumps([name, templates]).encode())
+            formats = prompts.FORMATS if task.kind != "messages" else ()
+            words = [prompts.evaluated(task, format, "sound") for format in formats]
+            found.update(json.dumps([name, words]).encode())
             for rows in splits:
                 found.update(json.dumps([(key, repr(example)) for key, example in rows]).encode())
         return found.hexdigest()

@@ -332,6 +332,25 @@ METRICS: dict[str, PerRow | Overall] = {
 }
 
 
+def check(table: pa.Table, keys: list[str]) -> None:
+    """Look at gathered scores, or at their rows: each there once, each share a number from 0 to 1 or null for none.
+
+    keys: the columns that name a row. Errors: StudyError naming the first row that is not so.
+    """
+    scores = table.to_pandas()
+    value, share = scores["value"].astype(float), scores["metric"].map(measures.is_share)
+    null = table["value"].is_null().to_numpy()
+    for wrong, what in (
+        (scores.duplicated(keys), "is there twice"),
+        (~null & ~np.isfinite(value), "is {value}, expected a finite number, or null where there is none"),
+        (~null & share & ~value.between(0, 1), "is {value}, expected a share from 0 to 1"),
+    ):
+        if wrong.any():
+            row = scores[wrong].iloc[0]
+            place = " ".join(f"{key}={row[key]}" for key in keys)
+            raise StudyError(f"{place}: {what.format(value=row['value'])}; delete that part of results/ and run again")
+
+
 def applicable(method: str, columns: Collection[str]) -> list[str]:
     """Names of the metrics for predictions of a method; those made by an older version may lack a column."""
     return [name for name, metric in METRICS.items() if method in metric.methods and metric.column in columns]

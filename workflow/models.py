@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workflow import cards, sources
-from workflow.files import json_object, whole, write_json
+from workflow import cards, checksums, sources
+from workflow.errors import StudyError
+from workflow.files import dumped, json_object, whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-LINEAGE = "lineage.json"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+LINEAGE = "lineage.json"
 
 
 def device() -> str:
@@ -36,16 +37,23 @@ def untouched(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A base and its tokenizer, in evaluation mode, on the job's device if no other place is named.
 
-    Errors: StudyError when its files cannot be loaded.
+    Errors: StudyError when its files cannot be loaded, or are not those that its manifest lists.
     """
     folder = Path(base["path"])
-    return sources.load_model(folder, DTYPES[dtype], place or device()).eval(), sources.load_tokenizer(folder)
+    with sources.verified(base):
+        return sources.load_model(folder, DTYPES[dtype], place or device()).eval(), sources.load_tokenizer(folder)
 
 
 def ready(
     base: Mapping[str, Any], tuned: str | None, dtype: str, place: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model that a cell evaluates, and its tokenizer: that of the folder which holds the full weights."""
+    """The model that a cell evaluates, and its tokenizer: that of the folder which holds the full weights.
+
+    Errors: StudyError for weights that are not as they were saved, or were tuned from another base.
+    """
+    if tuned is not None:
+        checksums.check(tuned)
+        _check_lineage(base, Path(tuned))
     whole = tuned if tuned is not None and not _is_adapter(tuned) else base["path"]
     return evaluated(base, tuned, dtype, place), sources.load_tokenizer(whole)
 
@@ -53,9 +61,13 @@ def ready(
 def evaluated(
     base: Mapping[str, Any], tuned: Path | str | None, dtype: str, place: str | None = None
 ) -> PreTrainedModel:
-    """The untouched base, the tuned weights of a folder, or the base with a folder's adapters merged; in evaluation mode."""
+    """The untouched base, the tuned weights of a folder, or the base with a folder's adapters merged; in evaluation mode.
+
+    Errors: StudyError when the base's files are not those that its manifest lists.
+    """
     folder = tuned if tuned is not None and not _is_adapter(tuned) else base["path"]
-    model = sources.load_model(folder, DTYPES[dtype], place or device())
+    with sources.verified(base if folder == base["path"] else {"path": folder}):
+        model = sources.load_model(folder, DTYPES[dtype], place or device())
     if tuned is None or not _is_adapter(tuned):
         return model.eval()
     from peft import PeftModel
@@ -74,6 +86,15 @@ def adapters(tuned: str | None) -> dict[str, int] | None:
     return json_object(lineage).get("adapters") if tuned and lineage.is_file() else None
 
 
+def _check_lineage(base: Mapping[str, Any], tuned: Path) -> None:
+    """StudyError unless tuned weights are those of a model tuned from this base."""
+    path = tuned / LINEAGE
+    if path.is_file() and "files" in base and json_object(path)["base"]["files"] != base["files"]:
+        raise StudyError(
+            f"{path}: was tuned from another base than the one at {base['path']}; delete {tuned} and run again"
+        )
+
+
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, lineage: Mapping[str, Any]) -> None:
     """Write weights (of LoRA the adapters alone), tokenizer, lineage and card as a folder, whole or not at all.
 
@@ -86,8 +107,9 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
         adapter = unfinished / sources.ADAPTER
         if adapter.is_file():
             known = json.loads(adapter.read_text(encoding="utf-8"))
-            write_json(known | _named(lineage["base"], known["base_model_name_or_path"]), adapter)
-        write_json(lineage, unfinished / LINEAGE)
+            known |= _named(lineage["base"], known["base_model_name_or_path"])
+            adapter.write_text(dumped(known), encoding="utf-8")
+        (unfinished / LINEAGE).write_text(dumped(lineage), encoding="utf-8")
         (unfinished / "README.md").write_text(cards.card(lineage), encoding="utf-8")  # in place of the libraries' own
 
 

@@ -48,17 +48,18 @@ class Outset:
 def read(
     keys: Mapping[str, Any],
     recipe: Mapping[str, Any],
-    paths: Mapping[str, str],
+    paths: Mapping[str, Any],
     log: logging.Logger,
     held: bool = False,
 ) -> Outset:
     """The outset of a tuning.
 
-    keys: of a model, or of a trial with its seed; paths: `base`, `task` and `state`; held: whether validation rows are
+    keys: of a model, or of a trial with its seed; paths: `base`, `task` and `state`, and the base's `folder` where the
+    config names it; held: whether validation rows are
     wanted.
     Errors: StudyError when base or rows do not allow it.
     """
-    base = sources.read_base(paths["base"])
+    base = sources.read_base(paths["base"], paths["folder"])
     sources.import_model(base["path"])
     log.info("imported: %s", jobs.clock())
     model, tokenizer = models.untouched(base, place="cpu" if recipe["gpus"] > 1 else None)

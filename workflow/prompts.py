@@ -7,10 +7,11 @@ follows the usual question-answer form of ranked multiple choice.
 
 from __future__ import annotations
 
+import hashlib
 import string
 from collections.abc import Mapping
 
-from workflow.task import Example, Task
+from workflow.task import ROLES, Example, Task, Turn
 
 FORMATS: dict[str, dict[str, str]] = {
     "default": {
@@ -98,3 +99,34 @@ def demonstration(task: Task, example: Example, format: str, protocol: str = "so
     lead = example.leads[example.gold] if example.leads else ""
     solved = completion(lead + example.answer, protocol)
     return prompt(task, example.fields, format, protocol) + solved + SEPARATOR[protocol]
+
+
+def tuned_on(task: Task, format: str) -> str:
+    """Hash of the words around the fields of an example that a model is tuned on in a format."""
+    if task.kind == "messages":
+        from workflow.encoding import conversation
+
+        return _hashed(conversation([Turn(role, f"<{role}>") for role in ROLES], "<eos>"))
+    probe = _probe(task, format)
+    return _hashed([prompt(task, probe.fields, format), completion(probe.answer)])
+
+
+def evaluated(task: Task, format: str, protocol: str, shown: bool = True) -> str:
+    """Hash of the words around the fields of an example that a model is tested on: prompt, answer, labels, stops.
+
+    shown: whether solved examples stand before it.
+    """
+    probe = _probe(task, format)
+    words = [prompt(task, probe.fields, format, protocol), completion(probe.answer, protocol)]
+    words += [demonstration(task, probe, format, protocol)] if shown else []
+    return _hashed([*words, task.labels, stops(task, format) if protocol == "sound" else ()])
+
+
+def _probe(task: Task, format: str) -> Example:
+    """An example whose fields hold their own names."""
+    return Example({name: f"<{name}>" for name in field_names(template(task, format))}, "<answer>")
+
+
+def _hashed(words: object) -> str:
+    """Short hash of words."""
+    return hashlib.sha256(repr(words).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workflow import devices, grid, indicators, objectives, sources, task
+from workflow import corpora, devices, grid, indicators, objectives, sources, task
 
 Needs = Mapping[str, float]
 
@@ -124,14 +124,22 @@ def measuring(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     size = model_size(study, wildcards.family, input.base)
     state = activations = seconds = 0.0
     for block in indicators.run_for(study).values():
-        own, kept, operations = _measured(block, size, input)
+        own, kept, operations = _measured(block, size, input, _text_bytes(study, block))
         state, activations = max(state, own), max(activations, kept)
         seconds += operations / GPU_SPEED[block["precision"]]
     return _needs(state, activations, seconds)
 
 
-def _measured(block: Mapping[str, Any], size: Size, input: Any) -> tuple[float, float, float]:
-    """Bytes of weights and what belongs to them, bytes of activations, operations of one indicator."""
+def _text_bytes(study: Mapping[str, Any], block: Mapping[str, Any]) -> float:
+    """Size of the text that an indicator reads whole; of text that another job makes next to nothing, as generated text is."""
+    if "corpus" not in block or "documents" in block or corpora.made(block["corpus"]):
+        return 0.0
+    folder = corpora.folder(block, study["data_root"])
+    return float(sum(path.stat().st_size for path in corpora.files(folder, block.get("domains"), block["split"])))
+
+
+def _measured(block: Mapping[str, Any], size: Size, input: Any, text: float) -> tuple[float, float, float]:
+    """Bytes of weights and what belongs to them, bytes of activations, operations of one indicator; text: its bytes."""
     width, draws = BYTES[block["precision"]], block.get("draws", 1)
     held = 4 * width * size.layers_times_width * block["batch_tokens"]  # as of a prediction
     if block["measure"] == "tuning_probe":
@@ -140,9 +148,7 @@ def _measured(block: Mapping[str, Any], size: Size, input: Any) -> tuple[float, 
         kept = KEPT[block["precision"]] * size.layers_times_width * tokens
         return (TRAINED + width) * size.parameters, max(held, kept), read * size.parameters
     if "corpus" in block:
-        # Of a text that is not made yet the size of its folder, which is next to nothing, as generated text is.
-        texts = sum(Path(path).stat().st_size for path in input.texts) / BYTES_PER_TOKEN
-        tokens = block["documents"] * block["window"] if "documents" in block else texts
+        tokens = block["documents"] * block["window"] if "documents" in block else text / BYTES_PER_TOKEN
     else:
         tokens = len(block["tests"]) * block["limit"] if "limit" in block else _rows(input.tasks)
         tokens *= MEAN_TOKENS
@@ -183,7 +189,7 @@ def model_size(study: Mapping[str, Any], family: str, base: str) -> Size:
     """
     block = study["families"][family]
     from_scratch = block["source"] == "trained" and "continue_from" not in block["pretraining"]
-    return trained_here(block["pretraining"]) if from_scratch else fetched(base)
+    return trained_here(block["pretraining"]) if from_scratch else fetched(base, _place(family, block, base))
 
 
 def _start_size(block: Mapping[str, Any], input: Any) -> Size:
@@ -191,7 +197,8 @@ def _start_size(block: Mapping[str, Any], input: Any) -> Size:
     if "continue_from" not in block:
         return trained_here(block)
     if "folder" in block["continue_from"]:
-        return checkpoint(Path(block["continue_from"]["folder"]), [Path(file).name for file in input.start])
+        folder = block["continue_from"]["folder"]
+        return checkpoint(Path(folder), [Path(file).name for file in sources.checkpoint_files(folder)])
     return fetched(input.start[0])
 
 
@@ -203,14 +210,23 @@ def trained_here(block: Mapping[str, Any]) -> Size:
     return Size(parameters, block["layers"] * block["hidden"])
 
 
+def _place(name: str, family: Mapping[str, Any], base: str) -> Path | None:
+    """Where the base of a manifest lies now, if the config says so."""
+    if family["source"] != "folder":
+        return None
+    return sources.folder(name, family, sources.read_base(base)["step"])
+
+
 @functools.cache
-def fetched(base: str) -> Size:
+def fetched(base: str, place: Path | None = None) -> Size:
     """Size of a base: parameters as the headers of its weight files list them, layers and width from its config.
+
+    place: where it lies now, if not where its manifest says.
 
     A config that calls these otherwise is taken for a model of LAYERS layers: it has 12 x layers x width^2 parameters
     (Kaplan et al., table 1).
     """
-    manifest = sources.read_base(base)
+    manifest = sources.read_base(base, place)
     return checkpoint(Path(manifest["path"]), manifest["files"])
 
 

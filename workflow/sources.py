@@ -6,17 +6,17 @@ revision for each step.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflow import checkpoint_settings, hub, tokenization
+from workflow import checkpoint_settings, checksums, hub, tokenization
 from workflow.errors import StudyError, first_line, lacks_memory
-from workflow.files import json_object
+from workflow.files import json_object, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -130,44 +130,19 @@ def _expression(name: str, pattern: str) -> re.Pattern[str]:
     return re.compile(f"{before}{start}(?P<step>[0-9]+){end}{after}", re.DOTALL)
 
 
-def files(name: str, family: Mapping[str, Any], step: int) -> list[str]:
-    """The files of a local folder that a base is made of, so that a changed file counts as a changed base; of a hub none."""
-    if family["source"] != "folder":
-        return []
-    return [str(path) for path in _files(_folders(name, family)[step])]
+def files(name: str, family: Mapping[str, Any], step: int) -> list[Path]:
+    """The files of a local folder that a base is made of; none of other sources."""
+    place = folder(name, family, step)
+    return _files(place) if place else []
 
 
-def locate(
-    name: str, family: Mapping[str, Any], step: int, trained_root: Path, pinned: hub.Pin | None = None
-) -> dict[str, Any]:
-    """Find the checkpoint of a base, downloading it where it is on the hub, check it, and return its manifest.
+def folder(name: str, family: Mapping[str, Any], step: int) -> Path | None:
+    """Where the config says that a base lies; None of sources whose bases are put somewhere by a job.
 
-    pinned: what `pin` says of a step on the hub. The manifest: family, step, source, repo and revision (the hub's commit;
-    None for other sources), path (folder; absolute, but for trained families, so that a study can be moved), files
-    (name -> bytes, sha256). Trained families lie in `<trained_root>/family=<name>/step=<step>`.
-    Errors: StudyError when there is no such checkpoint or it is not one that can be loaded safely and whole.
+    Errors: StudyError for a step that is not there.
     """
-    if pinned:
-        with hub.errors(f"family {name}, step {step}: {pinned['repo']}"):
-            folder, files = hub.fetched(pinned)
-    else:
-        folder = _local(name, family, step, trained_root)
-    check(folder)
-    return {
-        "family": name,
-        "step": step,
-        "source": family["source"],
-        "repo": pinned["repo"] if pinned else None,
-        "revision": pinned["commit"] if pinned else None,
-        "path": str(folder if family["source"] == "trained" else folder.absolute()),
-        "files": files if pinned else {path.name: _fingerprint(path) for path in _files(folder)},
-    }
-
-
-def _local(name: str, family: Mapping[str, Any], step: int, trained_root: Path) -> Path:
-    """The folder of a step that was trained here, or lies in the family's folder."""
-    if family["source"] == "trained":
-        return trained_root / f"family={name}" / f"step={step}"
+    if family["source"] != "folder":
+        return None
     found = _folders(name, family)
     if step not in found:
         raise StudyError(
@@ -176,9 +151,73 @@ def _local(name: str, family: Mapping[str, Any], step: int, trained_root: Path) 
     return found[step]
 
 
-def read_base(path: Path | str) -> dict[str, Any]:
-    """What `fetch` recorded of a base: its folder, files and where they come from."""
-    return json_object(Path(path))
+def locate(
+    name: str,
+    family: Mapping[str, Any],
+    step: int,
+    place: Path,
+    pinned: hub.Pin | None = None,
+    contents: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Find the checkpoint of a base, downloading it where it is on the hub, check it, and return its manifest.
+
+    place: of a local family the step's folder, of a trained one the folder of all trained families, in which it lies at
+    `family=<name>/step=<step>`; pinned: what `pin` says of a step on the hub; contents: what tells a local checkpoint from
+    others (`contents.of_checkpoint`). The manifest: family, step, source, repo and revision (the hub's commit; None for other
+    sources), path (folder; absolute, but for trained families, so that a study can be moved), files (name -> bytes, sha256),
+    and of a local one contents and dates (name -> time of last change in nanoseconds), by which a later start knows
+    unchanged files.
+    Errors: StudyError when there is no such checkpoint or it is not one that can be loaded safely and whole.
+    """
+    if pinned:
+        with hub.errors(f"family {name}, step {step}: {pinned['repo']}"):
+            folder, files = hub.fetched(pinned)
+    else:
+        folder = trained_here(name, step, place) if family["source"] == "trained" else place
+        checksums.check(folder)
+    check(folder)
+    manifest = {
+        "family": name,
+        "step": step,
+        "source": family["source"],
+        "repo": pinned["repo"] if pinned else None,
+        "revision": pinned["commit"] if pinned else None,
+        "path": str(folder if family["source"] == "trained" else folder.absolute()),
+        "files": files if pinned else {path.name: _fingerprint(path) for path in _files(folder)},
+    }
+    if family["source"] != "folder":
+        return manifest
+    dates = {path.name: path.stat().st_mtime_ns for path in _files(folder)}
+    return {**manifest, "contents": dict(contents or {}), "dates": dates}
+
+
+LOCAL = ("path", "dates")  # what a manifest says of the machine that it was made on
+PLACE = "place.json"  # beside a manifest, holds these facts: they are no part of what a base is
+
+
+def write_base(base: Mapping[str, Any], path: Path) -> None:
+    """Write a manifest, the same for the same checkpoint wherever it lies, and beside it where that is."""
+    write_json({name: fact for name, fact in base.items() if name in LOCAL}, path.with_name(PLACE))
+    write_json({name: fact for name, fact in base.items() if name not in LOCAL}, path)
+
+
+def read_base(path: Path | str, folder: Path | None = None) -> dict[str, Any]:
+    """What `fetch` recorded of a base: its folder, files and where they come from.
+
+    folder: where the base lies now, if that is known. One from the hub lies in the client's cache, wherever that is now.
+    """
+    place = Path(path).with_name(PLACE)
+    base = json_object(Path(path)) | (json_object(place) if place.is_file() else {})
+    if folder is None and base.get("repo") and not Path(base.get("path", "")).is_dir():
+        folder = hub.snapshot(base["repo"], "model", base["revision"])
+    if folder is None and "path" not in base:
+        folder = trained_here(base["family"], base["step"])
+    return base if folder is None else {**base, "path": str(folder)}
+
+
+def trained_here(name: str, step: int, root: Path = Path("resources/pretrained")) -> Path:
+    """The folder of a step that was trained here."""
+    return root / f"family={name}" / f"step={step}"
 
 
 def identity(base: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,7 +225,34 @@ def identity(base: Mapping[str, Any]) -> dict[str, Any]:
 
     This is what results and tuned models state of it, since they are passed on and a path tells of the machine.
     """
-    return {name: fact for name, fact in base.items() if name != "path"} | {"folder": Path(base["path"]).name}
+    unread = (*LOCAL, "contents")
+    return {name: fact for name, fact in base.items() if name not in unread} | {"folder": Path(base["path"]).name}
+
+
+@contextmanager
+def verified(base: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, a base is loaded, while a thread compares its files with the SHA-256 that `fetch` recorded of them.
+
+    Errors: StudyError naming the first file that differs, whatever else its loading met; a base without record passes.
+    """
+    with ThreadPoolExecutor(1, "verify") as threads:
+        reading = threads.submit(_compare, Path(base["path"]), base.get("files", {}))
+        try:
+            yield
+        finally:
+            reading.result()
+
+
+def _compare(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> None:
+    """StudyError unless each file that is recorded is there and is what is recorded."""
+    for name, known in recorded.items():
+        if not (folder / name).is_file():
+            raise StudyError(f"{folder / name}: missing, although `fetch` recorded it; {REMEDY}")
+        if _fingerprint(folder / name) != known:
+            raise StudyError(f"{folder / name}: is not what `fetch` recorded (its SHA-256 differs); {REMEDY}")
+
+
+REMEDY = "restore it, or delete the base's base.json and run again if it is meant to be another"
 
 
 def checkpoint_files(folder: str) -> list[str]:
@@ -196,17 +262,6 @@ def checkpoint_files(folder: str) -> list[str]:
     """
     check(Path(folder))
     return [str(path) for path in _files(Path(folder))]
-
-
-def started_from(pretraining: Mapping[str, Any], files: Sequence[str]) -> str | None:
-    """The folder of the base that a training goes on from; None from scratch.
-
-    files: of another family's base the manifest that `fetch` wrote.
-    """
-    start = pretraining.get("continue_from")
-    if start is None:
-        return None
-    return start["folder"] if "folder" in start else read_base(files[0])["path"]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -238,8 +293,7 @@ def _fits(name: str, patterns: Iterable[str]) -> bool:
 
 def _fingerprint(path: Path) -> dict[str, Any]:
     """Size in bytes and SHA-256 of a file."""
-    with path.open("rb") as content:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": checksums.digest_once(path)}
 
 
 def check(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -66,6 +67,9 @@ class State:
             return None
         with safe_open(self.path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if facts.get("sha256") != _sha256(tensors, facts):
+            self._set_aside("its content does not match its SHA-256")
+            return None
         _restore(tensors, model, optimizer)
         return Standing(**json.loads(facts["standing"]))
 
@@ -80,13 +84,16 @@ class State:
             with safe_open(self.path, "pt") as file:
                 return file.metadata() or {}
         except (SafetensorError, OSError) as error:
-            with contextlib.suppress(FileNotFoundError):  # another study's tuning was faster
-                self.path.rename(self.aside)
-            logging.getLogger("tunecast").warning(
-                "%s: damaged or cut short (%s); set aside as %s, tuning begins anew",
-                self.path, first_line(error), self.aside.name,
-            )  # fmt: skip
+            self._set_aside(first_line(error))
             return {}
+
+    def _set_aside(self, reason: str) -> None:
+        """Keep a file that is no whole state under another name, with a line in the log."""
+        with contextlib.suppress(FileNotFoundError):  # another study's tuning was faster
+            self.path.rename(self.aside)
+        logging.getLogger("tunecast").warning(
+            "%s: damaged or cut short (%s); set aside as %s, tuning begins anew", self.path, reason, self.aside.name
+        )
 
     @property
     def aside(self) -> Path:
@@ -111,12 +118,21 @@ class State:
             torch.cuda.synchronize()
 
     def _write(self, facts: Mapping[str, str]) -> None:
-        with whole(self.path) as unfinished:
-            save_file(self._copies, unfinished, metadata=dict(facts))
+        with whole(self.path, sealed=False) as unfinished:  # a state holds its SHA-256 itself
+            save_file(self._copies, unfinished, metadata={**facts, "sha256": _sha256(self._copies, facts)})
             # A machine that loses its power could else keep the new name without what it stands for.
             _to_disk(unfinished)
         with contextlib.suppress(OSError):  # some file systems know no such thing of a folder
             _to_disk(self.path.parent)
+
+
+def _sha256(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> str:
+    """SHA-256 of all that a state holds, whatever the order of its tensors."""
+    found = hashlib.sha256(f"{facts['fingerprint']} {facts['standing']}".encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f" {name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        found.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _to_disk(path: Path) -> None:

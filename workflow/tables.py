@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workflow import checksums
 from workflow.errors import StudyError, first_line
 from workflow.files import whole
 
@@ -361,9 +362,10 @@ FINDINGS = _columns(
 
 
 def provenance(**facts: Any) -> dict[str, str]:
-    """Facts about how a part was made, with the versions of the packages that can change it."""
+    """Facts about how a part was made: what it was made of, and the versions of the packages that can change it."""
     versions = {name: version(name) for name in RECORDED_PACKAGES}
-    return {"tunecast": json.dumps({**facts, "versions": versions}, sort_keys=True, ensure_ascii=False)}
+    facts |= {"made_of": checksums.used(), "versions": versions}
+    return {"tunecast": json.dumps(facts, sort_keys=True, ensure_ascii=False)}
 
 
 def recorded(path: Path) -> dict[str, Any]:
@@ -372,10 +374,31 @@ def recorded(path: Path) -> dict[str, Any]:
     Errors: StudyError when the file is not a whole part.
     """
     with _reading(path):
+        checksums.check(path)
         facts = (pq.read_schema(path).metadata or {}).get(b"tunecast")
     if facts is None:
         raise StudyError(f"{path}: does not say how it was made, so no job made it; delete it and run again")
     return json.loads(facts)
+
+
+def keys_of(path: Path | str) -> dict[str, str]:
+    """The keys that a part's path holds, hive style."""
+    return dict(folder.split("=", 1) for folder in Path(path).parent.parts if "=" in folder)
+
+
+def check_origin(path: Path | str) -> dict[str, Any]:
+    """The facts of a part that was made for the place where it lies, of what there is now.
+
+    Errors: StudyError for a part of other keys, or made of other files.
+    """
+    facts = recorded(Path(path))
+    for name, value in keys_of(path).items():
+        if str(facts.get(name, value)) != value:
+            raise StudyError(
+                f"{path}: was made for {name}={facts[name]}, so it is another cell's; delete it and run again"
+            )
+    checksums.check_used(Path(path), facts.get("made_of", {}))
+    return facts
 
 
 def write(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, path: Path, **facts: Any) -> None:
@@ -423,6 +446,7 @@ def matching(table: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame
 def _opened(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file without the hive keys of its path; of `columns`, where given, those that it has."""
     with _reading(path):
+        checksums.check(path)
         file = pq.ParquetFile(path)
         return file.read(columns and [name for name in file.schema_arrow.names if name in columns])
 
@@ -439,7 +463,7 @@ def _reading(path: Path) -> Iterator[None]:
 def gather(parts: Sequence[Path], keys: Sequence[str], schema: pa.Schema) -> pa.Table:
     """All parts in one table, each row led by the keys of its part's hive path.
 
-    Errors: StudyError for a part that is not whole.
+    Errors: StudyError for a part that is not whole, or not of this study as it is now.
     """
     known = {field.name: field for field in (*KEYS, *OTHER_KEYS)}
     fields = [known.get(name, pa.field(name, TEXT)) for name in keys]
@@ -449,8 +473,8 @@ def gather(parts: Sequence[Path], keys: Sequence[str], schema: pa.Schema) -> pa.
 
 def _keyed(part: Path, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:
     """A part with its keys as leading columns: those of its path, or its own where it holds many cells."""
-    table = _opened(part)
-    found = dict(folder.split("=", 1) for folder in part.parent.parts if "=" in folder)
+    check_origin(part)
+    table, found = _opened(part), keys_of(part)
     for place, name in enumerate(keys):
         if name not in table.column_names:
             column = pa.array([found[name]] * len(table)).cast(schema.field(name).type)

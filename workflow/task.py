@@ -405,6 +405,7 @@ def examples(name: str, path: Path) -> tuple[Task, Rows, Rows]:
     from workflow import tables
 
     task = load(name)
+    tables.check_origin(path)
     rows = tables.rows(path)
     train, test = (
         [(row["id"], example_of(row)) for row in rows if row["split"] == split] for split in (task.train, task.test)

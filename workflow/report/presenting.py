@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from workflow import figures, grid, summaries, tables
+from workflow import checksums, figures, grid, summaries, tables
 from workflow.findings import Material
 from workflow.report import pages
 from workflow.report.sections import title
@@ -57,6 +57,8 @@ class Study:
 
 def read(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
     """Tables in Parquet or CSV by their path below `results/`, without suffix."""
+    for path in paths:
+        checksums.check(path)
     return {named(path): pd.read_csv(path) if path.suffix == ".csv" else tables.read(path) for path in paths}
 
 

@@ -8,12 +8,13 @@ from workflow import adopting, grid, released, tables
 
 with job("adopt", snakemake) as log:
     asked, name = snakemake.params, snakemake.wildcards.released
-    block, reader, place = asked.released, grid.reader(asked.released), f"config.yaml: imports/{name}/rename"
+    block, place = asked.released | {"path": str(asked.folder)}, f"config.yaml: imports/{name}/rename"
+    reader, root = grid.reader(block), asked.root and str(asked.root)
     if hasattr(reader, "FILES"):
-        folder = released.place_of(block, asked.root)
+        folder = released.place_of(block, root)
         found = adopting.Adopted(list(adopting.described(reader.read(folder))), [], [], {})
     else:
-        found = adopting.adopted(block, reader, block.get("suite", block["reader"]), asked.root)
+        found = adopting.adopted(block, reader, block.get("suite", block["reader"]), root)
     scores = grid.renamed(place, found.scores, block["rename"], asked.families)
     scores = adopting.with_tokens(scores, block.get("tokens_per_step"))
     items, listed = (grid.with_names(rows, block["rename"]) for rows in (found.items, found.files))

@@ -11,7 +11,7 @@ from workflow.files import whole
 
 with job("draw", snakemake) as log:
     module = grid.module(figures, snakemake.wildcards.figure)
-    matplotlib.style.use(snakemake.input.style)
+    matplotlib.style.use(Path(figures.__path__[0]) / "style.mplstyle")
     scores, analysis = tables.read(snakemake.input.scores), tables.read(snakemake.input.analysis)
     # Of tests that are part of a mean the mean alone is drawn; it is known better, and a page holds few panels.
     analysis = analysis[~analysis["test"].isin(measures.parts(scores))]

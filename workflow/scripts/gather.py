@@ -4,7 +4,7 @@ from workflow.jobs import job
 
 from pathlib import Path
 
-from workflow import grid, tables
+from workflow import grid, metrics, tables
 
 KEYS = {"scores": grid.CELL_KEYS, "histories": grid.MODEL_KEYS, "choices": grid.CHOICE_KEYS, "analysis": ["analysis"]}
 KEYS |= {"items": grid.CELL_KEYS, "indicators": grid.BASE_KEYS, "pairs": ["cohort"]}
@@ -16,5 +16,7 @@ SCHEMAS |= {"forecasts": tables.FORECASTS, "rankings": tables.RANKINGS, "importa
 with job("gather", snakemake) as log:
     name = snakemake.params.table
     table = tables.gather([Path(part) for part in snakemake.input], KEYS[name], SCHEMAS[name])
+    if name in ("scores", "items"):
+        metrics.check(table, [*KEYS[name], *grid.TEST_KEYS, "metric", *(["id"] if name == "items" else [])])
     log.info("%d rows from %d parts", len(table), len(snakemake.input))
     tables.save(table, Path(snakemake.output[0]))

@@ -11,7 +11,7 @@ from workflow import measuring, models, sources, task
 
 with job("measure", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
-    base = sources.read_base(snakemake.input.base)
+    base = sources.read_base(snakemake.input.base, snakemake.params.folder)
     paths = Path(snakemake.output.sums), Path(snakemake.output.losses)
     prepared = {Path(path).stem: task.examples(Path(path).stem, Path(path)) for path in snakemake.input.tasks}
     part = measuring.update(

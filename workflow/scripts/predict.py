@@ -11,7 +11,8 @@ from workflow import metrics, models, prediction, sharding, sources, tables, tas
 with job("predict", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
     suite, gpus = snakemake.params.suite, snakemake.resources.get("gpu", 1)
-    base, tuned = sources.read_base(snakemake.input.base), next(iter(snakemake.input.model), None)
+    base = sources.read_base(snakemake.input.base, snakemake.params.folder)
+    tuned = next(iter(snakemake.input.model), None)
     tests, output = dict(zip(suite["tests"], snakemake.input.tasks, strict=True)), Path(snakemake.output[0])
     report = progress(log, "predict")
     read = {name: task.examples(name, path) for name, path in tests.items()}

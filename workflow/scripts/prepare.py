@@ -10,13 +10,14 @@ from workflow import corpora, hub, tables, task
 with job("prepare", snakemake) as log:
     name, root = snakemake.wildcards.task, snakemake.params.data_root
     read = task.load(name)
-    pinned = None if task.row_root(read, root) else hub.read_pin(snakemake.input.rows[0])
+    pinned = None if task.row_root(read, root) else hub.read_pin(snakemake.input[0])
     source = f"hub {read.hub}" if pinned else str(task.row_root(read, root))
-    pool = [document.text for document in corpora.documents([Path(path) for path in snakemake.input.passages])]
+    passages = snakemake.params.passages.paths
+    pool = [document.text for document in corpora.documents(passages)]
     rows = list(task.prepared(name, root, pinned, pool))
     log.info("%s: %d rows from %s", name, len(rows), source)
     if read.retrieved:
-        log.info("contexts from %d passages of %s", len(pool), ", ".join(snakemake.input.passages))
+        log.info("contexts from %d passages of %s", len(pool), ", ".join(map(str, passages)))
     facts = {"task": name, "version": read.version, "source": source, "revision": pinned and pinned["commit"]}
     facts |= {"passages": hashlib.sha256("\n".join(pool).encode()).hexdigest()} if read.retrieved else {}
     tables.write(rows, tables.EXAMPLES, Path(snakemake.output[0]), **facts)

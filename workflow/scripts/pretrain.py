@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from workflow import corpora, models, pretraining, sources
+from workflow import checksums, corpora, models, pretraining, sources
 
 with job("pretrain", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
@@ -14,13 +14,15 @@ with job("pretrain", snakemake) as log:
     root = corpora.folder(recipe, snakemake.params.data_root)
     documents = list(corpora.documents(corpora.files(root, recipe.get("domains"))))
     log.info("%d documents from %s", len(documents), root)
-    folder = sources.started_from(recipe, snakemake.input.start)
+    start = next(iter(snakemake.input.start), None)
+    base = sources.read_base(start) if start else {"path": snakemake.params.folder}
     report = progress(log, "pretrain")
     history = pretraining.pretrain(
         documents,
         recipe,
         Path(snakemake.output[0]),
         lambda row: report(row["step"], recipe["steps"]),
-        models.untouched({"path": folder}) if folder else None,
+        models.untouched(base) if base["path"] else None,
     )
+    checksums.write(Path(snakemake.output[0]))
     log.info("loss %.3f after %d steps", history[-1]["loss"], recipe["steps"])

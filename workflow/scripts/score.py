@@ -9,7 +9,7 @@ from workflow.statistics import Resampling
 
 with job("score", snakemake) as log:
     path = Path(snakemake.input.predictions)
-    facts = tables.recorded(path)
+    facts = tables.check_origin(path)
     suite = facts["suite_settings"]
     scores, items = metrics.scored(tables.read(path), suite, Resampling(**snakemake.params.statistics))
     log.info("%d scores of protocol %s", len(scores), suite["protocol"])
