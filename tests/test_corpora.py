@@ -188,7 +188,7 @@ def test_a_corpus_of_the_hub_is_collected_before_it_is_read(tmp_path: Path) -> N
 def test_an_unknown_corpus_of_the_hub_is_refused() -> None:
     unknown = {"ppl": {"measure": "clm", "corpus": "hub:wbe"}}
     assert refusal(lambda: grid.read(hub_study(indicators=unknown))) == (
-        "config.yaml: indicators/ppl/corpus: 'wbe' is not known; allowed: web"
+        "config.yaml: indicators/ppl/corpus: 'wbe' is not known; allowed: web; did you mean 'web'?"
     )
     split = {"ppl": {"measure": "clm", "corpus": "hub:web", "split": "test"}}
     assert refusal(lambda: grid.read(hub_study(indicators=split))) == (
