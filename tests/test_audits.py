@@ -115,6 +115,25 @@ def severities(rows):
     return [row["severity"] for row in rows]
 
 
+# Weights in several files
+
+
+def test_bases_that_share_a_part_of_their_weights_are_found(tmp_path):
+    """Steps 1 and 2 have the first file of step 3; 4 and 5 are one and the same, 6 is itself."""
+    parts = {1: "ab", 2: "ac", 3: "ad", 4: "ef", 5: "ef", 6: "gh"}
+    manifests = []
+    for step, hashes in parts.items():
+        files = {f"model-{place}.safetensors": {"bytes": 9, "sha256": own} for place, own in enumerate(hashes)}
+        manifests.append(tmp_path / f"base{step}.json")
+        manifests[-1].write_text(json.dumps({"family": "f", "step": step, "path": "nowhere", "files": files}))
+    rows = found("duplicate_models", material(manifests=manifests))
+    assert [(row["severity"], row["value"]) for row in rows] == [("error", 2.0), ("warning", 3.0)]
+    assert rows[1]["evidence"] == (
+        "3 bases have the same model-0.safetensors, and other weight files of their own: step 1, step 2 and step 3 of f; one of "
+        "them may hold a part of another"
+    )
+
+
 # By how many tokens; where prompt and answer part
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow import corpora, families, task
+from workflow import corpora, families, hub, task
 from workflow.errors import StudyError
 from workflow.files import csv_rows, json_lines, number
 from workflow.forecasting import cohorts, printed
@@ -136,3 +136,17 @@ def test_a_class_is_a_whole_number(value: str, tmp_path: Path) -> None:
     )
     with pytest.raises(StudyError, match=r"row 1: field 'label': found (1\.0|True), expected a value of type int"):
         list(task.prepared("rte", str(tmp_path)))
+
+
+# --- CSV of the hub ------------------------------------------------------------------------------------------------------
+
+
+def test_words_that_pandas_takes_for_blanks_stay_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may be None, NA, null or nan; a cell without anything is blank."""
+    words = ["None", "NA", "N/A", "null", "nan", "", "yes"]
+    (tmp_path / "x.csv").write_text("answer,n\n" + "".join(f"{word},{n}\n" for n, word in enumerate(words)))
+    monkeypatch.setattr(hub, "fetched", lambda pinned: (tmp_path, {}))
+    pinned = {"repo": "a/b", "splits": {"train": ["x.csv"]}, "features": None, "loader": "csv", "options": {}}
+    rows = list(hub.rows(pinned, "train"))
+    assert [row["answer"] for row in rows] == [word or None for word in words]
+    assert [row["n"] for row in rows] == list(range(7))

@@ -182,6 +182,8 @@ def rows(pinned: Pin, split: str) -> Iterator[dict[str, Any]]:
         folder, _ = fetched(pinned)
     files = [str(folder / name) for name in pinned["splits"][split]]
     features = datasets.Features.from_dict(pinned["features"]) if pinned["features"] else None
+    # An answer "None" or "N/A" is a text; pandas would read it as a blank.
+    blanks = {"keep_default_na": False, "na_values": [""]} if pinned["loader"] == "csv" else {}
     try:
         # Read as it stands: a copy in Arrow form would double the disk that is needed.
         yield from datasets.load_dataset(
@@ -190,7 +192,7 @@ def rows(pinned: Pin, split: str) -> Iterator[dict[str, Any]]:
             split=split,
             features=features,
             streaming=True,
-            **pinned["options"],
+            **(blanks | pinned["options"]),
         )
     except Exception as error:  # every reader of every kind of file has its own
         raise StudyError(f"{place}: split {split!r} cannot be read: {first_line(error)}") from error

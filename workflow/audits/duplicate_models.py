@@ -26,6 +26,7 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
     """Findings about bases with the same weights, models with the same log-probabilities, and imported models of any families
     whose scores agree in more tests than chance explains."""
     yield from _weights(material.bases())
+    yield from _shards(material.bases())
     yield from _predictions(material)
     yield from _scores(material.imported)
 
@@ -35,7 +36,7 @@ def _weights(bases: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         {
             "family": base["family"],
             "step": base["step"],
-            "weights": str(sorted(f["sha256"] for name, f in base["files"].items() if name.endswith(".safetensors"))),
+            "weights": _hashes(base),
         }
         for base in bases
     ]
@@ -44,6 +45,29 @@ def _weights(bases: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             evidence = f"{len(same)} bases have the same weights: {_named(same)}"
             severity = "note" if (same["step"] <= START).all() else "error"
             yield finding(severity, same, evidence, value=float(len(same)), limit=1.0, n=len(rows))
+
+
+def _shards(bases: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Bases that share some of their weight files and not all, so that one may hold a part of another."""
+    rows = [
+        {"family": base["family"], "step": base["step"], "file": name, "sha256": file["sha256"], "whole": _hashes(base)}
+        for base in bases
+        for name, file in base["files"].items()
+        if name.endswith(".safetensors")
+    ]
+    table = pd.DataFrame(rows, columns=["family", "step", "file", "sha256", "whole"])
+    for _, same in table.groupby("sha256"):
+        if same["whole"].nunique() > 1:
+            evidence = (
+                f"{len(same)} bases have the same {listed(same['file'].unique())}, and other weight files of their own: "
+                f"{_named(same)}; one of them may hold a part of another"
+            )
+            yield finding("warning", same, evidence, value=float(len(same)), limit=1.0, n=len(table))
+
+
+def _hashes(base: dict[str, Any]) -> str:
+    """Hashes of a base's weight files."""
+    return str(sorted(file["sha256"] for name, file in base["files"].items() if name.endswith(".safetensors")))
 
 
 def _predictions(material: Material) -> Iterator[dict[str, Any]]:
