@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import isolation  # noqa: F401, first of all: processes that tests start have its environment
 import yaml
 
 ROOT = Path(__file__).parents[1]
