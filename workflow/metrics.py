@@ -332,7 +332,7 @@ METRICS: dict[str, PerRow | Overall] = {
 }
 
 
-def check(table: pa.Table, keys: list[str]) -> None:
+def check_scores(table: pa.Table, keys: list[str]) -> None:
     """Look at gathered scores, or at their rows: each there once, each share a number from 0 to 1 or null for none.
 
     keys: the columns that name a row. Errors: StudyError naming the first row that is not so.

@@ -17,6 +17,6 @@ with job("gather", snakemake) as log:
     name = snakemake.params.table
     table = tables.gather([Path(part) for part in snakemake.input], KEYS[name], SCHEMAS[name])
     if name in ("scores", "items"):
-        metrics.check(table, [*KEYS[name], *grid.TEST_KEYS, "metric", *(["id"] if name == "items" else [])])
+        metrics.check_scores(table, [*KEYS[name], *grid.TEST_KEYS, "metric", *(["id"] if name == "items" else [])])
     log.info("%d rows from %d parts", len(table), len(snakemake.input))
     tables.save(table, Path(snakemake.output[0]))
