@@ -175,6 +175,7 @@ rule find:
     params:
         level=STUDY["statistics"]["level"],
         groups=STUDY["groups"],
+        targets=assembly.questions(STUDY),
         code=contents.of_code(
             "findings/__init__",
             *(f"findings/{kind}" for kind in grid.modules(findings)),

@@ -180,6 +180,33 @@ def test_what_is_wrong_with_a_base_s_score_weakens_the_difference_and_what_it_is
     assert ("gains", "paws") in found and ("ratios", None) in found
 
 
+def test_a_recommendation_carries_what_weakens_any_test_of_its_mean():
+    row = dict.fromkeys(tables.RECOMMENDATIONS.names) | {"topic": "answer", "recipe": "full", "suite": "mini"}
+    where = {
+        "train": "paws",
+        "test": "paws",
+        "recipe": "full",
+        "suite": "mini",
+        "test_format": "default",
+        "metric": "accuracy",
+    }
+    rows = [
+        row | {"task": task, "statement": f"{task}: x.", "table": "scores", "filter": json.dumps(where)}
+        for task in ("both", "paws")
+    ]
+    audit = dict.fromkeys(tables.AUDIT.names) | {
+        "severity": "warning",
+        "family": "mini",
+        "suite": "mini",
+        "test": "mnli",
+    }
+    audit |= {"check": "constant_predictions", "evidence": "one label", "train": "mnli"}
+    targets = {"both": {"tests": [("paws", "paws"), ("mnli", "mnli")]}}
+    material = findings.Material({"recommendations": pd.DataFrame(rows)}, 0.95, {}, targets)
+    found = {row["statement"]: row["warnings"] for row in findings.found(material, pd.DataFrame([audit]))}
+    assert found == {"both: x.": ["warning, constant_predictions: one label"], "paws: x.": []}
+
+
 def test_a_task_without_a_family_weakens_what_is_tested_on_it():
     found = weakened_study({"check": "gold", "evidence": "one class", "family": None, "test": "xsum"})
     expected = {("transfer", "xsum"), ("transfer", None), ("ratios", None), ("conclusions", None)}

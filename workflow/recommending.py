@@ -114,33 +114,41 @@ def chances(values: Values, errors: Values, noise: Values) -> Values:
     if bases == 1:
         return np.ones(1)
     covariance = np.atleast_2d(np.cov(noise))
-    centred = np.eye(bases) - 1 / bases
-    apart = float(np.trace(centred @ covariance @ centred)) / (bases - 1)
+    apart = float(np.trace(covariance) - covariance.mean() * bases) / (bases - 1)  # variance of noise around its mean
     scale = max(float(values.std(ddof=1)), max(apart, 0.0) ** 0.5)
     if scale == 0:
         return np.full(bases, 1 / bases)
     spreads = scale * np.tan(np.linspace(0.01, 0.99, SPREADS) * np.pi / 2)  # of equal prior probability
-    weights = np.array([_likelihood(values, covariance + spread**2 * np.eye(bases)) for spread in spreads])
+    roots = np.linalg.eigh(covariance)
+    likelihoods = np.array([_likelihood(values, roots, spread) for spread in spreads])
+    weights = np.exp(likelihoods - likelihoods.max())
     generator = np.random.default_rng([bases, draws])
-    chosen = generator.choice(
-        SPREADS, size=draws, p=np.exp(weights - weights.max()) / np.exp(weights - weights.max()).sum()
-    )
+    chosen = generator.choice(SPREADS, size=draws, p=weights / weights.sum())
     best = np.zeros(bases)
     for place in np.unique(chosen):
-        prior = spreads[place] * generator.standard_normal((bases, int((chosen == place).sum())))
-        inverse = np.linalg.inv(covariance + spreads[place] ** 2 * np.eye(bases))
-        away = values[:, None] + errors[:, chosen == place] - prior
-        away = away - inverse.sum(axis=0) @ away / inverse.sum()
-        true = prior + spreads[place] ** 2 * (inverse @ away)
+        true = _true_scores(values[:, None] + errors[:, chosen == place], roots, spreads[place], generator)
         best += np.bincount(true.argmax(axis=0), minlength=bases)
     return best / draws
 
 
-def _likelihood(values: Values, covariance: Values) -> float:
-    """Logarithm of the likelihood of scores with a covariance, whatever their mean."""
-    inverse = np.linalg.inv(covariance)
+def _likelihood(values: Values, roots: tuple[Values, Values], spread: float) -> float:
+    """Logarithm of the likelihood of scores whose truths spread so, whatever their mean. roots: eigenvalues and eigenvectors of
+    the noise's covariance."""
+    variances = np.maximum(roots[0], 0) + spread**2
+    inverse = (roots[1] / variances) @ roots[1].T
     away = values - inverse.sum(axis=0) @ values / inverse.sum()
-    return float(-np.linalg.slogdet(covariance)[1] - np.log(inverse.sum()) - away @ inverse @ away) / 2
+    return float(-np.log(variances).sum() - np.log(inverse.sum()) - away @ inverse @ away) / 2
+
+
+def _true_scores(
+    perturbed: Values, roots: tuple[Values, Values], spread: float, generator: np.random.Generator
+) -> Values:
+    """A draw of all true scores for each column of scores perturbed by their noise, shape (bases, draws)."""
+    prior = spread * generator.standard_normal(perturbed.shape)
+    inverse = (roots[1] / (np.maximum(roots[0], 0) + spread**2)) @ roots[1].T
+    away = perturbed - prior
+    away = away - inverse.sum(axis=0) @ away / inverse.sum()
+    return prior + spread**2 * (inverse @ away)
 
 
 def questions(levels: Sequence[Level], targets: Mapping[str, Mapping[str, Any]], how: Resampling) -> list[Question]:
@@ -345,8 +353,10 @@ def _as_it_is(question: Question, score: str, rivals: str, how: Resampling) -> s
     name, chance, count = _named(question.bases[question.top]), question.probability[question.top], len(question.bases)
     if count == 1:
         return f"only {name} was tested; {score}"
-    text = f"of {count} untouched bases {name} has the {'lowest' if question.sign < 0 else 'highest'} {question.metric}; {score}"
-    if chance >= how.level:
+    best = f"the {'lowest' if question.sign < 0 else 'highest'} {question.metric}"
+    leads = f"{name} has {best}" if len(question.tied) == 1 else f"{_tie(question)} tie for {best}"
+    text = f"of {count} untouched bases {leads}; {score}"
+    if chance >= how.level and len(question.tied) == 1:
         return f"{text}; it is the best with probability {chance:.2f} over resampled rows"
     few = rivals if rivals.count(", ") < FEW else f"{rivals.count(', ') + 1} bases"
     return f"{text}; not significantly better than {few} (probability {chance:.2f} to be the best, over resampled rows)"

@@ -30,11 +30,13 @@ UNTOUCHED = {"train": "none", "format": "none", "recipe": "none", "seed": 0}
 
 @dataclass(frozen=True)
 class Material:
-    """What findings are made of. tables: by name, as under `results/`; level: coverage of the intervals; groups: the study's."""
+    """What findings are made of. tables: by name, as under `results/`; level: coverage of the intervals; groups: the study's;
+    targets: of its own cohorts, those that are means over tests (`assembly.questions`)."""
 
     tables: Mapping[str, pd.DataFrame]
     level: float
     groups: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def analysis(self) -> pd.DataFrame:
@@ -141,7 +143,9 @@ def found(material: Material, audit: pd.DataFrame) -> list[dict[str, Any]]:
             {"section": module.SECTION, "finding": name, **row} for row in module.find(material)
         ]  # some name their own
     rows.sort(key=lambda row: list(SECTIONS).index(row["section"]))
-    return [{**row, "warnings": weakened(sides(material, row), row["section"], audit)} for row in rows]
+    warned = [weakened(sides(material, row), row["section"], audit) for row in rows]
+    known = [{name: value for name, value in row.items() if name != "pairs"} for row in rows]
+    return [{**row, "warnings": warnings} for row, warnings in zip(known, warned, strict=True)]
 
 
 def finding(
@@ -159,9 +163,14 @@ def finding(
 
 def sides(material: Material, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What a finding rests on, each as conditions on the audit's keys: itself, the untouched base's side of a difference, and
-    of a pooled value both sides of each pair of task and test in it."""
+    of a pooled value both sides of each pair of task and test in it. A finding may name its `pairs` itself."""
     known = json.loads(row["filter"])
     own = {key: value for key, value in known.items() if key in tables.AUDIT_KEYS}
+    if row.get("pairs"):
+        return [
+            {key: value for key, value in own.items() if key != "metric"} | {"train": t, "test": s}
+            for t, s in row["pairs"]
+        ]
     if row["table"] != ANALYSIS or "family" not in known:
         return [own]
     pairs = _pairs(material, known)

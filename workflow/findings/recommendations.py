@@ -25,7 +25,7 @@ def find(material: Any) -> Iterator[dict[str, Any]]:
     table = material.tables["recommendations"]
     parts = measures.parts(material.tables["scores"]) if "scores" in material.tables else set()
     for row in table[(table["recipe"] != "none") & table["topic"].isin(TOPICS)].to_dict("records"):
-        yield {name: row[name] for name in KEPT}
+        yield {name: row[name] for name in KEPT} | {"pairs": material.targets.get(row["task"], {}).get("tests", ())}
     untouched = table[(table["recipe"] == "none") & ~table["task"].isin(parts)]
     for row in untouched[untouched["topic"] == "answer"].to_dict("records"):
         yield {name: row[name] for name in KEPT}

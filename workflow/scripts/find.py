@@ -9,6 +9,7 @@ from workflow.report import presenting
 
 with job("find", snakemake) as log:
     read = presenting.read([Path(path) for path in snakemake.input.tables])
-    rows = findings.found(findings.Material(read, snakemake.params.level, snakemake.params.groups), read["audit"])
+    asked = snakemake.params
+    rows = findings.found(findings.Material(read, asked.level, asked.groups, asked.targets), read["audit"])
     log.info("%d findings", len(rows))
     tables.write(rows, tables.FINDINGS, Path(snakemake.output[0]))
