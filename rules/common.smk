@@ -12,7 +12,7 @@ from workflow import (
     findings,
     indicators,
 )
-from workflow import prompts, search, sources, summaries, tables, task
+from workflow import progress, prompts, search, sources, summaries, tables, task
 from workflow.forecasting import assembly, leaderboards, settings
 from workflow import released as releases
 from workflow import resources as needs
@@ -43,11 +43,12 @@ MANIFESTS = [
     f"resources/bases/{grid.path(base, grid.BASE_KEYS)}/base.json"
     for base in grid.bases(STUDY).to_dict("records")
 ]
-PINS = [
+BASE_PINS = [
     f"resources/pins/bases/{grid.path(base, grid.BASE_KEYS)}.json"
     for base in grid.bases(STUDY).to_dict("records")
     if STUDY["families"][base["family"]]["source"] == "hub"
-] + [
+]
+PINS = BASE_PINS + [
     f"resources/pins/tasks/{name}.json"
     for name in grid.tasks(STUDY)
     if not task.row_root(task.load(name), STUDY["data_root"])
@@ -144,6 +145,16 @@ def table_parts(wildcards):
             for row in SPLITS
         ],
     )
+
+
+def tokens_seen(wildcards):
+    """The tokens of the bases' steps as far as the config tells, for the table of scores."""
+    return progress.of_study(STUDY) if wildcards.table == "scores" else {}
+
+
+def token_pins(wildcards):
+    """What is pinned of bases on the hub, whose revisions may be named by their tokens, for the table of scores."""
+    return BASE_PINS if wildcards.table == "scores" else []
 
 
 def slice_parts(wildcards):

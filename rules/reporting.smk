@@ -18,7 +18,8 @@ localrules:
 rule gather:
     """Gather the parts of a table into one, keys as columns."""
     input:
-        table_parts,
+        parts=table_parts,
+        pins=token_pins,
     output:
         "results/{table}.parquet",
     log:
@@ -27,6 +28,7 @@ rule gather:
         "../envs/analysis.yaml"
     params:
         table="{table}",
+        tokens=tokens_seen,
     script:
         "../workflow/scripts/gather.py"
 
@@ -34,7 +36,7 @@ rule gather:
 rule slice:
     """Gather the scores of one slice of a study: a task tuned on, untouched bases beside it, on one suite."""
     input:
-        slice_parts,
+        parts=slice_parts,
     output:
         "results/slices/train={train}/suite={suite}/scores.parquet",
     log:

@@ -629,3 +629,30 @@ def test_families_share_an_axis_of_tokens_where_all_are_known(tmp_path: Path) ->
     assert progress.axis(some, some).label == "pre-training step"
     assert progress.at({1000: 1e9, 3000: 5e9}, 2000) == 3e9 and progress.at({1000: 1e9}, 500) == 5e8
     assert progress.at({1000: 1e9, 3000: 5e9}, 4000) == 7e9 and progress.at({}, 5) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "tokens"),
+    [
+        ({"tokens_per_step": 1000}, {10: 1e4, 20: 2e4}),
+        ({"tokens": {10: 500, 20: 2500}}, {10: 500.0, 20: 2500.0}),
+        ({"tokens": {20: 2000}}, {10: 1000.0, 20: 2000.0}),
+        ({}, {}),
+    ],
+)
+def test_a_family_says_how_many_tokens_its_steps_take(family: dict, tokens: dict, tmp_path: Path) -> None:
+    for step in (10, 20):
+        (tmp_path / f"step{step}").mkdir()
+    block = {"source": "folder", "path": str(tmp_path)} | family
+    study = config.validated({"families": {"mine": block}, "suites": {"s": {"tests": ["rte"]}}})
+    assert progress.of_study(study).get("mine", {}) == tokens
+
+
+def test_names_of_folders_and_revisions_tell_tokens_by_themselves(tmp_path: Path) -> None:
+    (tmp_path / "step1000-tokens4B").mkdir()
+    block = {"source": "folder", "path": str(tmp_path), "pattern": "step{step}-tokens*", "steps": "all"}
+    assert progress.of_family("mine", block) == {1000: 4e9}
+    rows = [{"family": "hub", "step": 1000, "value": 0.5}, {"family": "own", "step": 1000, "tokens": 7.0}]
+    table_ = pa.Table.from_pylist(rows, schema=pa.schema([*tables.KEYS, *tables.SCORES]))
+    pins = [{"path": "resources/pins/bases/family=hub/step=1000.json", "revision": "stage1-step1000-tokens4B"}]
+    assert progress.with_tokens(table_, {"own": {1000: 9.0}}, pins)["tokens"].to_pylist() == [4e9, 7.0]

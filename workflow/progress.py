@@ -6,16 +6,73 @@ Runs of different batch size are at different steps when they have seen the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+
+from workflow import sources
 
 Seen = Mapping[str, Mapping[int, float]]  # family -> step -> tokens
 
 STEPS, TOKENS = "pre-training step", "pre-training tokens"
 UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
+
+
+NAMED = re.compile(r"(?<![a-z])tokens([0-9]+(?:\.[0-9]+)?[KMBT]?)(?![0-9A-Za-z])")
+
+
+def named(name: str) -> float | None:
+    """The tokens that the name of a revision or folder says, as `step1000-tokens4B`; None where it says none."""
+    found = NAMED.search(name)
+    return number(found[1]) if found else None
+
+
+def number(text: str) -> float:
+    """A number of tokens as names give it: 4B is 4e9."""
+    sizes = {unit: size for size, unit in UNITS}
+    return float(text.rstrip("KMBT")) * sizes.get(text[-1], 1.0)
+
+
+def of_study(study: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+    """The tokens of the steps of a study's own families, as far as their config or the names of their folders tell."""
+    return {name: found for name, family in study["families"].items() if (found := of_family(name, family))}
+
+
+def of_family(name: str, family: Mapping[str, Any]) -> dict[int, float]:
+    """The tokens of a family's steps: by `tokens_per_step`, by the batches that it is trained with here, by its table
+    `tokens`, or by the names of its folders."""
+    steps = sources.steps(name, family)
+    how = family.get("pretraining", {})
+    per_step = family.get("tokens_per_step") or (how["batch"] * how["sequence"] if how else None)
+    if per_step:
+        return {step: float(step * per_step) for step in steps}
+    if "tokens" in family:
+        table = {int(step): float(tokens) for step, tokens in family["tokens"].items()}
+        return {step: float(at(table, step) or 0.0) for step in steps}
+    there = {step: named(place.name) for step in steps if (place := sources.folder(name, family, step))}
+    return {step: tokens for step, tokens in there.items() if tokens is not None}
+
+
+def with_tokens(table: pa.Table, known: Seen, pins: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """A table of scores with the tokens of its steps where these are known and not there yet.
+
+    known: of the study's families; pins: of bases on the hub (`hub.pin`), each with its `path`, whose revision may tell.
+    """
+    found = {family: {int(step): float(tokens) for step, tokens in own.items()} for family, own in known.items()}
+    for pin in pins:
+        keys = dict(part.split("=", 1) for part in str(pin["path"]).removesuffix(".json").split("/") if "=" in part)
+        tokens = named(str(pin.get("revision") or ""))
+        if tokens is not None:
+            found.setdefault(keys["family"], {}).setdefault(int(keys["step"]), tokens)
+    keys = zip(*(table[name].to_pylist() for name in ("family", "step", "tokens")), strict=True)
+    column = [found.get(family, {}).get(step) if own is None else own for family, step, own in keys]
+    place = table.column_names.index("tokens")
+    return table.set_column(place, table.schema.field("tokens"), pa.array(column, pa.float64()))
 
 
 def seen(scores: pd.DataFrame) -> dict[str, dict[int, float]]:

@@ -16,10 +16,10 @@ from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from workflow import progress
 from workflow.errors import StudyError, shown
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
-UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 DIGITS = {"step": r"[0-9]+", "seed": r"[0-9]+", "shots": r"[0-9]+", "tokens": r"[0-9]+(?:\.[0-9]+)?[KMBT]?"}
 REVISIONS = ("step{step}", "step{step}-tokens{tokens}", "global_step{step}")  # where a study gives no pattern
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -142,11 +142,6 @@ def expression(pattern: str, place: str = "imports: models") -> re.Pattern[str]:
     return re.compile("".join(parts), re.DOTALL)
 
 
-def tokens(text: str) -> float:
-    """A number of tokens as names give it: 4B is 4e9."""
-    return float(text.rstrip("KMBT")) * UNITS[text[-1] if text[-1] in UNITS else ""]
-
-
 def model_of(run: Run, name: str, block: Mapping[str, Any]) -> tuple[Model, list[str]]:
     """What a run is of by the first pattern that its model fits, and what its file's name says otherwise.
 
@@ -202,7 +197,7 @@ def _model(run: Run, name: str, pattern: Mapping[str, Any], parts: Mapping[str, 
     if "tokens_per_step" in pattern:
         seen = step * float(pattern["tokens_per_step"])
     else:
-        seen = tokens(whole["tokens"]) if "tokens" in whole else None
+        seen = progress.number(whole["tokens"]) if "tokens" in whole else None
     seed = 0 if "{seed}" in pattern.get("family", "") else int(whole.get("seed", pattern.get("seed", 0)))
     tuned = "train" in pattern
     keys = (

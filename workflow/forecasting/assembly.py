@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow import measures, sources
+from workflow import measures, progress, sources
 from workflow.errors import StudyError
 from workflow.families import NO_VALUE
 from workflow.forecasting import settings
@@ -43,7 +43,8 @@ def bases(study: Mapping[str, Any], block: Mapping[str, Any]) -> list[dict[str, 
 def _known(name: str, family: Mapping[str, Any], step: int) -> dict[str, Any]:
     """All config fields of a base; what is neither number nor word in the config becomes its JSON text."""
     how = family.get("pretraining", {})
-    tokens = {"tokens": step * how["batch"] * how["sequence"]} if {"batch", "sequence"} <= set(how) else {}
+    seen = progress.of_family(name, family).get(step)
+    tokens = {} if seen is None else {"tokens": int(seen)}
     known = {"step": step, "family": name, **tokens, **how, **family.get("fields", {})}
     return {key: value if isinstance(value, int | float | str) else json.dumps(value) for key, value in known.items()}
 

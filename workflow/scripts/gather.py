@@ -4,7 +4,8 @@ from workflow.jobs import job
 
 from pathlib import Path
 
-from workflow import grid, metrics, tables
+from workflow import grid, metrics, progress, tables
+from workflow.files import json_object
 
 KEYS = {"scores": grid.CELL_KEYS, "histories": grid.MODEL_KEYS, "choices": grid.CHOICE_KEYS, "analysis": ["analysis"]}
 KEYS |= {"items": grid.CELL_KEYS, "indicators": grid.BASE_KEYS, "pairs": ["cohort"]}
@@ -15,8 +16,12 @@ SCHEMAS |= {"forecasts": tables.FORECASTS, "rankings": tables.RANKINGS, "importa
 
 with job("gather", snakemake) as log:
     name = snakemake.params.table
-    table = tables.gather([Path(part) for part in snakemake.input], KEYS[name], SCHEMAS[name])
+    parts = [Path(part) for part in snakemake.input.parts]
+    table = tables.gather(parts, KEYS[name], SCHEMAS[name])
+    if name == "scores":
+        pins = [json_object(Path(path)) | {"path": path} for path in snakemake.input.get("pins", [])]
+        table = progress.with_tokens(table, snakemake.params.get("tokens", {}), pins)
     if name in ("scores", "items"):
         metrics.check_scores(table, [*KEYS[name], *grid.TEST_KEYS, "metric", *(["id"] if name == "items" else [])])
-    log.info("%d rows from %d parts", len(table), len(snakemake.input))
+    log.info("%d rows from %d parts", len(table), len(parts))
     tables.save(table, Path(snakemake.output[0]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow import grid
+from workflow import grid, progress
 from workflow.summaries import Material
 
 READS = ("families", "imports")
@@ -18,16 +18,17 @@ SECTION = "study"
 def summarise(material: Material) -> pd.DataFrame:
     """One row for each family: columns family, source, place, steps (how many), first, last, listed, tokens, weights_bytes.
 
-    tokens: seen by the last step, known of families trained here; weights_bytes: of the last step's weights; a family of
+    tokens: seen by the last step, where they are known; weights_bytes: of the last step's weights; a family of
     imported scores has no weights, and its place is the releases' citation.
     """
     steps = {name: sorted(rows["step"].unique()) for name, rows in material.scores.groupby("family")}
     cited = "; ".join(grid.cited(block) for block in material.study["imports"].values())
+    seen = progress.seen(material.scores) | progress.of_study(material.study)
     rows = []
     for name, own in steps.items():
         family = material.study["families"].get(name, {"source": "imported", "path": cited})
         place = {"first": own[0], "last": own[-1], "listed": ", ".join(map(str, own))}
-        known = {"tokens": _tokens(family, own[-1]), "weights_bytes": _bytes(material, name, own[-1])}
+        known = {"tokens": _tokens(seen.get(name, {}), own[-1]), "weights_bytes": _bytes(material, name, own[-1])}
         rows.append(
             {"family": name, "source": family["source"], "place": _place(family), "steps": len(own), **place, **known}
         )
@@ -40,10 +41,9 @@ def _place(family: Mapping[str, Any]) -> str | None:
     return family.get("repo") or family.get("path") or ", ".join(repos) or None
 
 
-def _tokens(family: Mapping[str, Any], step: int) -> int | None:
-    """Tokens that a family trained here has seen by a step."""
-    how = family.get("pretraining")
-    return how and int(step) * how["batch"] * how["sequence"]
+def _tokens(seen: Mapping[int, float], step: int) -> int | None:
+    """Tokens that a family has seen by a step, where they are known."""
+    return int(seen[step]) if step in seen else None
 
 
 def _bytes(material: Material, name: str, step: int) -> int | None:
