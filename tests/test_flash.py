@@ -60,9 +60,10 @@ def kernel(monkeypatch):
     return asked
 
 
-def test_plain_operations_are_the_contract(kernel):
+@pytest.mark.parametrize("heads", [4, 2])
+def test_plain_operations_are_the_contract(kernel, heads):
     """Both are written apart from each other: packed rows, windows, ends of rows, rows over others, slots."""
-    assert flash.worst(torch.device("cpu"), torch.float32) < 1e-5
+    assert flash.worst(torch.device("cpu"), torch.float32, heads) < 1e-5
     assert set(kernel) == {(flash.CAUSAL, False), ((3, 0), False), (flash.ALL, False), (flash.ALL, True)}
 
 
@@ -161,7 +162,7 @@ def test_an_old_gpu_is_not_asked(monkeypatch, capability, taken):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(flash, "_kernel", contract)
     flash._works.cache_clear()
-    assert flash._works(torch.device("cpu"), torch.bfloat16) == taken
+    assert flash._works(torch.device("cpu"), torch.bfloat16, False) == taken
     flash._works.cache_clear()
 
 
@@ -177,7 +178,7 @@ def test_a_kernel_that_fails_or_disagrees_is_not_used_and_said_so(monkeypatch, c
     monkeypatch.setattr(flash, "_kernel", broken)
     flash._works.cache_clear()
     with caplog.at_level(logging.WARNING, "tunecast"):
-        assert not flash._works(torch.device("cpu"), torch.bfloat16)
+        assert not flash._works(torch.device("cpu"), torch.bfloat16, False)
     flash._works.cache_clear()
     told = {"raises": "no kernel image is available", "off": "off by 1.0", "no number": "off by inf"}[fault]
     assert "is not used, which is slow: " in caplog.text and told in caplog.text and "more" not in caplog.text

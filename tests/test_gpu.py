@@ -62,11 +62,11 @@ def shares_whatever_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_flash_attention_agrees_with_plain_operations(dtype: torch.dtype) -> None:
-    found = flash.worst(torch.device("cuda", 0), dtype)
-    assert found <= flash.NEAR
-    query = torch.randn(5, 4, 64, device="cuda", dtype=dtype)
-    assert flash.takes(query, query) == (torch.cuda.get_device_capability() >= (8, 0))
+@pytest.mark.parametrize("heads", [4, 2])
+def test_flash_attention_agrees_with_plain_operations(heads: int, dtype: torch.dtype) -> None:
+    assert flash.worst(torch.device("cuda", 0), dtype, heads) <= flash.NEAR
+    query, key = (torch.randn(5, number, 64, device="cuda", dtype=dtype) for number in (4, heads))
+    assert flash.takes(query, key) == (torch.cuda.get_device_capability() >= (8, 0))
 
 
 @needs_gpu

@@ -181,6 +181,8 @@ class Writing(After):
             flat = (tensor.view(-1, *tensor.shape[2:]) for tensor in (keys, values))
             rows = flash.Rows(self._starts, self._starts * keys.shape[1], (1, longest))
             return flash.attend(query, *flat, rows, how.scale, flash.ALL, self._held)
+        if self.held is not None:
+            raise RuntimeError("slots whose tokens are known to the device alone have to go through flash attention")
         held = (tensor[:used, :longest].transpose(1, 2) for tensor in (keys, values))
         mask = None if self._empty is None else query.new_zeros(self._empty.shape).masked_fill_(self._empty, -torch.inf)
         return _flat(weighed(query[:, :, None], *held, how, mask=mask))
