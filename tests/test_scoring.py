@@ -352,3 +352,15 @@ def test_memory_stays_within_its_budget(architecture, monkeypatch):
         scored = peak_bytes(lambda: scoring.log_probabilities(model, requests, 4000))
         written = peak_bytes(lambda: generation.greedy(model, tokenizer, contexts, 3, (), 4000))
         assert reader.limit / 10 < min(scored, written) and max(scored, written) <= reader.limit
+
+
+def test_soft_caps_are_heeded_by_a_model_that_was_loaded(tmp_path, monkeypatch):
+    """As with transformers 5.17, which takes torch's own attention for it and leaves the caps out."""
+    model = random_model(OTHERS["soft caps"]())
+    model.save_pretrained(tmp_path)
+    monkeypatch.setattr(transformers.Gemma2PreTrainedModel, "_supports_sdpa", True)
+    again = sources.load_model(tmp_path, torch.float32, "cpu")
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        found, expected = (own(input_ids=ids, use_cache=False).logits for own in (again, model))
+    assert torch.equal(found, expected) and attention.packable(again)

@@ -469,7 +469,16 @@ def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str)
             if keys:
                 raise StudyError(f"{path}: weights do not fit config.json: {len(keys)} {finding}, such as {keys[0]}")
         rotary.forget(model)
+        _heed_soft_caps(model)
         return model.to(device)
+
+
+def _heed_soft_caps(model: PreTrainedModel) -> None:
+    """Have a model that caps the scores of its attention do so: transformers before 5.23 loads it with torch's own, which
+    leaves caps out without a word."""
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    if capped and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 def _weights_among(folder: Path, names: Iterable[str]) -> list[str]:
