@@ -84,6 +84,17 @@ def test_a_base_of_one_seed_has_the_luck_that_others_show() -> None:
     assert question.lucky and high - low == pytest.approx(2 * stats.t(14).ppf(0.975) * spread, rel=0.1)
 
 
+def test_a_base_that_is_right_on_all_rows_is_not_known_for_certain() -> None:
+    """40 of 40: the interval of a share, as in the table of scores."""
+    ids = tuple(map(str, range(40)))
+    found = one(rows([Sample(keys(1), np.ones((1, 40)), ids)]), "answer")
+    z = stats.norm.ppf(0.975)
+    centre = (40 + z**2 / 2) / (40 + z**2)
+    assert (
+        found["low"] == pytest.approx(centre - z * np.sqrt(centre * (1 - centre) / (40 + z**2))) and found["high"] == 1
+    )
+
+
 def test_intervals_of_scores_stay_between_0_and_1() -> None:
     ids = tuple(map(str, range(ROWS)))
     seeds = {1: (0.9, 1.0), 2: (0.0, 0.1)}

@@ -593,7 +593,19 @@ def centred(
     if len(differences) == 1:
         return differences[0].value, differences[0].margins
     value, between, within = pooled(differences, how, centre, weights)
-    return value, together(spread(between, within, len(differences)), *_shared(differences, weights))
+    own = larger(spread(between, within, len(differences)), _mean_rows(differences, weights))
+    return value, together(own, *_shared(differences, weights))
+
+
+def _mean_rows(differences: Sequence[Difference], weights: Sequence[float] | None) -> Margins:
+    """Margins of the rows of a mean over tests, which have rows of their own: resamples of rows that are all alike have none."""
+    parts = np.ones(len(differences)) if weights is None else np.asarray(weights, dtype=float)
+    known = [
+        _summed([(float(part), difference.over_rows)])
+        for difference, part in zip(differences, parts / parts.sum(), strict=True)
+        if difference.uncertain
+    ]
+    return together(*known) if known else normal(0.0)
 
 
 def _shared(differences: Sequence[Difference], weights: Sequence[float] | None) -> list[Margins]:

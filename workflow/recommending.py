@@ -15,7 +15,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -51,7 +51,8 @@ class Question:
     tests: task tuned on and test of each score in the mean; way: keys WAY; bases; values: shape (bases,); resampled: shape
     (bases, resamples), of rows alike for all bases and of luck; noise: the same less its mean, luck at its estimated size;
     n: scored rows; lucky: whether the luck of tuning is in the resamples, which takes a base with two seeds; metric: of the first
-    test; better: which way of it is, `higher` or `lower`.
+    test; better: which way of it is, `higher` or `lower`; margins: how far each score's interval goes below and above it, shape
+    (2, bases).
     """
 
     name: str
@@ -66,6 +67,7 @@ class Question:
     lucky: bool
     metric: str = ""
     better: str = "higher"
+    margins: Values = field(default_factory=lambda: np.zeros((2, 1)))
 
     @property
     def sign(self) -> int:
@@ -245,7 +247,20 @@ def _question(
     noise = noise - noise.mean(axis=1, keepdims=True)
     first = table[0][0]
     facts = {"metric": first.metric, "better": first.better or "higher"}
+    halves = np.array([(high - low) / 2 for low, high in (how.bounds(own) for own in sum(lucks)[0])]) if lucky else 0.0
+    facts["margins"] = (_margins(table, [test for _, test in tests], how.level) ** 2 + halves**2) ** 0.5
     return Question(name, name, tests, way, bases, values, resampled, noise, n, lucky, **facts)
+
+
+def _margins(table: Sequence[Sequence[Level]], tests: Sequence[str], level: float) -> Values:
+    """How far the mean over tests of each base may be off by its rows, below and above, shape (2, bases).
+
+    Tests that occur twice, after different tunings, share their rows: their margins add up, those of different tests in
+    quadrature. table: levels of all bases, a row for each of the tests.
+    """
+    own = np.array([[one.over_rows(level) for one in levels] for levels in table]).transpose(0, 2, 1) / len(tests)
+    summed = [own[[test == name for test in tests]].sum(axis=0) for name in dict.fromkeys(tests)]
+    return np.sqrt(np.sum(np.square(summed), axis=0))
 
 
 def _over_rows(levels: Sequence[Level], how: Resampling) -> Values:
@@ -553,8 +568,9 @@ def _said(question: Question, text: str, where: Mapping[str, Any], table: str = 
 
 def _ends(question: Question, place: int, how: Resampling) -> tuple[float, float]:
     """The interval of a base's score, cut to 0 to 1 where scores lie there, which luck may leave and no score can."""
-    low, high = how.bounds(question.resampled[place])
-    return max(0.0, low), high if question.sign < 0 else min(1.0, high)
+    below, above = question.margins[:, place]
+    low, high = question.values[place] - below, question.values[place] + above
+    return max(0.0, float(low)), float(high) if question.sign < 0 else min(1.0, float(high))
 
 
 def _figure(question: Question, place: int, how: Resampling) -> str:
