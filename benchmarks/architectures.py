@@ -72,16 +72,26 @@ LEFT = (
     ("num_key_value_heads",),
     ("num_experts_per_tok", "moe_intermediate_size"),
     ("state_size", "num_heads", "head_dim"),
+    ("layer_types",),
+    ("layer_types", "num_hidden_layers", "num_key_value_heads", "head_dim"),
 )
 OWN: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "reformer": {"is_decoder": True, "axial_pos_embds": False},
     "xlm-roberta": {"is_decoder": True},
     "bert": {"is_decoder": True},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
+    "bamba": {"attn_layer_indices": [1], "mamba_d_state": 8},
+    "falcon_h1": {"mamba_d_ssm": 64, "mamba_d_state": 8},
+    "granitemoehybrid": {"mamba_d_state": 8},
+    "prophetnet": {"num_encoder_layers": 2, "num_decoder_layers": 2},
+    "zaya": {"num_experts_per_tok": 1},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2},
 }
 LARGEST = 3_000_000  # parameters
 BUILD = 20  # seconds
+LONGEST = 120  # seconds for one tokenizer; some models have no fast products for a CPU
 NEAR = 2e-3  # nats; beyond, numbers are taken for a misfit
 TIE = 1e-3  # nats between the two likeliest tokens, within which either may be written
 
@@ -116,13 +126,30 @@ def small(model_type: str, left: Sequence[str] = ()) -> Any:
     """A config of a few thousand parameters; left: keys of SIZES that stay at their defaults."""
     kind = CONFIG_MAPPING[model_type]
     default = kind()
-    settable = [key for key in SIZES if key not in left and not isinstance(getattr(kind, key, None), property)]
-    sizes = {key: SIZES[key] for key in settable if getattr(default, key, None) is not None}
-    types = getattr(default, "layer_types", None)
-    if types and not isinstance(getattr(kind, "layer_types", None), property):
-        sizes["layer_types"] = (list(dict.fromkeys(types)) * 2)[:2]
+    settable = [key for key in (*SIZES, "layer_types") if key not in left and not _computed(kind, key)]
+    sizes = {key: SIZES[key] for key in settable if key in SIZES and _given(default, key) is not None}
+    if "layer_types" in settable and (types := _given(default, "layer_types")):
+        kinds = list(dict.fromkeys(types))
+        sizes["layer_types"] = kinds if len(kinds) > 1 else kinds * 2
+        sizes |= {
+            key: len(sizes["layer_types"]) for key in ("num_hidden_layers", "n_layer", "num_layers") if key in sizes
+        }
     special = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     return kind(**sizes | special | OWN.get(model_type, {}))
+
+
+def _computed(kind: type, key: str) -> bool:
+    """Whether a key of a config class is computed from others, and cannot be given."""
+    own = kind.attribute_map.get(key, key)
+    return isinstance(getattr(kind, own, None), property)
+
+
+def _given(config: Any, key: str) -> Any:
+    """What a config has under a key; of keys that differ from layer to layer nothing."""
+    try:
+        return getattr(config, key, None)
+    except Exception:  # transformers' error for such keys is none of its public names
+        return None
 
 
 @contextlib.contextmanager
@@ -293,7 +320,8 @@ def tried(model_type: str, names: Sequence[str], place: Path) -> Iterator[Found]
         shapes.save(TOKENIZERS[name], SHAPES[name], folder, picked=None)
         try:
             sources.check(folder)
-            difference = compared(folder, SHAPES[name], model)
+            with in_time(LONGEST):
+                difference = compared(folder, SHAPES[name], model)
             yield Found(model_type, name, "agrees" if difference <= NEAR else "misfit", difference, "")
         except StudyError as error:
             yield Found(model_type, name, "refused", 0.0, str(error).replace(str(folder), ""))
@@ -354,7 +382,9 @@ def main() -> int:
                 found += tried(model_type, given.shapes, Path(place))
             except Exception as error:  # of a class that no small config builds
                 unbuilt[model_type] = f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"
-        print(model_type, *{one.outcome for one in found if one.model == model_type}, file=sys.stderr, flush=True)
+        own = [one for one in found if one.model == model_type]
+        worst = max((one.difference for one in own), default=0.0)
+        print(model_type, *{one.outcome for one in own}, f"{worst:.2g}", file=sys.stderr, flush=True)
     report(found, unbuilt, time.process_time() - begun)
     return int(any(one.outcome in ("misfit", "raised") for one in found))
 

@@ -20,6 +20,8 @@ PAIRS = {
     "gemma2": ["eos", "added_words"],  # soft caps, which rule out shared keys
     "bloom": ["both", "stripping"],  # positions by the distance, rows beside padding
     "mamba": ["bos", "no_specials"],  # no attention, rows apart
+    "bigbird_pegasus": ["bos"],  # positions that count padding
+    "deepseek_v4": ["prefix_never"],  # keys put together by the dozen, from the beginning of the padding
 }
 
 

@@ -455,6 +455,27 @@ def test_loaded_model_is_the_saved_one(tmp_path: Path, shard: str, tied: bool) -
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("model_type", ["bert", "electra"])
+def test_an_encoder_that_reads_ahead_is_refused(tmp_path: Path, model_type: str) -> None:
+    """transformers loads it as a causal model; what it says of a token depends on those behind it."""
+    sizes = {
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    for decoder in (False, True):
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(model_type, **sizes, is_decoder=decoder)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+        if decoder:
+            assert not sources.load_model(tmp_path, torch.float32, "cpu").training
+        else:
+            message = refusal(lambda: sources.load_model(tmp_path, torch.float32, "cpu"))
+            assert "reads tokens behind the one" in message and "is_decoder: true" in message
+
+
 def test_loaded_tokenizer_is_the_saved_one(checkpoint: Path) -> None:
     tokenizer = sources.load_tokenizer(checkpoint)
     expected = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).encode(TEXT).ids

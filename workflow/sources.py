@@ -443,8 +443,9 @@ def import_model(path: Path | str) -> None:
 def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
     """The causal language model of a checkpoint folder, in evaluation mode; nothing that it is fed changes what it says later.
 
-    Errors: StudyError when it cannot be loaded, or when a parameter has no weights or weights have no parameter:
-    transformers would go on with random numbers, or with less than was trained.
+    Errors: StudyError when it cannot be loaded, when what follows a token changes what the model says of it, or when a
+    parameter has no weights or weights have no parameter: transformers would go on with random numbers, or with less than was
+    trained.
     """
     from transformers import AutoModelForCausalLM
 
@@ -468,9 +469,31 @@ def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str)
         for finding, keys in found.items():
             if keys:
                 raise StudyError(f"{path}: weights do not fit config.json: {len(keys)} {finding}, such as {keys[0]}")
-        rotary.forget(model)
         _heed_soft_caps(model)
-        return model.to(device)
+        _check_causal(path, model.to(device))
+        rotary.forget(model)
+        return model
+
+
+def _check_causal(path: Path | str, model: PreTrainedModel) -> None:
+    """StudyError for a model that reads ahead, as an encoder does that is loaded as a causal model."""
+    import torch
+
+    last = model.config.get_text_config().vocab_size - 1
+    with torch.no_grad():  # a model may keep what it computes for a later pass with gradients
+        one, other = (
+            model(input_ids=torch.tensor([[min(token, last) for token in row]], device=model.device), use_cache=False)
+            .logits[0, :3]
+            .float()
+            for row in ([1, 2, 3, 4, 5], [1, 2, 3, 6, 7])
+        )
+    # Of a causal model both passes do the same but for rounding, in fp32 to the last digits.
+    near = (1e-4 if model.dtype == torch.float32 else 0.02) * float(one.std().nan_to_num())
+    if not torch.allclose(one, other, atol=near, rtol=0, equal_nan=True):
+        raise StudyError(
+            f"{path}: {type(model).__name__} reads tokens behind the one that it says something of; expected a causal model "
+            "(of an encoder that was trained as one, config.json has is_decoder: true)"
+        )
 
 
 def _heed_soft_caps(model: PreTrainedModel) -> None:

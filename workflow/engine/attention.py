@@ -225,7 +225,10 @@ def asked(model: PreTrainedModel) -> list[How] | None:
             alone = [model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits for row in rows]
             model.set_attn_implementation(IMPLEMENTATION)
             found = model(**fed | {"packing": heard}, use_cache=False).logits
-    except (StudyError, TypeError):  # a mask of its own; a forward that takes no such argument
+    except torch.OutOfMemoryError:
+        raise
+    # A mask of its own; a forward that takes no such argument; keys of more places than there are tokens.
+    except (StudyError, TypeError, RuntimeError):
         return None
     finally:
         model.set_attn_implementation(own)
