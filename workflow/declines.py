@@ -101,10 +101,11 @@ def decline(curve: Curve, how: Resampling) -> Decline:
         return np.sqrt(np.maximum(sampled, 0)[:, None] + squares[:, None] * scatters(values))
 
     values = curve.values[:, None]
-    flat = drawn_noise(curve, _uncertain(curve, bends, float(explained.mean()), how), how).T
+    between = _uncertain(curve, bends, float(explained.mean()), how)
+    flat = drawn_noise(curve, between, how).T
     largest = _ratio(found.weights @ flat, errors(flat)).max(axis=0)
     error = errors(values)[:, 0]
-    unknown = squares * scatters(values)[0]
+    unknown = squares * float(np.quantile(between, how.level)) ** 2
     differences = found.weights @ curve.values
     ratios = _ratio(differences, error)
     top = int(ratios.argmax())
@@ -115,7 +116,9 @@ def decline(curve: Curve, how: Resampling) -> Decline:
         (float(ends[2]), float(ends[3])),
         float(differences[top]),
         float(differences[top] - bound * error[top]),
-        _p_value(float(ratios[top]), largest, bound, how.level, _freedom(len(bends), error[top] ** 2, unknown[top])),
+        _p_value(
+            float(ratios[top]), largest, bound, how.level, _freedom(_freedom_of(bends), sampled[top], unknown[top])
+        ),
         len(curve.steps),
     )
 
@@ -123,9 +126,15 @@ def decline(curve: Curve, how: Resampling) -> Decline:
 def _uncertain(curve: Curve, bends: Values, explained: float, how: Resampling) -> Values:
     """Standard deviation between steps beyond rows and seeds, drawn for each resample from its fiducial distribution (Tsui &
     Weerahandi 1989): as an estimate it would often be 0 where it is not. Shape (resamples, 1)."""
-    squares, freedom = float(((bends @ curve.values) ** 2).sum()), len(bends)
-    drawn = squares / np.random.default_rng([how.seed, freedom]).chisquare(freedom, (how.resamples, 1))
+    variance, freedom = float(((bends @ curve.values) ** 2).mean()), _freedom_of(bends)
+    drawn = variance * freedom / np.random.default_rng([how.seed, len(bends)]).chisquare(freedom, (how.resamples, 1))
     return np.sqrt(np.maximum(0, drawn - explained))
+
+
+def _freedom_of(bends: Values) -> float:
+    """Degrees of freedom of the mean square of inner steps, which share their neighbours (Box 1954)."""
+    products = bends @ bends.T
+    return float(np.trace(products) ** 2 / (products**2).sum())
 
 
 def _ratio(differences: Values, errors: Values) -> Values:
@@ -144,9 +153,12 @@ def _curvatures(steps: Values) -> Values:
     return rows
 
 
-def _freedom(inner: int, variance: float, unknown: float) -> float:
-    """Degrees of freedom of an error of which a part is estimated by so many inner steps (Satterthwaite 1946)."""
-    return inner * (variance / unknown) ** 2 if unknown > 0 else NORMAL
+def _freedom(inner: float, known: float, unknown: float) -> float:
+    """Degrees of freedom of an error of two parts, of which one is estimated with so many (Satterthwaite 1946).
+
+    unknown: as large as that part may be, since where steps scatter little by chance the error would seem to be known.
+    """
+    return inner * (1 + known / unknown) ** 2 if unknown > 0 else NORMAL
 
 
 def _p_value(seen: float, largest: Values, bound: float, level: float, freedom: float) -> float:
