@@ -501,6 +501,22 @@ def test_gains_are_apart_for_bases_that_rise_and_those_that_do_not():
     assert means["base_does_not_rise_minus_base_rises", "gain_at_last_step"] == pytest.approx(0.45)
 
 
+def test_groups_of_scores_without_errors_are_compared_by_the_spread_of_their_tests():
+    """Welch's interval by scipy: gains .5 and .6 where bases are flat, .1 and .3 where they rise; errors only there."""
+    values = {  # first and last base, gain at the last step, error
+        "mnli": (0.3, 0.3, 0.5, 0.001), "xsum": (0.1, 0.1, 0.6, 0.001), "paws": (0.3, 0.8, 0.1, None),
+        "social_iqa": (0.1, 0.4, 0.3, None),
+    }  # fmt: skip
+    scores = []
+    for test, (first, last, gain, error) in values.items():
+        for step, base in ((1, first), (2, last)):
+            scores += [score(test, base, step, error=error), score(test, base + gain, step, test, error=error)]
+    row = one(analysed(pretraining_change, scores), group="base_does_not_rise_minus_base_rises")
+    assert row["value"] == pytest.approx(0.35) and row["n"] == 2 and row["low"] < 0 < row["high"]
+    half = stats.t(1).ppf(0.975) * np.hypot(0.05, 0.1)  # one degree of freedom of each, as margins are combined
+    assert row["high"] - row["value"] == pytest.approx(half, rel=0.02)
+
+
 def test_a_gap_s_change_over_pre_training():
     """The formats of `formats`: tuned models' mean gap closes from .4 to .1."""
     found = analysed(format_gap, formats())

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from workflow.analyses.learning import in_domain, own_first
 from workflow.comparison import (
     PAIR_KEYS,
@@ -19,7 +21,7 @@ from workflow.comparison import (
     places,
 )
 from workflow.curves import curve, trend
-from workflow.statistics import Resampling, apart, tested
+from workflow.statistics import Margins, Resampling, apart, normal, tested
 
 LINE = [key for key in PAIR_KEYS if key != "step"]
 BASE = [key for key in LINE if key not in ("train", "format", "recipe")]
@@ -41,7 +43,7 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
       tests whose untouched base is not significantly better at its last step than at its first, in `base_rises` over the others.
       `last_minus_first` is that of the tuned models, `gain_at_last_step` tuned minus base there. The interval is over
       tests; n counts pairs of task and test. In the group `base_does_not_rise_minus_base_rises` the second is
-      compared between both groups; n is the smaller one's.
+      compared between both groups, by the spread of tests alone where scores are reported without errors; n is the smaller one's.
     """
     rows = [*_rows("level", evidence.levels, how), *_rows("gain", evidence.changes, how)]
     return [*rows, *_by_base(evidence, how)]
@@ -90,10 +92,23 @@ def _means(
     there = {name: found for name, found in groups.items() if found}
     for name, found in there.items():
         yield mean_over({**keys, "group": name, "n": len(found)}, found, replace(how, seed=how.seed + 1 + SORTS[name]))
-    if compared and len(there) == 2 and all(one.uncertain for one in own):
-        (first, over), (second, under) = (centred(there[name], how) for name in (FLAT, RISING))
+    if compared and len(there) == 2 and all(_known(found) for found in there.values()):
+        (first, over), (second, under) = (_centred(there[name], how) for name in (FLAT, RISING))
         n = min(len(found) for found in there.values())
         yield estimated({**keys, "group": COMPARED, "n": n}, first - second, apart(over, under), how.level)
+
+
+def _known(found: Sequence[Difference]) -> bool:
+    """Whether the uncertainty of a mean is known: by its rows, or by the spread of several tests."""
+    return len(found) > 1 or found[0].uncertain
+
+
+def _centred(found: Sequence[Difference], how: Resampling) -> tuple[float, Margins]:
+    """A mean over tests with its margins; where some have no known error, those of the tests' spread alone."""
+    if all(one.uncertain for one in found):
+        return centred(found, how)
+    values = np.array([one.value for one in found])
+    return float(values.mean()), normal(float(values.std(ddof=1)) / len(values) ** 0.5, len(values) - 1)
 
 
 def _base(change: Level | Difference) -> tuple[Any, ...]:
