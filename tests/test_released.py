@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import running
 
 from workflow import adopting, auditing, config, grid, measures, progress, recommending, released, tables
 from workflow.audits import ambiguous_tests, released_files, scores_below_chance
@@ -656,3 +657,25 @@ def test_names_of_folders_and_revisions_tell_tokens_by_themselves(tmp_path: Path
     table_ = pa.Table.from_pylist(rows, schema=pa.schema([*tables.KEYS, *tables.SCORES]))
     pins = [{"path": "resources/pins/bases/family=hub/step=1000.json", "revision": "stage1-step1000-tokens4B"}]
     assert progress.with_tokens(table_, {"own": {1000: 9.0}}, pins)["tokens"].to_pylist() == [4e9, 7.0]
+
+
+def test_an_import_runs_through_the_workflow(tmp_path: Path) -> None:
+    """From the files to the gathered scores, with tokens and the list of files; a file that is broken ends it in one line."""
+    block = {
+        "reader": "table",
+        "path": ".",
+        "columns": COLUMNS | {"metric": "metric", "value": "value"},
+        "tokens_per_step": 5,
+    }
+    place = running.lay_out(tmp_path / "place", {"imports": {"mine": block}})
+    write(tmp_path / "files", "a.csv", LONG)
+    arguments = ["--config", f"released_root={tmp_path / 'files'}", "--", "results/scores.parquet"]
+    ended = running.run(place, *arguments)
+    assert ended.returncode == 0, ended.stderr
+    scores = tables.read(place / "study" / "results" / "scores.parquet")
+    assert set(zip(scores["step"], scores["tokens"], strict=True)) == {(1000, 5000.0), (2000, 10000.0)}
+    assert (place / "study" / "results" / "imported" / "import=mine" / "files.parquet").is_file()
+    write(tmp_path / "files", "a.csv", LONG.replace("0.5", "50"))
+    ended = running.run(place, *arguments)
+    assert ended.returncode != 0 and "found 50, expected a share from 0 to 1" in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
