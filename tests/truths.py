@@ -102,7 +102,7 @@ def _numbers(rows: pd.DataFrame) -> Iterator[float]:
 
 def _quoted(statement: str, rows: pd.DataFrame) -> Iterator[tuple[float, int]]:
     """The numbers of a sentence without those in names, with their digits behind the point."""
-    unseen = r"; (on each of them a|a|with so few units no possible) change .* \(power 0.8\)"
+    unseen = r"; (on each of them a|a|with so few units not even the largest possible) change .* \(power 0.8\)"
     statement = re.sub(rf"\d+,000 steps|\d+ indicators|arXiv [\d.]+|{unseen}", "", statement)
     for name in {str(v) for c in rows.select_dtypes(exclude="number") for v in rows[c].dropna()}:
         statement = statement.replace(name, "")

@@ -109,8 +109,10 @@ def unseen(smallest: float) -> str:
     if pd.isna(smallest):
         return "not tested, since its uncertainty is unknown"
     if smallest > 1:  # more than a score between 0 and 1 can change
-        return f"not significant (Holm); with so few units no possible change would have been found (power {POWER:g})"
-    return f"not significant (Holm); a change of {smallest:.3f} or more would have been found (power {POWER:g})"
+        change = "with so few units not even the largest possible change would"
+    else:
+        change = f"a change of {smallest:.3f} or more would"
+    return f"not significant (Holm); {change} have been found (power {POWER:g})"
 
 
 def one_seed(row: Mapping[str, Any]) -> str:
