@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import random
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -344,6 +346,59 @@ def test_where_a_whole_block_is_misspelt_the_schema_s_lines_come_alone(monkeypat
     with pytest.raises(StudyError) as caught:
         grid.read(misspelt("statistcs"))
     check_lines(str(caught.value).splitlines(), MISSPELT)
+
+
+ODD = [
+    None,
+    True,
+    0,
+    -1,
+    8.0,
+    float("nan"),
+    "x",
+    "a\n",
+    "",
+    [],
+    {},
+    ["x"],
+    {"x": 1},
+    "none",
+    [None],
+    {1: 2},
+    "../x",
+    10**30,
+]
+
+
+def places_in(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path to everything inside a config."""
+    entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in entries:
+        yield (*path, key)
+        yield from places_in(value, (*path, key))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_is_wrong_is_told_in_lines(seed: int, place: Path, monkeypatch) -> None:
+    """One to three entries become something odd, get another name or go; what is left is a study or is refused."""
+    monkeypatch.chdir(place / "study")
+    draw, config = random.Random(seed), copy.deepcopy(SMOKE)
+    for _ in range(draw.choice([1, 1, 2, 3])):
+        *outer, last = draw.choice(list(places_in(config)))
+        node = functools.reduce(lambda block, key: block[key], outer, config)
+        value = node[last]
+        if draw.random() < 0.4:
+            node[last] = copy.deepcopy(draw.choice(ODD))
+            continue
+        del node[last]
+        if isinstance(node, dict) and draw.random() < 0.5:
+            node[draw.choice(["zz", 3, None, "a b"])] = value
+    try:
+        study = grid.read(config)
+    except StudyError as error:
+        assert str(error) and all(line.isprintable() and ": " in line for line in str(error).splitlines())
+    else:
+        assert len(grid.parts(study)) >= 0 and len(grid.trials(study)) == 0
 
 
 TWICE = """\
