@@ -46,7 +46,7 @@ def log_probabilities(setting: Setting, precision: str) -> dict[str, Any]:
     asked = requests(setting)
     model = subjects.olmo(setting, "1B", torch.float32)
     exact = alone(model, asked)
-    model = model.to(DTYPES[precision])
+    model = subjects.cast(model, DTYPES[precision])
     found, loop = scoring.log_probabilities(model, asked, 8192), alone(model, asked)
 
     def apart(one: Sequence[float], other: Sequence[float]) -> float:
@@ -94,7 +94,7 @@ def flips(setting: Setting) -> dict[str, Any]:
     tuning.whole(setting, model, subjects.lesson_rows("mnli", setting.number(480, 16), 64), "bf16")
     rows = setting.number(1000, 8)
     exact = subjects.evaluated(model, words, "mnli", rows, 0)
-    half = subjects.evaluated(model.bfloat16(), words, "mnli", rows, 0)
+    half = subjects.evaluated(subjects.cast(model, torch.bfloat16), words, "mnli", rows, 0)
     others = sum(one["output"] != other["output"] for one, other in zip(exact, half, strict=True))
     return {"flips per 1,000": round(1000 * others / len(exact), 1), "rows": len(exact)}
 

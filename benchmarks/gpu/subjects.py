@@ -65,6 +65,13 @@ def olmo(setting: Setting, shape: str, dtype: torch.dtype) -> Any:
         torch.set_default_dtype(before)
 
 
+def cast(model: Any, dtype: torch.dtype) -> Any:
+    """The model with weights of another precision; frequencies of its positions stay in fp32, as in a checkpoint that is read."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return model
+
+
 def block(setting: Setting, shape: str) -> dict[str, Any]:
     """The shape as the config's `pretraining` has it, by which `resources` reckons."""
     sizes = SMALL if setting.small else SHAPES[shape]
