@@ -72,7 +72,7 @@ def test_findings_stand_beside_their_rows_and_warnings():
     assert html.escape(FINDING["statement"]) in page and NASTY not in page
     assert cells(page) == [["a", "mean", "0.5"], ["a", "median", "0.25"]]
     assert "warning, c: &lt;b&gt;" in page
-    assert "90% intervals" in page
+    assert "90 % confidence intervals" in page
     assert "<h2>Tuned and base</h2>" in page and "<h2>Formats</h2>" not in page
 
 
