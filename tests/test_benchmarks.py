@@ -239,6 +239,11 @@ def test_only_what_is_lacking_is_taken_from_wheels(tmp_path: Path, monkeypatch: 
     assert [Path(own).name for own in asked[0] if own.endswith(".whl")] == ["no_such_package-1.0-py3-none-any.whl"]
     with pytest.raises(SystemExit, match="expected one with wheels"), running.brought(tmp_path / "none"):
         pass
+    monkeypatch.setattr(running, "NEEDED", ("torch", "no_such_package"))
+    with running.brought(tmp_path):
+        pass
+    with pytest.raises(SystemExit, match=r"^no_such_package: not installed, nor in a folder"), running.brought(None):
+        pass
 
 
 # The CPU's, beside their peers

@@ -19,6 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
+NEEDED = (
+    "torch", "transformers", "accelerate", "peft", "safetensors", "pyarrow", "pandas", "sklearn", "yaml", "jsonschema",
+    "pytest", "hypothesis",
+)  # fmt: skip
 PACKAGES = ("torch", "transformers", "accelerate", "peft")
 GRACE = 20  # seconds in which a process that is out of time may end in good order
 
@@ -186,6 +190,10 @@ def brought(wheels: Path | None) -> Iterator[dict[str, str]]:
     if wheels is not None and not wheels.is_dir():
         sys.exit(f"{wheels}: found no folder, expected one with wheels")
     files = sorted(wheels.glob("*.whl")) if wheels else []
+    brought_along = {path.name.split("-")[0].lower() for path in files}
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None and name not in brought_along]
+    if missing:
+        sys.exit(f"{', '.join(missing)}: not installed, nor in a folder of --wheels, which `make wheels` fills")
     lacking = [str(path) for path in files if _version(path.name.split("-")[0]) is None]
     with tempfile.TemporaryDirectory(prefix="tunecast-wheels-") as place:
         if lacking:
