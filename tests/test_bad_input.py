@@ -75,8 +75,8 @@ JOBS = {
     "score": Job(
         "score", {"scores": SCORED, "rows": ITEMS}, {"predictions": PREDICTED}, {"statistics": WHOLE["statistics"]}, PART
     ),
-    "gather": Job("gather", ["results/scores.parquet"], [SCORED], {"table": "scores"}, {"table": "scores"}),
-    "gather items": Job("gather", [GATHERED], [ITEMS], {"table": "items"}, {"table": "items"}),
+    "gather": Job("gather", ["results/scores.parquet"], {"parts": [SCORED]}, {"table": "scores"}, {"table": "scores"}),
+    "gather items": Job("gather", [GATHERED], {"parts": [ITEMS]}, {"table": "items"}, {"table": "items"}),
     "analyse": Job(
         "analyse", ["results/analyses/analysis=performance/part.parquet"], {"rows": GATHERED, "imported": []},
         {"groups": {}, "statistics": WHOLE["statistics"]}, {"analysis": "performance"},

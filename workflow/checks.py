@@ -103,7 +103,7 @@ def _families(study: Mapping[str, Any]) -> Iterator[str]:
 def _check_checkpoint(name: str, family: Mapping[str, Any], step: int) -> None:
     """StudyError or OSError unless the checkpoint of a local folder can be read and loaded safely and whole."""
     check_readable(sources.files(name, family, step))
-    sources.check(sources._folders(name, family)[step])
+    sources.check(sources.folder(name, family, step))
 
 
 def _steps(name: str, family: Mapping[str, Any]) -> list[int]:
@@ -223,7 +223,7 @@ def _width(name: str, family: Mapping[str, Any], steps: Sequence[int]) -> int | 
     if family["source"] == "hub" or not steps:
         return None
     try:
-        known = json_object(sources._folders(name, family)[steps[-1]] / "config.json")
+        known = json_object(sources.folder(name, family, steps[-1]) / "config.json")
     except (StudyError, OSError):
         return None
     return next((known[key] for key in WIDTHS if isinstance(known.get(key), int)), None)
