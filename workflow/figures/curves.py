@@ -10,7 +10,7 @@ from workflow import drawing
 NEEDS = ()
 SECTION = "tuned"
 INTERVAL = "over resampled test rows, and over tuning seeds where there are several"
-CONCLUSIONS = ("gains", "turning_points")
+CONCLUSIONS = ("gains", "turning_points", "declines", "extrapolation")
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
