@@ -228,7 +228,7 @@ def asked(model: PreTrainedModel) -> list[How] | None:
     except torch.OutOfMemoryError:
         raise
     # A mask of its own; a forward that takes no such argument; keys of more places than there are tokens.
-    except (StudyError, TypeError, RuntimeError):
+    except (StudyError, TypeError, ValueError, RuntimeError):
         return None
     finally:
         model.set_attn_implementation(own)

@@ -77,13 +77,18 @@ def packed(model: PreTrainedModel, rows: Sequence[Masked], narrow: bool) -> tupl
     return torch.stack([part.sum() for part in each.split(counts)]), numbers
 
 
-def padded(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(
+    model: PreTrainedModel, rows: Sequence[Masked], pad: int, plain: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses and numbers of scored tokens of rows padded on the left, for architectures that cannot be packed.
 
-    Only the columns from the first scored one on are put through the vocabulary.
+    Only the columns from the first scored one on are put through the vocabulary. plain: whether the model is given tokens
+    alone, of a single row, and counts positions by itself.
     """
     depth = max(len(row.ids) - row.scored.index(True) for row in rows)
     fed = left_padded([row.ids for row in rows], pad, model.device)
+    if plain:
+        fed = {"input_ids": fed["input_ids"]}
     # Some give all columns, whatever they are asked for.
     logits = model(**fed, logits_to_keep=depth + 1, use_cache=False).logits[:, -depth - 1 : -1].float()
     targets = fed["input_ids"][:, -depth:]
@@ -95,7 +100,7 @@ def padded(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> tuple[to
 
 def apart(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The same of one row after the other, for architectures that do not look past padding."""
-    sums, counts = zip(*(padded(model, [row], pad) for row in rows), strict=True)
+    sums, counts = zip(*(padded(model, [row], pad, plain=True) for row in rows), strict=True)
     return torch.cat(sums), torch.cat(counts)
 
 
@@ -116,6 +121,8 @@ def bears_padding(model: PreTrainedModel, pad: int) -> bool:
     model.eval()
     try:
         together, alone = padded(model, rows, pad)[0], apart(model, rows, pad)[0]
+    except (TypeError, ValueError):  # takes no such positions
+        return False
     finally:
         model.train(training)
     near = 1e-4 if model.dtype == torch.float32 and ranks.place()[1] == 1 else 0.02  # shards compute in bf16

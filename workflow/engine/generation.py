@@ -20,6 +20,7 @@ from workflow.engine import finite, replaying
 from workflow.engine.attention import bounds, sent
 from workflow.engine.reading import Ids, Reader, reading
 from workflow.engine.sharing import Keys, Writing
+from workflow.errors import StudyError, first_line
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -244,22 +245,48 @@ def _generated(reader: Reader, contexts: Sequence[Ids], ending: Ending) -> Itera
     )  # fmt: skip
     for number, context in enumerate(contexts):
         fed = torch.tensor([list(context)], device=reader.device)
+        with reader.as_it_was():
+            expected = reader.alone(context, [len(context) - 1]) if number == 0 else None
         criteria = StoppingCriteriaList([_stop_at(ending, len(context))])
-        with _defaults(reader.model, settings), reader.as_it_was():
+        with _defaults(reader.model, settings), reader.as_it_was(), _positions_refused(reader.model):
             # Processes that share a model are kept in step by the reader (`in_step`).
             produced = reader.model.generate(
                 fed, attention_mask=torch.ones_like(fed), generation_config=settings, stopping_criteria=criteria,
-                logits_processor=LogitsProcessorList([_checked(number)]), synced_gpus=False,
+                logits_processor=LogitsProcessorList([_checked(number, expected)]), synced_gpus=False,
             )  # fmt: skip
         ids = produced[0, len(context) :].tolist()
         yield number, list(itertools.takewhile(lambda token: token not in ending.ends, ids))
 
 
-def _checked(number: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """A processor of scores that leaves them as they are, and refuses those that are not finite."""
+@contextlib.contextmanager
+def _positions_refused(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, what a model says of positions that `generate` hands it becomes one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise StudyError(
+            f"{type(model).__name__} cannot write texts by transformers' generate: {first_line(error)}"
+        ) from error
+
+
+def _checked(number: int, first: torch.Tensor | None) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A processor of scores that leaves them as they are, and refuses those that are not finite.
+
+    first: what the first scores have to be but for rounding, since `generate` hands a model positions, which some count
+    otherwise by themselves.
+    """
+    begun: list[bool] = []
 
     def process(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         finite.check(scores, [number] * len(scores))
+        if first is not None and not begun:
+            begun.append(True)
+            apart = (scores.float() - first).nan_to_num(posinf=0, neginf=0).abs().mean()
+            if apart > 0.1 * first.nan_to_num(posinf=0, neginf=0).std():
+                raise StudyError(
+                    "transformers' generate hands this model other positions than it counts by itself, so that texts would be "
+                    "another model's; leave out tests that are written"
+                )
         return scores
 
     return process

@@ -43,10 +43,11 @@ def token_losses(
     """
     found: list[NDArray[np.float64]] = [np.empty(0)] * len(readings)
     done = 0
-    limit = batch_tokens if feeding.bears_padding(model, pad) else 0
+    bears = feeding.bears_padding(model, pad)
+    limit = batch_tokens if bears else 0
     for batch in batches([len(reading.ids) for reading in readings], limit):
         rows = [readings[place] for place in batch]
-        for place, losses in zip(batch, _batch_losses(model, rows, pad), strict=True):
+        for place, losses in zip(batch, _batch_losses(model, rows, pad, bears), strict=True):
             if not np.isfinite(losses).all():
                 raise finite.NotFiniteError(place)
             found[place] = losses
@@ -56,10 +57,14 @@ def token_losses(
     return found
 
 
-def _batch_losses(model: PreTrainedModel, rows: Sequence[Reading], pad: int) -> list[NDArray[np.float64]]:
-    """The losses of rows that are fed together."""
+def _batch_losses(
+    model: PreTrainedModel, rows: Sequence[Reading], pad: int, positions: bool
+) -> list[NDArray[np.float64]]:
+    """The losses of rows that are fed together; positions: whether they are given, else the model counts by itself."""
     depth = max(len(row.ids) - row.start for row in rows)
     fed = left_padded([row.ids for row in rows], pad, model.device)
+    if not positions:
+        fed = {"input_ids": fed["input_ids"]}
     if any(row.prefix for row in rows):
         fed["attention_mask"] = prefix_mask(rows, model.dtype).to(model.device)
     # Some give all columns, whatever they are asked for.
