@@ -17,7 +17,7 @@ from workflow.statistics import Resampling
 PRETRAINING = {"corpus": "miniworld", "save": [0, 10], "steps": 10, "batch": 4, "sequence": 64}
 TARGETS = {
     "both": {"tests": ["mini_facts", "mini_inference"], "recipe": "full", "suite": "mini"},
-    "away": {"tests": {"mini_facts": ["mini_facts_ood"]}, "recipe": "full", "suite": "mini", "metric": "macro_f1"},
+    "away": {"tests": {"mini_facts": ["mini_facts_ood"]}, "recipe": "full", "suite": "mini", "metric": "accuracy_per_token"},
 }
 
 
@@ -56,7 +56,7 @@ SCORES = pd.DataFrame(
         scored("b", 0, "mini_inference", "mini_facts", 0.1),
         scored("b", 0, "none", "mini_facts", 0.1, recipe="none"),
         scored("b", 10, "mini_facts", "mini_facts_ood", 0.1),
-        scored("b", 10, "mini_facts", "mini_facts_ood", 0.6, metric="macro_f1"),
+        scored("b", 10, "mini_facts", "mini_facts_ood", 0.6, metric="accuracy_per_token"),
     ]
 )
 INDICATORS = pd.DataFrame(
@@ -173,7 +173,9 @@ def test_any_number_of_bases_makes_tables_and_no_check_fails(bases: int, tmp_pat
         ),
     ],
 )
-def test_a_bad_cohort_is_refused_in_one_line(changes: dict, line: str) -> None:
+def test_a_bad_cohort_is_refused_in_lines_that_name_it(changes: dict, line: str) -> None:
     with pytest.raises(StudyError) as caught:
         grid.read(config(**changes))
-    assert str(caught.value).startswith(f"config.yaml: {line}") and "\n" not in str(caught.value)
+    first, *others = str(caught.value).splitlines()
+    assert first.startswith(f"config.yaml: {line}")
+    assert all(other.startswith("config.yaml: cohorts/own/targets/t/tests/mini_summary: ") for other in others)
