@@ -88,7 +88,7 @@ OWN = {
     "families": {"local": {"source": "folder", "path": "../steps", "pattern": "step={step}"}},
     "data_root": "../rows",
     "suites": {"plain": {"tests": ["snli"], "limit": 4}},
-    "statistics": {"resamples": 20},
+    "statistics": {"resamples": 100},
 }
 WANTED = "results/scores.parquet"
 
