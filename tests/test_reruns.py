@@ -83,11 +83,11 @@ def test_what_changes_no_content_runs_nothing(changed: Path, change: Change) -> 
 
 # --- rows and checkpoints of the user's ---------------------------------------------------------------------------------
 
-ROWS = [{"premise": f"A man sleeps {n}.", "hypothesis": "A man runs.", "label": n % 3} for n in range(12)]
+ROWS = [{"sentence1": f"A man sleeps {n}.", "sentence2": "A man runs.", "label": n % 2, "idx": n} for n in range(12)]
 OWN = {
     "families": {"local": {"source": "folder", "path": "../steps", "pattern": "step={step}"}},
     "data_root": "../rows",
-    "suites": {"plain": {"tests": ["snli"], "limit": 4}},
+    "suites": {"plain": {"tests": ["rte"], "limit": 4}},
     "statistics": {"resamples": 100},
 }
 WANTED = "results/scores.parquet"
@@ -98,8 +98,8 @@ def own(smoke: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of a checkpoint and of rows that the user has, after a run; not to be changed."""
     place = running.lay_out(tmp_path_factory.mktemp("own") / "place", OWN)
     shutil.copytree(smoke / "study/resources/pretrained/family=tiny/step=20", place / "steps/step=20")
-    for split in ("train", "test"):
-        path = place / f"rows/snli/{split}.jsonl"
+    for split in ("train", "validation"):
+        path = place / f"rows/rte/{split}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     ended = running.run(place, WANTED)
@@ -125,7 +125,7 @@ def moved(place: Path, config: dict[str, Any]) -> None:
 
 def another_row(place: Path, config: dict[str, Any]) -> None:
     """A row says something else, at the date of the old one."""
-    path = place / "rows/snli/test.jsonl"
+    path = place / "rows/rte/validation.jsonl"
     date = path.stat().st_mtime_ns
     path.write_text(path.read_text().replace("A man runs.", "A man rows."))
     os.utime(path, ns=(date - 10, date - 10))
@@ -164,7 +164,7 @@ def test_a_base_that_has_moved_is_loaded_from_where_it_is_now(own: Path, tmp_pat
     place = shutil.copytree(own, tmp_path / "place")
     config = running.configured(place)
     moved(place, config)
-    config["suites"]["more"] = {"tests": ["snli"], "limit": 3}
+    config["suites"]["more"] = {"tests": ["rte"], "limit": 3}
     running.configure(place, config)
     assert running.planned(place, WANTED) == {"predict": 1, "score": 1, "gather": 1}
     ended = running.run(place, WANTED)
@@ -179,7 +179,9 @@ def test_weights_that_changed_behind_the_back_of_a_run_are_told(own: Path, tmp_p
     date = path.stat().st_mtime_ns
     another_weight(place, {})
     os.utime(path, ns=(date, date))
-    shutil.rmtree(place / "study/results/predictions")
+    for name in ("predictions", "scores", "items"):
+        shutil.rmtree(place / "study/results" / name)
+    (place / "study" / WANTED).unlink()
     ended = running.run(place, WANTED)
     assert ended.returncode == 1
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("predict ")]
