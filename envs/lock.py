@@ -43,6 +43,11 @@ def _is_pinned(entry: str, other: str) -> bool:
     return entry.split()[0] == other.partition(" ")[0]
 
 
+def _is_more(entry: str, other: str | None) -> bool:
+    """Whether an entry is wanted where another is not: of a package that is not there yet, or under fewer conditions."""
+    return other is None or (" ; " in other.split("\n")[0] and " ; " not in entry.split("\n")[0])
+
+
 def main(folder: Path) -> None:
     """Write requirements.lock, and what other uses need beside it: requirements-cuda.lock, -test.lock and -lowest.lock."""
     run, everything, lowest = (entries((folder / name).read_text()) for name in ("run", "all", "lowest"))
@@ -51,7 +56,7 @@ def main(folder: Path) -> None:
     parts = {"requirements.lock": [], "requirements-cuda.lock": [], "requirements-test.lock": ["-r requirements.lock"]}
     for name, entry in run.items():
         parts["requirements-cuda.lock" if CUDA.fullmatch(name) else "requirements.lock"].append(entry)
-    parts["requirements-test.lock"] += [entry for name, entry in everything.items() if name not in run]
+    parts["requirements-test.lock"] += [entry for name, entry in everything.items() if _is_more(entry, run.get(name))]
     parts["requirements-lowest.lock"] = [
         entry for name, entry in lowest.items() if not _is_pinned(entry, run.get(name, ""))
     ]

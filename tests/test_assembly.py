@@ -17,7 +17,12 @@ from workflow.statistics import Resampling
 PRETRAINING = {"corpus": "miniworld", "save": [0, 10], "steps": 10, "batch": 4, "sequence": 64}
 TARGETS = {
     "both": {"tests": ["mini_facts", "mini_inference"], "recipe": "full", "suite": "mini"},
-    "away": {"tests": {"mini_facts": ["mini_facts_ood"]}, "recipe": "full", "suite": "mini", "metric": "accuracy_per_token"},
+    "away": {
+        "tests": {"mini_facts": ["mini_facts_ood"]},
+        "recipe": "full",
+        "suite": "mini",
+        "metric": "accuracy_per_token",
+    },
 }
 
 

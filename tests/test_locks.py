@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
@@ -42,8 +42,22 @@ def test_every_pin_of_a_lock_is_exact_and_has_its_hashes(name: str) -> None:
 
 
 def test_no_package_is_pinned_twice() -> None:
+    """But for one that is run with under a condition and tested with under none, such as colorama."""
     names = [name for one in LOCKS for name in locked(one)]
-    assert len(names) == len(set(names))
+    for name in {name for name in names if names.count(name) > 1}:
+        first, second = (locked(one)[name] for one in ("requirements.lock", "requirements-test.lock"))
+        assert first.marker and not second.marker and first.specifier == second.specifier, name
+
+
+def test_what_runs_here_needs_nothing_that_no_lock_has() -> None:
+    pins = {**locked("requirements.lock"), **locked("requirements-test.lock")}
+    there = {name for name, pin in pins.items() if pin.marker is None or pin.marker.evaluate()}
+    for name in there:
+        for text in requires(name) or []:
+            needed = Requirement(text)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                known = canonicalize_name(needed.name)
+                assert known in there or known in locked("requirements-cuda.lock"), f"{name} needs {text}"
 
 
 def test_the_locks_hold_what_the_project_asks_for() -> None:

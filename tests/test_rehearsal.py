@@ -22,7 +22,7 @@ MIXTURE = {"num_local_experts": 4, "num_experts_per_tok": 2}
 
 def recipe(method: str, *modules: str) -> dict:
     """A recipe with its defaults."""
-    given = {"method": method, "learning_rate": 1e-2, "epochs": 1, "examples": 4}
+    given = {"method": method, "learning_rate": 1e-2, "epochs": 1, "examples": 4, "lora_rank": 4}
     return config.recipe(given | ({"lora_modules": list(modules)} if modules else {}))
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from workflow import checks, grid, summaries, tables
 from workflow import config as configs
-from workflow import grid, summaries, tables
 from workflow.errors import StudyError
 from workflow.summaries import Material, markdown
 
@@ -90,7 +90,7 @@ def test_prediction_methods_stand_side_by_side_at_the_last_step(material):
 
 
 def test_imported_labels_were_predicted_as_their_release_says(material, tmp_path, monkeypatch):
-    monkeypatch.setattr(grid, "released_files", lambda block: [])
+    monkeypatch.setattr(grid, "released_files", lambda *asked: [])
     imports = {"amuro": {"reader": "amuro_char", "path": str(tmp_path)}}
     own = {**CONFIG["suites"], "published": {"tests": ["mini_inference"], "labels": "constrained"}}
     scores = [*SCORES, score("none", "mini_inference", 0.5, family="other", step=5, suite="ranked", n=None)]
@@ -231,7 +231,7 @@ def test_markdown_rounds_and_puts_intervals_behind_values():
 def test_every_table_says_what_it_reads_and_needs(name):
     module = grid.module(summaries, name)
     assert set(module.READS) <= set(configs.schema()["properties"])
-    assert set(module.NEEDS) <= set(grid.NEEDED)
+    assert set(module.NEEDS) <= set(checks.NEEDED)
 
 
 @pytest.mark.parametrize(

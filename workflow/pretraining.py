@@ -26,7 +26,7 @@ from workflow.corpora import Document
 from workflow.encoding import eos, padding
 from workflow.engine import linear
 from workflow.errors import StudyError
-from workflow.files import whole, write_text
+from workflow.files import whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -70,7 +70,7 @@ def pretrain(
             tokens = (step + 1) * recipe["batch"] * recipe["sequence"]
             history.append({"step": step + 1, "loss": loss, "learning_rate": rate, "tokens": tokens})
             progress(history[-1])
-    write_text("".join(json.dumps(row) + "\n" for row in history), out / "history.jsonl")
+    (out / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
     return history
 
 
@@ -208,6 +208,6 @@ def update(
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write a checkpoint in the hub's layout, whole or not at all."""
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    with whole(folder) as unfinished:
+    with whole(folder, sealed=False) as unfinished:  # the family's folder is, once all steps are in it
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)

@@ -43,15 +43,20 @@ def begin() -> None:
 
 
 def _carry_over(persistence: Any, job: Any) -> None:
-    """Note the params and inputs of a job as they are now, for outputs that were made with the same settings."""
+    """Note the params and inputs of a job as they are now, for outputs that were made with the same settings.
+
+    An output that is new in this version gets the notes of the others in any case: without any, Snakemake compares none.
+    """
     records = {str(path): persistence.metadata(path) for path in job.output}
     known = next((record for record in records.values() if record), None)
-    new = persistence._params(job)
-    if known is None or not _same(job.rule.name, known, new) or not all(map(os.path.exists, records)):
+    if known is None or not all(map(os.path.exists, records)):
         return
+    new = persistence._params(job)
+    same = _same(job.rule.name, known, new)
     for path in job.output:
         record = records[str(path)] or known.model_copy()
-        record.params, record.input = new, persistence._input(job)
+        if same:
+            record.params, record.input = new, persistence._input(job)
         persistence._write_record(persistence._get_key(path), record)
     persistence._clear_cache()
 
