@@ -184,7 +184,7 @@ def test_weights_that_changed_behind_the_back_of_a_run_are_told(own: Path, tmp_p
     (place / "study" / WANTED).unlink()
     ended = running.run(place, WANTED)
     assert ended.returncode == 1
-    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("predict ")]
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("predict family=")]
     assert "steps/step=20/model.safetensors: is not what `fetch` recorded" in line
 
 
@@ -221,7 +221,7 @@ def test_a_part_of_another_cell_stops_the_study_with_a_line(changed: Path) -> No
     shutil.copy(checksums.place(first), checksums.place(second))
     ended = running.run(changed)
     assert ended.returncode == 1
-    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("score ")]
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("score family=")]
     assert f"{second.relative_to(changed / 'study')}: was made for " in line
     assert line.endswith("so it is another cell's; delete it and run again")
 

@@ -121,11 +121,23 @@ def test_scores_have_the_rows_of_the_grid_once(smoke: Path) -> None:
 
 def test_scores_have_keys_as_columns_of_the_right_types(smoke: Path) -> None:
     table = pq.read_table(smoke / "study/results/scores.parquet")
-    assert table.column_names == [*SCORE, "value", "error", "low", "high", "n"]
+    assert table.column_names == [
+        *SCORE,
+        "value",
+        "error",
+        "low",
+        "high",
+        "n",
+        "primary",
+        "better",
+        "part_of",
+        "tokens",
+    ]
     kinds = {name: pa.string() for name in SCORE} | dict.fromkeys(["step", "seed", "shots", "n"], pa.int64())
-    kinds |= dict.fromkeys(["value", "error", "low", "high"], pa.float64())
+    kinds |= dict.fromkeys(["value", "error", "low", "high", "tokens"], pa.float64())
+    kinds |= {"primary": pa.bool_(), "better": pa.string(), "part_of": pa.string()}
     assert {field.name: field.type for field in table.schema} == kinds
-    assert table.to_pandas().notna().all(axis=None)
+    assert table.drop_columns(["better", "part_of", "tokens"]).to_pandas().notna().all(axis=None)
 
 
 def test_scores_are_shares_of_the_rows_asked_for(smoke: Path) -> None:
