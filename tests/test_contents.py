@@ -44,7 +44,7 @@ def test_comments_docstrings_and_blank_lines_are_no_code() -> None:
 
 
 def test_arguments_that_do_not_count_are_cut() -> None:
-    assert contents.bare(CODE, ["licence", "sizes"]).splitlines()[-1] == 'TASK = make(name="é # no comment", , )'
+    assert contents.bare(CODE, ["licence", "sizes"]).splitlines()[-1] == 'TASK = make(name="é # no comment", )'
 
 
 @pytest.mark.parametrize(

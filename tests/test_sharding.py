@@ -244,5 +244,10 @@ def test_a_suite_s_gpus_are_asked_for_and_change_no_prediction(tmp_path):
     place = running.lay_out(tmp_path / "place", study)
     ended = running.run(place, "--dry-run", "--quiet", "host")
     assert ended.returncode == 0, ended.stderr
-    asked = dict(re.findall(r"suite=(\w+)/tests=\w+/part\.parquet\n(?:.+\n)*? +resources: .*\bgpu=(\d)", ended.stdout))
+    asked = dict(
+        re.findall(
+            r"output: results/predictions/\S+suite=(\w+)/tests=\w+/part\.parquet\n(?:.+\n)*? +resources: .*\bgpu=(\d)",
+            ended.stdout,
+        )
+    )
     assert asked == {"written": "1", "formats": "2", "published": "1"}

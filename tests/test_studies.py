@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import running
 import yaml
+from safetensors.numpy import save_file
 
 from workflow import grid
 
@@ -61,8 +63,9 @@ def test_a_local_folder_dry_runs(tmp_path: Path) -> None:
     for step in (500, 1000):
         folder = place / "study" / "checkpoints" / f"step{step}"
         folder.mkdir(parents=True)
-        for file in ("config.json", "model.safetensors", "tokenizer.json"):
-            (folder / file).write_bytes(b"")
+        for file in ("config.json", "tokenizer.json"):
+            (folder / file).write_text("{}")
+        save_file({"weight": np.zeros(1, np.float32)}, folder / "model.safetensors")
     assert running.planned(place)["tune"] == 2 * 4 * 3
 
 

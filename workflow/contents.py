@@ -15,6 +15,7 @@ import io
 import itertools
 import json
 import os
+import re
 import time
 import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from workflow.errors import StudyError
 PACKAGE = Path(__file__).parent
 MEMORY = Path(".snakemake/tunecast/contents.json")
 RECENT = 2e9  # nanoseconds: a file that is younger may change again within one tick of its clock
+COMMA = re.compile(rb"\s*,[ \t]*")  # that ends an argument
 DIGITS = 16  # of a hash that is shown and compared, but protects nothing
 
 
@@ -186,4 +188,6 @@ def _unread(source: str, without: Sequence[str]) -> Iterator[Span]:
         elif isinstance(node, ast.Call):
             found = [keyword for keyword in node.keywords if keyword.arg in without]
         for part in found:
-            yield starts[part.lineno - 1] + part.col_offset, starts[part.end_lineno - 1] + part.end_col_offset
+            stop = starts[part.end_lineno - 1] + part.end_col_offset
+            behind = COMMA.match(source.encode(), stop) if isinstance(part, ast.keyword) else None
+            yield starts[part.lineno - 1] + part.col_offset, behind.end() if behind else stop
