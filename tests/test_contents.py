@@ -43,6 +43,10 @@ def test_comments_docstrings_and_blank_lines_are_no_code() -> None:
     ]
 
 
+def test_a_comment_behind_the_end_of_a_long_string_is_cut_where_it_is() -> None:
+    assert contents.bare('A = """é\n b"""  # comment é\nB = 1\n') == 'A = """é\n b"""\nB = 1'
+
+
 def test_arguments_that_do_not_count_are_cut() -> None:
     assert contents.bare(CODE, ["licence", "sizes"]).splitlines()[-1] == 'TASK = make(name="é # no comment", )'
 

@@ -60,7 +60,7 @@ class Material:
     def settings(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Keys of the cell of each part with the facts recorded with it: suite settings, base, versions."""
         for part in self.parts:
-            keys = dict(folder.split("=", 1) for folder in part.parent.parts if "=" in folder)
+            keys = tables.keys_of(part)
             cell = {name: int(keys[name]) if name in ("step", "seed") else keys[name] for name in grid.CELL_KEYS}
             yield cell, tables.check_origin(part)
 

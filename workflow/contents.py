@@ -14,7 +14,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import re
 import time
 import tokenize
@@ -25,6 +24,7 @@ from typing import Any
 
 from workflow.checksums import digest
 from workflow.errors import StudyError
+from workflow.files import whole
 
 PACKAGE = Path(__file__).parent
 MEMORY = Path(".snakemake/tunecast/contents.json")
@@ -67,11 +67,8 @@ class Memory:
         """Keep what is new; a folder that cannot be written costs the next start some reading, no more."""
         if not self.new:
             return
-        unfinished = self.path.with_name(f"{self.path.name}.{os.getpid()}.unfinished")
-        with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError, StudyError), whole(self.path, sealed=False) as unfinished:
             unfinished.write_text(json.dumps(self.known), encoding="utf-8")
-            os.replace(unfinished, self.path)
 
 
 @functools.cache
@@ -164,23 +161,26 @@ def bare(source: str, without: Sequence[str] = ()) -> str:
     return "\n".join(line.rstrip() for line in code.splitlines() if line.strip())
 
 
-def _starts(source: str) -> list[int]:
+def _starts(lines: Sequence[str]) -> list[int]:
     """Where each line starts, in bytes."""
-    return list(itertools.accumulate((len(line.encode()) for line in io.StringIO(source)), initial=0))
+    return list(itertools.accumulate((len(line.encode()) for line in lines), initial=0))
 
 
 def _comments(source: str) -> Iterator[Span]:
     """Where comments are."""
-    starts = _starts(source)
+    lines = list(io.StringIO(source))
+    starts = _starts(lines)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
-            start = starts[token.start[0] - 1] + len(token.line[: token.start[1]].encode())
+            row, column = token.start
+            start = starts[row - 1] + len(lines[row - 1][:column].encode())
             yield start, start + len(token.string.encode())
 
 
 def _unread(source: str, without: Sequence[str]) -> Iterator[Span]:
     """Where docstrings and keyword arguments that do not count are."""
-    starts, defined = _starts(source), (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    text, starts = source.encode(), _starts(list(io.StringIO(source)))
+    defined = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(ast.parse(source)):
         found: list[Any] = []
         if isinstance(node, defined) and ast.get_docstring(node) is not None:
@@ -189,5 +189,5 @@ def _unread(source: str, without: Sequence[str]) -> Iterator[Span]:
             found = [keyword for keyword in node.keywords if keyword.arg in without]
         for part in found:
             stop = starts[part.end_lineno - 1] + part.end_col_offset
-            behind = COMMA.match(source.encode(), stop) if isinstance(part, ast.keyword) else None
+            behind = COMMA.match(text, stop) if isinstance(part, ast.keyword) else None
             yield starts[part.lineno - 1] + part.col_offset, behind.end() if behind else stop

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from workflow.checksums import digest
 from workflow.errors import StudyError, escaped, first_line, shown
 from workflow.files import json_object
 
@@ -122,7 +123,7 @@ def _cached_files(repo: str, kind: str, commit: str) -> dict[str, dict[str, Any]
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         blob = path.resolve().name
         named = {40: "git", 64: "sha256"}.get(len(blob)) if re.fullmatch("[0-9a-f]+", blob) else None
-        stated = {named: blob} if named else {"sha256": _sha256(path)}
+        stated = {named: blob} if named else {"sha256": digest(path)}
         found[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, **stated}
     return found
 
@@ -227,7 +228,7 @@ def lacking(pinned: Pin) -> dict[str, int]:
 def _verified(pinned: Pin, folder: Path, name: str) -> dict[str, Any]:
     """Size and SHA-256 of a file that is what its pin states."""
     path, stated = folder / name, pinned["files"][name]
-    found = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    found = {"bytes": path.stat().st_size, "sha256": digest(path)}
     same = found["sha256"] == stated["sha256"] if "sha256" in stated else _git(path) == stated["git"]
     if not same:
         path.resolve().unlink()
@@ -237,12 +238,6 @@ def _verified(pinned: Pin, folder: Path, name: str) -> dict[str, Any]:
             f"removed, so that another run fetches it again"
         )
     return found
-
-
-def _sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _git(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Bring a study that an earlier version has finished to this one, without a tuning or a prediction that was made already.
 
-`python -m workflow.upgrading --directory STUDY` writes the checksums that version 0.1.0 did not write, and notes what the
+`python -m workflow.upgrading --directory STUDY` writes the checksums that earlier versions did not write, and notes what the
 results of the expensive rules depend on as this version notes it, where the settings that were noted are still those of
 the config. Whatever else has changed since is made again by the next run, which is what happens to all other results, too.
 """
@@ -62,10 +62,7 @@ def _carry_over(persistence: Any, job: Any) -> None:
 
 
 def _same(rule: str, known: Any, new: list[str]) -> bool:
-    """Whether the settings noted of a result, and the code of its task, are those of the config and the code of now.
-
-    A result of this version is left as it is: it has notes of what its words or its files are.
-    """
+    """Whether the settings noted of a result, and the code of its task, are those of the config and the code of now."""
     settings = [noted for noted in known.params or [] if noted.startswith("{")]
     if rule == "fetch":  # a folder named its place, which no longer counts; a file that is another is told by its hash
         settings = [noted for noted in settings if "'path': " not in noted]
