@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from workflow import grid, prompts, task
+from workflow import grid, prompts, tables, task
 from workflow.errors import StudyError
 from workflow.resources import BYTES_PER_TOKEN, FORWARD, TRAINING, fetched, trained_here
 from workflow.task import KINDS, Example, Task
@@ -161,8 +161,7 @@ def _measured(folder: Path, paths: set[str] | None) -> list[tuple[dict[str, str]
         path = file.relative_to(folder).with_suffix("").as_posix()
         seconds = SECONDS.match(file.read_text(encoding="utf-8", errors="replace"))
         if seconds and (paths is None or path in paths):
-            keys = dict(part.split("=", 1) for part in path.split("/") if "=" in part)
-            found.append((keys, float(seconds[1]) / 3600))
+            found.append((tables.keys_of(file.relative_to(folder)), float(seconds[1]) / 3600))
     return found
 
 

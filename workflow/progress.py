@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from workflow import sources
+from workflow import sources, tables
 
 Seen = Mapping[str, Mapping[int, float]]  # family -> step -> tokens
 
@@ -65,7 +65,7 @@ def with_tokens(table: pa.Table, known: Seen, pins: Iterable[Mapping[str, Any]])
     """
     found = {family: {int(step): float(tokens) for step, tokens in own.items()} for family, own in known.items()}
     for pin in pins:
-        keys = dict(part.split("=", 1) for part in str(pin["path"]).removesuffix(".json").split("/") if "=" in part)
+        keys = tables.keys_of(pin["path"])
         tokens = named(str(pin.get("revision") or ""))
         if tokens is not None:
             found.setdefault(keys["family"], {}).setdefault(int(keys["step"]), tokens)

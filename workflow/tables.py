@@ -382,8 +382,8 @@ def recorded(path: Path) -> dict[str, Any]:
 
 
 def keys_of(path: Path | str) -> dict[str, str]:
-    """The keys that a part's path holds, hive style."""
-    return dict(folder.split("=", 1) for folder in Path(path).parent.parts if "=" in folder)
+    """The keys that a path holds, hive style, in its folders and in its own name without suffix."""
+    return dict(name.split("=", 1) for name in Path(path).with_suffix("").parts if "=" in name)
 
 
 def check_origin(path: Path | str) -> dict[str, Any]:
