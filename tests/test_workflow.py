@@ -611,6 +611,24 @@ def test_a_tuning_told_to_stop_saves_its_state_at_once_and_is_continued(untuned:
     check_same_results(untuned, unbroken)
 
 
+def test_ctrl_c_saves_the_state_of_a_tuning_and_the_last_line_says_that_the_command_goes_on(untuned: Path) -> None:
+    """A terminal tells all processes at once; no job is said to have failed, and no traceback is shown."""
+    reconfigured(untuned, save_every=1000)
+    with (untuned / "told").open("w") as told:
+        run = subprocess.Popen(
+            running.command(untuned, SCORES), cwd=untuned, env=running.ENVIRONMENT, stdout=told, stderr=told,
+            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+    log = untuned / f"study/logs/tune/{TUNED}.log"
+    wait_for(lambda: log.is_file() and " tune: " in log.read_text(), "the first step")
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait() == 1
+    text = (untuned / "told").read_text()
+    assert text.splitlines()[-1].startswith("Stopped before its end. The same command goes on from here: ")
+    assert "FAILED" not in text and "Traceback" not in text
+    assert (untuned / "study" / STATE).is_file()
+
+
 def test_a_tuning_that_diverges_names_its_recipe_and_leaves_its_history(untuned: Path, unbroken: Path) -> None:
     """The history goes once the recipe has been mended."""
     reconfigured(untuned, learning_rate=1e30)
