@@ -431,6 +431,8 @@ BAD = [
     ("table", "a.csv", ROWS.replace("0.6", "60"), "percent"),
     ("table", "a.csv", ROWS.replace("2000", "1000"), "is there twice"),
     ("table", "a.csv", ROWS.replace("2000", "x"), "row 2: column 'step'"),
+    ("table", "a.csv", ROWS.replace("2000", "2_000"), "row 2: column 'step': found '2_000', expected a number"),
+    ("table", "a.csv", ROWS.replace("0.6", "٠.٦"), "row 2: column 'acc': found"),
     ("table", "a.csv", ROWS.replace("2000,arc_easy", "2000,"), "row 2: column 'task' is blank"),
     ("table", "a.parquet", "PAR1", "not a whole Parquet file"),
 ]

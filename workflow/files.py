@@ -84,6 +84,18 @@ def number(text: str) -> float:
     return value if math.isfinite(value) else math.nan
 
 
+def stated_number(found: Any) -> float:
+    """A number that a table or JSON states, be it as text (see `number`); `nan` is one.
+
+    Errors: ValueError or TypeError for anything else.
+    """
+    stated = isinstance(found, str) and found.strip().lower() != "nan"
+    value = number(found) if stated else float(found)
+    if isinstance(found, bool) or (stated and math.isnan(value)):
+        raise ValueError("no number")
+    return value
+
+
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a JSON Lines file, each with where it stands (`file, row 12`: the number of its line).
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.errors import StudyError, shown
-from workflow.files import json_object
+from workflow.files import json_object, stated_number
 from workflow.released import Run, Score
 
 SOURCE = "records of Every Eval Ever (JSON with schema_version and evaluation_results)"
@@ -83,7 +83,7 @@ def _number(place: str, found: Any) -> float | None:
     if found is None:
         return None
     try:
-        return float(found)
+        return stated_number(found)
     except (TypeError, ValueError) as error:
         raise StudyError(f"{place}: found {shown(found)} as standard error, expected a number") from error
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workflow.errors import StudyError, first_line, shown
-from workflow.files import csv_rows
+from workflow.files import csv_rows, stated_number
 from workflow.released import Run, Score
 
 SOURCE = "tables of scores (CSV or Parquet)"
@@ -104,7 +104,7 @@ def _blank(cell: Any) -> bool:
 def _number(place: str, name: str, cell: Any) -> float:
     """A cell's number."""
     try:
-        return float(cell) if not isinstance(cell, bool) else float("x")
+        return stated_number(cell)
     except (TypeError, ValueError) as error:
         raise StudyError(f"{place}: column {name!r}: found {shown(cell)}, expected a number") from error
 
