@@ -55,8 +55,7 @@ def read(
     """The outset of a tuning.
 
     keys: of a model, or of a trial with its seed; paths: `base`, `task` and `state`, and the base's `folder` where the
-    config names it; held: whether validation rows are
-    wanted.
+    config names it; held: whether validation rows are wanted.
     Errors: StudyError when base or rows do not allow it.
     """
     base = sources.read_base(paths["base"], paths["folder"])

@@ -14,8 +14,8 @@ SEED = 0
 with job("try_rate", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
     keys, recipe = dict(snakemake.wildcards.items()) | {"seed": SEED}, snakemake.params.recipe
-    paths = {"base": snakemake.input.base, "task": snakemake.input.task, "state": snakemake.params.state}
-    paths["folder"] = snakemake.params.folder
+    paths = {"base": snakemake.input.base, "task": snakemake.input.task}
+    paths |= {"state": snakemake.params.state, "folder": snakemake.params.folder}
     start = outset.read(keys, recipe, paths, log, held=True)
     tried = sharding.tried if recipe["gpus"] > 1 else tuning.tried
     how = recipe, SEED, padding(start.tokenizer), start.state, progress(log, "try_rate")

@@ -12,8 +12,8 @@ from workflow.encoding import padding
 with job("tune", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
     keys, recipe = dict(snakemake.wildcards.items()), snakemake.params.recipe
-    paths = {"base": snakemake.input.base, "task": snakemake.input.task, "state": snakemake.params.state}
-    paths["folder"] = snakemake.params.folder
+    paths = {"base": snakemake.input.base, "task": snakemake.input.task}
+    paths |= {"state": snakemake.params.state, "folder": snakemake.params.folder}
     start = outset.read(keys, recipe, paths, log)
     tune = sharding.tune if recipe["gpus"] > 1 else tuning.tune
     how = recipe, int(keys["seed"]), padding(start.tokenizer), start.state, progress(log, "tune")
