@@ -5,25 +5,21 @@ import sys
 
 from snakemake.utils import min_version
 
-from workflow import (
-    announcing,
-    checksums,
-    claims,
-    files,
-    grid,
-    holes,
-    scheduling,
-    upgrading,
-)
-from workflow import config as configs
+from workflow import upgrading
 from workflow.errors import StudyError, told
+from workflow.jobs import locks
+from workflow.planning import config_checks, messages, snakemake_patches
+from workflow.storage import checksums
+from workflow.study import config as configs
+from workflow.study import grid
+from workflow.training import missing_models
 
 min_version("9.14")
 # Jobs by the ten thousand are many objects, none of them garbage: looking for it so often takes an eighth of a dry run.
 gc.set_threshold(200_000, 50, 50)
 
-claims.begin()
-scheduling.steady()
+locks.begin()
+snakemake_patches.steady()
 if upgrading.UNDER_WAY in os.environ:
     upgrading.begin()
 elif workflow.is_main_process and (earlier := upgrading.pending()):
@@ -47,22 +43,28 @@ if workflow.is_main_process and (damaged := checksums.sweep()):
 try:
     for path in workflow.configfiles:
         configs.check_keys(pathlib.Path(path))
-    STUDY = grid.read(config)
-    HOLES = holes.found(STUDY, grid.models(STUDY))
-    MODELS = holes.without(grid.models(STUDY), HOLES)
-    PARTS = holes.without(grid.parts(STUDY), HOLES)
-    TRIALS = holes.without(grid.trials(STUDY), holes.unchosen(STUDY), grid.CHOICE_KEYS)
+    STUDY = config_checks.read(config)
+    HOLES = missing_models.found(STUDY, grid.models(STUDY))
+    MODELS = missing_models.without(grid.models(STUDY), HOLES)
+    PARTS = missing_models.without(grid.parts(STUDY), HOLES)
+    TRIALS = missing_models.without(
+        grid.trials(STUDY), missing_models.unchosen(STUDY), grid.CHOICE_KEYS
+    )
 except (StudyError, OSError) as error:
     sys.exit(told(error) or str(error))
 
 
 include: "rules/common.smk"
-include: "rules/inputs.smk"
+include: "rules/data.smk"
+include: "rules/checkpoints.smk"
 include: "rules/tuning.smk"
 include: "rules/evaluation.smk"
+include: "rules/released.smk"
 include: "rules/indicators.smk"
-include: "rules/reporting.smk"
 include: "rules/forecasting.smk"
+include: "rules/analysis.smk"
+include: "rules/reporting.smk"
+include: "rules/planning.smk"
 
 
 rule all:
@@ -96,16 +98,16 @@ rule all:
         "results/pages",
 
 
-scheduling.before_dry_run(lambda: announcing.begin(STUDY, to_do()))
+snakemake_patches.before_dry_run(lambda: messages.begin(STUDY, to_do()))
 
 
 onstart:
-    claims.note()
-    announcing.begin(STUDY, to_do())
+    locks.note()
+    messages.begin(STUDY, to_do())
 
 
 onerror:
-    announcing.end(
+    messages.end(
         failed(),
         "".join(pathlib.Path(path).read_text("utf-8", "replace") for path in log),
     )

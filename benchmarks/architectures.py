@@ -31,14 +31,18 @@ from tokenizer_shapes import EOS, SHAPES, Shape
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from workflow import encoding, prediction, prompts, sources, task, tuning
-from workflow.corpora import Document
-from workflow.encoding import Framing
-from workflow.engine import feeding, losses
+from workflow import task
+from workflow.data import prompts
+from workflow.data.corpora import Document
 from workflow.errors import StudyError
-from workflow.indicators import clm
-from workflow.prediction import Evaluation
+from workflow.evaluation import prediction
+from workflow.evaluation.prediction import Evaluation
+from workflow.indicators.measures import clm
+from workflow.models import checkpoints, encoding
+from workflow.models.encoding import Framing
+from workflow.models.engine import feeding, losses
 from workflow.task import Example
+from workflow.training import finetuning
 
 VOCABULARY = 560
 SIZES = {
@@ -242,7 +246,7 @@ class Loop:
 
 def compared(folder: Path, shape: Shape, model: Any) -> float:
     """The largest difference between a study's ways and the loop, in nats. Errors: AssertionError for texts or tokens."""
-    tokenizer, loop = sources.load_tokenizer(folder), Loop(folder, shape)
+    tokenizer, loop = checkpoints.load_tokenizer(folder), Loop(folder, shape)
     apart = [_scores(model, tokenizer, loop), _windows(model, tokenizer, loop)]
     for way in (_training, _texts):
         if tokenizer.eos_token_id is not None:
@@ -283,7 +287,7 @@ def _windows(model: Any, tokenizer: Any, loop: Loop) -> float:
 def _training(model: Any, tokenizer: Any, loop: Loop) -> float:
     """Losses of training rows."""
     framing = Framing(RANK, "default", "sound", (), 256)
-    rows = [tuning.encode(tokenizer, framing, example) for _, example in RANKED]
+    rows = [finetuning.encode(tokenizer, framing, example) for _, example in RANKED]
     with feeding.losses(model, encoding.padding(tokenizer)) as read, torch.no_grad():
         sums, _ = read(rows)
     differences = []
@@ -312,14 +316,14 @@ def tried(model_type: str, names: Sequence[str], place: Path) -> Iterator[Found]
     folder = place / model_type
     built(model_type).save_pretrained(folder)
     try:
-        model = sources.load_model(folder, torch.float32, "cpu")
+        model = checkpoints.load_model(folder, torch.float32, "cpu")
     except StudyError as error:
         yield Found(model_type, "any", "refused", 0.0, str(error).replace(str(folder), ""))
         return
     for name in names:
         shapes.save(TOKENIZERS[name], SHAPES[name], folder, picked=None)
         try:
-            sources.check(folder)
+            checkpoints.check(folder)
             with in_time(LONGEST):
                 difference = compared(folder, SHAPES[name], model)
             yield Found(model_type, name, "agrees" if difference <= NEAR else "misfit", difference, "")

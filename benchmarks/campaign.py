@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 import running
 import slurm_cluster
 
-from workflow import claims
+from workflow.jobs import locks
 
 STUDY = {
     "families": {"tiny": running.SMOKE["families"]["tiny"] | {"steps": [20]}},
@@ -111,7 +111,7 @@ def trained(job: Job, place: Path) -> float:
     """The share of its optimizer steps that a tuning has done; below 0 before the first, and of other jobs."""
     for log in (place / "study/logs/tune").rglob("*.log") if job.rule == "tune" else []:
         text = read(log)
-        if f", process {job.process} on " in read(claims.place(log)):
+        if f", process {job.process} on " in read(locks.place(log)):
             return max((int(done) / int(of) for done, of in re.findall(r" tune: (\d+) of (\d+)", text)), default=-1.0)
     return -1.0
 
@@ -127,7 +127,7 @@ def watch(campaign: Campaign, place: Path) -> None:
     """Note what each process of a tuning has done: first and last of the optimizer steps that its log names, by claim."""
     for log in (place / "study/logs/tune").rglob("*.log"):
         steps = [int(step) for step in re.findall(r" tune: (\d+) of ", read(log))]
-        claim = read(claims.place(log))
+        claim = read(locks.place(log))
         if claim and steps:
             campaign.attempts.setdefault(str(log.relative_to(place)), {})[claim] = [steps[0], steps[-1]]
 

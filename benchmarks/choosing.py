@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from workflow import recommending, tables
-from workflow.comparison import Sample
+from workflow.analysis import recommendation
+from workflow.analysis.evidence import Sample
+from workflow.report.summaries import markdown
 from workflow.statistics import Resampling
-from workflow.summaries import markdown
+from workflow.storage import tables
 
 SHARES = (0.4, 0.3, 0.3)  # of the variance of what decides a row: the row's own, that of base and row, of seed and row
 LEVEL = 0.6  # of all bases but the one that leads
@@ -41,9 +42,9 @@ def simulated(bases: int, seeds: int, rows: int, lead: float, noise: float, rng:
 
 def answered(samples: Sequence[Sample], how: Resampling) -> dict[str, Any]:
     """Which base is called the best, None for none; of picking the first base the regret row."""
-    asked = recommending.questions(samples, {}, how)
+    asked = recommendation.questions(samples, {}, how)
     picks = {"pick": {("f", step): -float(step) for step in range(len(samples))}}
-    rows = [*recommending.recommend(asked, picks, {}, NOTHING, 0.02, how)]
+    rows = [*recommendation.recommend(asked, picks, {}, NOTHING, 0.02, how)]
     answer = next(row for row in rows if row["topic"] == "answer")
     regret = next(row for row in rows if row.get("indicator") == "pick")
     called = f" tune f at step {answer['step']}," in answer["statement"]

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow import tables
-from workflow.analyses import learning, turning_point
-from workflow.comparison import PAIR_KEYS, Evidence, Reported
-from workflow.curves import PER, curve, knot, line, progress
+from workflow.analysis.analyses import learning, turning_point
+from workflow.analysis.curves import PER, curve, knot, line, progress
+from workflow.analysis.evidence import PAIR_KEYS, Evidence, Reported
 from workflow.statistics import Resampling, Values
+from workflow.storage import tables
 
 STEPS = {
     "published": np.array([1000, 18000, 342000, 424000, 505000, 592000, 738000, 738020], dtype=float),

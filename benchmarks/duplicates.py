@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workflow import grid, tables
-from workflow.auditing import Material
-from workflow.audits import duplicate_models
+from workflow.audit.checks import duplicate_models
+from workflow.audit.inputs import Material
+from workflow.storage import tables
+from workflow.study import grid
 
 UNTOUCHED = {**grid.UNTOUCHED, "suite": "released", "test_format": "default"}
 

@@ -22,9 +22,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import pairing
 
-from workflow import prediction, task
-from workflow.encoding import Framing, fitted
-from workflow.engine import generation
+from workflow import task
+from workflow.evaluation import prediction
+from workflow.models.encoding import Framing, fitted
+from workflow.models.engine import generation
 
 NEW_TOKENS, BATCH_TOKENS = 60, 8192
 TESTS = (("social_iqa", 0), ("social_iqa", 4), ("xsum", 0))

@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workflow import checksums
+from workflow.storage import checksums
 
 ROOT = Path(__file__).parents[1]
 PARTLY = ("results/scores.parquet", "results/histories.parquet", "results/indicators.parquet")

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from workflow import metrics
-from workflow.comparison import Change, Difference, Reported, Sample, mean_over, seeded
-from workflow.forecasting.forecasts import _jointly
+from workflow.analysis.evidence import Change, Difference, Reported, Sample, mean_over, seeded
+from workflow.analysis.recommendation import chances
+from workflow.evaluation import metrics
+from workflow.forecasting.forecast_accuracy import _jointly
 from workflow.forecasting.pairs import credit, differences, resampled_weights
-from workflow.recommending import chances
+from workflow.report.summaries import markdown
 from workflow.statistics import Resampling, Values, bounded
-from workflow.summaries import markdown
 
 HOW = Resampling(500, 0.95, 0)
 MODEL = {"family": "f", "step": 1, "suite": "s", "test": "mnli", "test_format": "default", "shots": 0}

@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 
-from workflow import corpora, mixtures, pretraining, prompts, task
+from workflow import task
+from workflow.data import corpora, prompts
 from workflow.task import Example
+from workflow.training import data_mix, pretraining
 
 SUBJECT = {
     "vocabulary": 8192, "hidden": 384, "layers": 6, "heads": 6, "intermediate": 1536, "context": 2048, "seed": 0,
@@ -140,7 +142,7 @@ def written_on(data: Path, folder: Path) -> Any:
         recipe = SUBJECT | {"objective": "clm", "batch": 4, "sequence": 128, "weight_decay": 0.0}
         model = pretraining.initial(recipe, tokenizer)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=pretraining.BETAS)
-        rows = pretraining.batches(mixtures.encode(tokenizer, documents, recipe), recipe, tokenizer)
+        rows = pretraining.batches(data_mix.encode(tokenizer, documents, recipe), recipe, tokenizer)
         for _ in range(STEPS):
             pretraining.update(model, optimizer, next(rows), 1e-3, 1.0, torch.float32)
         pretraining.save(model, tokenizer, folder)

@@ -21,10 +21,10 @@ import numpy as np
 from coverage import markdown
 
 from benchmarks import released_series
-from workflow import extrapolation, laws
-from workflow.analyses import turning_point
-from workflow.curves import Curve, line, progress
-from workflow.declines import comparable, decline
+from workflow.analysis import extrapolation, laws
+from workflow.analysis.analyses import turning_point
+from workflow.analysis.curves import Curve, line, progress
+from workflow.analysis.declines import comparable, decline
 from workflow.statistics import Resampling, Values, holm
 
 STEPS = {

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from workflow.comparison import PAIR_KEYS, Reported
-from workflow.curves import Curve, curve
+from workflow.analysis.curves import Curve, curve
+from workflow.analysis.evidence import PAIR_KEYS, Reported
 from workflow.statistics import Resampling
 
 NAME = re.compile(r"^(?P<series>.+?)[_-]step(?P<step>\d+)\.json$")

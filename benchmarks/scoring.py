@@ -20,9 +20,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import pairing
 
-from workflow import prediction, prompts, task
-from workflow.encoding import Framing, fitted
-from workflow.prediction import Evaluation
+from workflow import task
+from workflow.data import prompts
+from workflow.evaluation import prediction
+from workflow.evaluation.prediction import Evaluation
+from workflow.models.encoding import Framing, fitted
 from workflow.task import Example
 
 # task, demonstrations

@@ -16,8 +16,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from workflow import grid
-from workflow.forecasting import cohorts, comparers, pairs, ranking, splits
+from workflow.forecasting import classifiers, cohorts, pairs, ranking, splits
+from workflow.planning import config_checks
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=10, help="blocks of twenty splits")
     given = parser.parse_args()
     os.chdir(given.study)
-    block = grid.read(yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8")))["cohorts"]["published"]
+    block = config_checks.read(yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8")))["cohorts"]["published"]
     table = cohorts.read(block)
     print("| fitted on | target | accuracy of a block | longest shortlist |\n| --- | --- | --- | --- |")
     for source in table.targets:
@@ -47,7 +47,7 @@ def measured(table: cohorts.Cohort, source: str, blocks: int) -> dict[str, np.nd
     found = {target: np.zeros((blocks * splits.REPEATS, 2)) for target in table.targets}
     for seed in range(blocks * splits.REPEATS):
         fold = splits.drawn(table.units, seed)
-        fitted = comparers.fit("lightgbm", table.values(table.indicators), labels[source], fold.train)
+        fitted = classifiers.fit("lightgbm", table.values(table.indicators), labels[source], fold.train)
         preferences = np.where(fold.pairs, fitted.preferences(), 0)
         counts = ranking.wins(preferences, len(fold.train))[~fold.train]
         for target, values in labels.items():

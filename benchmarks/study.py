@@ -5,7 +5,7 @@ the pre-training) in a temporary folder; --whole runs the default study itself, 
 Prints a Markdown table of seconds of wall time and of CPU.
 
 Each job's log says when its process began its work, had imported the model's class, had loaded the model, and ended
-(`workflow.jobs.clock`). What the cores had on offer and no job used is the workflow's: Snakemake itself, a job's end after
+(`workflow.jobs.job.clock`). What the cores had on offer and no job used is the workflow's: Snakemake itself, a job's end after
 its last line, cores that waited for others. A busy machine stretches wall time; of CPU time it is the shares that count.
 """
 

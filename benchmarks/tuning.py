@@ -27,9 +27,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import pairing
 
-from workflow import states, tuning
-from workflow.encoding import Masked, padding
-from workflow.engine import linear
+from workflow.models.encoding import Masked, padding
+from workflow.models.engine import linear
+from workflow.training import finetuning, saved_state
 
 BATCH, SEED = 8, 0
 OURS, TRAINER, TRL = "Tunecast", "HF Trainer", "TRL SFTTrainer"
@@ -61,15 +61,15 @@ class Bench:
 
     def __init__(self, model: Any, tokenizer: Any, rows: Sequence[Masked], folder: Path) -> None:
         self.model, self.tokenizer, self.folder = model, tokenizer, folder
-        self.given, self.rows = rows, [rows[place] for place in tuning.order(len(rows), 1, SEED)]
+        self.given, self.rows = rows, [rows[place] for place in finetuning.order(len(rows), 1, SEED)]
 
     def ours(self) -> Callable[[], list[float]]:
         """Tunecast's own tuning; a run returns the losses of its steps."""
         model, pad = copy.deepcopy(self.model), padding(self.tokenizer)
 
         def run() -> list[float]:
-            state = states.State(self.folder / "state", "benchmark")
-            return [row["loss"] for row in tuning.tune(model, self.given, RECIPE, SEED, pad, state)]
+            state = saved_state.State(self.folder / "state", "benchmark")
+            return [row["loss"] for row in finetuning.tune(model, self.given, RECIPE, SEED, pad, state)]
 
         self.tuned = model
         return run
@@ -176,7 +176,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             read = pairing.task.load(name)
             found = pairing.examples(options.data, name, "train", BATCH * max(options.steps, options.compared))
-            rows = list(tuning.prepared_rows(tokenizer, 2048, read, found, "default", RECIPE).values())
+            rows = list(finetuning.prepared_rows(tokenizer, 2048, read, found, "default", RECIPE).values())
             bench = Bench(model, tokenizer, rows[: BATCH * options.steps], Path(folder))
             print(f"{name}, {options.steps} steps\n\n{pairing.table(measured(bench, options))}\n", flush=True)
             if options.compared:

@@ -1,71 +1,64 @@
-"""From scores to tables, analyses and figures."""
+"""From analyses to figures, tables, findings and the report."""
+
+import os
+
+from workflow import registry
+from workflow.report import findings, summaries
+from workflow.storage import files
 
 
 localrules:
-    gather,
-    slice,
-    analyse,
     draw,
     summarise,
-    recommend,
-    audit,
     find,
     present,
     report,
-    estimate,
 
 
-rule gather:
-    """Gather the parts of a table into one, keys as columns."""
-    input:
-        parts=table_parts,
-        pins=token_pins,
-    output:
-        "results/{table}.parquet",
-    log:
-        "logs/gather/{table}.log",
-    conda:
-        "../envs/analysis.yaml"
-    params:
-        table="{table}",
-        tokens=tokens_seen,
-    script:
-        "../workflow/scripts/gather.py"
+ruleorder: tabulate > compare > recommend > summarise
 
 
-rule slice:
-    """Gather the scores of one slice of a study: a task tuned on, untouched bases beside it, on one suite."""
-    input:
-        parts=slice_parts,
-    output:
-        "results/slices/train={train}/suite={suite}/scores.parquet",
-    log:
-        "logs/slice/train={train}/suite={suite}.log",
-    conda:
-        "../envs/analysis.yaml"
-    params:
-        table="scores",
-    script:
-        "../workflow/scripts/gather.py"
+wildcard_constraints:
+    summary="[^/]+",
 
 
-rule analyse:
-    """Make one analysis of all scored rows."""
-    input:
-        rows="results/items.parquet",
-        imported=IMPORTED,
-    output:
-        "results/analyses/analysis={analysis}/part.parquet",
-    log:
-        "logs/analyse/{analysis}.log",
-    conda:
-        "../envs/analysis.yaml"
-    params:
-        groups=STUDY["groups"],
-        statistics=STUDY["statistics"],
-        code=analysis_code,
-    script:
-        "../workflow/scripts/analyse.py"
+SUMMARISED = expand(
+    "results/tables/{table}.csv",
+    table=STUDY["summaries"] + LEADERBOARDS,
+)
+
+
+# What findings are made of.
+TABLES = [
+    "results/analysis.parquet",
+    "results/audit.parquet",
+    *FORECASTED,
+    *INDICATORS,
+    *RECOMMENDED,
+    *(["results/scores.parquet"] if RECOMMENDED else []),
+    *(path for path in SUMMARISED if path.endswith("gpu_hours.csv")),
+]
+
+
+def figure_code(wildcards):
+    """How a figure is drawn."""
+    folder = "report/figures"
+    return content_hashes.of_code(
+        f"{folder}/{wildcards.figure}", "report/drawing", f"{folder}/style.mplstyle"
+    )
+
+
+def summary_code(wildcards):
+    """How a table is made."""
+    return content_hashes.of_code(
+        f"report/summaries/{wildcards.summary}", "report/summaries/__init__"
+    )
+
+
+def summary_settings(wildcards):
+    """The part of the config that a summary reads."""
+    keys = registry.module(summaries, wildcards.summary).READS
+    return {key: STUDY[key] for key in keys}
 
 
 rule draw:
@@ -108,62 +101,6 @@ rule summarise:
         "../workflow/scripts/summarise.py"
 
 
-rule audit:
-    """Look for what makes a study's results untrustworthy."""
-    input:
-        scores="results/scores.parquet",
-        analysis="results/analysis.parquet",
-        predictions=parts("predictions", grid.PART_KEYS, PARTS),
-        bases=MANIFESTS,
-        tasks=PREPARED,
-        released=IMPORTED_FILES,
-        forecasting=FORECASTED,
-        indicators=INDICATORS,
-    output:
-        "results/audit.parquet",
-    log:
-        "logs/audit.log",
-    conda:
-        "../envs/analysis.yaml"
-    params:
-        groups=STUDY["groups"],
-        cohorts=COHORTS,
-        indicators=STUDY["indicators"],
-        holes=HOLES,
-        code=contents.of_code(
-            "auditing", *(f"audits/{check}" for check in grid.modules(audits))
-        ),
-    script:
-        "../workflow/scripts/audit.py"
-
-
-rule recommend:
-    """Answer which base to tune for each task: scores, chances, regrets of picking by an indicator, in words."""
-    input:
-        rows="results/items.parquet",
-        imported=IMPORTED,
-        scores="results/scores.parquet",
-        analysis="results/analysis.parquet",
-        indicators=INDICATORS,
-    output:
-        table="results/recommendations.parquet",
-        csv="results/tables/recommendations.csv",
-        markdown="results/tables/recommendations.md",
-    log:
-        "logs/recommend.log",
-    conda:
-        "../envs/analysis.yaml"
-    params:
-        statistics=STUDY["statistics"],
-        regret=STUDY["recommend"]["regret"],
-        indicators=STUDY["indicators"],
-        targets=assembly.questions(STUDY),
-        benchmarks=BENCHMARKS,
-        code=contents.of_code("recommending", "luck", "comparison", "statistics"),
-    script:
-        "../workflow/scripts/recommend.py"
-
-
 rule find:
     """State in words what the tables show, by fixed rules."""
     input:
@@ -177,10 +114,10 @@ rule find:
     params:
         level=STUDY["statistics"]["level"],
         groups=STUDY["groups"],
-        targets=assembly.questions(STUDY),
-        code=contents.of_code(
-            "findings/__init__",
-            *(f"findings/{kind}" for kind in grid.modules(findings)),
+        targets=own_cohort.questions(STUDY),
+        code=content_hashes.of_code(
+            "report/findings/__init__",
+            *(f"report/findings/{kind}" for kind in registry.modules(findings)),
         ),
     script:
         "../workflow/scripts/find.py"
@@ -209,7 +146,7 @@ rule present:
     params:
         study=files.portable(STUDY),  # a report shows the parameters of what made it
         captions=pathlib.Path("results/captions.rst"),
-        code=contents.of_code(
+        code=content_hashes.of_code(
             "report/pages",
             "report/presenting",
             "report/description",
@@ -234,19 +171,3 @@ rule report:
         snakefile=os.path.relpath(workflow.main_snakefile),
     script:
         "../workflow/scripts/report.py"
-
-
-rule estimate:
-    """Reckon what the study costs before it has run: jobs, GPU-hours, disk."""
-    input:
-        PREPARED,
-    output:
-        "results/estimate.csv",
-    log:
-        "logs/estimate.log",
-    conda:
-        "../envs/model.yaml"
-    params:
-        study=STUDY,
-    script:
-        "../workflow/scripts/estimate.py"

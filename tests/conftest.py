@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from workflow.encoding import Masked
+    from workflow.models.encoding import Masked
 
 CONTEXT = 256
 ARCHITECTURES = ("gpt_neox", "llama", "olmo", "olmo2")
@@ -44,7 +44,7 @@ def small_tokenizer(architecture: str) -> PreTrainedTokenizerBase:
     """
     from tokenizers import normalizers, processors
 
-    from workflow.pretraining import train_tokenizer
+    from workflow.training.pretraining import train_tokenizer
 
     tokenizer = train_tokenizer(PAGE, 400, CONTEXT)
     if architecture == "gpt_neox":
@@ -92,7 +92,7 @@ def small_model(architecture: str, tokenizer: PreTrainedTokenizerBase) -> PreTra
 
 def loss_of(model: PreTrainedModel, rows: Sequence[Masked], pad: int) -> torch.Tensor:
     """Mean over rows of the mean loss of a row's scored tokens, as tuning reads it."""
-    from workflow.engine import feeding
+    from workflow.models.engine import feeding
 
     with feeding.losses(model, pad) as read:
         sums, counts = read(rows)
@@ -104,7 +104,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     """One checkpoint of each architecture; its model is not to be changed. Torch keeps to one thread."""
     import torch
 
-    from workflow import models
+    from workflow.models import loading
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -114,7 +114,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         tokenizer = small_tokenizer(architecture)
         small_model(architecture, tokenizer).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        found[architecture] = Checkpoint(*models.untouched({"path": str(folder)}), folder)
+        found[architecture] = Checkpoint(*loading.untouched({"path": str(folder)}), folder)
     yield found
     torch.set_num_threads(threads)
 

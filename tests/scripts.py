@@ -57,7 +57,7 @@ class Job:
             assert ended.code == 1
             return told.getvalue().removesuffix("\n")
         finally:
-            # What `jobs.job` sets for a process of its own.
+            # What `job.job` sets for a process of its own.
             logging.captureWarnings(False)
             logging.raiseExceptions = raising
             root.handlers, root.level = handlers, level

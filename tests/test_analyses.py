@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from workflow import analyses, grid, tables, task
-from workflow.analyses import (
+from workflow import registry, task
+from workflow.analysis import analyses
+from workflow.analysis.analyses import (
     contrast,
     decline,
     domain_change,
@@ -18,9 +19,10 @@ from workflow.analyses import (
     signal_to_noise,
     turning_point,
 )
-from workflow.comparison import Evidence
-from workflow.metrics import PRIMARY
+from workflow.analysis.evidence import Evidence
+from workflow.evaluation.metrics import PRIMARY
 from workflow.statistics import Resampling
+from workflow.storage import tables
 
 HOW = Resampling(resamples=400, level=0.95, seed=0)
 STEPS = [1000, 2000, 4000, 8000, 16000]
@@ -68,8 +70,8 @@ def one(found, **wanted):
 
 
 def test_every_analysis_takes_a_study_with_next_to_nothing():
-    for name in grid.modules(analyses):
-        rows = grid.module(analyses, name).analyse(
+    for name in registry.modules(analyses):
+        rows = registry.module(analyses, name).analyse(
             Evidence(pd.DataFrame(columns=ITEMS), pd.DataFrame([score("mnli", 0.4)])), {}, HOW
         )
         tables.pa.Table.from_pylist(rows, schema=tables.ANALYSIS)

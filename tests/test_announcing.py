@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import running
 
-from workflow import announcing, grid
+from workflow.planning import config_checks, messages
+from workflow.study import grid
 
 # What Snakemake 9.27.1 wrote of jobs that failed on one machine, and of a group of three that failed on a Slurm.
 SAID = """\
@@ -79,9 +80,9 @@ Shutting down, this might take some time.
 """
 
 
-def failures(said: str, place: Path, *jobs: announcing.Failed) -> list[str]:
+def failures(said: str, place: Path, *jobs: messages.Failed) -> list[str]:
     own = [job._replace(log=f"{place}/{job.log}") for job in jobs]
-    return [line.replace(str(place), "logs") for line in announcing.failures(own, said.format(place))]
+    return [line.replace(str(place), "logs") for line in messages.failures(own, said.format(place))]
 
 
 def logs(place: Path, **texts: str) -> None:
@@ -99,7 +100,7 @@ def test_each_failed_job_is_one_line_with_its_log_and_why(tmp_path: Path) -> Non
         tune="2026-11-27 08:00:00 tune: 3 of 20\n",
     )
     jobs = [
-        announcing.Failed(rule, number, f"{rule}.log") for rule, number in (("score", 3), ("predict", 1), ("tune", 2))
+        messages.Failed(rule, number, f"{rule}.log") for rule, number in (("score", 3), ("predict", 1), ("tune", 2))
     ]
     assert failures(SAID, tmp_path, *jobs) == [
         "FAILED predict, log logs/predict.log: Job 1 completed successfully, but some output files are missing. Missing files "
@@ -120,7 +121,7 @@ def test_each_failed_job_is_one_line_with_its_log_and_why(tmp_path: Path) -> Non
 
 def test_of_jobs_that_were_submitted_together_those_are_named_that_failed(tmp_path: Path) -> None:
     jobs = [
-        announcing.Failed(*job, group="g")
+        messages.Failed(*job, group="g")
         for job in (("score", 1, "c.log"), ("predict", 2, "b.log"), ("predict", 3, "a.log"))
     ]
     assert failures(GROUP, tmp_path, *jobs) == [
@@ -148,7 +149,7 @@ def test_a_run_begins_with_what_the_study_is_and_what_is_left(tmp_path: Path) ->
     for name, text in {"nothing": "", "header": "s\th:m:s\n", "half": "s\th:m:s\n12"}.items():
         (folder / f"measure/family=tiny/{name}.tsv").write_text(text)
     jobs = {"tune": [full, full | {"seed": "2"}], "measure": [{"family": "tiny", "step": "0"}] * 2, "score": [lora] * 4}
-    lines = list(announcing.beginning(grid.read(running.SMOKE), jobs, tmp_path))
+    lines = list(messages.beginning(config_checks.read(running.SMOKE), jobs, tmp_path))
     assert lines == [
         "Study: 1 cohort, 1 family, 2 bases, 2 tasks tuned on, 3 tuned models, 6 tests, 3 formats, 12 cells.",
         "To do: 2 tune, 2 measure, 4 score.",
@@ -187,20 +188,20 @@ def test_a_first_run_is_reckoned(tmp_path: Path) -> None:
         "recipe": "full",
         "seed": "0",
     }
-    lines = list(announcing.beginning(grid.read(running.SMOKE), {"tune": [full] * 4, "score": [full]}, tmp_path))
+    lines = list(messages.beginning(config_checks.read(running.SMOKE), {"tune": [full] * 4, "score": [full]}, tmp_path))
     assert lines[2] == (
         "GPU jobs take about 2.0 min of one GPU (tune 2.0 min): tune reckoned for the GPU of the config's `estimate`."
     )
 
 
 def test_a_run_without_gpu_jobs_takes_no_time_of_one(tmp_path: Path) -> None:
-    assert len(list(announcing.beginning(grid.read(running.SMOKE), {"score": [{}]}, tmp_path))) == 2
+    assert len(list(messages.beginning(config_checks.read(running.SMOKE), {"score": [{}]}, tmp_path))) == 2
 
 
 def test_what_cannot_be_reckoned_is_said(tmp_path: Path) -> None:
     study = running.SMOKE | {"families": {"tiny": {"source": "hub", "repo": "o/r", "steps": [20]}}}
     keys = {"family": "tiny", "step": "20", "train": "mini_facts", "format": "default", "recipe": "lora", "seed": "0"}
-    lines = list(announcing.beginning(grid.read(study), {"tune": [keys]}, tmp_path))
+    lines = list(messages.beginning(config_checks.read(study), {"tune": [keys]}, tmp_path))
     assert lines[2].startswith(
         "How long its GPU jobs take is not known: config.yaml: estimate/parameters: 'tiny' is missing"
     )
@@ -208,4 +209,4 @@ def test_what_cannot_be_reckoned_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(59.4, "59 s"), (90, "1.5 min"), (5400, "1.5 h")])
 def test_times_are_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
-    assert announcing._time(seconds) == text
+    assert messages._time(seconds) == text

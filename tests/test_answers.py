@@ -11,8 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
-from workflow import corpora, grid, metrics, prediction, prompts, tables, task
+from workflow import task
+from workflow.data import corpora, prompts
 from workflow.errors import StudyError
+from workflow.evaluation import metrics, prediction
+from workflow.planning import config_checks
+from workflow.storage import tables
+from workflow.study import grid
 
 DATA = Path(os.environ.get("TUNECAST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -102,13 +107,13 @@ def test_contexts_need_passages_in_the_config(tmp_path: Path) -> None:
     with pytest.raises(
         StudyError, match=r"config.yaml: passages: missing; expected the text that the contexts of 'nq_open_co"
     ):
-        grid.read(config)
+        config_checks.read(config)
     for corpus in ("miniworld", "hub:../../data"):
         with pytest.raises(
             StudyError, match=f"config.yaml: passages/corpus: '{corpus}' is not allowed; allowed: a folder"
         ):
-            grid.read(config | {"passages": {"corpus": corpus}})
-    study = grid.read(config | {"passages": {"corpus": "pool"}})
+            config_checks.read(config | {"passages": {"corpus": corpus}})
+    study = config_checks.read(config | {"passages": {"corpus": "pool"}})
     assert grid.passage_files(study, "nq_open_context") == [str(root / "pool" / "wiki" / "train.jsonl")]
     assert grid.passage_files(study, "nq_open") == []
 
@@ -118,7 +123,7 @@ def test_real_contexts_hold_more_answers_than_passages_drawn_at_random() -> None
     pool = DATA / "pretraining" / "wikipedia_passages"
     if not pool.is_dir() or not (DATA / "two_wiki_multihop_qa").is_dir():
         pytest.skip(f"no folder {pool}: set TUNECAST_DATA to the folder of dataset samples")
-    from workflow.retrieval import Index
+    from workflow.data.retrieval import Index
 
     texts = [document.text for document in corpora.documents([pool / "train.jsonl", pool / "validation.jsonl"])]
     index = Index(texts)

@@ -12,7 +12,7 @@ from tokenizer_shapes import SHAPES
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import architectures
 
-from workflow import encoding, sources, tokenization
+from workflow.models import checkpoints, encoding, tokenization
 
 PAIRS = {
     "llama": list(SHAPES),  # rows in packs
@@ -57,7 +57,7 @@ def test_the_sweep_sees_the_rules_of_a_class(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_sweep_sees_a_wrong_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = sources.load_model
+    read = checkpoints.load_model
 
     def harmed(*given):
         model = read(*given)
@@ -65,6 +65,6 @@ def test_the_sweep_sees_a_wrong_number(tmp_path: Path, monkeypatch: pytest.Monke
             model.model.layers[0].mlp.up_proj.weight.mul_(1.1)
         return model
 
-    monkeypatch.setattr(sources, "load_model", harmed)
+    monkeypatch.setattr(checkpoints, "load_model", harmed)
     [one] = architectures.tried("llama", ["bos"], tmp_path)
     assert one.outcome == "misfit"

@@ -9,10 +9,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from workflow import auditing, audits, grid, tables
+from workflow import registry
+from workflow.audit import checks, inputs
 from workflow.errors import StudyError
-from workflow.forecasting import assembly, cohorts, forecasts, leaderboards, pairs, results, settings, splits
+from workflow.forecasting import cohorts, forecast_accuracy, leaderboards, own_cohort, pairs, results, settings, splits
+from workflow.planning import config_checks
 from workflow.statistics import Resampling
+from workflow.storage import tables
 
 PRETRAINING = {"corpus": "miniworld", "save": [0, 10], "steps": 10, "batch": 4, "sequence": 64}
 TARGETS = {
@@ -71,8 +74,8 @@ INDICATORS = pd.DataFrame(
 
 
 def made(study: dict[str, Any]) -> pd.DataFrame:
-    block = grid.read(study)["cohorts"]["own"]
-    return assembly.table(block, assembly.bases(grid.read(study), block), SCORES, INDICATORS)
+    block = config_checks.read(study)["cohorts"]["own"]
+    return own_cohort.table(block, own_cohort.bases(config_checks.read(study), block), SCORES, INDICATORS)
 
 
 def test_a_target_is_a_plain_mean_and_none_where_a_data_set_is_missing() -> None:
@@ -87,10 +90,10 @@ def test_a_target_is_a_plain_mean_and_none_where_a_data_set_is_missing() -> None
 
 def test_a_base_whose_tuning_diverged_with_one_seed_lacks_the_target() -> None:
     """The seed that is left would flatter it."""
-    study = grid.read(config())
+    study = config_checks.read(config())
     block = study["cohorts"]["own"]
     hole = {"family": "b", "step": 0, "train": "mini_facts", "format": "default", "recipe": "full", "seed": 1}
-    table = assembly.table(block, assembly.bases(study, block), SCORES, INDICATORS, [hole | {"reason": "diverged"}])
+    table = own_cohort.table(block, own_cohort.bases(study, block), SCORES, INDICATORS, [hole | {"reason": "diverged"}])
     assert table.set_index("base")["both"].isna().to_dict() == {"a@0": False, "a@10": True, "b@0": True, "b@10": True}
 
 
@@ -106,7 +109,7 @@ def test_a_base_that_lacks_a_number_is_left_out(tmp_path: Path) -> None:
     study = config(targets={"both": TARGETS["both"]})
     path = tmp_path / "own.csv"
     made(study).to_csv(path, index=False)
-    block = settings.table("own", grid.read(study)["cohorts"]["own"])
+    block = settings.table("own", config_checks.read(study)["cohorts"]["own"])
     assert block["path"] == "results/cohorts/own.csv"
     found = cohorts.read(block | {"path": str(path)})
     assert found.ids == ["a@0", "b@0"] and found.values(["both"])[:, 0] == pytest.approx([0.6, 0.6])
@@ -120,7 +123,10 @@ def test_few_bases_are_told_apart_by_what_needs_no_fitting_and_without_intervals
     block = {"path": str(path), "key": "base", "fields": ["half"], "indicators": ["p"], "targets": ["s"]}
     settled = block | {"combinations": {}, "contrasts": []}
     found = cohorts.read(block)
-    tables = {s: forecasts.forecast(found, settled, s, Resampling(200, 0.95, 0), print) for s in splits.names(["half"])}
+    tables = {
+        s: forecast_accuracy.forecast(found, settled, s, Resampling(200, 0.95, 0), print)
+        for s in splits.names(["half"])
+    }
     assert tables["random"]["forecasts"] == [] and tables["leave_out_half"]["forecasts"] == []
     rows = pd.DataFrame(tables["every_pair"]["forecasts"]).query("subset == 'all' and ties == 'half'")
     assert set(rows["forecaster"]) == {"chance", "p", "half"}
@@ -145,7 +151,7 @@ def test_any_number_of_bases_makes_tables_and_no_check_fails(bases: int, tmp_pat
     block = {**parts, **more, "test_rows": {}, "full_score": 1.0}
     found = cohorts.read(block)
     assert len(found.rows) == bases and len(pairs.rows(found)) == bases * (bases - 1) // 2
-    made = forecasts.forecast(found, block, "every_pair", Resampling(200, 0.95, 0), lambda done, total: None)
+    made = forecast_accuracy.forecast(found, block, "every_pair", Resampling(200, 0.95, 0), lambda done, total: None)
     schemas = {"forecasts": tables.FORECASTS, "rankings": tables.RANKINGS, "importance": tables.IMPORTANCE}
     frames = {name: tables.frame(pa.Table.from_pylist(list(made[name]), schema)) for name, schema in schemas.items()}
     own = [frame.assign(split="every_pair") for frame in frames.values()]
@@ -153,10 +159,10 @@ def test_any_number_of_bases_makes_tables_and_no_check_fails(bases: int, tmp_pat
     for name, make in leaderboards.TABLES.items():
         assert bases > 1 or make(whole).empty, name
         leaderboards.write(make(whole), tmp_path / "table.csv", tmp_path / "table.md")
-    material = auditing.Material(pd.DataFrame(), pd.DataFrame(), [], [], [], {}, [whole])
-    for name in grid.modules(audits):
-        check = grid.module(audits, name)
-        found = list(auditing.found(material, check)) if hasattr(check, "check_cohort") else []
+    material = inputs.Material(pd.DataFrame(), pd.DataFrame(), [], [], [], {}, [whole])
+    for name in registry.modules(checks):
+        check = registry.module(checks, name)
+        found = list(inputs.found(material, check)) if hasattr(check, "check_cohort") else []
         assert bases > 1 or not found
 
 
@@ -180,7 +186,7 @@ def test_any_number_of_bases_makes_tables_and_no_check_fails(bases: int, tmp_pat
 )
 def test_a_bad_cohort_is_refused_in_lines_that_name_it(changes: dict, line: str) -> None:
     with pytest.raises(StudyError) as caught:
-        grid.read(config(**changes))
+        config_checks.read(config(**changes))
     first, *others = str(caught.value).splitlines()
     assert first.startswith(f"config.yaml: {line}")
     assert all(other.startswith("config.yaml: cohorts/own/targets/t/tests/mini_summary: ") for other in others)

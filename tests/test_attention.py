@@ -5,8 +5,8 @@ import torch
 import transformers
 from conftest import ARCHITECTURES, small_model, small_tokenizer
 
-from workflow.engine import attention
 from workflow.errors import StudyError
+from workflow.models.engine import attention
 
 SIZES = {
     "vocab_size": 90, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -11,10 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workflow import auditing, audits, checksums, grid, prediction, sources, tables, task
-from workflow.auditing import Material
+from workflow import registry, task
+from workflow.audit import checks, inputs
+from workflow.audit.inputs import Material
+from workflow.evaluation import prediction
 from workflow.forecasting.cohorts import Cohort
 from workflow.forecasting.results import Forecasting
+from workflow.models import checkpoints as sources
+from workflow.storage import checksums, tables
+from workflow.study import grid
 from workflow.task import Example
 from workflow.tasks import mnli
 
@@ -105,7 +110,7 @@ def prepared(root, name, rows):
 
 def found(name, study):
     """What one check finds, each as (severity, evidence)."""
-    rows = list(grid.module(audits, name).check(study))
+    rows = list(registry.module(checks, name).check(study))
     pa.Table.from_pylist([{"check": name, **row} for row in rows], schema=tables.AUDIT)  # each fits its columns
     assert all(set(row) < set(tables.AUDIT.names) for row in rows)
     return rows
@@ -241,15 +246,15 @@ def clean(root):
 
 
 def test_a_clean_study_of_one_seed_is_warned_of_nothing_else(tmp_path):
-    assert [row["check"] for row in auditing.findings(clean(tmp_path))] == ["single_seeds"]
+    assert [row["check"] for row in inputs.findings(clean(tmp_path))] == ["single_seeds"]
 
 
 def test_a_study_without_predictions_or_scores_has_no_findings():
-    assert auditing.findings(material()) == []
+    assert inputs.findings(material()) == []
 
 
 def test_findings_name_their_check_and_are_rows_of_the_table(tmp_path):
-    rows = auditing.findings(material([score(1.0, step=step, test="qqp") for step in (10, 20)]))
+    rows = inputs.findings(material([score(1.0, step=step, test="qqp") for step in (10, 20)]))
     assert [row["check"] for row in rows] == ["gold_labels"]
     tables.write(rows, tables.AUDIT, tmp_path / "audit.parquet")
     [row] = tables.rows(tmp_path / "audit.parquet")
@@ -257,8 +262,8 @@ def test_findings_name_their_check_and_are_rows_of_the_table(tmp_path):
 
 
 def test_every_check_says_in_a_line_what_is_looked_for():
-    for name in grid.modules(audits):
-        assert len(grid.module(audits, name).__doc__.splitlines()[0]) > 20, name
+    for name in registry.modules(checks):
+        assert len(registry.module(checks, name).__doc__.splitlines()[0]) > 20, name
 
 
 # Predictions of a real model, flawed
@@ -812,7 +817,7 @@ def measured(*bases, **settings):
 def incomparable(study):
     return [
         (found["severity"], found.get("step"), found["value"])
-        for found in auditing.findings(study)
+        for found in inputs.findings(study)
         if found["check"] == "incomparable_indicators"
     ]
 
@@ -854,12 +859,12 @@ def test_experts_that_adapters_leave_as_they_are_are_a_note(tmp_path):
 
 
 def test_lists_spans_and_counts_read_as_in_a_sentence():
-    assert auditing.listed([3]) == "3"
-    assert auditing.listed(["a", "b", "b", "c"]) == "a, b and c"
-    assert auditing.listed(range(9), most=2) == "0, 1 and 7 more"
-    assert auditing.span(pd.Series([0.1, 0.25])) == "0.100 to 0.250"
-    assert auditing.span(pd.Series([0.1, 0.1])) == "0.100"
-    assert (auditing.counted(1, "score"), auditing.counted(2, "score")) == ("1 score", "2 scores")
-    assert auditing.models(["none", "b", "a"]) == "untouched bases and models tuned on a and b"
-    assert auditing.at_steps([20, 10, 20]) == "steps 10 and 20"
-    assert auditing.normalised("A  cat's\nnap, Ünïcode!") == "a cat s nap ünïcode"
+    assert inputs.listed([3]) == "3"
+    assert inputs.listed(["a", "b", "b", "c"]) == "a, b and c"
+    assert inputs.listed(range(9), most=2) == "0, 1 and 7 more"
+    assert inputs.span(pd.Series([0.1, 0.25])) == "0.100 to 0.250"
+    assert inputs.span(pd.Series([0.1, 0.1])) == "0.100"
+    assert (inputs.counted(1, "score"), inputs.counted(2, "score")) == ("1 score", "2 scores")
+    assert inputs.models(["none", "b", "a"]) == "untouched bases and models tuned on a and b"
+    assert inputs.at_steps([20, 10, 20]) == "steps 10 and 20"
+    assert inputs.normalised("A  cat's\nnap, Ünïcode!") == "a cat s nap ünïcode"

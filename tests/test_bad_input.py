@@ -21,9 +21,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 from scripts import Job
 
-from workflow import checksums, grid, sources
-from workflow import config as configs
-from workflow.contents import Places
+from workflow.models import checkpoints
+from workflow.storage import checksums
+from workflow.storage.content_hashes import Places
+from workflow.study import config as configs
+from workflow.study import grid
 
 BASE = {"family": "mine", "step": "10"}
 MODEL = {**BASE, "train": "rte", "format": "default", "recipe": "full", "seed": "0"}
@@ -108,7 +110,7 @@ def test_what_is_passed_on_tells_no_whole_path(sound: Path) -> None:
     assert str(sound).encode() in (study / MANIFEST).with_name("place.json").read_bytes()
     made = [path for folder in ("results", WEIGHTS) for path in (study / folder).rglob("*") if path.is_file()]
     assert len(made) > 10 and not [path for path in made if str(sound).encode() in path.read_bytes()]
-    assert sources.identity(sources.read_base(study / MANIFEST))["folder"] == "step10"
+    assert checkpoints.identity(checkpoints.read_base(study / MANIFEST))["folder"] == "step10"
 
 
 # --- jobs --------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflow import cards, models, sources
+from workflow.models import checkpoints as sources
+from workflow.models import loading, model_card
 
 LINEAGE = {
     "family": "olmo-1b", "step": "1000", "train": "mnli", "format": "io", "recipe": "slow", "seed": "2", "examples": 6000,
@@ -25,14 +26,14 @@ def front(text: str) -> dict[str, object]:
 
 
 def test_a_card_names_base_task_recipe_seed_and_examples() -> None:
-    text = cards.card(LINEAGE)
+    text = model_card.card(LINEAGE)
     assert front(text) == {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["tunecast"],
         "base_model": "allenai/OLMo-1B-hf",
         "base_model_relation": "finetune",
-        "datasets": [cards.task.load("mnli").hub],
+        "datasets": [model_card.task.load("mnli").hub],
     }
     for part in (
         "# olmo-1b, step 1000, tuned on mnli",
@@ -50,7 +51,7 @@ def test_a_card_names_base_task_recipe_seed_and_examples() -> None:
 @pytest.mark.parametrize(("source", "said"), [("folder", "a local folder"), ("trained", "trained in the study")])
 def test_a_card_tells_nothing_of_the_machine(source: str, said: str) -> None:
     base = {"family": "f", "step": 5, "source": source, "repo": None, "revision": None, "path": "/home/someone/runs"}
-    text = cards.card(LINEAGE | {"base": base, "train": "mini_facts"})
+    text = model_card.card(LINEAGE | {"base": base, "train": "mini_facts"})
     assert f"| base | family f, {said}, step 5 of pre-training |" in text
     assert "someone" not in text
     assert "base_model" not in front(text) and "datasets" not in front(text)
@@ -70,7 +71,7 @@ def test_the_models_of_the_smoke_study_load_as_their_cards_say(smoke: Path, monk
         exec(code(folder), scope)
         base = sources.read_base(Path("resources/bases/family=tiny/step=20/base.json"))
         assert json.loads((folder / "lineage.json").read_text())["base"] == sources.identity(base)
-        again, _ = models.ready(base, str(folder), "fp32")
+        again, _ = loading.ready(base, str(folder), "fp32")
         loaded = scope["model"].merge_and_unload() if hasattr(scope["model"], "peft_config") else scope["model"]
         expected = dict(again.named_parameters())
         assert all(parameter.equal(expected[name]) for name, parameter in loaded.named_parameters())
@@ -81,10 +82,10 @@ LORA = {"method": "lora", "learning_rate": 1e-3, "lora_rank": 2, "lora_alpha": 4
 
 def save_adapters(checkpoint, folder: Path, **lineage: object) -> None:
     """Adapters of a checkpoint that was loaded from its whole path."""
-    from workflow import tuning
+    from workflow.training import finetuning
 
-    model = tuning.adapted(models.untouched({"path": str(checkpoint.path)})[0], LORA, 0)
-    models.save(model, checkpoint.tokenizer, folder, LINEAGE | {"recipe_settings": LORA} | lineage)
+    model = finetuning.adapted(loading.untouched({"path": str(checkpoint.path)})[0], LORA, 0)
+    loading.save(model, checkpoint.tokenizer, folder, LINEAGE | {"recipe_settings": LORA} | lineage)
 
 
 def test_adapters_of_a_base_on_the_hub_name_it(checkpoints, tmp_path: Path) -> None:

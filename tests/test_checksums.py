@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from workflow import checksums, files, tables
 from workflow.errors import StudyError
+from workflow.storage import checksums, files, tables
 
 
 @pytest.fixture(autouse=True)

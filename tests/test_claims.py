@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from workflow import claims
 from workflow.errors import StudyError
+from workflow.jobs import locks
 
 # A job of one loop, which writes its number and the word that it was ended by, if it was.
 JOB = """
@@ -48,7 +48,7 @@ def told(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "PAUSE", 0.02)
+    monkeypatch.setattr(locks, "PAUSE", 0.02)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def begun(log: Path, told: Path) -> Iterator[Callable[..., subprocess.Popen[byte
 
     def begin(name: str, run: int, deaf: float = 0.0, *, before: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
         command = [*before, sys.executable, "-c", JOB, str(log), str(told), name, str(deaf)]
-        jobs.append(subprocess.Popen(command, env=os.environ | {claims.RUN: str(run)}, stderr=subprocess.PIPE))
+        jobs.append(subprocess.Popen(command, env=os.environ | {locks.RUN: str(run)}, stderr=subprocess.PIPE))
         return jobs[-1]
 
     yield begin
@@ -88,7 +88,7 @@ def test_a_job_begun_anew_works_once_the_earlier_has_ended_of_itself(
     wait_for(works(told, "second"), "the second")
     assert told.read_text().splitlines() == ["first works", "first ended", "second works"]
     assert first.wait() == 3
-    assert f"of run {later}, " in claims.place(log).read_text()
+    assert f"of run {later}, " in locks.place(log).read_text()
 
 
 @pytest.mark.parametrize("run", [1, 5, 9], ids=["an earlier run", "the same run", "a later run"])
@@ -99,8 +99,8 @@ def test_a_killed_holder_leaves_nothing_to_wait_for(
     wait_for(works(told, "first"), "the first")
     first.kill()
     first.wait()
-    monkeypatch.setenv(claims.RUN, str(run))
-    with claims.claimed(log):
+    monkeypatch.setenv(locks.RUN, str(run))
+    with locks.claimed(log):
         assert told.read_text() == "first works\n"
 
 
@@ -121,13 +121,13 @@ def test_a_job_of_an_earlier_run_gives_up_be_the_later_one_at_work_or_done(
 
 
 def test_a_job_that_failed_is_nobody_s(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(claims.RUN, "2")
-    with pytest.raises(ZeroDivisionError), claims.claimed(log):
-        assert claims.place(log).read_text().startswith("claim ")
+    monkeypatch.setenv(locks.RUN, "2")
+    with pytest.raises(ZeroDivisionError), locks.claimed(log):
+        assert locks.place(log).read_text().startswith("claim ")
         raise ZeroDivisionError
-    assert claims.place(log).read_text() == ""
-    monkeypatch.setenv(claims.RUN, "1")
-    with claims.claimed(log):
+    assert locks.place(log).read_text() == ""
+    monkeypatch.setenv(locks.RUN, "1")
+    with locks.claimed(log):
         pass
 
 
@@ -139,14 +139,14 @@ def test_a_clock_that_goes_back_puts_no_run_before_an_earlier_one(
     now = time.time_ns()
     numbers = []
     for clock in (now + 86400 * 10**9, now, now + 10**9):
-        monkeypatch.delenv(claims.RUN, raising=False)
-        monkeypatch.setattr(claims.time, "time_ns", lambda own=clock: own)
-        claims.begin()
-        claims.begin()  # as a dry run between does: only a run that starts jobs is noted
-        claims.note()
-        with claims.claimed(log):
-            numbers.append(int(os.environ[claims.RUN]))
-        assert claims.place(log).read_text().startswith(f"done of run {numbers[-1]}, ")
+        monkeypatch.delenv(locks.RUN, raising=False)
+        monkeypatch.setattr(locks.time, "time_ns", lambda own=clock: own)
+        locks.begin()
+        locks.begin()  # as a dry run between does: only a run that starts jobs is noted
+        locks.note()
+        with locks.claimed(log):
+            numbers.append(int(os.environ[locks.RUN]))
+        assert locks.place(log).read_text().startswith(f"done of run {numbers[-1]}, ")
     assert numbers == [now + 86400 * 10**9, now + 86400 * 10**9 + 1, now + 86400 * 10**9 + 2]
 
 
@@ -155,9 +155,9 @@ def test_of_two_that_wait_the_last_to_come_works(
 ) -> None:
     first = begun("first", 1, 2.0)
     wait_for(works(told, "first"), "the first")
-    claim = claims.place(log).read_text()
+    claim = locks.place(log).read_text()
     waiting = begun("waiting", 1)
-    wait_for(lambda: claims.place(log).read_text() not in (claim, ""), "the claim of the second")
+    wait_for(lambda: locks.place(log).read_text() not in (claim, ""), "the claim of the second")
     begun("last", 1)
     wait_for(works(told, "last"), "the last")
     assert first.wait() == 3
@@ -189,20 +189,20 @@ def test_another_claim_than_one_s_own_is_no_error_when_the_file_system_has_no_lo
     def lockless(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(claims.fcntl, "flock", lockless)
-    with claims.claimed(log):
+    monkeypatch.setattr(locks.fcntl, "flock", lockless)
+    with locks.claimed(log):
         pass
     assert "no locks on this file system" in caplog.text
 
 
 def test_the_run_of_a_job_is_that_of_its_snakemake(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(claims.RUN, raising=False)
-    claims.begin()
-    began = os.environ[claims.RUN]
-    claims.begin()  # as a job's own Snakemake does
-    assert os.environ[claims.RUN] == began
-    with claims.claimed(log):
-        assert f"of run {began}, " in claims.place(log).read_text()
-    monkeypatch.setenv(claims.RUN, str(int(began) - 1))
-    with pytest.raises(StudyError, match="a later run"), claims.claimed(log):
+    monkeypatch.delenv(locks.RUN, raising=False)
+    locks.begin()
+    began = os.environ[locks.RUN]
+    locks.begin()  # as a job's own Snakemake does
+    assert os.environ[locks.RUN] == began
+    with locks.claimed(log):
+        assert f"of run {began}, " in locks.place(log).read_text()
+    monkeypatch.setenv(locks.RUN, str(int(began) - 1))
+    with pytest.raises(StudyError, match="a later run"), locks.claimed(log):
         pass

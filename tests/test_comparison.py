@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from workflow import comparison
-from workflow.comparison import Change, Difference, Evidence, Reported, Sample
+from workflow.analysis import evidence as comparison
+from workflow.analysis.evidence import Change, Difference, Evidence, Reported, Sample
 from workflow.statistics import Resampling
 
 HOW = Resampling(resamples=4000, level=0.95, seed=0)

@@ -16,9 +16,11 @@ import running
 import yaml
 from jsonschema import Draft202012Validator
 
-from workflow import config as configs
-from workflow import grid, prompts
+from workflow.data import prompts
 from workflow.errors import StudyError
+from workflow.planning import config_checks
+from workflow.study import config as configs
+from workflow.study import grid
 
 SMOKE = yaml.safe_load((running.ROOT / "tests" / "smoke" / "config.yaml").read_text(encoding="utf-8"))
 PRETRAINING = SMOKE["families"]["tiny"]["pretraining"]
@@ -264,7 +266,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_bad_config_is_refused_in_one_line(path: str, value: Any, line: str, place: Path, monkeypatch) -> None:
     monkeypatch.chdir(place / "study")
     with pytest.raises(StudyError) as caught:
-        study = grid.read(with_entry(path, value))
+        study = config_checks.read(with_entry(path, value))
         grid.cells(study)
         grid.trials(study)
     lines = str(caught.value).splitlines()
@@ -344,7 +346,7 @@ def test_all_mistakes_are_told_at_once_whether_the_schema_sees_them_or_not(place
 def test_where_a_whole_block_is_misspelt_the_schema_s_lines_come_alone(monkeypatch, place: Path) -> None:
     monkeypatch.chdir(place / "study")
     with pytest.raises(StudyError) as caught:
-        grid.read(misspelt("statistcs"))
+        config_checks.read(misspelt("statistcs"))
     check_lines(str(caught.value).splitlines(), MISSPELT)
 
 
@@ -394,7 +396,7 @@ def test_whatever_is_wrong_is_told_in_lines(seed: int, place: Path, monkeypatch)
         if isinstance(node, dict) and draw.random() < 0.5:
             node[draw.choice(["zz", 3, None, "a b"])] = value
     try:
-        study = grid.read(config)
+        study = config_checks.read(config)
     except StudyError as error:
         assert str(error) and all(line.isprintable() and ": " in line for line in str(error).splitlines())
     else:
@@ -448,7 +450,7 @@ def test_rows_that_data_root_lacks_are_named(place: Path, monkeypatch) -> None:
     monkeypatch.chdir(place / "study")
     study = with_entry("suites/real", {"tests": ["gpt3_nli"]}) | {"data_root": "rows"}
     with pytest.raises(StudyError, match=r"^rows/gpt3_nli/train\.jsonl: missing; expected the rows of task 'gpt3_nli'"):
-        grid.read(study)
+        config_checks.read(study)
 
 
 # --- the schema --------------------------------------------------------------------------------------------------------

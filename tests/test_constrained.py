@@ -16,10 +16,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from workflow import models
-from workflow.engine.constrained import constrained, constraint
-from workflow.engine.finite import NotFiniteError
 from workflow.errors import StudyError
+from workflow.models import loading
+from workflow.models.engine.constrained import constrained, constraint
+from workflow.models.engine.finite import NotFiniteError
 
 END, A, B, C, D = range(5)
 WORDS = range(1, 6)
@@ -225,7 +225,7 @@ def test_labels_that_do_not_fit_are_refused():
 
 
 def test_a_model_whose_numbers_are_none_is_refused(checkpoints):
-    model, words = models.untouched({"path": str(checkpoints["olmo"].path)})
+    model, words = loading.untouched({"path": str(checkpoints["olmo"].path)})
     model.get_input_embeddings().weight.data.fill_(math.nan)
     with pytest.raises(
         NotFiniteError, match=r"^scores of the model are not finite numbers; see weights and precision$"

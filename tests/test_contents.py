@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from workflow import contents, sources
 from workflow.errors import StudyError
+from workflow.models import checkpoints
+from workflow.storage import content_hashes
 
 CODE = '''"""What it is."""
 
@@ -30,12 +31,12 @@ TASK = make(name="é # no comment", licence="CC BY", sizes={"train": 3})
 def in_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of its own with a memory that has seen nothing."""
     monkeypatch.chdir(tmp_path)
-    memory = contents.Memory(contents.MEMORY)
-    monkeypatch.setattr(contents, "_memory", lambda: memory)
+    memory = content_hashes.Memory(content_hashes.MEMORY)
+    monkeypatch.setattr(content_hashes, "_memory", lambda: memory)
 
 
 def test_comments_docstrings_and_blank_lines_are_no_code() -> None:
-    assert contents.bare(CODE).splitlines() == [
+    assert content_hashes.bare(CODE).splitlines() == [
         "import os",
         "def twice(x: int) -> int:",
         "    return 2 * x",
@@ -44,11 +45,11 @@ def test_comments_docstrings_and_blank_lines_are_no_code() -> None:
 
 
 def test_a_comment_behind_the_end_of_a_long_string_is_cut_where_it_is() -> None:
-    assert contents.bare('A = """é\n b"""  # comment é\nB = 1\n') == 'A = """é\n b"""\nB = 1'
+    assert content_hashes.bare('A = """é\n b"""  # comment é\nB = 1\n') == 'A = """é\n b"""\nB = 1'
 
 
 def test_arguments_that_do_not_count_are_cut() -> None:
-    assert contents.bare(CODE, ["licence", "sizes"]).splitlines()[-1] == 'TASK = make(name="é # no comment", )'
+    assert content_hashes.bare(CODE, ["licence", "sizes"]).splitlines()[-1] == 'TASK = make(name="é # no comment", )'
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_arguments_that_do_not_count_are_cut() -> None:
 def test_code_is_another_when_it_does_something_else(old: str, new: str, same: bool) -> None:
     assert old in CODE
     changed = CODE.replace(old, new)
-    assert (contents.bare(changed, ["licence"]) == contents.bare(CODE, ["licence"])) == same
+    assert (content_hashes.bare(changed, ["licence"]) == content_hashes.bare(CODE, ["licence"])) == same
 
 
 def test_a_file_is_told_by_its_bytes_alone(tmp_path: Path) -> None:
@@ -74,34 +75,34 @@ def test_a_file_is_told_by_its_bytes_alone(tmp_path: Path) -> None:
     path.write_bytes(b"{}\n")
     os.utime(path, (0, 0))
     expected = hashlib.sha256(b"{}\n").hexdigest()
-    assert contents.of_file(path) == expected
+    assert content_hashes.of_file(path) == expected
     os.utime(path, (9, 9))
-    assert contents.of_file(path) == expected
+    assert content_hashes.of_file(path) == expected
     path.write_bytes(b"[]\n")
     os.utime(path, (0, 0))  # an older date than before
-    assert contents.of_file(path) != expected
+    assert content_hashes.of_file(path) != expected
 
 
 def test_a_file_is_read_once_for_a_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"{}\n")
     os.utime(path, (5, 5))
-    first = contents.of_file(path)
-    contents._memory().save()
-    again = contents.Memory(contents.MEMORY)
-    monkeypatch.setattr(contents, "_memory", lambda: again)
-    monkeypatch.setattr(contents, "digest", lambda path: pytest.fail("read again"))
-    assert contents.of_file(path) == first
+    first = content_hashes.of_file(path)
+    content_hashes._memory().save()
+    again = content_hashes.Memory(content_hashes.MEMORY)
+    monkeypatch.setattr(content_hashes, "_memory", lambda: again)
+    monkeypatch.setattr(content_hashes, "digest", lambda path: pytest.fail("read again"))
+    assert content_hashes.of_file(path) == first
 
 
 def test_files_are_named_with_their_folder_wherever_it_lies(tmp_path: Path) -> None:
     for root in ("here", "there"):
         (tmp_path / root / "books").mkdir(parents=True)
         (tmp_path / root / "books" / "train.jsonl").write_text("text")
-    here, there = (contents.of_files([tmp_path / root / "books" / "train.jsonl"]) for root in ("here", "there"))
+    here, there = (content_hashes.of_files([tmp_path / root / "books" / "train.jsonl"]) for root in ("here", "there"))
     assert here == there == {"books/train.jsonl": hashlib.sha256(b"text").hexdigest()}
     with pytest.raises(StudyError, match="is there twice"):
-        contents.of_files([tmp_path / root / "books" / "train.jsonl" for root in ("here", "there")])
+        content_hashes.of_files([tmp_path / root / "books" / "train.jsonl" for root in ("here", "there")])
 
 
 @pytest.fixture
@@ -117,34 +118,34 @@ def files(tmp_path: Path) -> list[Path]:
 def recorded(files: list[Path], told: dict[str, object]) -> dict[str, object]:
     """The part of a base's manifest that counts here."""
     return {
-        "files": {path.name: sources._fingerprint(path) for path in files},
+        "files": {path.name: checkpoints._fingerprint(path) for path in files},
         "dates": {path.name: path.stat().st_mtime_ns for path in files},
         "contents": told,
     }
 
 
 def test_a_checkpoint_is_the_same_before_and_after_it_was_fetched(files: list[Path]) -> None:
-    before = contents.of_checkpoint(files, None)
+    before = content_hashes.of_checkpoint(files, None)
     assert before == {"config.json": 2, "model.safetensors": 7}
-    assert contents.of_checkpoint(files, recorded(files, before)) == before
+    assert content_hashes.of_checkpoint(files, recorded(files, before)) == before
 
 
 def test_a_checkpoint_with_other_dates_is_the_same(files: list[Path]) -> None:
     manifest = recorded(files, {"config.json": 2, "model.safetensors": 7})
     for path in files:
         os.utime(path, (3, 3))
-    assert contents.of_checkpoint(files, manifest) == manifest["contents"]
+    assert content_hashes.of_checkpoint(files, manifest) == manifest["contents"]
 
 
 def test_a_checkpoint_with_other_bytes_of_the_same_number_is_another_and_stays_it(files: list[Path]) -> None:
     manifest = recorded(files, {"config.json": 2, "model.safetensors": 7})
     files[1].write_bytes(b"WEIGHTS")
     os.utime(files[1], (3, 3))
-    changed = contents.of_checkpoint(files, manifest)
+    changed = content_hashes.of_checkpoint(files, manifest)
     assert changed == {"config.json": 2, "model.safetensors": hashlib.sha256(b"WEIGHTS").hexdigest()}
-    assert contents.of_checkpoint(files, recorded(files, changed)) == changed  # once it has been fetched
+    assert content_hashes.of_checkpoint(files, recorded(files, changed)) == changed  # once it has been fetched
 
 
 def test_a_file_more_makes_a_checkpoint_another(files: list[Path]) -> None:
     manifest = recorded(files[:1], {"config.json": 2})
-    assert contents.of_checkpoint(files, manifest) == {"config.json": 2, "model.safetensors": 7}
+    assert content_hashes.of_checkpoint(files, manifest) == {"config.json": 2, "model.safetensors": 7}

@@ -12,8 +12,10 @@ import pytest
 import running
 from hub_server import HubServer
 
-from workflow import corpora, grid
+from workflow.data import corpora
 from workflow.errors import StudyError
+from workflow.planning import config_checks
+from workflow.study import grid
 
 
 def corpus(root: Path, **domains: list[object]) -> Path:
@@ -180,18 +182,18 @@ def hub_study(**changes: object) -> dict:
 
 
 def test_a_corpus_of_the_hub_is_collected_before_it_is_read(tmp_path: Path) -> None:
-    assert grid.collected(grid.read(hub_study())) == ["web"]
+    assert grid.collected(config_checks.read(hub_study())) == ["web"]
     jobs = running.planned(running.lay_out(tmp_path, hub_study()), "results/indicators.parquet")
     assert jobs == {"pin_corpus": 1, "collect": 1, "pretrain": 1, "fetch": 1, "measure": 1, "gather": 1}
 
 
 def test_an_unknown_corpus_of_the_hub_is_refused() -> None:
     unknown = {"ppl": {"measure": "clm", "corpus": "hub:wbe"}}
-    assert refusal(lambda: grid.read(hub_study(indicators=unknown))) == (
+    assert refusal(lambda: config_checks.read(hub_study(indicators=unknown))) == (
         "config.yaml: indicators/ppl/corpus: 'wbe' is not known; allowed: web; did you mean 'web'?"
     )
     split = {"ppl": {"measure": "clm", "corpus": "hub:web", "split": "test"}}
-    assert refusal(lambda: grid.read(hub_study(indicators=split))) == (
+    assert refusal(lambda: config_checks.read(hub_study(indicators=split))) == (
         "config.yaml: indicators/ppl/split: 'test' is not known; allowed: train, validation"
     )
 

@@ -2,9 +2,11 @@
 
 import pytest
 
-from workflow import costs, grid, resources, task
-from workflow.costs import Size
+from workflow import task
 from workflow.errors import StudyError
+from workflow.planning import config_checks, costs, resources
+from workflow.planning.costs import Size
+from workflow.study import grid
 
 STUDY = {
     "families": {"big": {"source": "hub", "repo": "lab/big", "steps": [1000, 2000]}},
@@ -17,7 +19,7 @@ SIZES = {"mnli": Size(1000, 500, 40.0, 2.0, 3.0), "xsum": Size(0, 5, 450.0, 25.0
 
 
 def table(study=STUDY, sizes=SIZES):
-    return costs.estimate(grid.read(study), sizes).set_index("rule")
+    return costs.estimate(config_checks.read(study), sizes).set_index("rule")
 
 
 def test_jobs_are_those_of_the_grid():
@@ -95,7 +97,7 @@ WHOLE = {"suite": "s", "tests": "all"}
 def test_what_is_to_be_run_takes_as_long_as_reckoned_until_something_was_measured(tmp_path, monkeypatch):
     """A prediction is reckoned at 49.86 s (see above). One that took ten times as long makes the other five ten times longer."""
     monkeypatch.setattr(costs, "sizes", lambda names, folder: SIZES)
-    study = grid.read(STUDY)
+    study = config_checks.read(STUDY)
     jobs = {"tune": [TUNED] * 2, "predict": [BASE | WHOLE] * 5, "score": [BASE | WHOLE]}
     first, second = costs.planned(study, jobs, tmp_path, tmp_path)
     assert (first.rule, first.jobs, first.measured) == ("tune", 2, 0)
@@ -127,6 +129,8 @@ def test_a_fetched_base_tells_its_parameters(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(costs, "fetched", lambda path: asked.append(path) or resources.Size(1e9, 1))
     monkeypatch.setattr(costs, "sizes", lambda names, folder: SIZES)
-    study = grid.read({key: value for key, value in STUDY.items() if key != "estimate"} | {"estimate": {"flops": 1e12}})
+    study = config_checks.read(
+        {key: value for key, value in STUDY.items() if key != "estimate"} | {"estimate": {"flops": 1e12}}
+    )
     [stage] = costs.planned(study, {"tune": [TUNED]}, tmp_path, tmp_path)
     assert asked == [str(manifest)] and stage.hours == pytest.approx(105.6 / 3600)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from workflow import curves, statistics
-from workflow.comparison import PAIR_KEYS, Reported, Sample
-from workflow.curves import Curve
+from workflow import statistics
+from workflow.analysis import curves
+from workflow.analysis.curves import Curve
+from workflow.analysis.evidence import PAIR_KEYS, Reported, Sample
 from workflow.statistics import Resampling
 
 HOW = Resampling(resamples=500, level=0.95, seed=0)

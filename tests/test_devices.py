@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from workflow import devices
 from workflow.errors import StudyError
+from workflow.jobs import devices
 
 MEMORY = {"one": 24000, "two": 16000}
 LISTED = "GPU-aa, 24576\nGPU-bb, 16384\n"

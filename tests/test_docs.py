@@ -14,7 +14,8 @@ import pytest
 import running
 import yaml
 
-from workflow import documenting, tables
+from workflow import documenting
+from workflow.storage import tables
 
 DOCS = running.ROOT / "docs"
 ADDING = (DOCS / "adding.md").read_text(encoding="utf-8")

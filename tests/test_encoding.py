@@ -10,14 +10,16 @@ from conftest import ARCHITECTURES, small_model, small_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflow import encoding, task, tuning
-from workflow.corpora import Document
-from workflow.encoding import Framing
-from workflow.engine.constrained import constrained
-from workflow.engine.generation import greedy
+from workflow import task
+from workflow.data.corpora import Document
 from workflow.errors import StudyError
-from workflow.indicators import span_corruption
+from workflow.indicators.measures import span_corruption
+from workflow.models import encoding
+from workflow.models.encoding import Framing
+from workflow.models.engine.constrained import constrained
+from workflow.models.engine.generation import greedy
 from workflow.task import Example, Turn
+from workflow.training import finetuning
 
 TOKENIZERS = {architecture: small_tokenizer(architecture) for architecture in ARCHITECTURES}
 LABELS = ("entailment", "neutral", "contradiction")
@@ -229,7 +231,7 @@ def test_a_tokenizer_without_eos_is_named_where_it_is_needed():
     model = small_model("olmo", TOKENIZERS["olmo"])
     turns = (Turn("user", "a"), Turn("assistant", "b"))
     needs = {
-        "tuning": lambda: tuning.encode(tokenizer, Framing(MNLI, "default", "sound", (), 90), example),
+        "tuning": lambda: finetuning.encode(tokenizer, Framing(MNLI, "default", "sound", (), 90), example),
         "a conversation": lambda: encoding.masked(tokenizer, turns, 90),
         "a text without a prompt": lambda: encoding.opening(tokenizer),
         "writing": lambda: greedy(model, tokenizer, [[5, 6]], 4, (), 90),

@@ -11,8 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from workflow import auditing, hub, sources, task
+from workflow import task
+from workflow.audit import inputs
 from workflow.errors import StudyError, escaped, first_line, shown, told
+from workflow.models import checkpoints
+from workflow.storage import hub
 
 CLEAR = "\x1b[2J"
 HOSTILE = {
@@ -47,13 +50,13 @@ def test_what_a_checkpoint_calls_its_files_and_tensors_is_escaped(tmp_path: Path
     folder.mkdir()
     (folder / f"ready{CLEAR}\n.bin").write_bytes(b"")
     with pytest.raises(StudyError) as caught:
-        sources.check(folder)
+        checkpoints.check(folder)
     assert str(caught.value).isprintable() and "ready\\x1b[2J\\n.bin" in str(caught.value)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": f"x\n{CLEAR}.safetensors"}}))
     (folder / "config.json").write_text("{}")
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(StudyError) as caught:
-        sources.check(folder)
+        checkpoints.check(folder)
     assert str(caught.value).isprintable() and "names x\\n\\x1b[2J.safetensors" in str(caught.value)
 
 
@@ -66,7 +69,7 @@ def test_what_a_row_is_called_is_escaped() -> None:
 
 
 def test_evidence_of_the_audit_is_one_line() -> None:
-    found = auditing.finding("note", pd.DataFrame({"test": ["rte"]}), f"rows {CLEAR}\nand others")
+    found = inputs.finding("note", pd.DataFrame({"test": ["rte"]}), f"rows {CLEAR}\nand others")
     assert found["evidence"] == "rows \\x1b[2J\\nand others"
 
 
@@ -81,7 +84,7 @@ def test_what_prefetch_tells_of_a_branch_is_one_line(monkeypatch: pytest.MonkeyP
 
 
 def test_a_log_keeps_its_lines_and_escapes_the_rest() -> None:
-    from workflow.jobs import _Printable
+    from workflow.jobs.job import _Printable
 
     record = logging.LogRecord("x", logging.WARNING, "", 0, f"tensor {CLEAR}\nnext", None, None)
     assert _Printable("%(message)s").format(record) == "tensor \\x1b[2J\nnext"

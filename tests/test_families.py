@@ -11,8 +11,9 @@ import pytest
 import running
 from running import SMOKE
 
-from workflow import families, grid
 from workflow.errors import StudyError
+from workflow.planning import config_checks
+from workflow.study import families, grid
 
 TABLE = """id,objective,mix,learning_rate,length,tag,seed
 1,clm,dc-0,1e-3,,,0
@@ -33,7 +34,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str = TABLE, *
 
 
 def test_each_row_is_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = grid.read(study(tmp_path, monkeypatch))["families"]
+    found = config_checks.read(study(tmp_path, monkeypatch))["families"]
     assert list(found) == ["tiny", "v-1", "v-2"]
     first, second = (found[name]["pretraining"] for name in ("v-1", "v-2"))
     assert first == found["tiny"]["pretraining"] | {"mix": MIXES["dc-0"], "learning_rate": 1e-3}
@@ -50,14 +51,14 @@ def test_each_row_is_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_grid_knows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bases = grid.bases(grid.read(study(tmp_path, monkeypatch)))
+    bases = grid.bases(config_checks.read(study(tmp_path, monkeypatch)))
     assert list(bases.itertuples(index=False, name=None)) == [("tiny", 0), ("tiny", 20), ("v-1", 20), ("v-2", 20)]
 
 
 def test_fields_say_how_families_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = study(tmp_path, monkeypatch)
     config["families"]["tiny"]["fields"] = {"mix": "natural", "source": "here"}
-    table = families.fields(grid.read(config)["families"]).set_index("family")
+    table = families.fields(config_checks.read(config)["families"]).set_index("family")
     assert table.to_dict("index") == {
         "tiny": {
             "objective": "clm", "mix": "natural", "learning_rate": 1e-3, "length": "none", "tag": "false", "seed": 0,
@@ -95,14 +96,16 @@ BAD_TABLES = {
 @pytest.mark.parametrize(("table", "line"), BAD_TABLES.values(), ids=BAD_TABLES)
 def test_a_bad_table_is_refused(table: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StudyError) as caught:
-        grid.read(study(tmp_path, monkeypatch, table))
+        config_checks.read(study(tmp_path, monkeypatch, table))
     assert str(caught.value).removeprefix("config.yaml: ").startswith(line)
 
 
 @pytest.mark.parametrize("path", ["../variants.csv", "/variants.csv"])
 def test_a_table_outside_the_study_is_refused(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StudyError, match="leaves the study's folder; expected a CSV file inside it"):
-        grid.read(study(tmp_path, monkeypatch, table=TABLE) | {"families": {"v": {"source": "trained", "table": path}}})
+        config_checks.read(
+            study(tmp_path, monkeypatch, table=TABLE) | {"families": {"v": {"source": "trained", "table": path}}}
+        )
 
 
 def going_on(**starts: dict[str, Any] | None) -> dict[str, Any]:
@@ -115,7 +118,7 @@ def going_on(**starts: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def test_a_family_may_go_on_from_a_base_of_another() -> None:
-    found = grid.read(going_on(more={"family": "tiny", "step": 20}))
+    found = config_checks.read(going_on(more={"family": "tiny", "step": 20}))
     assert found["families"]["more"]["pretraining"]["continue_from"] == {"family": "tiny", "step": 20}
 
 
@@ -161,7 +164,7 @@ BAD_STARTS = {
 @pytest.mark.parametrize(("starts", "line"), BAD_STARTS.values(), ids=BAD_STARTS)
 def test_a_bad_start_is_refused(starts: dict[str, Any], line: str) -> None:
     with pytest.raises(StudyError) as caught:
-        grid.read(going_on(**starts))
+        config_checks.read(going_on(**starts))
     assert str(caught.value).startswith(f"config.yaml: families/{line}")
 
 
@@ -180,5 +183,5 @@ def test_a_bad_mixture_is_refused(settings: dict[str, Any], line: str) -> None:
     config = copy.deepcopy(SMOKE)
     config["families"]["tiny"]["pretraining"] |= settings
     with pytest.raises(StudyError) as caught:
-        grid.read(config)
+        config_checks.read(config)
     assert str(caught.value).startswith(f"config.yaml: families/tiny/pretraining/{line}")

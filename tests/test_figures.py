@@ -12,12 +12,17 @@ import pyarrow as pa
 import pytest
 import running
 
-from workflow import analyses, checks, drawing, figures, grid, tables
-from workflow.comparison import Evidence
+from workflow import registry
+from workflow.analysis import analyses
+from workflow.analysis.evidence import Evidence
 from workflow.errors import StudyError
+from workflow.planning import config_checks
+from workflow.report import drawing, figures
 from workflow.statistics import Resampling
+from workflow.storage import tables
+from workflow.study import grid
 
-STYLE = running.ROOT / "workflow/figures/style.mplstyle"
+STYLE = running.ROOT / "workflow/report/figures/style.mplstyle"
 STEPS = [0, 100, 200, 300, 400, 500]
 NO_SCORES = pd.DataFrame(columns=[*grid.CELL_KEYS, *tables.SCORES.names])
 CELL = {"family": "olmo", "suite": "plain", "test_format": "default", "shots": 0}
@@ -57,7 +62,7 @@ def score(test, metric, value):
 
 
 def draw(name, analysis, scores=NO_SCORES):
-    return grid.module(figures, name).draw(scores, analysis)
+    return registry.module(figures, name).draw(scores, analysis)
 
 
 def drawn(figure):
@@ -390,7 +395,7 @@ TUNED = BARE | {"recipes": {"r": {}}, "models": [{"train": ["mini_facts"], "reci
 )
 def test_what_a_config_lacks_is_said_before_the_study_runs(figure, config, line):
     with pytest.raises(StudyError, match=f"^{line}"):
-        grid.read(config | {"figures": [figure]})
+        config_checks.read(config | {"figures": [figure]})
 
 
 # Every figure on what the analyses really make
@@ -421,13 +426,13 @@ def everything():
     groups = {"learned_in_tuning": {"mini_inference": ["mini_inference"]}}
     parts = [
         {"analysis": name, **row}
-        for name in grid.modules(analyses)
-        for row in grid.module(analyses, name).analyse(evidence, groups, Resampling(100, 0.95, 0))
+        for name in registry.modules(analyses)
+        for row in registry.module(analyses, name).analyse(evidence, groups, Resampling(100, 0.95, 0))
     ]
     return drawing.overlaid(tables.frame(pa.Table.from_pylist(parts, schema=schema())), {})
 
 
-@pytest.mark.parametrize("name", grid.modules(figures))
+@pytest.mark.parametrize("name", registry.modules(figures))
 def test_every_figure_draws_what_the_analyses_make(name, everything, tmp_path):
     figure = draw(name, everything)
     values = [y for axis in figure.axes for line in axis.get_lines() for y in line.get_ydata()]
@@ -437,9 +442,9 @@ def test_every_figure_draws_what_the_analyses_make(name, everything, tmp_path):
     assert np.mean(pixels.min(axis=2) < 0.9) > 0.005  # ink on paper
 
 
-@pytest.mark.parametrize("name", grid.modules(figures))
+@pytest.mark.parametrize("name", registry.modules(figures))
 def test_every_figure_says_what_it_needs(name):
-    assert set(grid.module(figures, name).NEEDS) <= set(checks.NEEDED)
+    assert set(registry.module(figures, name).NEEDS) <= set(config_checks.NEEDED)
 
 
 # Print quality
@@ -472,8 +477,8 @@ def crowded():
     }
     parts = [
         {"analysis": name, **row}
-        for name in grid.modules(analyses)
-        for row in grid.module(analyses, name).analyse(evidence, groups, Resampling(100, 0.95, 0))
+        for name in registry.modules(analyses)
+        for row in registry.module(analyses, name).analyse(evidence, groups, Resampling(100, 0.95, 0))
     ]
     return drawing.overlaid(tables.frame(pa.Table.from_pylist(parts, schema=schema())), {})
 
@@ -503,7 +508,7 @@ def drawn_texts(figure):
     return [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text not in hidden]
 
 
-@pytest.mark.parametrize("name", grid.modules(figures))
+@pytest.mark.parametrize("name", registry.modules(figures))
 def test_no_label_is_cut_off_or_meets_another_at_18_tasks(name, crowded):
     figure = draw(name, crowded, BASELINES)
     boxes, whole = drawn_texts(figure), figure.bbox.padded(0.5)
@@ -513,7 +518,7 @@ def test_no_label_is_cut_off_or_meets_another_at_18_tasks(name, crowded):
     assert [(a, b) for (a, one), (b, other) in pairs if one.padded(-0.5).overlaps(other.padded(-0.5))] == []
 
 
-@pytest.mark.parametrize("name", grid.modules(figures))
+@pytest.mark.parametrize("name", registry.modules(figures))
 def test_a_figure_is_as_wide_as_a_column_or_the_text_and_is_read_at_that_width(name, crowded):
     """7 inches of text or half of it; no letter smaller than 6 points."""
     figure = draw(name, crowded, BASELINES)

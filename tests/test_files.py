@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from workflow import corpora, families, hub, task
+from workflow import task
+from workflow.data import corpora
 from workflow.errors import StudyError
-from workflow.files import csv_rows, json_lines, number
-from workflow.forecasting import cohorts, printed
+from workflow.forecasting import cohorts, published_numbers
+from workflow.storage import hub
+from workflow.storage.files import csv_rows, json_lines, number
+from workflow.study import families
 
 # --- CSV -----------------------------------------------------------------------------------------------------------------
 
@@ -20,7 +23,7 @@ COHORT = {"key": "id", "fields": ["seed"], "indicators": [], "targets": []}
 READERS: dict[str, Callable[[Path], object]] = {
     "any": csv_rows,
     "cohort": lambda path: cohorts.read({**COHORT, "path": path.name}),
-    "printed numbers": lambda path: printed.read(Path(path.name)),
+    "printed numbers": lambda path: published_numbers.read(Path(path.name)),
     "families": lambda path: families.expanded({"families": {"v": {"source": "trained", "table": path.name}}}),
 }
 UNREADABLE = {

@@ -11,15 +11,18 @@ import pytest
 import scipy.stats
 import truths
 
-from workflow import analyses, drawing, findings, grid, tables
-from workflow.comparison import Evidence
-from workflow.report import sections
+from workflow import registry
+from workflow.analysis import analyses
+from workflow.analysis.evidence import Evidence
+from workflow.report import drawing, findings, sections
 from workflow.statistics import Resampling, holm
+from workflow.storage import tables
+from workflow.study import grid
 
 STEPS = [0, 300, 500, 700, 1000, 1500]
 ROWS = 150
 HOW = Resampling(200, 0.95, 0)
-KINDS = grid.modules(findings)
+KINDS = registry.modules(findings)
 NO_AUDIT = pd.DataFrame(columns=tables.AUDIT.names)
 
 # The share of rows that a base and a model tuned on the task get right, at the first and the last step.
@@ -57,8 +60,8 @@ def world(seed):
     groups = {"learned_in_pretraining": {"mini_facts": ["mini_facts", "mini_facts_ood"]}}
     rows = [
         {"analysis": name, **row}
-        for name in grid.modules(analyses)
-        for row in grid.module(analyses, name).analyse(evidence, groups, HOW)
+        for name in registry.modules(analyses)
+        for row in registry.module(analyses, name).analyse(evidence, groups, HOW)
     ]
     return tables.frame(
         pa.Table.from_pylist(rows, schema=pa.schema([pa.field("analysis", pa.string()), *tables.ANALYSIS]))
@@ -289,7 +292,7 @@ def test_what_the_audit_says_of_no_family_weakens_forecasts_alone():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_names_its_section_and_tables(kind):
-    module = grid.module(findings, kind)
+    module = registry.module(findings, kind)
     assert module.SECTION in sections.SECTIONS
     assert module.READS and callable(module.find)
 

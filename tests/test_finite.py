@@ -10,14 +10,18 @@ import torch
 import transformers
 from conftest import Checkpoint
 
-from workflow import measuring, models, prediction, pretraining, task
-from workflow.corpora import Document
-from workflow.engine import finite
-from workflow.engine.generation import greedy
+from workflow import task
+from workflow.data.corpora import Document
 from workflow.errors import StudyError
-from workflow.measuring import Material, Subject
-from workflow.prediction import Evaluation
+from workflow.evaluation import prediction
+from workflow.evaluation.prediction import Evaluation
+from workflow.indicators import measuring
+from workflow.indicators.measuring import Material, Subject
+from workflow.models import loading
+from workflow.models.engine import finite
+from workflow.models.engine.generation import greedy
 from workflow.task import Example
+from workflow.training import pretraining
 
 POISON = " 日本語"  # a word whose embedding is no number, in one row of each test
 SUITE = {"protocol": "sound", "labels": "score", "seed": 0, "new_tokens": 4, "batch_tokens": 4096, "precision": "fp32"}
@@ -27,7 +31,7 @@ WEIGHTS = "; weights that are not finite: "
 
 def poisoned(checkpoint: Checkpoint) -> tuple[torch.nn.Module, transformers.PreTrainedTokenizerBase]:
     """A model in which one token of POISON, which no other text has, stands for no number."""
-    model, tokenizer = models.untouched({"path": str(checkpoint.path)})
+    model, tokenizer = loading.untouched({"path": str(checkpoint.path)})
     token = max(tokenizer(POISON, add_special_tokens=False)["input_ids"])
     weight = model.get_input_embeddings().weight
     if weight is model.get_output_embeddings().weight:  # else every score would be none
@@ -100,7 +104,7 @@ def test_models_whose_rows_are_written_one_by_one_name_the_row(tmp_path: Path) -
 
 def test_the_first_layer_is_named_where_the_weights_are_finite(checkpoints: dict[str, Checkpoint]) -> None:
     """Weights so large that a product overflows: the layer's own name, not that of those behind it."""
-    model, _ = models.untouched({"path": str(checkpoints["llama"].path)})
+    model, _ = loading.untouched({"path": str(checkpoints["llama"].path)})
     model.model.layers[1].mlp.up_proj.weight.data.fill_(3e38)
     assert finite.source(model, [5, 6, 7]) == "; the first layer whose output is not finite: model.layers.1.mlp.up_proj"
     assert finite.source(checkpoints["llama"].model, [5, 6, 7]) == ""
@@ -154,7 +158,7 @@ def test_every_indicator_names_what_it_read_and_the_weights(checkpoints: dict[st
 
 
 def test_pre_training_that_leaves_the_finite_numbers_is_refused(checkpoints: dict[str, Checkpoint]) -> None:
-    model, _ = models.untouched({"path": str(checkpoints["olmo"].path)})
+    model, _ = loading.untouched({"path": str(checkpoints["olmo"].path)})
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     ids = torch.tensor([[5, 6, 7, 8]])
     before = model.get_input_embeddings().weight[5].detach().clone()

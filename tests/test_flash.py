@@ -10,8 +10,8 @@ from conftest import ARCHITECTURES, loss_of, small_model, small_tokenizer
 from test_attention import OTHERS, ROWS, alone, random_model
 from test_scoring import loop, random_ids, requests_of_all_sorts, written
 
-from workflow.encoding import Masked, padding
-from workflow.engine import attention, feeding, flash, generation, reading, replaying, scoring
+from workflow.models.encoding import Masked, padding
+from workflow.models.engine import attention, feeding, flash, generation, reading, replaying, scoring
 
 
 def contract(query, key, value, rows, scale, window, held):

@@ -14,23 +14,26 @@ from scipy.stats import kendalltau, norm, rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from workflow import auditing, grid, tables
-from workflow import audits as audit_modules
-from workflow.auditing import Material
-from workflow.audits import label_noise, outlying_variants
+from workflow import registry
+from workflow.audit import checks as audit_modules
+from workflow.audit import inputs
+from workflow.audit.checks import label_noise, outlying_variants
+from workflow.audit.inputs import Material
 from workflow.errors import StudyError
 from workflow.forecasting import (
+    classifiers,
     cohorts,
-    comparers,
+    forecast_accuracy,
     forecasters,
-    forecasts,
     leaderboards,
     pairs,
-    printed,
+    published_numbers,
     results,
     splits,
 )
+from workflow.planning import config_checks
 from workflow.statistics import Resampling
+from workflow.storage import tables
 
 HOW = Resampling(400, 0.95, 0)
 RATES, KINDS, SEEDS = (1, 2, 3, 4, 5), ("A", "B"), 4  # 40 bases
@@ -62,8 +65,8 @@ def unfitted_rows(table: cohorts.Cohort, split: str = "every_pair") -> pd.DataFr
     """Forecasts of what needs no fitting, as a frame."""
     asked = splits.asked(splits.rounds(table, split))
     made = forecasters.unfitted(table, {}, len(asked))
-    masks = forecasts.subsets(table, "s", split, [])
-    return pd.DataFrame(forecasts.evaluate(made, "s", masks, forecasts.setting(table, asked, HOW)))
+    masks = forecast_accuracy.subsets(table, "s", split, [])
+    return pd.DataFrame(forecast_accuracy.evaluate(made, "s", masks, forecast_accuracy.setting(table, asked, HOW)))
 
 
 def whole(table: cohorts.Cohort, settings: dict[str, Any]) -> dict[str, pd.DataFrame]:
@@ -72,7 +75,7 @@ def whole(table: cohorts.Cohort, settings: dict[str, Any]) -> dict[str, pd.DataF
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splits, "REPEATS", REPEATS)
         for split in ("every_pair", "random"):
-            for name, rows in forecasts.forecast(table, settings, split, HOW, lambda done, total: None).items():
+            for name, rows in forecast_accuracy.forecast(table, settings, split, HOW, lambda done, total: None).items():
                 parts[name] += [{"split": split} | row for row in rows]
     schemas = {"forecasts": tables.FORECASTS, "rankings": tables.RANKINGS, "importance": tables.IMPORTANCE}
     schemas = {name: pa.schema([pa.field("split", pa.string()), *schema]) for name, schema in schemas.items()}
@@ -110,7 +113,7 @@ def test_combinations_are_weighted_means(tmp_path: Path) -> None:
 
 def test_features_of_a_pair_by_hand() -> None:
     columns = np.arange(10.0).reshape(2, 5)
-    found = comparers.features(columns, np.array([1]), np.array([0]))
+    found = classifiers.features(columns, np.array([1]), np.array([0]))
     assert found.shape == (1, 20)
     assert found[0, :10].tolist() == [5, 5, 5, 5, 5, 0, 6, 14, 24, 36]
     assert found[0, 10:].tolist() == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
@@ -124,33 +127,33 @@ def test_a_comparer_is_scikit_learn_s_on_scaled_training_bases() -> None:
     ordered = [(i, j) for i in range(12) for j in range(12) if i != j]
     rows = [np.concatenate([scaled[i] - scaled[j], scaled[i] * scaled[j], scaled[i], scaled[j]]) for i, j in ordered]
     other = LogisticRegression(max_iter=100).fit(rows, [target[i] > target[j] for i, j in ordered])
-    model = comparers.fit("logistic", columns, target, train)
+    model = classifiers.fit("logistic", columns, target, train)
     asked = [(i, j) for i in range(20) for j in range(i + 1, 20)]
     forth, back = (
-        other.predict_proba(comparers.features(scaled, *np.transpose(order)))[:, 1]
+        other.predict_proba(classifiers.features(scaled, *np.transpose(order)))[:, 1]
         for order in (asked, [(j, i) for i, j in asked])
     )
     assert model.preferences() == pytest.approx(forth - 0.5)
     assert model.symmetric_preferences() == pytest.approx((forth + 1 - back) / 2 - 0.5)
 
 
-@pytest.mark.parametrize("model", comparers.MODELS)
+@pytest.mark.parametrize("model", classifiers.MODELS)
 def test_comparers_learn_a_reversed_indicator_and_repeat_themselves(model: str) -> None:
     target = np.random.default_rng(0).normal(size=40)
     columns, train = np.column_stack([-target, np.zeros(40)]), np.arange(40) % 2 == 0
     first, second = pairs.first_second(40)
     held_out = ~train[first] & ~train[second]
-    fitted = comparers.fit(model, columns, target, train)
+    fitted = classifiers.fit(model, columns, target, train)
     found = pairs.accuracy(fitted.preferences()[held_out], pairs.differences(target)[held_out])
     assert found > 0.85
-    again = comparers.fit(model, columns, target, train)
+    again = classifiers.fit(model, columns, target, train)
     assert np.array_equal(fitted.preferences(), again.preferences())
 
 
 def test_importance_is_the_share_of_gain() -> None:
     target = np.random.default_rng(0).normal(size=40)
     noise = np.random.default_rng(1).normal(size=40)
-    found = comparers.fit("lightgbm", np.column_stack([noise, target]), target, np.ones(40, dtype=bool)).importance()
+    found = classifiers.fit("lightgbm", np.column_stack([noise, target]), target, np.ones(40, dtype=bool)).importance()
     assert found.sum() == pytest.approx(1) and found[1] > 0.9
 
 
@@ -232,7 +235,7 @@ def test_what_is_known_of_a_run_is_no_forecast_once_runs_are_held_out(tmp_path: 
         rounds = [splits.every_pair(found.units)]
         told = np.zeros(len(rounds[0][0].pairs))
         for fold in rounds[0]:
-            told[fold.pairs] = comparers.fit(
+            told[fold.pairs] = classifiers.fit(
                 "lightgbm", found.values(["p"]), level, fold.train
             ).symmetric_preferences()[fold.pairs]
         accuracies[kind] = pairs.accuracy(told, pairs.differences(level))
@@ -275,7 +278,9 @@ def test_few_bases_have_no_interval(tmp_path: Path) -> None:
     mask[:3] = True
     asked = splits.asked(splits.rounds(table, "every_pair"))
     made = forecasters.unfitted(table, {}, 1)
-    few = pd.DataFrame(forecasts.evaluate(made, "s", {"three": mask}, forecasts.setting(table, asked, HOW)))
+    few = pd.DataFrame(
+        forecast_accuracy.evaluate(made, "s", {"three": mask}, forecast_accuracy.setting(table, asked, HOW))
+    )
     found = chosen(few, "p", "three")
     assert (found.n_pairs, found.n_bases) == (3, 4) and pd.isna(found.low) and pd.isna(found.high)
 
@@ -314,13 +319,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> results.Forecasting:
     frames = whole(table, settings)
     right = chosen(frames["forecasts"].query("split == 'every_pair'"), "knows", ties="gt").accuracy
     (folder / "printed.csv").write_text(
-        ",".join(printed.COLUMNS) + "\n"
+        ",".join(published_numbers.COLUMNS) + "\n"
         f"Table 1,accuracy,knows,,s,every_pair,all,gt,,=,{right + 0.009},0.01\n"
         f"Table 1,accuracy,knows,,s,every_pair,all,gt,,=,{right - 0.02},0.01\n"
         f"Table 1,accuracy,knows,,s,every_pair,all,gt,,>=,{right - 0.2},0\n"
         "Figure 3,importance_rank,lightgbm,s,,random,,,leaked,=,1,0\n"
     )
-    return results.Forecasting("c", settings, table, **frames, published=printed.read(folder / "printed.csv"))
+    return results.Forecasting("c", settings, table, **frames, published=published_numbers.read(folder / "printed.csv"))
 
 
 def test_every_table_has_its_baselines(found: results.Forecasting) -> None:
@@ -372,7 +377,7 @@ def test_printed_numbers_are_set_beside_their_own(found: results.Forecasting) ->
     with pytest.raises(
         StudyError, match=r"accuracy of forecaster knows, target t, .* 0 numbers in this study, expected 1"
     ):
-        printed.compare(unknown, found.forecasts, found.rankings, found.importance)
+        published_numbers.compare(unknown, found.forecasts, found.rankings, found.importance)
 
 
 @pytest.mark.parametrize(
@@ -385,9 +390,9 @@ def test_printed_numbers_are_set_beside_their_own(found: results.Forecasting) ->
 )
 def test_printed_numbers_that_cannot_be_read_are_refused(row: str, line: str, tmp_path: Path) -> None:
     path = tmp_path / "printed.csv"
-    path.write_text(",".join(printed.COLUMNS) + f"\n{row}\n")
+    path.write_text(",".join(published_numbers.COLUMNS) + f"\n{row}\n")
     with pytest.raises(StudyError) as caught:
-        printed.read(path)
+        published_numbers.read(path)
     assert str(caught.value).startswith(f"{path}, {line}")
 
 
@@ -401,7 +406,7 @@ CHECKS = (
 def findings(found: results.Forecasting | None, *names: str) -> list[dict[str, Any]]:
     empty = pd.DataFrame()
     material = Material(empty, empty, [], [], [], {}, [found] if found else [])
-    return [one for name in names for one in auditing.found(material, grid.module(audit_modules, name))]
+    return [one for name in names for one in inputs.found(material, registry.module(audit_modules, name))]
 
 
 def test_checks_of_cohorts_are_silent_without_any() -> None:
@@ -527,7 +532,7 @@ def test_a_bad_block_is_refused_in_one_line(changes: dict, line: str | None, tmp
     write(tmp_path, configs() | {"p": np.arange(40.0), "s": np.arange(40.0)})
     config = block("variants.csv") | changes
     with pytest.raises(StudyError) as caught:
-        grid.read({"cohorts": {"c": config}})
+        config_checks.read({"cohorts": {"c": config}})
     expected = (
         f"config.yaml: {line}" if line else "other.csv: missing; expected the CSV file that path of a cohort names"
     )

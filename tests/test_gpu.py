@@ -30,9 +30,10 @@ from test_tuning import (
     without_time,
 )
 
-from workflow import models, tuning
-from workflow.encoding import Masked, padding
-from workflow.engine import attention, feeding, flash, generation, reading, replaying, scoring
+from workflow.models import loading
+from workflow.models.encoding import Masked, padding
+from workflow.models.engine import attention, feeding, flash, generation, reading, replaying, scoring
+from workflow.training import finetuning
 
 pytestmark = pytest.mark.gpu
 HERE = torch.cuda.is_available()
@@ -179,10 +180,10 @@ def test_losses_are_those_of_transformers_trainer(
     settings = recipe(epochs=4, learning_rate=1e-4, warmup=0.0, precision=precision)
     tokenizer = checkpoints["olmo"].tokenizer
     rows, pad = encoded(tokenizer)[:24], padding(tokenizer)
-    model, plain = (models.untouched({"path": str(checkpoints["olmo"].path)})[0] for _ in range(2))
-    seen = [rows[place] for place in tuning.order(len(rows), 4, 3)]
+    model, plain = (loading.untouched({"path": str(checkpoints["olmo"].path)})[0] for _ in range(2))
+    seen = [rows[place] for place in finetuning.order(len(rows), 4, 3)]
     expected = trained_by_trainer(plain, seen, pad, tmp_path / "trainer", bf16=precision == "bf16")
-    history = tuning.tune(model, rows, settings, 3, pad, state(tmp_path))
+    history = finetuning.tune(model, rows, settings, 3, pad, state(tmp_path))
     near = {"fp32": 1e-4, "bf16": 0.1}[precision]
     assert len(history) == 24
     assert [row["loss"] for row in history] == pytest.approx(expected, abs=near, rel=0)
@@ -198,9 +199,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     rows, pad = encoded(tokenizer), padding(tokenizer)
 
     def run(folder: Path, progress: Any = None) -> tuple[Any, Any]:
-        model = models.untouched({"path": str(checkpoints["llama"].path)})[0]
-        model = tuning.adapted(model, settings, 1) if method == "lora" else model
-        return model, tuning.tune(model, rows, settings, 1, pad, state(folder), progress)
+        model = loading.untouched({"path": str(checkpoints["llama"].path)})[0]
+        model = finetuning.adapted(model, settings, 1) if method == "lora" else model
+        return model, finetuning.tune(model, rows, settings, 1, pad, state(folder), progress)
 
     model, history = run(tmp_path / "unbroken")
     with pytest.raises(KilledError):
@@ -266,9 +267,9 @@ def test_real_memory_that_runs_out_changes_no_log_probability(scarce: Any, monke
 def test_real_memory_that_runs_out_halves_a_batch_and_changes_no_loss(scarce: Any, tmp_path: Path) -> None:
     rows = [Masked([number, *range(3, 200)], [place >= 2 for place in range(198)]) for number in range(200, 232)]
     settings = recipe(epochs=1, batch=16, learning_rate=1e-5)
-    expected = tuning.tune(wide_model(), rows, settings, 0, 1, state(tmp_path / "a"))
+    expected = finetuning.tune(wide_model(), rows, settings, 0, 1, state(tmp_path / "a"))
     model, kept = wide_model(), state(tmp_path / "b")
-    parts, plain = [], tuning.Steps._parts
+    parts, plain = [], finetuning.Steps._parts
 
     def watched(steps: Any, batch: Any) -> torch.Tensor:
         parts.append(steps.together)
@@ -277,8 +278,8 @@ def test_real_memory_that_runs_out_halves_a_batch_and_changes_no_loss(scarce: An
         return plain(steps, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning.Steps, "_parts", watched)
-        found = tuning.tune(model, rows, settings, 0, 1, kept)
+        patch.setattr(finetuning.Steps, "_parts", watched)
+        found = finetuning.tune(model, rows, settings, 0, 1, kept)
     assert min(parts) < 16, "memory did not run out"
     assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], abs=1e-4, rel=0)
 

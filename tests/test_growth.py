@@ -15,8 +15,9 @@ import pytest
 import running
 from running import SMOKE
 
-from workflow import drawing, tables
-from workflow.figures import curves
+from workflow.report import drawing
+from workflow.report.figures import curves
+from workflow.storage import tables
 
 pytestmark = pytest.mark.faults
 
@@ -73,7 +74,7 @@ def format_(place: Path, study: dict[str, Any]) -> None:
 
 def metric(place: Path, study: dict[str, Any]) -> None:
     """A new metric of generated text."""
-    module = place / "workflow/metrics.py"
+    module = place / "workflow/evaluation/metrics.py"
     module.write_text(module.read_text() + WORDS)
 
 
@@ -141,7 +142,7 @@ def test_figures_show_what_was_added(smoke: Path, tmp_path: Path) -> None:
     study = running.configured(place)
     family(place, study)
     checkpoint_folder(20)(place, study)
-    shutil.copy2(place / "workflow/figures/curves.py", place / "workflow/figures/arcs.py")
+    shutil.copy2(place / "workflow/report/figures/curves.py", place / "workflow/report/figures/arcs.py")
     study["figures"] = [*SMOKE["figures"], "arcs"]
     running.configure(place, study)
     old = drawn(smoke)

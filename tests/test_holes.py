@@ -15,8 +15,10 @@ from running import SMOKE
 from test_audits import found as findings
 from test_audits import material, score
 
-from workflow import config as configs
-from workflow import grid, holes, sources, tables
+from workflow.models import checkpoints
+from workflow.storage import tables
+from workflow.study import config as configs
+from workflow.study import grid, missing_models
 
 BASE = {"family": "tiny", "step": 20, "path": "somewhere", "files": {"model.safetensors": {"bytes": 1, "sha256": "a"}}}
 REASON = "tuning stopped at step 3: the loss is nan, the gradient norm nan"
@@ -35,7 +37,11 @@ def record(folder: Path, study: dict[str, Any], **settings: Any) -> None:
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps(BASE))
     path = folder / "results/diverged" / grid.path(LOST, grid.MODEL_KEYS) / "part.parquet"
-    facts = {"recipe_settings": study["recipes"]["full"] | settings, "base": sources.identity(BASE), "error": REASON}
+    facts = {
+        "recipe_settings": study["recipes"]["full"] | settings,
+        "base": checkpoints.identity(BASE),
+        "error": REASON,
+    }
     tables.write([{"update": 3, "loss": None}], tables.HISTORY, path, **facts)
 
 
@@ -43,24 +49,26 @@ def test_a_record_is_a_hole_where_holes_are_allowed(tmp_path: Path) -> None:
     study = study_of()
     record(tmp_path, study)
     models = grid.models(study)
-    assert holes.found(study, models, tmp_path) == [{**LOST, "reason": REASON}]
+    assert missing_models.found(study, models, tmp_path) == [{**LOST, "reason": REASON}]
     manifest = tmp_path / "resources/bases/family=tiny/step=20/base.json"
     manifest.write_text(json.dumps(BASE | {"path": "moved/somewhere"}))
-    assert holes.found(study, models, tmp_path) == [{**LOST, "reason": REASON}], "the same base in another place"
-    assert holes.found(configs.validated(SMOKE), models, tmp_path) == []
+    assert missing_models.found(study, models, tmp_path) == [{**LOST, "reason": REASON}], (
+        "the same base in another place"
+    )
+    assert missing_models.found(configs.validated(SMOKE), models, tmp_path) == []
 
 
 def test_a_record_of_another_recipe_or_base_is_none(tmp_path: Path) -> None:
     study = study_of()
     record(tmp_path, study)
     models = grid.models(study)
-    assert holes.found(study_of(learning_rate=1.0e-5), models, tmp_path) == []
-    assert holes.found(study_of(version=2), models, tmp_path) == []
+    assert missing_models.found(study_of(learning_rate=1.0e-5), models, tmp_path) == []
+    assert missing_models.found(study_of(version=2), models, tmp_path) == []
     manifest = tmp_path / "resources/bases/family=tiny/step=20/base.json"
     manifest.write_text(json.dumps(BASE | {"files": {}}))
-    assert holes.found(study, models, tmp_path) == []
+    assert missing_models.found(study, models, tmp_path) == []
     manifest.unlink()
-    assert holes.found(study, models, tmp_path) == []
+    assert missing_models.found(study, models, tmp_path) == []
 
 
 def test_a_record_of_a_chosen_rate_is_of_the_recipe_that_lists_it(tmp_path: Path) -> None:
@@ -68,21 +76,21 @@ def test_a_record_of_a_chosen_rate_is_of_the_recipe_that_lists_it(tmp_path: Path
     study = study_of(**searched)
     chosen = grid.at_rate(study["recipes"]["full"], 1.0e-4)
     record(tmp_path, study, **chosen)
-    assert holes.found(study, grid.models(study), tmp_path) == [{**LOST, "reason": REASON}]
+    assert missing_models.found(study, grid.models(study), tmp_path) == [{**LOST, "reason": REASON}]
     fewer = study_of(**searched | {"learning_rate": [1.0e-3, 1.0e-5]})
-    assert holes.found(fewer, grid.models(fewer), tmp_path) == []
+    assert missing_models.found(fewer, grid.models(fewer), tmp_path) == []
 
 
 def test_what_is_left_without_a_hole_and_without_its_other_seeds() -> None:
     study = study_of()
     cells, lost = grid.cells(study), [{**LOST, "reason": REASON}]
-    left, whole = holes.without(cells, lost), holes.without(cells, lost, holes.LINE_KEYS)
+    left, whole = missing_models.without(cells, lost), missing_models.without(cells, lost, missing_models.LINE_KEYS)
     gone = pd.concat([cells, left]).drop_duplicates(keep=False)
     # The model was put to two suites; its other seed to the same two.
     assert sorted(gone["suite"]) == ["formats", "written"] and set(gone["seed"]) == {1}
     assert len(whole) == len(cells) - 4
     assert not ((whole["recipe"] == "full") & (whole["train"] == "mini_inference")).any()
-    assert holes.without(cells, []).equals(cells)
+    assert missing_models.without(cells, []).equals(cells)
 
 
 def test_the_audit_lists_each_hole_and_its_other_seeds() -> None:
@@ -143,4 +151,4 @@ def test_the_rest_is_made_and_the_hole_is_listed(smoke: Path, tmp_path: Path) ->
 def test_a_study_of_released_scores_alone_has_no_cells_and_no_holes():
     """A table without rows keeps its columns."""
     rows = pd.DataFrame(columns=grid.PART_KEYS)
-    assert list(holes.without(rows, []).columns) == grid.PART_KEYS
+    assert list(missing_models.without(rows, []).columns) == grid.PART_KEYS

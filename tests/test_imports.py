@@ -7,10 +7,13 @@ from statistics import mean
 
 import pytest
 
-from workflow import grid, imports, tables, task
+from workflow import registry, task
 from workflow.errors import StudyError
-from workflow.imports import amuro_char
-from workflow.imports.amuro_char import RELEASES, Model
+from workflow.released import readers, runs
+from workflow.released.readers import amuro_char
+from workflow.released.readers.amuro_char import RELEASES, Model
+from workflow.storage import tables
+from workflow.study import grid
 
 ALL, OFFICIAL, INSTRUCTED = RELEASES
 STEPS = (1000, 18000, 342000, 424000, 505000, 592000, 738000)
@@ -143,8 +146,8 @@ def read(folder):
 
 
 def test_a_reader_says_what_it_reads():
-    for name in grid.modules(imports):
-        reader = grid.reader({"reader": name})
+    for name in registry.modules(readers):
+        reader = runs.reader({"reader": name})
         assert reader.SOURCE
         assert (reader.FILES and reader.read) if hasattr(reader, "FILES") else (reader.PATTERNS and reader.runs)
         assert all(len(made) == 2 for made in reader.LABELS.values())

@@ -15,16 +15,21 @@ import pytest
 import torch
 from conftest import PAGE, Checkpoint
 
-from workflow import config as configs
-from workflow import grid, indicators, measuring, prompts, spans, tables, task, tuning
-from workflow.corpora import Document
-from workflow.encoding import padding, split
-from workflow.engine import losses, scoring
+from workflow import registry, task
+from workflow.data import prompts
+from workflow.data.corpora import Document
 from workflow.errors import StudyError
-from workflow.indicators.span_corruption import sentinels, stream
-from workflow.indicators.weight_noise import disturb
-from workflow.measuring import Loss, Material, Subject
+from workflow.indicators import measuring
+from workflow.indicators.measures.span_corruption import sentinels, stream
+from workflow.indicators.measures.weight_noise import disturb
+from workflow.indicators.measuring import Loss, Material, Subject
+from workflow.models.encoding import padding, split
+from workflow.models.engine import losses, scoring
+from workflow.storage import tables
+from workflow.study import config as configs
+from workflow.study import indicators
 from workflow.task import Example
+from workflow.training import finetuning, span_corruption
 
 TEXTS = [" ".join(PAGE[start : start + 6]) for start in range(0, 48, 6)] + [
     "Ça va? Ünïcode, 日本語 and 😀😃🎉. " * 4,
@@ -47,12 +52,12 @@ def subject(checkpoint: Checkpoint) -> Subject:
 def measured(block: dict[str, Any], checkpoint: Checkpoint, material: Material) -> measuring.Measurement:
     """What a measure finds on a checkpoint."""
     settings = filled(block)
-    return grid.module(indicators, settings["measure"]).measure(subject(checkpoint), settings, material)
+    return registry.module(indicators, settings["measure"]).measure(subject(checkpoint), settings, material)
 
 
 def test_every_measure_is_a_module_and_has_its_settings_in_the_schema() -> None:
     block = configs.schema()["properties"]["indicators"]["additionalProperties"]
-    names = sorted([*grid.modules(indicators), indicators.SCORED])
+    names = sorted([*registry.modules(indicators), indicators.SCORED])
     assert sorted(block["properties"]["measure"]["enum"]) == names
     assert sorted(branch["properties"]["measure"]["const"] for branch in block["oneOf"]) == names
 
@@ -295,7 +300,7 @@ def by_hand(checkpoint: Checkpoint, draw: int, words: list[list[int]]) -> dict[s
     generator, found = np.random.default_rng([0, draw]), {document.id: [0, 0.0, 0, 0.0] for document in DOCUMENTS}
     for start in range(0, len(whole), 60):
         window = whole[start : start + 60]
-        mask = spans.noise_mask(len(window), 0.15, 3, generator)
+        mask = span_corruption.noise_mask(len(window), 0.15, 3, generator)
         inputs, targets, number = [], [], -1
         for place, (token, owner) in enumerate(window):
             if mask[place] and not mask[place - 1]:
@@ -491,7 +496,7 @@ def test_a_probe_learns_and_leaves_no_trace(checkpoint: Checkpoint) -> None:
 
 
 def test_the_loss_after_a_probe_is_that_of_a_tuning(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
-    """The same rows by `tuning.tune` itself, on a copy; the loss of a held-out row is that of answer and EOS."""
+    """The same rows by `finetuning.tune` itself, on a copy; the loss of a held-out row is that of answer and EOS."""
     checkpoint, material = checkpoints["olmo"], task_material("mini_facts", 40)
     found = {
         row.id: row for row in measured({**PROBE, "draws": 1}, checkpoint, material).losses if row.variant == "after"
@@ -502,12 +507,12 @@ def test_the_loss_after_a_probe_is_that_of_a_tuning(checkpoints: dict[str, Check
     seen = [rest[place] for place in np.random.default_rng([0, 0]).permutation(34)[:32]]
     settings = configs.recipe({"learning_rate": 1.0e-3, "epochs": 1, "schedule": "constant", "warmup": 0.1})
     model = copy.deepcopy(checkpoint.model)
-    rows = tuning.prepared_rows(checkpoint.tokenizer, 256, read, seen, "default", settings)
+    rows = finetuning.prepared_rows(checkpoint.tokenizer, 256, read, seen, "default", settings)
     pad = padding(checkpoint.tokenizer)
-    history = tuning.tune(model, list(rows.values()), settings, 0, pad, tuning.State(tmp_path / "s", ""))
+    history = finetuning.tune(model, list(rows.values()), settings, 0, pad, finetuning.State(tmp_path / "s", ""))
     assert [round(row["learning_rate"], 6) for row in history] == [0.001] * 4
-    held = tuning.prepared_rows(checkpoint.tokenizer, 256, read, order[:6], "default", settings)
-    expected = tuning.validate(model, list(held.values()), settings, pad)
+    held = finetuning.prepared_rows(checkpoint.tokenizer, 256, read, order[:6], "default", settings)
+    expected = finetuning.validate(model, list(held.values()), settings, pad)
     assert list(held) == list(found)
     assert [row.nll for row in found.values()] == pytest.approx([row["nll"] for row in expected], rel=1e-5)
     assert [row.tokens for row in found.values()] == [row["tokens"] for row in expected]

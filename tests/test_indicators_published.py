@@ -11,17 +11,18 @@ import pytest
 import running
 import yaml
 
-from workflow import audits as audit_modules
-from workflow import config, grid
-from workflow.forecasting import cohorts, comparers, forecasters, forecasts, pairs, printed, splits
+from workflow import registry
+from workflow.audit import checks as audit_modules
+from workflow.forecasting import classifiers, cohorts, forecast_accuracy, forecasters, pairs, published_numbers, splits
 from workflow.forecasting.cohorts import Cohort
 from workflow.forecasting.results import Forecasting
 from workflow.statistics import Resampling
+from workflow.study import config
 
 STUDY = running.ROOT / "studies" / "indicators-published"
 CONFIG = yaml.safe_load((STUDY / "config.yaml").read_text(encoding="utf-8"))
 BLOCK = config.validated(CONFIG)["cohorts"]["published"] | {"path": str(STUDY / "variants.csv")}
-PRINTED = printed.read(STUDY / "printed.csv")
+PRINTED = published_numbers.read(STUDY / "printed.csv")
 TARGETS = ["sft_cms", "sft_rag", "sft_cbqa"]
 
 
@@ -35,11 +36,11 @@ def rows(table: Cohort) -> pd.DataFrame:
     """What needs no fitting, over every pair."""
     asked = splits.asked(splits.rounds(table, "every_pair"))
     made = forecasters.unfitted(table, BLOCK["combinations"], 1)
-    where = forecasts.setting(table, asked, Resampling(200, 0.95, 0))
+    where = forecast_accuracy.setting(table, asked, Resampling(200, 0.95, 0))
     found = []
     for target in TARGETS:
-        masks = forecasts.subsets(table, target, "every_pair", BLOCK["contrasts"])
-        found += [{"split": "every_pair", **row} for row in forecasts.evaluate(made, target, masks, where)]
+        masks = forecast_accuracy.subsets(table, target, "every_pair", BLOCK["contrasts"])
+        found += [{"split": "every_pair", **row} for row in forecast_accuracy.evaluate(made, target, masks, where)]
     return pd.DataFrame(found)
 
 
@@ -52,7 +53,7 @@ def test_the_default_study_forecasts_the_same_table() -> None:
 
 def test_table_1_follows_under_gt_but_for_two_numbers(rows: pd.DataFrame) -> None:
     own = PRINTED[PRINTED["place"] == "Table 1"]
-    table = printed.compare(own, rows, rows, rows)
+    table = published_numbers.compare(own, rows, rows, rows)
     other = table[~table["follows"]]
     assert len(table) == 24
     assert list(zip(other["forecaster"], other["target"], strict=True)) == [
@@ -71,7 +72,7 @@ def test_counts_of_the_study(table: Cohort, rows: pd.DataFrame) -> None:
         field: cells.str.startswith(f"{field}=").sum() for field in ("objective", "mix", "domain_tag,length_filter")
     }
     assert found == {"objective": 21, "mix": 15, "domain_tag,length_filter": 15}
-    features = comparers.features(table.values(table.indicators), *pairs.first_second(50))
+    features = classifiers.features(table.values(table.indicators), *pairs.first_second(50))
     assert features.shape == (1225, 20)
 
 
@@ -81,7 +82,7 @@ def test_lightgbm_on_its_own_target_is_within_three_points_of_print(table: Cohor
         labels = table.values([target])[:, 0]
         values = []
         for (fold,) in splits.rounds(table, "random"):
-            told = comparers.fit("lightgbm", columns, labels, fold.train).preferences()
+            told = classifiers.fit("lightgbm", columns, labels, fold.train).preferences()
             values.append(pairs.accuracy(told[fold.pairs], pairs.differences(labels)[fold.pairs], "gt"))
         own = PRINTED.query(
             "forecaster == 'lightgbm' and source == @target and target == @target and statistic == 'accuracy'"
@@ -92,7 +93,7 @@ def test_lightgbm_on_its_own_target_is_within_three_points_of_print(table: Cohor
 def test_the_table_names_its_own_anomalies(table: Cohort) -> None:
     own = Forecasting("published", BLOCK, table, *[pd.DataFrame()] * 3, None)
     names = ("repeated_variants", "outlying_variants", "variant_precision", "label_noise")
-    found = [one["evidence"] for name in names for one in grid.module(audit_modules, name).check_cohort(own)]
+    found = [one["evidence"] for name in names for one in registry.module(audit_modules, name).check_cohort(own)]
     expected = [
         "bases 46 and 49 have the same 8 indicators and targets, though they differ in domain_tag",
         "bases 47 and 50 have the same 8 indicators and targets, though they differ in domain_tag",
@@ -108,9 +109,9 @@ def test_the_table_names_its_own_anomalies(table: Cohort) -> None:
 
 
 def test_every_statistic_of_print_is_a_number_of_the_study() -> None:
-    assert not PRINTED.duplicated(["statistic", *printed.KEYS, "column", "relation"]).any()
+    assert not PRINTED.duplicated(["statistic", *published_numbers.KEYS, "column", "relation"]).any()
     assert set(PRINTED["forecaster"]) <= {
-        *BLOCK["indicators"], *comparers.MODELS, *(f"minmax:{name}" for name in BLOCK["combinations"])
+        *BLOCK["indicators"], *classifiers.MODELS, *(f"minmax:{name}" for name in BLOCK["combinations"])
     }  # fmt: skip
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from workflow import files, models, sources
 from workflow.errors import StudyError
+from workflow.models import checkpoints, loading
+from workflow.storage import files
 
 FAMILY = {"source": "folder", "path": "steps", "pattern": "step{step}", "steps": "all"}
 SECRET = "not for the eyes of others"
@@ -25,7 +26,7 @@ def step(checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def located(step: Path) -> dict[str, object]:
-    return sources.locate("mine", FAMILY, 10, Path("steps/step10"))
+    return checkpoints.locate("mine", FAMILY, 10, Path("steps/step10"))
 
 
 @pytest.mark.parametrize(
@@ -40,8 +41,8 @@ def test_a_link_out_of_the_folder_is_refused(name: str, step: Path) -> None:
     (step / name).symlink_to("../../secret")
     for look in (
         lambda: located(step),
-        lambda: sources.files("mine", FAMILY, 10),
-        lambda: sources.checkpoint_files(str(step)),
+        lambda: checkpoints.files("mine", FAMILY, 10),
+        lambda: checkpoints.checkpoint_files(str(step)),
     ):
         with pytest.raises(StudyError) as caught:
             look()
@@ -77,10 +78,12 @@ def test_a_snapshot_of_the_hub_s_cache_links_to_its_blobs(step: Path) -> None:
         path.rename(place / "blobs" / str(number))
         (place / "snapshots" / "step10" / path.name).symlink_to(f"../../blobs/{number}")
     family = FAMILY | {"path": str(place / "snapshots")}
-    assert "model.safetensors" in sources.locate("mine", family, 10, sources.folder("mine", family, 10))["files"]
+    assert (
+        "model.safetensors" in checkpoints.locate("mine", family, 10, checkpoints.folder("mine", family, 10))["files"]
+    )
     (place / "snapshots" / "step10" / "merges.txt").symlink_to("../../../secret")
     with pytest.raises(StudyError, match=r"merges\.txt: a link that leaves the folder"):
-        sources.locate("mine", family, 10, sources.folder("mine", family, 10))
+        checkpoints.locate("mine", family, 10, checkpoints.folder("mine", family, 10))
 
 
 def test_what_is_no_regular_file_is_left_aside(step: Path, tmp_path: Path) -> None:
@@ -90,11 +93,11 @@ def test_what_is_no_regular_file_is_left_aside(step: Path, tmp_path: Path) -> No
     (step / "notes.md").symlink_to("../../secret")  # nothing that transformers looks for
     base = located(step)
     assert not {"merges.txt", "vocab.json", "notes.md"} & set(base["files"])
-    model, tokenizer = models.untouched(base)
+    model, tokenizer = loading.untouched(base)
     lineage = {"family": "mine", "step": 10, "train": "rte", "format": "default", "recipe": "full", "seed": 0}
     settings = {"method": "full", "learning_rate": 1e-3}
-    lineage |= {"recipe_settings": settings, "base": sources.identity(base), "examples": 1, "dropped": 0}
-    models.save(model, tokenizer, tmp_path / "tuned", lineage)
+    lineage |= {"recipe_settings": settings, "base": checkpoints.identity(base), "examples": 1, "dropped": 0}
+    loading.save(model, tokenizer, tmp_path / "tuned", lineage)
     made = [path for path in (tmp_path / "tuned").rglob("*") if path.is_file()]
     assert len(made) > 4
     for path in made:
@@ -114,7 +117,7 @@ def test_a_tokenizer_s_settings_name_no_file_to_copy(step: Path, tmp_path: Path)
         "chat_template_file",
     )
     path.write_text(json.dumps(json.loads(path.read_text()) | dict.fromkeys(names, str(tmp_path / "secret"))))
-    _, tokenizer = models.untouched(located(step))
+    _, tokenizer = loading.untouched(located(step))
     tokenizer.save_pretrained(tmp_path / "tuned")
     assert not [path for path in (tmp_path / "tuned").iterdir() if SECRET.encode() in path.read_bytes()]
 
@@ -122,7 +125,7 @@ def test_a_tokenizer_s_settings_name_no_file_to_copy(step: Path, tmp_path: Path)
 def test_a_name_with_control_characters_is_refused_before_snakemake_prints_it(step: Path) -> None:
     (step / "x\x1b[2J.safetensors").write_bytes(b"")
     with pytest.raises(StudyError, match=r"x\\x1b\[2J\.safetensors: control characters in a file's name"):
-        sources.files("mine", FAMILY, 10)
+        checkpoints.files("mine", FAMILY, 10)
 
 
 def test_settings_that_are_passed_on_keep_of_a_whole_path_its_name() -> None:

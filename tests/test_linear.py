@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workflow.engine import linear
+from workflow.models.engine import linear
 
 
 def results(layer, input, slope):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from workflow.luck import Luck, pooled
+from workflow.analysis.seed_variance import Luck, pooled
 
 FLAT = np.ones(7)
 

@@ -12,9 +12,12 @@ from conftest import ARCHITECTURES, loss_of, small_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflow import encoding, models, tables, task, tuning
+from workflow import task
 from workflow.errors import StudyError
+from workflow.models import encoding, loading
+from workflow.storage import tables
 from workflow.task import Example, Turn
+from workflow.training import finetuning
 
 TOKENIZERS = {architecture: small_tokenizer(architecture) for architecture in ARCHITECTURES}
 TULU = task.load("tulu")
@@ -118,11 +121,11 @@ def test_what_has_no_token_to_learn_is_left_out():
         ("b", Example({}, "", turns=turns_of(("user", "cat " * 200), ("assistant", "owl")))),
         ("c", Example({}, "", turns=turns_of(("user", "Who?")))),
     ]
-    assert list(tuning.prepared_rows(tokenizer, 256, TULU, rows, "default", recipe_of())) == ["a", "b"]
-    assert list(tuning.prepared_rows(tokenizer, 100, TULU, rows, "default", recipe_of())) == ["a"]
-    assert list(tuning.prepared_rows(tokenizer, 256, TULU, rows, "default", recipe_of(max_tokens=100))) == ["a"]
+    assert list(finetuning.prepared_rows(tokenizer, 256, TULU, rows, "default", recipe_of())) == ["a", "b"]
+    assert list(finetuning.prepared_rows(tokenizer, 100, TULU, rows, "default", recipe_of())) == ["a"]
+    assert list(finetuning.prepared_rows(tokenizer, 256, TULU, rows, "default", recipe_of(max_tokens=100))) == ["a"]
     with pytest.raises(StudyError, match=r"^none of 2 rows has a token to learn within 100 tokens \(max_tokens\)$"):
-        tuning.prepared_rows(tokenizer, 100, TULU, rows[1:], "default", recipe_of())
+        finetuning.prepared_rows(tokenizer, 100, TULU, rows[1:], "default", recipe_of())
 
 
 def theirs(model, row):
@@ -139,7 +142,7 @@ def gradients(model, loss):
 
 def test_loss_and_gradients_equal_transformers_own(checkpoint):
     """All shapes in one batch: rows of different lengths, several answers, gaps between them, an EOS alone."""
-    model, _ = models.untouched({"path": str(checkpoint.path)})
+    model, _ = loading.untouched({"path": str(checkpoint.path)})
     rows = [encoding.masked(checkpoint.tokenizer, turns_of(*pairs), 256) for pairs in SHAPES.values()]
     assert max(len(row.ids) for row in rows) > 3 * min(len(row.ids) for row in rows)
     loss = loss_of(model, rows, encoding.padding(checkpoint.tokenizer))
@@ -155,7 +158,7 @@ def test_loss_and_gradients_equal_transformers_own(checkpoint):
 def test_validation_losses_equal_transformers_own(checkpoint, batch):
     rows = [encoding.masked(checkpoint.tokenizer, turns_of(*pairs), 256) for pairs in SHAPES.values()]
     settings = {"batch": batch, "precision": "fp32"}
-    found = tuning.validate(checkpoint.model, rows, settings, encoding.padding(checkpoint.tokenizer))
+    found = finetuning.validate(checkpoint.model, rows, settings, encoding.padding(checkpoint.tokenizer))
     assert [row["tokens"] for row in found] == [sum(row.scored) for row in rows]
     with torch.no_grad():
         expected = [theirs(checkpoint.model, row).item() for row in rows]
@@ -201,7 +204,7 @@ def test_a_study_tunes_on_conversations(checkpoints, tmp_path):
     ended = running.run(place, HISTORY)
     assert ended.returncode == 0, ended.stderr
     facts = tables.recorded(place / "study" / HISTORY)
-    drawn, _ = tuning.divided(range(12), {"fraction": 0.5, "sample_seed": 42})
+    drawn, _ = finetuning.divided(range(12), {"fraction": 0.5, "sample_seed": 42})
     long = sum(number % 3 == 2 for number in drawn)
     assert 0 < long < 6
     assert (facts["examples"], facts["dropped"]) == (6 - long, long)

@@ -6,10 +6,12 @@ import pytest
 from rouge_score import rouge_scorer
 from sklearn.metrics import accuracy_score, f1_score
 
-from workflow import config as configs
-from workflow import metrics, tables, task
+from workflow import task
 from workflow.errors import StudyError
+from workflow.evaluation import metrics
 from workflow.statistics import Resampling
+from workflow.storage import tables
+from workflow.study import config as configs
 
 NLI = ("entailment", "neutral", "contradiction")
 LABEL = ["accuracy", "chance", "macro_f1", "majority", "most_predicted"]

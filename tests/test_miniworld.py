@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from workflow import miniworld, prompts, task
+from workflow import task
+from workflow.data import miniworld, prompts
 
 SEEDS = (0, 1, 2)
 

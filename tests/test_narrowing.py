@@ -5,7 +5,7 @@ import torch
 import transformers
 from conftest import ARCHITECTURES, small_model, small_tokenizer
 
-from workflow.engine import attention, narrowing
+from workflow.models.engine import attention, narrowing
 
 ROWS = [[5, 6, 7], [8], [11, 12, 13, 14, 15, 16, 17, 18], [21, 22, 23]]
 KEPT = [1, 1, 5, 3]

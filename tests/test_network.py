@@ -18,7 +18,7 @@ import running
 from hub_server import HubServer
 from test_sources import save_checkpoint
 
-from workflow import tables
+from workflow.storage import tables
 
 pytestmark = pytest.mark.faults
 

@@ -12,10 +12,13 @@ import pytest
 from tokenizers import Regex, normalizers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workflow import encoding, prediction, task, tuning
+from workflow import task
 from workflow.errors import StudyError
-from workflow.indicators import gold_answer
+from workflow.evaluation import prediction
+from workflow.indicators.measures import gold_answer
+from workflow.models import encoding
 from workflow.task import Example
+from workflow.training import finetuning
 
 KEPT, LOST = "the cat", "~~"
 ROOM = {"max_tokens": 128, "batch": 2}
@@ -95,7 +98,7 @@ def test_label_words_without_tokens_are_named_in_the_published_protocol(
 def test_an_answer_without_tokens_is_not_trained_on(forgetful: PreTrainedTokenizerBase) -> None:
     rows = [("train/1", Example({"question": "Who?"}, LOST, (LOST,), 0))]
     with pytest.raises(StudyError) as caught:
-        tuning.prepared_rows(forgetful, 128, task.load("nq_open"), rows, "default", ROOM)
+        finetuning.prepared_rows(forgetful, 128, task.load("nq_open"), rows, "default", ROOM)
     assert str(caught.value) == f"row train/1: {LINE.format(' ')}"
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow import config as configs
-from workflow import objectives, spans
-from workflow.objectives import OBJECTIVES, Denoiser
+from workflow.study import config as configs
+from workflow.training import objectives, span_corruption
+from workflow.training.objectives import OBJECTIVES, Denoiser
 
 END, PAD, FIRST = -1, -2, 1000
 
@@ -67,7 +67,7 @@ def test_masked_spans_by_hand() -> None:
     """Of 20 places, 15 are text (2 of noise, 15 x .15 rounded; one span of them), 2 sentinels and EOS: 18; 17 of text are
     3 of noise in one span: 20."""
     settings = recipe("sc", 20)
-    assert objectives.stretch(20, 0.15, 3) == 17 and spans.counts(17, 0.15, 3) == (3, 1)
+    assert objectives.stretch(20, 0.15, 3) == 17 and span_corruption.counts(17, 0.15, 3) == (3, 1)
     assert objectives.special_tokens(settings) == ["<extra_id_0>"]
     (row,) = made(settings, 1)
     assert row.ids == [*range(1000, 1014), 0, 0, 1014, 1015, 1016, END]
@@ -79,7 +79,7 @@ def test_masked_spans_by_hand() -> None:
 )
 def test_as_much_text_is_masked_as_fits(room: int, kind: tuple[float, float]) -> None:
     def needed(length: int) -> int:
-        return length + 2 * spans.counts(length, *kind)[1] + 1
+        return length + 2 * span_corruption.counts(length, *kind)[1] + 1
 
     length = objectives.stretch(room, *kind)
     assert needed(length) <= room

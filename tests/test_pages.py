@@ -15,9 +15,11 @@ from docutils.core import publish_parts
 from jinja2 import Environment
 from scripts import Job
 
-from workflow import figures, findings, grid, summaries, tables
+from workflow import registry
 from workflow.forecasting import leaderboards
-from workflow.report import description, pages, presenting, sections
+from workflow.planning import config_checks
+from workflow.report import description, figures, findings, pages, presenting, sections, summaries
+from workflow.storage import tables
 
 NASTY = "<script>alert(1)</script> & `code` *bold* _x_ |y|"
 
@@ -106,18 +108,18 @@ def test_no_text_means_anything_to_docutils_or_to_jinja(text: str):
     assert body.count("<") == 4
 
 
-@pytest.mark.parametrize("name", grid.modules(figures))
+@pytest.mark.parametrize("name", registry.modules(figures))
 def test_each_figure_has_a_place_in_the_report(name):
-    module = grid.module(figures, name)
+    module = registry.module(figures, name)
     assert module.SECTION in sections.SECTIONS
     assert module.INTERVAL
-    assert set(module.CONCLUSIONS) <= set(grid.modules(findings)) and module.CONCLUSIONS
+    assert set(module.CONCLUSIONS) <= set(registry.modules(findings)) and module.CONCLUSIONS
     assert pages.title(module) and "\n" not in pages.paragraph(module.draw)
 
 
-@pytest.mark.parametrize("name", grid.modules(summaries))
+@pytest.mark.parametrize("name", registry.modules(summaries))
 def test_each_summary_has_a_place_in_the_report(name):
-    assert grid.module(summaries, name).SECTION in sections.SECTIONS
+    assert registry.module(summaries, name).SECTION in sections.SECTIONS
 
 
 def test_chapters_are_in_reading_order_by_name():
@@ -150,7 +152,7 @@ def test_the_smoke_study_has_a_page_for_everything(smoke: Path):
 def test_pages_appear_whole_or_not_at_all(smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The disk fills up at the second page or later: the first one is shorter than the pages of figures."""
     study = shutil.copytree(smoke / "study", tmp_path / "study")
-    settings = grid.read(running.configured(smoke))
+    settings = config_checks.read(running.configured(smoke))
     monkeypatch.chdir(study)
     shutil.rmtree("results/pages")
     names = ("findings", "analysis", "audit", "scores")

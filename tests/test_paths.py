@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 import running
 
-from workflow import config as configs
-from workflow import corpora, grid
+from workflow.data import corpora
 from workflow.errors import StudyError
-from workflow.imports import amuro_char
+from workflow.planning import config_checks
+from workflow.released.readers import amuro_char
+from workflow.study import config as configs
 
 ROW = {"sentence1": "A cat sleeps.", "sentence2": "A cat is awake.", "label": 1}
 QUESTION = {"question": "who sleeps", "answer": ["the cat"]}
@@ -136,7 +137,7 @@ def test_a_home_folder_is_no_way_out_of_the_study(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("HOME", str(tmp_path))
     cohort = COHORT | {"path": "~/variants.csv"}
     with pytest.raises(StudyError, match="leaves the study's folder; expected a file inside it"):
-        grid.read({"cohorts": {"c": cohort}})
+        config_checks.read({"cohorts": {"c": cohort}})
     with pytest.raises(StudyError, match="no such folder; expected one sub-folder for each text domain"):
         corpora.folder(
             configs.validated({"cohorts": {"c": cohort}, "passages": {"corpus": "~/none"}})["passages"], None

@@ -19,11 +19,14 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import GenerationConfig, PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
 
-from workflow import metrics, models, prediction, tables, task
-from workflow.engine import generation, reading, scoring
+from workflow import task
 from workflow.errors import StudyError
-from workflow.prediction import Evaluation
+from workflow.evaluation import metrics, prediction
+from workflow.evaluation.prediction import Evaluation
+from workflow.models import loading
+from workflow.models.engine import generation, reading, scoring
 from workflow.statistics import Resampling
+from workflow.storage import tables
 from workflow.task import Example
 
 DATA = Path(os.environ.get("TUNECAST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -230,7 +233,7 @@ def test_equal_choices_go_to_the_first(checkpoint):
 
 
 def test_a_model_whose_numbers_are_none_is_refused(checkpoints):
-    model, tokenizer = models.untouched({"path": str(checkpoints["olmo"].path)})
+    model, tokenizer = loading.untouched({"path": str(checkpoints["olmo"].path)})
     model.get_input_embeddings().weight.data.fill_(math.nan)
     for protocol in ("sound", "published"):
         with pytest.raises(StudyError, match=r"^row 'test/0': log-probabilities \[nan, nan, nan\], expected finite"):
@@ -471,7 +474,7 @@ def test_greedy_equals_generate_token_for_token_and_ends_at_eos(checkpoint, batc
 
 
 def test_a_checkpoint_s_own_generation_settings_do_not_matter(checkpoints):
-    model, tokenizer = models.untouched({"path": str(checkpoints["olmo2"].path)})
+    model, tokenizer = loading.untouched({"path": str(checkpoints["olmo2"].path)})
     contexts = [tokenizer(f"{a} {b}")["input_ids"] for a, b in PAIRS]
     own = GenerationConfig(repetition_penalty=5.0, num_beams=3, do_sample=True, top_k=2, max_length=3)
     model.generation_config = own

@@ -9,9 +9,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from workflow import config as configs
-from workflow import indicators, measuring, miniworld, mixtures, models, pretraining
-from workflow.corpora import Document
+from workflow.data import miniworld
+from workflow.data.corpora import Document
+from workflow.indicators import measuring
+from workflow.models import loading
+from workflow.study import config as configs
+from workflow.study import indicators
+from workflow.training import data_mix, pretraining
 
 RECIPE = {
     "vocabulary": 400,
@@ -69,7 +73,7 @@ def test_tokenizer_has_end_and_padding_and_adds_neither(texts):
 
 
 def test_batches_hold_every_document_once_a_pass(texts):
-    documents = [mixtures.Encoded("d", [number, 0]) for number in range(1, 13)]
+    documents = [data_mix.Encoded("d", [number, 0]) for number in range(1, 13)]
     tokenizer = pretraining.train_tokenizer(texts, 400, 64)
     rows = pretraining.batches(documents, RECIPE | {"batch": 2, "sequence": 4, "seed": 1}, tokenizer)
     passes = []
@@ -114,7 +118,7 @@ def test_saved_model_loads_and_goes_on_from_the_loss(trained, documents):
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     assert model.generation_config.pad_token_id == tokenizer.pad_token_id
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
-    rows = pretraining.batches(mixtures.encode(tokenizer, documents, RECIPE), RECIPE | {"seed": 5}, tokenizer)
+    rows = pretraining.batches(data_mix.encode(tokenizer, documents, RECIPE), RECIPE | {"seed": 5}, tokenizer)
     ids = torch.cat([next(rows).ids for _ in range(4)])
     with torch.no_grad():
         loss = model(input_ids=ids, labels=ids).loss.item()
@@ -148,7 +152,7 @@ def test_a_loss_is_that_of_the_scored_tokens_alone(objective, documents, tmp_pat
     history = pretraining.pretrain(documents, recipe, tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "step=0")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "step=0")
-    batch = next(pretraining.batches(mixtures.encode(tokenizer, documents, recipe), recipe, tokenizer))
+    batch = next(pretraining.batches(data_mix.encode(tokenizer, documents, recipe), recipe, tokenizer))
     with torch.no_grad():
         scores = model(input_ids=batch.ids).logits.log_softmax(-1)
     losses = [
@@ -223,7 +227,7 @@ def losses(folder, texts):
     """Loss in nats a token, with its standard error, of each of MEASURES."""
     config = {"families": {"f": {"source": "folder", "path": "f"}}, "suites": {"s": {"tests": ["boolq"]}}}
     blocks = configs.validated({**config, "indicators": MEASURES})["indicators"]
-    subject, found = measuring.Subject(*models.untouched({"path": str(folder)})), {}
+    subject, found = measuring.Subject(*loading.untouched({"path": str(folder)})), {}
     for name, settings in blocks.items():
         rows, _, _ = measuring.measure(name, settings, subject, measuring.Material(texts, {}))
         table = pd.DataFrame(rows).astype({"draw": "Int64"})

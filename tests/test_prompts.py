@@ -2,7 +2,8 @@
 
 import pytest
 
-from workflow import prompts, task
+from workflow import task
+from workflow.data import prompts
 from workflow.task import Example
 
 # (task, format) -> its prompt for FIELDS below in the published study (arXiv 2408.06663, released code). The space at the

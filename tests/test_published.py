@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from workflow import tables
-from workflow.analyses import (
+from workflow.analysis.analyses import (
     domain_change,
     format_gap,
     learning,
@@ -17,9 +16,10 @@ from workflow.analyses import (
     ratio_of_change,
     turning_point,
 )
-from workflow.comparison import Evidence
-from workflow.imports import amuro_char
+from workflow.analysis.evidence import Evidence
+from workflow.released.readers import amuro_char
 from workflow.statistics import Resampling
+from workflow.storage import tables
 
 HOW = Resampling(resamples=200, level=0.95, seed=0)
 STUDY = Path(__file__).parents[1] / "studies" / "published" / "config.yaml"

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 import running
 
-from workflow import grid, tables
 from workflow.report import pages
+from workflow.storage import tables
+from workflow.study import grid
 
 KEYS = {*grid.CELL_KEYS, *grid.TEST_KEYS, "metric"}
 README = (running.ROOT / "README.md").read_text(encoding="utf-8")

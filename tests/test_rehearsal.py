@@ -10,9 +10,11 @@ import torch
 from conftest import Checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from workflow import adapters, config, models, rehearsal, sources, states, tuning
-from workflow.encoding import Masked
 from workflow.errors import StudyError
+from workflow.models import adapters, checkpoints, loading
+from workflow.models.encoding import Masked
+from workflow.study import config
+from workflow.training import finetuning, save_load_check, saved_state
 
 ROWS = [[5, 6, 7, 8, 9, 10], [11, 12]]
 SIZES = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -35,13 +37,13 @@ def checkpoint(folder: Path, model_type: str, **settings: object) -> Path:
 
 def ready(folder: Path, settings: dict) -> PreTrainedModel:
     """A model as it is to be tuned."""
-    model = sources.load_model(folder, torch.float32, "cpu")
-    return tuning.adapted(model, settings, 0) if settings["method"] == "lora" else model
+    model = checkpoints.load_model(folder, torch.float32, "cpu")
+    return finetuning.adapted(model, settings, 0) if settings["method"] == "lora" else model
 
 
 def rehearsed(folder: Path, settings: dict, room: Path) -> float:
     """The difference that a rehearsal finds."""
-    return rehearsal.check(ready(folder, settings), {"path": str(folder)}, ROWS, room)
+    return save_load_check.check(ready(folder, settings), {"path": str(folder)}, ROWS, room)
 
 
 def refusal(folder: Path, settings: dict, room: Path) -> str:
@@ -57,7 +59,7 @@ def test_usual_models_agree_and_are_left_as_they_were(checkpoint: Checkpoint, tm
     """In fp32 merging costs rounding alone; of full weights the file holds every bit."""
     model = ready(checkpoint.path, recipe(method)).train()
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    difference = rehearsal.check(model, {"path": str(checkpoint.path)}, ROWS, tmp_path / "room")
+    difference = save_load_check.check(model, {"path": str(checkpoint.path)}, ROWS, tmp_path / "room")
     assert difference <= (0 if method == "full" else 1e-4)
     assert model.training and all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
     assert not list((tmp_path / "room").iterdir())
@@ -67,12 +69,12 @@ def test_usual_models_agree_and_are_left_as_they_were(checkpoint: Checkpoint, tm
 def test_disturbed_weights_all_change_and_change_what_is_computed(checkpoint: Checkpoint) -> None:
     """Else no difference could be seen: of new adapters half are zeros."""
     model = ready(checkpoint.path, recipe("lora"))
-    before = rehearsal.heard(model, ROWS)
+    before = save_load_check.heard(model, ROWS)
     trained = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
-    with rehearsal.disturbed(model):
+    with save_load_check.disturbed(model):
         assert not any(torch.equal(model.get_parameter(name), weight) for name, weight in trained.items())
-        assert (rehearsal.heard(model, ROWS).logits - before.logits).abs().max() > 0.1 * before.logits.std()
-    assert torch.equal(rehearsal.heard(model, ROWS).logits, before.logits)
+        assert (save_load_check.heard(model, ROWS).logits - before.logits).abs().max() > 0.1 * before.logits.std()
+    assert torch.equal(save_load_check.heard(model, ROWS).logits, before.logits)
 
 
 @pytest.mark.parametrize("layer", ["lm_head", "embed_tokens"])
@@ -89,15 +91,15 @@ def test_adapters_on_one_use_of_a_shared_matrix_are_refused(tmp_path: Path, laye
 def test_an_output_layer_untied_in_memory_stays_so_through_the_file(tmp_path: Path) -> None:
     """Its config says that it is tied; both matrices are saved, and what differs is not tied when it is loaded."""
     folder = checkpoint(tmp_path / "base", "llama", tie_word_embeddings=True)
-    model = sources.load_model(folder, torch.float32, "cpu")
+    model = checkpoints.load_model(folder, torch.float32, "cpu")
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
-    assert rehearsal.check(model, {"path": str(folder)}, ROWS, tmp_path / "room") == 0
+    assert save_load_check.check(model, {"path": str(folder)}, ROWS, tmp_path / "room") == 0
 
 
 def test_weights_that_are_lost_in_the_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A save that leaves a layer as it was, as of weights in a precision too low to hold the change."""
     folder = checkpoint(tmp_path / "base", "llama")
-    model = sources.load_model(folder, torch.float32, "cpu")
+    model = checkpoints.load_model(folder, torch.float32, "cpu")
     save, up = type(model).save_pretrained, model.model.layers[0].mlp.up_proj.weight.detach().clone()
 
     def without_up(self: PreTrainedModel, place: str) -> None:
@@ -105,7 +107,7 @@ def test_weights_that_are_lost_in_the_file_are_refused(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(type(model), "save_pretrained", without_up)
     with pytest.raises(StudyError) as caught:
-        rehearsal.check(model, {"path": str(folder)}, ROWS, tmp_path / "room")
+        save_load_check.check(model, {"path": str(folder)}, ROWS, tmp_path / "room")
     assert str(caught.value).startswith(
         "recipes/method: full tuning of LlamaForCausalLM: the logits of what is trained"
     )
@@ -125,21 +127,21 @@ def test_what_is_saved_beside_the_weights_is_saved_and_read_before_the_tuning(
     """The checkpoint's own tokenizer passes; one that cannot be written, or reads otherwise once written, is a line."""
     rows = checkpoint.tokenizer(["The hen sings.", "A cat sleeps?"])["input_ids"]
     given = checkpoint.model, checkpoint.tokenizer, LINEAGE, rows, tmp_path
-    rehearsal.check_beside(*given)
+    save_load_check.check_beside(*given)
     refused = f"recipes/method: full tuning of {type(checkpoint.model).__name__}: "
-    load = sources.load_tokenizer
+    load = checkpoints.load_tokenizer
 
     def lowered(folder: str) -> object:
         tokenizer = load(folder)
         return lambda text: tokenizer(text.lower())
 
-    monkeypatch.setattr(sources, "load_tokenizer", lowered)
+    monkeypatch.setattr(checkpoints, "load_tokenizer", lowered)
     with pytest.raises(StudyError) as caught:
-        rehearsal.check_beside(*given)
+        save_load_check.check_beside(*given)
     assert str(caught.value).startswith(f"{refused}saved and loaded again, the tokenizer cuts ")
     monkeypatch.setattr(type(checkpoint.tokenizer), "save_pretrained", lambda *_: 1 / 0)
     with pytest.raises(StudyError) as caught:
-        rehearsal.check_beside(*given)
+        save_load_check.check_beside(*given)
     told = "what is saved with a tuned model cannot be: ZeroDivisionError: division by zero"
     assert str(caught.value) == f"{refused}{told}"
     assert not list(tmp_path.iterdir()), "nothing is left"
@@ -149,14 +151,14 @@ def test_a_wrong_layer_is_named(checkpoint: Checkpoint, tmp_path: Path, monkeypa
     """What is evaluated differs in one layer, as after a merge that went wrong there."""
     if type(checkpoint.model).__name__ != "LlamaForCausalLM":
         pytest.skip("one architecture will do")
-    read = models.evaluated
+    read = loading.evaluated
 
     def harmed(*given: object) -> PreTrainedModel:
         model = read(*given)
         model.model.layers[1].mlp.up_proj.weight.data *= 1.5
         return model
 
-    monkeypatch.setattr(models, "evaluated", harmed)
+    monkeypatch.setattr(loading, "evaluated", harmed)
     message = refusal(checkpoint.path, recipe("lora"), tmp_path / "room")
     assert message.endswith("standard deviations, expected at most 0.002, from layer model.layers.1.mlp.up_proj on")
 
@@ -195,7 +197,7 @@ def test_mamba_without_a_choice_of_layers_is_a_line_that_can_be_acted_upon(tmp_p
 def test_adapters_that_are_never_read_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where all are, nothing would be tuned; where some are, they stay as they are, and what is evaluated is right."""
     folder, room = mamba(tmp_path / "base"), tmp_path / "room"
-    if "dt_proj" in adapters.allowed(sources.load_model(folder, torch.float32, "cpu")):
+    if "dt_proj" in adapters.allowed(checkpoints.load_model(folder, torch.float32, "cpu")):
         pytest.skip("this version of transformers calls the layer")
     told = "recipes/lora_modules: MambaForCausalLM reads the weights of dt_proj itself, past their adapters"
     room.mkdir()
@@ -214,20 +216,20 @@ def test_a_tuning_with_adapters_that_are_never_read_goes_on_from_its_state(tmp_p
     folder, settings = mamba(tmp_path / "base"), recipe("lora", "dt_proj", "x_proj")
     rows = [Masked(row, [False] + [True] * (len(row) - 1)) for row in ROWS]
     whole = ready(folder, settings)
-    tuning.tune(whole, rows, settings | {"batch": 1}, 0, 0, states.State(tmp_path / "a", "x"))
+    finetuning.tune(whole, rows, settings | {"batch": 1}, 0, 0, saved_state.State(tmp_path / "a", "x"))
     stopped = ready(folder, settings)
-    optimizer = torch.optim.AdamW(states.trained(stopped).values(), lr=1e-2)
+    optimizer = torch.optim.AdamW(saved_state.trained(stopped).values(), lr=1e-2)
     stopped(input_ids=torch.tensor(ROWS[:1]), labels=torch.tensor(ROWS[:1])).loss.backward()
     optimizer.step()
-    state = states.State(tmp_path / "b", "x")
-    state.save(stopped, optimizer, states.Standing([], 1))
+    state = saved_state.State(tmp_path / "b", "x")
+    state.save(stopped, optimizer, saved_state.Standing([], 1))
     state.close()
     again = ready(folder, settings)
-    other = torch.optim.AdamW(states.trained(again).values(), lr=1e-2)
-    assert state.load(again, other) == states.Standing([], 1)
-    assert all(torch.equal(again.get_parameter(name), own) for name, own in states.trained(stopped).items())
-    kept = [len(optimizer.state[own]) for own in states.trained(stopped).values()]
-    assert [len(other.state[own]) for own in states.trained(again).values()] == kept and {0, 3} == set(kept)
+    other = torch.optim.AdamW(saved_state.trained(again).values(), lr=1e-2)
+    assert state.load(again, other) == saved_state.Standing([], 1)
+    assert all(torch.equal(again.get_parameter(name), own) for name, own in saved_state.trained(stopped).items())
+    kept = [len(optimizer.state[own]) for own in saved_state.trained(stopped).values()]
+    assert [len(other.state[own]) for own in saved_state.trained(again).values()] == kept and {0, 3} == set(kept)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,7 @@ def test_layers_that_may_have_adapters(tmp_path: Path, model_type: str, settings
     with pytest.raises(
         StudyError, match=rf"\['nope'\] cannot be adapted in .* set lora_modules to some of {expected}$"
     ):
-        tuning.adapted(model, recipe("lora", "nope"), 0)
+        finetuning.adapted(model, recipe("lora", "nope"), 0)
 
 
 # How many weights adapters reach

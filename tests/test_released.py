@@ -13,12 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 import running
 
-from workflow import adopting, auditing, config, grid, measures, progress, recommending, released, tables
-from workflow.audits import ambiguous_tests, released_files, scores_below_chance
-from workflow.comparison import Evidence
+from workflow.analysis import recommendation
+from workflow.analysis.evidence import Evidence
+from workflow.audit import inputs
+from workflow.audit.checks import ambiguous_tests, released_files, scores_below_chance
 from workflow.errors import StudyError
-from workflow.imports import every_eval_ever, lighteval, lm_eval, olmes, table
+from workflow.evaluation import metric_names
+from workflow.released import runs, score_rows
+from workflow.released.readers import every_eval_ever, lighteval, lm_eval, olmes, table
 from workflow.statistics import Resampling
+from workflow.storage import tables
+from workflow.study import config, grid, token_axis
 
 OLD = {
     "results": {
@@ -106,12 +111,12 @@ def write(folder: Path, name: str, content: object) -> Path:
     return path
 
 
-def adopt(folder: Path, reader: str = "lm_eval", **block: object) -> adopting.Adopted:
+def adopt(folder: Path, reader: str = "lm_eval", **block: object) -> score_rows.Adopted:
     own = {"columns": COLUMNS} if reader == "table" else MODELS
-    return adopting.adopted({"path": str(folder), "reader": reader} | own | block, READERS[reader], reader)
+    return score_rows.adopted({"path": str(folder), "reader": reader} | own | block, READERS[reader], reader)
 
 
-def score(found: adopting.Adopted, test: str, metric: str, **keys: object) -> dict:
+def score(found: score_rows.Adopted, test: str, metric: str, **keys: object) -> dict:
     [row] = [r for r in found.scores if (r["test"], r["metric"]) == (test, metric) and keys.items() <= r.items()]
     return row
 
@@ -146,7 +151,7 @@ def test_new_results_by_hand(tmp_path: Path) -> None:
     law, whole = score(found, "mmlu_law", "acc"), score(found, "mmlu", "acc")
     assert (law["part_of"], law["n"], whole["part_of"], whole["shots"], whole["n"]) == ("mmlu", 26, None, 5, 26)
     assert score(found, "mmlu", "chance")["value"] == score(found, "mmlu_law", "chance")["value"] == 0.25
-    assert measures.parts(tables.frame(pa.Table.from_pylist(found.scores))) == {"mmlu_law"}
+    assert metric_names.parts(tables.frame(pa.Table.from_pylist(found.scores))) == {"mmlu_law"}
 
 
 def test_logged_rows_are_read_once_where_they_make_the_score(tmp_path: Path) -> None:
@@ -211,16 +216,16 @@ def test_the_table_of_the_docs_is_read_as_they_say(tmp_path: Path) -> None:
 
 
 def test_the_first_pattern_that_fits_says_family_step_seed_and_fields() -> None:
-    run = released.Run("f", "org/DataDecide-dolma1_7-150M", "step1250-seed-2", ())
+    run = runs.Run("f", "org/DataDecide-dolma1_7-150M", "step1250-seed-2", ())
     patterns = [
         {"model": "other/*"},
         {"model": "org/DataDecide-{data}-{size}", "revision": "step{step}-seed-{seed}", "family": "{data}-{size}"},
     ]
-    model, remarks = released.model_of(run, "x.json", {"models": patterns})
+    model, remarks = runs.model_of(run, "x.json", {"models": patterns})
     assert (model.family, model.step, model.seed, remarks) == ("dolma1_7-150m", 1250, 2, [])
     assert model.fields == {"data": "dolma1_7", "size": "150M"}
     patterns[1]["family"] = "{data}-{size}-seed{seed}"
-    model, _ = released.model_of(run, "x.json", {"models": patterns})
+    model, _ = runs.model_of(run, "x.json", {"models": patterns})
     assert (model.family, model.seed) == ("dolma1_7-150m-seed2", 0)
 
 
@@ -229,15 +234,15 @@ def test_the_first_pattern_that_fits_says_family_step_seed_and_fields() -> None:
     [("step1000-tokens4B", 1000, 4e9), ("step1000", 1000, None), ("global_step7", 7, None)],
 )
 def test_revisions_give_step_and_tokens_by_themselves(revision: str, step: int, tokens: float | None) -> None:
-    model, _ = released.model_of(released.Run("f", "allenai/OLMo-1B", revision, ()), "x.json", {})
+    model, _ = runs.model_of(runs.Run("f", "allenai/OLMo-1B", revision, ()), "x.json", {})
     assert (model.family, model.step, model.tokens) == ("olmo-1b", step, tokens)
 
 
 def test_main_is_the_step_that_the_study_says() -> None:
-    run = released.Run("f", "org/m", "main", ())
-    assert released.model_of(run, "x.json", {"models": [{"main_step": 143000}]})[0].step == 143000
+    run = runs.Run("f", "org/m", "main", ())
+    assert runs.model_of(run, "x.json", {"models": [{"main_step": 143000}]})[0].step == 143000
     with pytest.raises(StudyError, match="names no training step; expected `main_step`"):
-        released.model_of(run, "x.json", {})
+        runs.model_of(run, "x.json", {})
 
 
 def test_where_name_and_file_differ_the_file_is_followed_and_it_is_told(tmp_path: Path) -> None:
@@ -495,7 +500,7 @@ def test_rows_fit_the_tables(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def pythia() -> tuple[Path, adopting.Adopted]:
+def pythia() -> tuple[Path, score_rows.Adopted]:
     """The released evaluations of Pythia by the committed study; they are not part of this repository."""
     folder = os.environ.get("TUNECAST_PYTHIA_EVALS")
     if not folder:
@@ -504,22 +509,22 @@ def pythia() -> tuple[Path, adopting.Adopted]:
         (Path(__file__).parents[1] / "studies/pythia-released/config.yaml").read_text("utf-8")
     )
     block = study["imports"]["pythia"] | {"path": folder}
-    return Path(folder), adopting.adopted(block, lm_eval, "lm_eval")
+    return Path(folder), score_rows.adopted(block, lm_eval, "lm_eval")
 
 
-def test_every_released_file_is_read(pythia: tuple[Path, adopting.Adopted]) -> None:
+def test_every_released_file_is_read(pythia: tuple[Path, score_rows.Adopted]) -> None:
     folder, found = pythia
     names = {path.relative_to(folder).as_posix() for path in folder.glob("**/*.json")}
     assert len(names) == 384 and {row["file"] for row in found.files if row["model"] and row["shots"]} == names
 
 
-def test_the_mislabelled_files_come_out_as_zero_shots(pythia: tuple[Path, adopting.Adopted]) -> None:
+def test_the_mislabelled_files_come_out_as_zero_shots(pythia: tuple[Path, score_rows.Adopted]) -> None:
     told = [row for row in pythia[1].files if row["remark"] == "mismatch"]
     assert len(told) == 15 and {row["shots"] for row in told} == {"0"}
     assert all("pythia-v0" in row["file"] and "five-shot" in row["file"] for row in told)
 
 
-def test_twenty_numbers_equal_those_in_the_files(pythia: tuple[Path, adopting.Adopted]) -> None:
+def test_twenty_numbers_equal_those_in_the_files(pythia: tuple[Path, score_rows.Adopted]) -> None:
     folder, found = pythia
     taken = {row["file"]: row["scores"] for row in found.files}
     paths = [path for path in sorted(folder.glob("pythia-v1/**/*.json")) if "1.4b-deduped" not in path.name]
@@ -537,7 +542,7 @@ def test_twenty_numbers_equal_those_in_the_files(pythia: tuple[Path, adopting.Ad
 # What is made of them
 
 
-def evidence(found: adopting.Adopted) -> Evidence:
+def evidence(found: score_rows.Adopted) -> Evidence:
     scores = pa.Table.from_pylist(found.scores, schema=pa.schema([*tables.KEYS, *tables.SCORES]))
     items = pa.Table.from_pylist(found.items, schema=pa.schema([*tables.KEYS, *tables.ITEMS]))
     return Evidence(tables.frame(items), tables.frame(scores))
@@ -555,14 +560,14 @@ def test_untouched_bases_alone_are_recommended_by_the_way_that_is_better(tmp_pat
     write(tmp_path, "a.csv", LONG)
     found = adopt(tmp_path, "table", columns=COLUMNS | {"metric": "metric", "value": "value"})
     how = Resampling(resamples=200, level=0.95, seed=0)
-    asked = recommending.questions(evidence(found).levels, {}, how)
+    asked = recommendation.questions(evidence(found).levels, {}, how)
     assert [(question.name, question.tuned, question.better) for question in asked] == [
         ("arc_easy", False, "higher"),
         ("wikitext", False, "lower"),
     ]
     assert all(question.bases[question.top] == ("160m", 1000) for question in asked)
     analysis = pd.DataFrame(columns=["analysis", *tables.ANALYSIS.names])
-    rows = list(recommending.recommend(asked, {}, {}, analysis, 0.02, how))
+    rows = list(recommendation.recommend(asked, {}, {}, analysis, 0.02, how))
     answer = next(row for row in rows if row["topic"] == "answer" and row["task"] == "arc_easy")
     assert answer["statement"].startswith(
         "arc_easy, 0-shot: of 3 untouched bases 160m at step 1000 has the highest acc"
@@ -576,7 +581,7 @@ def test_a_test_of_which_no_way_is_better_is_no_question(tmp_path: Path) -> None
         tmp_path, "a.csv", LONG.replace("bits_per_byte", "pct_stereotype").replace("1.2", "0.2").replace("1.0,", "0.1,")
     )
     found = adopt(tmp_path, "table", columns=COLUMNS | {"metric": "metric", "value": "value"})
-    asked = recommending.questions(evidence(found).levels, {}, Resampling(resamples=100, level=0.95, seed=0))
+    asked = recommendation.questions(evidence(found).levels, {}, Resampling(resamples=100, level=0.95, seed=0))
     assert [question.name for question in asked] == ["arc_easy"]
 
 
@@ -589,7 +594,7 @@ def test_the_audit_lists_files_named_wrongly_repeated_and_left_out(tmp_path: Pat
     found = adopt(tmp_path, skip=["other*"])
     files = tables.frame(pa.Table.from_pylist(found.files, schema=tables.RELEASED))
     empty = pd.DataFrame(columns=[*tables.KEYS.names, *tables.SCORES.names])
-    material = auditing.Material(empty, pd.DataFrame(), [], [], [], {}, files=files)
+    material = inputs.Material(empty, pd.DataFrame(), [], [], [], {}, files=files)
     rows = list(released_files.check(material))
     assert sorted((row["severity"], row["evidence"].split(":")[0]) for row in rows) == [
         ("note", "1 file left out by `skip` of the import"),
@@ -604,7 +609,7 @@ def test_imported_scores_below_chance_are_told_by_the_chance_that_they_state(tmp
     write(tmp_path, "a.csv", LONG.replace("0.3", "0.15"))
     found = adopt(tmp_path, "table", columns=COLUMNS | {"metric": "metric", "value": "value"})
     scores = evidence(found).reported
-    material = auditing.Material(scores, pd.DataFrame(), [], [], [], {})
+    material = inputs.Material(scores, pd.DataFrame(), [], [], [], {})
     [row] = scores_below_chance.check(material)
     assert (row["severity"], row["family"], row["test"], row["value"], row["limit"]) == (
         "warning",
@@ -619,19 +624,19 @@ def test_imported_scores_below_chance_are_told_by_the_chance_that_they_state(tmp
 def test_families_share_an_axis_of_tokens_where_all_are_known(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", LONG)
     found = adopt(tmp_path, "table", columns=COLUMNS | {"metric": "metric", "value": "value"})
-    rows = adopting.with_tokens(found.scores, {"70m": 2097152, "160m": 524288})
+    rows = score_rows.with_tokens(found.scores, {"70m": 2097152, "160m": 524288})
     scores = tables.frame(pa.Table.from_pylist(rows, schema=pa.schema([*tables.KEYS, *tables.SCORES])))
-    own = progress.axis(scores, scores)
+    own = token_axis.axis(scores, scores)
     assert (own.label, own.place("70m", 1000), own.place("160m", 2000)) == (
         "pre-training tokens",
         2097152000,
         1048576000,
     )
-    assert progress.told(progress.seen(scores), "70m", 1000) == "step 1000 (2.1B tokens)"
+    assert token_axis.told(token_axis.seen(scores), "70m", 1000) == "step 1000 (2.1B tokens)"
     some = scores.assign(tokens=scores["tokens"].where(scores["family"] == "70m"))
-    assert progress.axis(some, some).label == "pre-training step"
-    assert progress.at({1000: 1e9, 3000: 5e9}, 2000) == 3e9 and progress.at({1000: 1e9}, 500) == 5e8
-    assert progress.at({1000: 1e9, 3000: 5e9}, 4000) == 7e9 and progress.at({}, 5) is None
+    assert token_axis.axis(some, some).label == "pre-training step"
+    assert token_axis.at({1000: 1e9, 3000: 5e9}, 2000) == 3e9 and token_axis.at({1000: 1e9}, 500) == 5e8
+    assert token_axis.at({1000: 1e9, 3000: 5e9}, 4000) == 7e9 and token_axis.at({}, 5) is None
 
 
 @pytest.mark.parametrize(
@@ -648,17 +653,17 @@ def test_a_family_says_how_many_tokens_its_steps_take(family: dict, tokens: dict
         (tmp_path / f"step{step}").mkdir()
     block = {"source": "folder", "path": str(tmp_path)} | family
     study = config.validated({"families": {"mine": block}, "suites": {"s": {"tests": ["rte"]}}})
-    assert progress.of_study(study).get("mine", {}) == tokens
+    assert token_axis.of_study(study).get("mine", {}) == tokens
 
 
 def test_names_of_folders_and_revisions_tell_tokens_by_themselves(tmp_path: Path) -> None:
     (tmp_path / "step1000-tokens4B").mkdir()
     block = {"source": "folder", "path": str(tmp_path), "pattern": "step{step}-tokens*", "steps": "all"}
-    assert progress.of_family("mine", block) == {1000: 4e9}
+    assert token_axis.of_family("mine", block) == {1000: 4e9}
     rows = [{"family": "hub", "step": 1000, "value": 0.5}, {"family": "own", "step": 1000, "tokens": 7.0}]
     table_ = pa.Table.from_pylist(rows, schema=pa.schema([*tables.KEYS, *tables.SCORES]))
     pins = [{"path": "resources/pins/bases/family=hub/step=1000.json", "revision": "stage1-step1000-tokens4B"}]
-    assert progress.with_tokens(table_, {"own": {1000: 9.0}}, pins)["tokens"].to_pylist() == [4e9, 7.0]
+    assert token_axis.with_tokens(table_, {"own": {1000: 9.0}}, pins)["tokens"].to_pylist() == [4e9, 7.0]
 
 
 def test_an_import_runs_through_the_workflow(tmp_path: Path) -> None:

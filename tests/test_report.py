@@ -15,8 +15,8 @@ import running
 import truths
 import yaml
 
-from workflow import tables
 from workflow.report import sections
+from workflow.storage import tables
 
 LARGEST = 25e6  # bytes
 LONGEST = 60.0  # seconds, on idle cores

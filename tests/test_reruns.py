@@ -17,7 +17,7 @@ import pytest
 import running
 import yaml
 
-from workflow import checksums
+from workflow.storage import checksums
 
 Change = Callable[[Path], Path]
 
@@ -65,7 +65,7 @@ def newer_results(place: Path) -> Path:
 
 def older_and_back(place: Path) -> Path:
     """Another version of the code was there for a while, but nothing was run."""
-    path = place / "workflow/prompts.py"
+    path = place / "workflow/data/prompts.py"
     text = path.read_text()
     path.write_text(text.replace("### Inference: ", "### Label: "))
     assert running.planned(place)

@@ -15,7 +15,8 @@ from conftest import PAGE, Checkpoint
 from running import ROOT
 from yaml import safe_load
 
-from workflow import grid, pretraining, resources
+from workflow.planning import config_checks, resources
+from workflow.training import pretraining
 
 SMOKE = safe_load((ROOT / "tests" / "smoke" / "config.yaml").read_text(encoding="utf-8"))
 BILLION = resources.Size(1e9, 32000)  # 16 layers of 2,000
@@ -26,7 +27,7 @@ ROW = SimpleNamespace(family="tiny", step="20", train="mini_inference", recipe="
 def study(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The smoke study with models of a billion parameters and a published recipe."""
     monkeypatch.setattr(resources, "model_size", lambda study, family, base: BILLION)
-    found = grid.read(SMOKE)
+    found = config_checks.read(SMOKE)
     found["recipes"]["full"] |= {"batch": 8, "max_tokens": 2048, "examples": 6000, "epochs": 3}
     return found
 
@@ -120,7 +121,7 @@ def test_each_attempt_asks_for_more(study: dict[str, Any]) -> None:
 
 
 def test_size_of_a_model_trained_here_is_that_of_the_model() -> None:
-    block = grid.read(SMOKE)["families"]["tiny"]["pretraining"]
+    block = config_checks.read(SMOKE)["families"]["tiny"]["pretraining"]
     tokenizer = pretraining.train_tokenizer(PAGE, 400, 256)
     model = pretraining.initial(block, tokenizer)
     size = resources.trained_here(block | {"vocabulary": len(tokenizer)})

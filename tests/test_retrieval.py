@@ -8,8 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from workflow import retrieval
-from workflow.retrieval import K1, B, Index
+from workflow.data import retrieval
+from workflow.data.retrieval import K1, B, Index
 
 
 def plain(passages: list[str], query: str) -> list[float]:

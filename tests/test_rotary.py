@@ -11,9 +11,9 @@ import torch
 import transformers
 from conftest import small_tokenizer
 
-from workflow import sources
-from workflow.encoding import Masked
-from workflow.engine import attention, feeding, generation, losses, rotary, scoring
+from workflow.models import checkpoints
+from workflow.models.encoding import Masked
+from workflow.models.engine import attention, feeding, generation, losses, rotary, scoring
 
 ORIGINAL = 32  # tokens beyond which positions stretch
 SIZES = {
@@ -53,7 +53,7 @@ def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], transf
 @pytest.fixture
 def model(fresh: Callable[[], transformers.PreTrainedModel], tmp_path: Path) -> transformers.PreTrainedModel:
     """The checkpoint as jobs load it."""
-    return sources.load_model(tmp_path, torch.float32, "cpu")
+    return checkpoints.load_model(tmp_path, torch.float32, "cpu")
 
 
 @torch.no_grad()

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_attention import OTHERS, REFUSED, random_model
 
-from workflow import encoding, sources
-from workflow.engine import attention, generation, reading, scoring
-from workflow.engine.constrained import constrained
 from workflow.errors import StudyError
+from workflow.models import checkpoints as sources
+from workflow.models import encoding
+from workflow.models.engine import attention, generation, reading, scoring
+from workflow.models.engine.constrained import constrained
 
 NEAR = 1e-5
 

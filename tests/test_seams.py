@@ -7,8 +7,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from workflow import encoding, prediction, prompts, task
-from workflow.encoding import Framing
+from workflow import task
+from workflow.data import prompts
+from workflow.evaluation import prediction
+from workflow.models import encoding
+from workflow.models.encoding import Framing
 from workflow.task import Example
 
 SUITE = {"protocol": "sound", "labels": "score", "seed": 0, "new_tokens": 4, "batch_tokens": 4096, "precision": "fp32"}

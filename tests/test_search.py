@@ -11,9 +11,13 @@ import pytest
 import running
 import torch
 
-from workflow import grid, search, tables, task
+from workflow import task
 from workflow.errors import StudyError
+from workflow.planning import config_checks
 from workflow.statistics import Resampling
+from workflow.storage import tables
+from workflow.study import grid
+from workflow.training import learning_rate_search
 
 HOW = Resampling(resamples=1000, level=0.95, seed=0)
 
@@ -28,7 +32,7 @@ def trials_of(*rows):
 
 def test_the_lowest_mean_is_chosen():
     trials = trials_of((9, 0.1, "a", 1.0), (9, 0.1, "b", 3.0), (9, 0.2, "a", 2.0), (9, 0.2, "b", 1.0))
-    first, second = search.choose(trials, [0.1, 0.2], HOW)
+    first, second = learning_rate_search.choose(trials, [0.1, 0.2], HOW)
     assert (first["rate"], first["learning_rate"], first["loss"], first["n"], first["chosen"]) == (
         0,
         0.1,
@@ -42,24 +46,24 @@ def test_the_lowest_mean_is_chosen():
     # Two rows resampled: both the lower, one of each, both the higher, in a quarter, a half and a quarter of cases.
     assert (first["low"], first["high"]) == (1.0, 3.0)
     assert first["error"] == pytest.approx(np.sqrt(0.5), abs=0.05)
-    assert search.chosen_rate([first, second]) == 0.2
+    assert learning_rate_search.chosen_rate([first, second]) == 0.2
 
 
 def test_a_row_is_worth_its_mean_over_the_bases():
     """Rows, not pairs of row and base, are resampled: both rows have mean 2, so nothing varies."""
     trials = trials_of((1, 0.1, "a", 1.0), (1, 0.1, "b", 3.0), (9, 0.1, "a", 3.0), (9, 0.1, "b", 1.0))
-    [row] = search.choose(trials, [0.1], HOW)
+    [row] = learning_rate_search.choose(trials, [0.1], HOW)
     assert (row["loss"], row["low"], row["high"], row["error"], row["n"]) == (2.0, 2.0, 2.0, 0.0, 2)
 
 
 def test_of_equal_losses_the_first_listed_is_chosen():
     trials = trials_of((9, 0.1, "a", 1.0), (9, 0.2, "a", 1.0))
-    assert [row["chosen"] for row in search.choose(trials, [0.2, 0.1], HOW)] == [True, False]
+    assert [row["chosen"] for row in learning_rate_search.choose(trials, [0.2, 0.1], HOW)] == [True, False]
 
 
 def test_a_rate_that_diverged_on_one_base_loses(tmp_path):
     trials = trials_of((1, 0.1, "a", 0.1), (9, 0.1, "a", None), (1, 0.2, "a", 5.0), (9, 0.2, "a", 5.0))
-    rows = search.choose(trials, [0.1, 0.2], HOW)
+    rows = learning_rate_search.choose(trials, [0.1, 0.2], HOW)
     tables.write(rows, tables.CHOICES, tmp_path / "part.parquet")
     first, second = tables.rows(tmp_path / "part.parquet")
     nothing = dict.fromkeys(("loss", "error", "low", "high"))
@@ -72,7 +76,7 @@ def test_a_search_whose_every_rate_diverged_is_refused():
     with pytest.raises(
         StudyError, match=r"^tuning diverged at every learning rate \(0\.1, 0\.02\), tried at step 1; expected one that"
     ):
-        search.choose(trials, [0.1, 0.02], HOW)
+        learning_rate_search.choose(trials, [0.1, 0.02], HOW)
 
 
 # The grid
@@ -98,7 +102,7 @@ CONFIG = {
 
 
 def test_trials_run_on_the_listed_bases_or_on_the_last_one_tuned():
-    found = grid.trials(grid.read(CONFIG))
+    found = grid.trials(config_checks.read(CONFIG))
     assert list(found.columns) == ["family", "step", "train", "format", "recipe", "rate"]
     expected = [
         (*base, *rest, rate)
@@ -116,12 +120,12 @@ def test_trials_run_on_the_listed_bases_or_on_the_last_one_tuned():
 
 def test_a_study_without_a_search_has_no_trials():
     block = CONFIG["models"][0] | {"recipes": ["plain"]}
-    assert grid.trials(grid.read(CONFIG | {"models": [block]})).empty
-    assert grid.trials(grid.read(CONFIG | {"models": []})).empty
+    assert grid.trials(config_checks.read(CONFIG | {"models": [block]})).empty
+    assert grid.trials(config_checks.read(CONFIG | {"models": []})).empty
 
 
 def test_a_recipe_at_one_rate_says_what_is_held_out_and_no_more():
-    recipe = grid.read(CONFIG)["recipes"]["both"]
+    recipe = config_checks.read(CONFIG)["recipes"]["both"]
     found = grid.at_rate(recipe, 1.0e-4)
     assert found == {**recipe, "learning_rate": 1.0e-4, "search": {"validation": 9}}
     more = recipe | {"learning_rate": [1.0e-3, 1.0e-4, 1.0], "search": {"validation": 9, "steps": [10]}}

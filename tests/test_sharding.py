@@ -19,9 +19,14 @@ from safetensors.torch import load_file, save_file
 from scripts import Job
 from test_tuning import METHODS, encoded, fresh, recipe, state
 
-from workflow import config, models, prediction, sharding, states, tables, task, tuning
-from workflow.encoding import padding
+from workflow import task
+from workflow.evaluation import prediction
+from workflow.models import loading
+from workflow.models.encoding import padding
+from workflow.storage import tables
+from workflow.study import config
 from workflow.task import Example
+from workflow.training import finetuning, multi_gpu, saved_state
 
 
 def apart(one, other):
@@ -40,8 +45,8 @@ def workers(beside):
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             arguments = place.read_text().split("\0")
-            if any(one.startswith(folder) for one in arguments) and "workflow.sharding" in arguments:
-                found.append(("workflow.processes" in arguments, int(place.parent.name)))
+            if any(one.startswith(folder) for one in arguments) and "workflow.training.multi_gpu" in arguments:
+                found.append(("workflow.jobs.processes" in arguments, int(place.parent.name)))
     return [number for _, number in sorted(found)]
 
 
@@ -54,16 +59,16 @@ def test_two_processes_find_what_one_finds_from_its_state_and_to_its_state(check
     settings = recipe(save_every=100, epochs=4)
     work = (encoded(checkpoint.tokenizer), settings, 1, padding(checkpoint.tokenizer))
     plain, again = fresh(checkpoint), fresh(checkpoint)
-    expected = tuning.tune(plain, *work, state(tmp_path / "one"))
+    expected = finetuning.tune(plain, *work, state(tmp_path / "one"))
 
     kept, stopped = state(tmp_path / "two"), r"^told to stop after step \d+ of 28; the same command goes on"
-    with pytest.raises(tuning.StoppedError, match=stopped):
-        tuning.tune(fresh(checkpoint), *work, kept, told_at(2))
-    with pytest.raises(tuning.StoppedError, match=stopped) as raised:
-        sharding.tune(fresh(checkpoint), work[0], settings | {"gpus": 2}, *work[2:], kept, told_at(8))
+    with pytest.raises(finetuning.StoppedError, match=stopped):
+        finetuning.tune(fresh(checkpoint), *work, kept, told_at(2))
+    with pytest.raises(finetuning.StoppedError, match=stopped) as raised:
+        multi_gpu.tune(fresh(checkpoint), work[0], settings | {"gpus": 2}, *work[2:], kept, told_at(8))
     assert 8 < int(str(raised.value).split()[5]) < 28
     assert [path.name for path in kept.path.parent.iterdir()] == ["state.safetensors"]
-    history = tuning.tune(again, *work, kept)
+    history = finetuning.tune(again, *work, kept)
     for key in ("loss", "gradient_norm", "learning_rate", "tokens"):
         assert [row[key] for row in history] == pytest.approx([row[key] for row in expected], rel=1e-5), key
     assert apart(again, plain) < 1e-5
@@ -103,13 +108,13 @@ def test_an_interrupt_leaves_a_state_and_nothing_else(checkpoints, tmp_path):
 def test_tuned_weights_come_back_to_a_model_as_it_was(checkpoints, tmp_path, method):
     models = [fresh(checkpoints["llama"]) for _ in range(2)]
     settings = recipe(**METHODS[method])
-    one, other = (tuning.adapted(model, settings, 1) if method == "lora" else model for model in models)
+    one, other = (finetuning.adapted(model, settings, 1) if method == "lora" else model for model in models)
     with torch.no_grad():
-        for parameter in states.trained(one).values():
+        for parameter in saved_state.trained(one).values():
             parameter += 0.5
-    states.write_weights(one, tmp_path / "weights.safetensors")
+    saved_state.write_weights(one, tmp_path / "weights.safetensors")
     assert 0.49 < apart(one, other) < 0.51
-    sharding._take_weights(other, tmp_path / "weights.safetensors")
+    multi_gpu._take_weights(other, tmp_path / "weights.safetensors")
     assert apart(one, other) == 0
 
 
@@ -157,7 +162,7 @@ def suite(tests, **changes):
 
 def adapters(checkpoint, folder):
     """Adapters of random weights, saved as a tuning does."""
-    model = tuning.adapted(fresh(checkpoint), recipe(**METHODS["lora"]), 1)
+    model = finetuning.adapted(fresh(checkpoint), recipe(**METHODS["lora"]), 1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -194,9 +199,9 @@ def test_two_processes_predict_what_one_predicts(checkpoints, tmp_path, architec
     tuned = adapters(checkpoint, tmp_path / "adapters") if method == "lora" else None
     paths = {name: prepared(tmp_path, name) for name in settings["tests"]}
     read = {name: task.examples(name, path) for name, path in paths.items()}
-    expected = list(prediction.predict(*models.ready(base, tuned, "fp32"), settings, read))
+    expected = list(prediction.predict(*loading.ready(base, tuned, "fp32"), settings, read))
     steps = []
-    found = sharding.predict(base, tuned, settings, paths, 2, tmp_path / "shards", lambda *step: steps.append(step))
+    found = multi_gpu.predict(base, tuned, settings, paths, 2, tmp_path / "shards", lambda *step: steps.append(step))
     check_alike(found, expected)
     assert len(found) == sum(len(ROWS[name]) for name in paths) * len(settings["shots"]) * len(settings["formats"])
     assert steps and not (tmp_path / "shards").exists()
@@ -234,7 +239,7 @@ def test_a_killed_process_ends_the_others(checkpoints, tmp_path):
             os.kill(killed[0], signal.SIGKILL)
 
     with pytest.raises(RuntimeError, match=r"^one of 2 processes was killed, or failed"):
-        sharding.predict({"path": str(checkpoints["olmo"].path)}, None, settings, paths, 2, folder, kill)
+        multi_gpu.predict({"path": str(checkpoints["olmo"].path)}, None, settings, paths, 2, folder, kill)
     assert not list(tmp_path.glob("*shards*")) and workers(folder) == []
 
 

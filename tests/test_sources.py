@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerFast
 
-from workflow import checkpoint_settings, sources
 from workflow.errors import StudyError
+from workflow.models import checkpoint_settings, checkpoints
 
 ROOT = Path(__file__).parents[1]
 TEXT = "a bird can fly and a fish can swim"
@@ -94,37 +94,37 @@ def test_steps_of_a_folder(tmp_path: Path, pattern: str, folders: list[str], exp
         (tmp_path / name).mkdir()
     (tmp_path / "step77").write_text("a file, not a checkpoint")
     (tmp_path / "checkpoint-77").write_text("a file, not a checkpoint")
-    assert sources.steps("mine", local(tmp_path, pattern)) == expected
+    assert checkpoints.steps("mine", local(tmp_path, pattern)) == expected
 
 
 def test_a_dropped_in_and_a_linked_checkpoint_are_picked_up(tmp_path: Path) -> None:
     (tmp_path / "family" / "step10").mkdir(parents=True)
     family = local(tmp_path / "family")
-    assert sources.steps("mine", family) == [10]
+    assert checkpoints.steps("mine", family) == [10]
     (tmp_path / "family" / "step2").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "family" / "step300").symlink_to(tmp_path / "elsewhere")
-    assert sources.steps("mine", family) == [2, 10, 300]
-    assert sources.steps("mine", {**family, "steps": [300, 2]}) == [2, 300]
+    assert checkpoints.steps("mine", family) == [2, 10, 300]
+    assert checkpoints.steps("mine", {**family, "steps": [300, 2]}) == [2, 300]
 
 
 def test_steps_that_a_folder_does_not_give(tmp_path: Path) -> None:
-    assert f"families/mine/path: {tmp_path}/no" in refusal(lambda: sources.steps("mine", local(tmp_path / "no")))
-    message = refusal(lambda: sources.steps("mine", local(tmp_path, "ckpt{step}")))
+    assert f"families/mine/path: {tmp_path}/no" in refusal(lambda: checkpoints.steps("mine", local(tmp_path / "no")))
+    message = refusal(lambda: checkpoints.steps("mine", local(tmp_path, "ckpt{step}")))
     assert str(tmp_path) in message and "ckpt{step}" in message
     for name in ("step10", "step20", "step010"):
         (tmp_path / name).mkdir()
-    message = refusal(lambda: sources.steps("mine", local(tmp_path)))
+    message = refusal(lambda: checkpoints.steps("mine", local(tmp_path)))
     assert "step010 and step10" in message and "both step 10" in message
     (tmp_path / "step010").rmdir()
-    message = refusal(lambda: sources.steps("mine", local(tmp_path, listed=[10, 30])))
+    message = refusal(lambda: checkpoints.steps("mine", local(tmp_path, listed=[10, 30])))
     assert message.endswith("families/mine/steps: 30 is not there; allowed: 10, 20")
-    assert "main is not there" in refusal(lambda: sources.steps("mine", local(tmp_path, listed=["main"])))
+    assert "main is not there" in refusal(lambda: checkpoints.steps("mine", local(tmp_path, listed=["main"])))
 
 
 @pytest.mark.parametrize("pattern", ["step", "{step}{step}", "a/step{step}", "a\\step{step}", "..{step}"])
 def test_patterns_that_are_refused(tmp_path: Path, pattern: str) -> None:
-    assert "families/mine/pattern" in refusal(lambda: sources.steps("mine", local(tmp_path, pattern)))
+    assert "families/mine/pattern" in refusal(lambda: checkpoints.steps("mine", local(tmp_path, pattern)))
 
 
 HUB = {"source": "hub", "repo": "lab/olmo", "pattern": "step{step}"}
@@ -132,34 +132,34 @@ HUB = {"source": "hub", "repo": "lab/olmo", "pattern": "step{step}"}
 
 def test_steps_of_a_family_with_a_repository_for_each_step() -> None:
     repos = [{"step": 480000, "repo": "lab/later"}, {"step": 50000, "repo": "lab/early"}]
-    assert sources.steps("tiny", {"source": "hub", "repos": repos}) == [50000, 480000]
+    assert checkpoints.steps("tiny", {"source": "hub", "repos": repos}) == [50000, 480000]
     twice = [*repos, {"step": 50000, "repo": "lab/other"}]
     assert "families/tiny/repos: a step is listed twice" in refusal(
-        lambda: sources.steps("tiny", {"source": "hub", "repos": twice})
+        lambda: checkpoints.steps("tiny", {"source": "hub", "repos": twice})
     )
 
 
 def test_a_pattern_of_revisions_names_the_step_once() -> None:
     wrong = {**HUB, "steps": [1], "pattern": "stage1"}
-    assert "families/olmo/pattern: 'stage1' is not allowed" in refusal(lambda: sources.steps("olmo", wrong))
+    assert "families/olmo/pattern: 'stage1' is not allowed" in refusal(lambda: checkpoints.steps("olmo", wrong))
 
 
 def test_steps_of_a_hub_family() -> None:
     family = {**HUB, "steps": ["main", 18000, 1000], "main_step": 738020}
-    assert sources.steps("olmo", family) == [1000, 18000, 738020]
-    assert sources.steps("olmo", {**family, "steps": [5, 1]}) == [1, 5]
+    assert checkpoints.steps("olmo", family) == [1000, 18000, 738020]
+    assert checkpoints.steps("olmo", {**family, "steps": [5, 1]}) == [1, 5]
     missing = {**HUB, "steps": family["steps"]}
-    assert "families/olmo/main_step: missing" in refusal(lambda: sources.steps("olmo", missing))
-    assert "families/olmo/steps: 'all'" in refusal(lambda: sources.steps("olmo", {**family, "steps": "all"}))
+    assert "families/olmo/main_step: missing" in refusal(lambda: checkpoints.steps("olmo", missing))
+    assert "families/olmo/steps: 'all'" in refusal(lambda: checkpoints.steps("olmo", {**family, "steps": "all"}))
     twice = {**family, "steps": [738020, "main"]}
-    assert "738020 is listed in steps too" in refusal(lambda: sources.steps("olmo", twice))
+    assert "738020 is listed in steps too" in refusal(lambda: checkpoints.steps("olmo", twice))
 
 
 def test_steps_of_a_trained_family() -> None:
     family = {"source": "trained", "steps": "all", "pretraining": {"save": [400, 50, 100]}}
-    assert sources.steps("mini", family) == [50, 100, 400]
-    assert sources.steps("mini", {**family, "steps": [400, 50]}) == [50, 400]
-    message = refusal(lambda: sources.steps("mini", {**family, "steps": [60]}))
+    assert checkpoints.steps("mini", family) == [50, 100, 400]
+    assert checkpoints.steps("mini", {**family, "steps": [400, 50]}) == [50, 400]
+    message = refusal(lambda: checkpoints.steps("mini", {**family, "steps": [60]}))
     assert message.endswith("families/mini/steps: 60 is not there; allowed: 50, 100, 400")
 
 
@@ -181,7 +181,7 @@ def test_manifest_of_a_local_checkpoint(copy: Path, monkeypatch: pytest.MonkeyPa
     (copy / "optimizer.pt").write_bytes(b"not needed")
     (copy / "README.md").write_text("not needed")
     monkeypatch.chdir(copy.parent)
-    manifest = sources.locate("mine", local(Path(".")), 100, sources.folder("mine", local(Path(".")), 100))
+    manifest = checkpoints.locate("mine", local(Path(".")), 100, checkpoints.folder("mine", local(Path(".")), 100))
     files = {name: {"bytes": (copy / name).stat().st_size, "sha256": sha256(copy / name)} for name in manifest["files"]}
     assert manifest == {
         "family": "mine",
@@ -196,22 +196,22 @@ def test_manifest_of_a_local_checkpoint(copy: Path, monkeypatch: pytest.MonkeyPa
     }
     whole = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert set(manifest["files"]) == whole
-    assert [Path(path).name for path in sources.files("mine", local(Path(".")), 100)] == sorted(whole)
+    assert [Path(path).name for path in checkpoints.files("mine", local(Path(".")), 100)] == sorted(whole)
 
 
 def test_trained_checkpoint_is_found_by_its_keys(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "family=mini" / "step=100"
     shutil.copytree(checkpoint, folder)
     family = {"source": "trained", "steps": "all", "pretraining": {"save": [100, 200]}}
-    manifest = sources.locate("mini", family, 100, tmp_path)
+    manifest = checkpoints.locate("mini", family, 100, tmp_path)
     assert (manifest["path"], manifest["source"], manifest["revision"]) == (str(folder), "trained", None)
-    assert "step=200: no such folder" in refusal(lambda: sources.locate("mini", family, 200, tmp_path))
+    assert "step=200: no such folder" in refusal(lambda: checkpoints.locate("mini", family, 200, tmp_path))
 
 
 def test_absent_step_is_refused_with_those_nearest(tmp_path: Path) -> None:
     for step in (1, 2, 90, 100, 110, 120, 900):
         (tmp_path / f"step{step}").mkdir()
-    message = refusal(lambda: sources.folder("mine", local(tmp_path), 105))
+    message = refusal(lambda: checkpoints.folder("mine", local(tmp_path), 105))
     assert message.endswith("nearest steps: 2, 90, 100, 110, 120")
 
 
@@ -270,13 +270,13 @@ DAMAGES = {
 def test_damaged_checkpoint_is_refused(copy: Path, damage: str) -> None:
     harm, expected = DAMAGES[damage]
     harm(copy)
-    message = refusal(lambda: sources.locate("mine", local(copy.parent), 100, copy))
+    message = refusal(lambda: checkpoints.locate("mine", local(copy.parent), 100, copy))
     assert str(copy) in message and expected in message
 
 
 def test_safetensors_beside_pickles_are_accepted(copy: Path) -> None:
     (copy / "pytorch_model.bin").write_bytes(b"ignored")
-    assert "pytorch_model.bin" not in sources.locate("mine", local(copy.parent), 100, copy)["files"]
+    assert "pytorch_model.bin" not in checkpoints.locate("mine", local(copy.parent), 100, copy)["files"]
 
 
 @pytest.fixture
@@ -289,19 +289,19 @@ def sharded(tmp_path: Path) -> Path:
 def test_shards_are_listed_and_one_that_is_gone_is_named(sharded: Path) -> None:
     shards = sorted(path.name for path in sharded.glob("model-*.safetensors"))
     assert len(shards) > 1
-    manifest = sources.locate("mine", local(sharded.parent), 5, sharded)
+    manifest = checkpoints.locate("mine", local(sharded.parent), 5, sharded)
     assert {"model.safetensors.index.json", *shards} <= set(manifest["files"])
     cut(sharded / shards[0], 100)
-    assert f"{shards[0]}: damaged" in refusal(lambda: sources.check(sharded))
+    assert f"{shards[0]}: damaged" in refusal(lambda: checkpoints.check(sharded))
     (sharded / shards[-1]).unlink()
-    assert f"names {shards[-1]}, which is not" in refusal(lambda: sources.check(sharded))
+    assert f"names {shards[-1]}, which is not" in refusal(lambda: checkpoints.check(sharded))
 
 
 @pytest.mark.parametrize("weight_map", [{}, {"a": "../outside.safetensors"}, ["model.safetensors"]])
 def test_index_that_leads_nowhere_is_refused(sharded: Path, weight_map: object) -> None:
     shutil.copy(next(sharded.glob("model-*.safetensors")), sharded.parent / "outside.safetensors")
     change_json(sharded / "model.safetensors.index.json", weight_map=weight_map)
-    assert "model.safetensors.index.json: " in refusal(lambda: sources.check(sharded))
+    assert "model.safetensors.index.json: " in refusal(lambda: checkpoints.check(sharded))
 
 
 # What a folder may hold and ask for
@@ -310,11 +310,11 @@ def test_index_that_leads_nowhere_is_refused(sharded: Path, weight_map: object) 
 def test_adapters_beside_full_weights_are_refused(copy: Path, checkpoint: Path) -> None:
     """transformers would add them to the weights; left in a folder after the check they are refused when it is loaded."""
     (copy / "adapter_config.json").write_text('{"base_model_name_or_path": "lab/other", "peft_type": "LORA"}')
-    for call in (lambda: sources.check(copy), lambda: sources.load_model(copy, torch.float32, "cpu")):
+    for call in (lambda: checkpoints.check(copy), lambda: checkpoints.load_model(copy, torch.float32, "cpu")):
         message = refusal(call)
         assert message.startswith(f"{copy}: holds adapters (adapter_config.json)") and "merge the adapters" in message
     (copy / "model.safetensors").rename(copy / "adapter_model.safetensors")
-    assert "holds adapters" in refusal(lambda: sources.check(copy))
+    assert "holds adapters" in refusal(lambda: checkpoints.check(copy))
 
 
 SETTINGS = [
@@ -340,7 +340,7 @@ def test_settings_that_are_refused_before_anything_is_loaded(
     copy: Path, name: str, settings: dict, expected: str
 ) -> None:
     change_json(copy / name, **settings)
-    message = refusal(lambda: sources.locate("mine", local(copy.parent), 100, copy))
+    message = refusal(lambda: checkpoints.locate("mine", local(copy.parent), 100, copy))
     assert message.startswith(str(copy / name)) and expected in message
 
 
@@ -360,7 +360,7 @@ HARMLESS = [
 @pytest.mark.parametrize(("name", "settings"), HARMLESS)
 def test_settings_that_ask_for_nothing(copy: Path, name: str, settings: dict) -> None:
     change_json(copy / name, **settings)
-    sources.check(copy)
+    checkpoints.check(copy)
 
 
 @pytest.mark.parametrize("model_type", checkpoint_settings.WITHOUT_PADDING)
@@ -385,7 +385,7 @@ def test_weights_that_were_not_gathered_are_refused(copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     weights["model.layers.1.mlp.up_proj.weight"] = torch.empty(0)
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    message = refusal(lambda: sources.check(copy))
+    message = refusal(lambda: checkpoints.check(copy))
     assert "model.layers.1.mlp.up_proj.weight is empty (shape [0])" in message and "ZeRO-3" in message
 
 
@@ -423,7 +423,7 @@ def test_constants_that_older_versions_saved_are_no_weights(tmp_path: Path, arch
         weights[f"{place.format(layer)}.masked_bias"] = torch.tensor(-1e9)
         weights[f"{place.format(layer)}.rotary_emb.inv_freq"] = torch.ones(2)
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    loaded = sources.load_model(tmp_path, torch.float32, "cpu")
+    loaded = checkpoints.load_model(tmp_path, torch.float32, "cpu")
     ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
     with torch.no_grad():
         assert torch.equal(loaded(ids).logits, saved(ids).logits)
@@ -435,7 +435,7 @@ def test_a_bias_that_is_no_mask_is_a_weight(copy: Path, values: torch.Tensor) ->
     weights["model.layers.0.self_attn.bias"] = values
     weights["model.layers.0.attn.bias"] = values.clone()
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    message = refusal(lambda: sources.load_model(copy, torch.float32, "cpu"))
+    message = refusal(lambda: checkpoints.load_model(copy, torch.float32, "cpu"))
     assert "2 unexpected, such as model.layers.0.attn.bias" in message
 
 
@@ -445,13 +445,13 @@ def test_a_bias_that_is_no_mask_is_a_weight(copy: Path, values: torch.Tensor) ->
 @pytest.mark.parametrize(("shard", "tied"), [("1GB", False), ("10KB", False), ("1GB", True)])
 def test_loaded_model_is_the_saved_one(tmp_path: Path, shard: str, tied: bool) -> None:
     saved = save_checkpoint(tmp_path, seed=1, shard=shard, tied=tied)
-    loaded = sources.load_model(tmp_path, torch.float32, "cpu")
-    ids = torch.tensor([sources.load_tokenizer(tmp_path)(TEXT)["input_ids"]])
+    loaded = checkpoints.load_model(tmp_path, torch.float32, "cpu")
+    ids = torch.tensor([checkpoints.load_tokenizer(tmp_path)(TEXT)["input_ids"]])
     with torch.no_grad():
         assert torch.equal(saved(ids).logits, loaded(ids).logits)
     assert not loaded.training
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
-    half = sources.load_model(tmp_path, torch.bfloat16, "cpu")
+    half = checkpoints.load_model(tmp_path, torch.bfloat16, "cpu")
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
 
 
@@ -470,14 +470,14 @@ def test_an_encoder_that_reads_ahead_is_refused(tmp_path: Path, model_type: str)
         config = AutoConfig.for_model(model_type, **sizes, is_decoder=decoder)
         AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
         if decoder:
-            assert not sources.load_model(tmp_path, torch.float32, "cpu").training
+            assert not checkpoints.load_model(tmp_path, torch.float32, "cpu").training
         else:
-            message = refusal(lambda: sources.load_model(tmp_path, torch.float32, "cpu"))
+            message = refusal(lambda: checkpoints.load_model(tmp_path, torch.float32, "cpu"))
             assert "reads tokens behind the one" in message and "is_decoder: true" in message
 
 
 def test_loaded_tokenizer_is_the_saved_one(checkpoint: Path) -> None:
-    tokenizer = sources.load_tokenizer(checkpoint)
+    tokenizer = checkpoints.load_tokenizer(checkpoint)
     expected = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).encode(TEXT).ids
     assert tokenizer(TEXT)["input_ids"] == expected
     assert tokenizer.decode(expected) == TEXT
@@ -487,38 +487,38 @@ def test_parameter_without_weights_is_refused(copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    sources.check(copy)
-    message = refusal(lambda: sources.load_model(copy, torch.float32, "cpu"))
+    checkpoints.check(copy)
+    message = refusal(lambda: checkpoints.load_model(copy, torch.float32, "cpu"))
     assert "1 missing, such as model.layers.1.mlp.up_proj.weight" in message
 
 
 def test_weights_without_parameter_are_refused(copy: Path) -> None:
     change_json(copy / "config.json", num_hidden_layers=1)
-    message = refusal(lambda: sources.load_model(copy, torch.float32, "cpu"))
+    message = refusal(lambda: checkpoints.load_model(copy, torch.float32, "cpu"))
     assert "7 unexpected, such as model.layers.1." in message
 
 
 def test_weights_of_another_shape_are_refused(copy: Path) -> None:
     change_json(copy / "config.json", intermediate_size=48)
-    assert "the model cannot be loaded" in refusal(lambda: sources.load_model(copy, torch.float32, "cpu"))
+    assert "the model cannot be loaded" in refusal(lambda: checkpoints.load_model(copy, torch.float32, "cpu"))
 
 
 def test_unknown_architecture_and_missing_folder_are_refused(copy: Path) -> None:
     change_json(copy / "config.json", model_type="nothing_known")
-    assert "the model cannot be loaded" in refusal(lambda: sources.load_model(copy, torch.float32, "cpu"))
-    assert "no such folder" in refusal(lambda: sources.load_model("lab/olmo", torch.float32, "cpu"))
-    assert "no such folder" in refusal(lambda: sources.load_tokenizer(copy / "no"))
+    assert "the model cannot be loaded" in refusal(lambda: checkpoints.load_model(copy, torch.float32, "cpu"))
+    assert "no such folder" in refusal(lambda: checkpoints.load_model("lab/olmo", torch.float32, "cpu"))
+    assert "no such folder" in refusal(lambda: checkpoints.load_tokenizer(copy / "no"))
 
 
 def test_tokenizer_that_does_not_fit_is_refused(copy: Path) -> None:
-    ids = max(sources.load_tokenizer(copy).get_vocab().values()) + 1
+    ids = max(checkpoints.load_tokenizer(copy).get_vocab().values()) + 1
     change_json(copy / "config.json", vocab_size=ids)
-    assert sources.load_tokenizer(copy).eos_token == "<eos>"
+    assert checkpoints.load_tokenizer(copy).eos_token == "<eos>"
     change_json(copy / "config.json", vocab_size=ids - 1)
-    message = refusal(lambda: sources.load_tokenizer(copy))
+    message = refusal(lambda: checkpoints.load_tokenizer(copy))
     assert f"has {ids} ids" in message and f"{ids - 1} rows" in message
     (copy / "tokenizer.json").write_text("{}")
-    assert "the tokenizer cannot be loaded" in refusal(lambda: sources.load_tokenizer(copy))
+    assert "the tokenizer cannot be loaded" in refusal(lambda: checkpoints.load_tokenizer(copy))
 
 
 # The hub, through its own client in a process of its own: the client reads its settings when it is imported
@@ -603,7 +603,7 @@ def test_hub_step_is_found_by_prefix(hub: HubServer, client: Client, step: int, 
     assert not list(Path(manifest["path"]).rglob("optimizer.pt"))
     assert not (Path(manifest["path"]) / "onnx").exists()
     assert torch.equal(
-        sources.load_model(manifest["path"], torch.float32, "cpu").lm_head.weight,
+        checkpoints.load_model(manifest["path"], torch.float32, "cpu").lm_head.weight,
         load_file(served / "model.safetensors")["lm_head.weight"],
     )
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow import spans
+from workflow.training import span_corruption
 
 LENGTHS = st.integers(2, 700)
 DENSITIES = st.floats(0.01, 0.99)
@@ -30,10 +30,10 @@ def runs(mask: np.ndarray) -> list[tuple[bool, int]]:
 
 def test_the_worked_example() -> None:
     """512 tokens at 15 % in spans of 3: 77 of noise in 26 spans, 435 + 26 inputs, 77 + 26 targets."""
-    assert spans.counts(512, 0.15, 3) == (77, 26)
-    mask = spans.noise_mask(512, 0.15, 3, np.random.default_rng(0))
+    assert span_corruption.counts(512, 0.15, 3) == (77, 26)
+    mask = span_corruption.noise_mask(512, 0.15, 3, np.random.default_rng(0))
     assert mask.sum() == 77 and len(runs(mask)) == 52
-    found = spans.corrupt(range(512), mask, sentinel)
+    found = span_corruption.corrupt(range(512), mask, sentinel)
     assert (len(found.inputs), len(found.targets), sum(found.spanned)) == (461, 103, 77)
 
 
@@ -51,25 +51,25 @@ def test_the_worked_example() -> None:
     ],
 )
 def test_counts_by_hand(length: int, density: float, span: float, expected: tuple[int, int]) -> None:
-    assert spans.counts(length, density, span) == expected
+    assert span_corruption.counts(length, density, span) == expected
 
 
 @given(LENGTHS, DENSITIES, SPANS, SEEDS)
 def test_masks_keep_their_counts_and_take_turns(length: int, density: float, span: float, seed: int) -> None:
-    mask = spans.noise_mask(length, density, span, np.random.default_rng(seed))
-    noise, number = spans.counts(length, density, span)
+    mask = span_corruption.noise_mask(length, density, span, np.random.default_rng(seed))
+    noise, number = span_corruption.counts(length, density, span)
     assert mask.shape == (length,) and mask.dtype == bool
     assert mask.sum() == noise and 1 <= noise <= length - 1
     assert not mask[0] and mask[-1]
     assert len(runs(mask)) == 2 * number
-    assert np.array_equal(mask, spans.noise_mask(length, density, span, np.random.default_rng(seed)))
+    assert np.array_equal(mask, span_corruption.noise_mask(length, density, span, np.random.default_rng(seed)))
 
 
 @given(LENGTHS, DENSITIES, SPANS, SEEDS)
 def test_nothing_of_a_corrupted_sequence_is_lost(length: int, density: float, span: float, seed: int) -> None:
-    mask = spans.noise_mask(length, density, span, np.random.default_rng(seed))
-    found = spans.corrupt(range(length), mask, sentinel)
-    _, number = spans.counts(length, density, span)
+    mask = span_corruption.noise_mask(length, density, span, np.random.default_rng(seed))
+    found = span_corruption.corrupt(range(length), mask, sentinel)
+    _, number = span_corruption.counts(length, density, span)
     holders = [-1 - n for n in range(number)]
     assert [token for token in found.inputs if token < 0] == [t for t in found.targets if t < 0] == holders
     assert [token for token in found.inputs if token >= 0] == [place for place in range(length) if not mask[place]]
@@ -86,7 +86,7 @@ def test_nothing_of_a_corrupted_sequence_is_lost(length: int, density: float, sp
 
 
 def test_a_sentinel_may_be_several_tokens() -> None:
-    found = spans.corrupt([5, 6, 7, 8], [False, True, False, True], lambda number: (90, number))
+    found = span_corruption.corrupt([5, 6, 7, 8], [False, True, False, True], lambda number: (90, number))
     assert found.inputs == [5, 90, 0, 7, 90, 1]
     assert found.targets == [90, 0, 6, 90, 1, 8]
     assert found.spanned == [False, False, True, False, False, True]
@@ -95,9 +95,9 @@ def test_a_sentinel_may_be_several_tokens() -> None:
 
 def test_every_way_to_cut_is_as_likely() -> None:
     """7 tokens, 3 of noise in 2 spans: 3 ways to cut the 4 kept ones and 2 to cut the noise."""
-    assert spans.counts(7, 0.43, 1.5) == (3, 2)
+    assert span_corruption.counts(7, 0.43, 1.5) == (3, 2)
     generator = np.random.default_rng(0)
-    seen = Counter(tuple(spans.noise_mask(7, 0.43, 1.5, generator)) for _ in range(6000))
+    seen = Counter(tuple(span_corruption.noise_mask(7, 0.43, 1.5, generator)) for _ in range(6000))
     assert len(seen) == 6
     # 1000 each on average with a standard deviation of 29.
     assert all(880 < count < 1120 for count in seen.values())

@@ -9,7 +9,8 @@ import running
 import yaml
 from safetensors.numpy import save_file
 
-from workflow import grid
+from workflow.planning import config_checks
+from workflow.study import grid
 
 STUDIES = sorted(path.parent.name for path in (running.ROOT / "studies").glob("*/config.yaml"))
 OFFLINE = ["olmo-1b", "olmo-2-1b", "pythia", "tinyllama"]
@@ -49,7 +50,7 @@ def test_one_slice_of_it_is_a_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in OFFLINE if name != "olmo-1b"])
 def test_other_families_dry_run(name: str, tmp_path: Path) -> None:
     jobs = running.planned(running.lay_out(tmp_path, config(name)))
-    study = grid.read(config(name))
+    study = config_checks.read(config(name))
     assert jobs["fetch"] == len(grid.bases(study))
     assert jobs["tune"] == 3 * 4 * len(grid.bases(study))
     # 13 tests of the tasks tuned on, each by itself for a base; six that every model is put to.
@@ -73,7 +74,7 @@ def test_a_local_folder_dry_runs(tmp_path: Path) -> None:
 def test_studies_of_indicators_dry_run(name: str, tmp_path: Path) -> None:
     """16 bases: 7 tasks by 2 seeds tuned on each, rates tried on one base of each family; every split of the forecasts."""
     jobs = running.planned(running.lay_out(tmp_path, config(name)))
-    study = grid.read(config(name))
+    study = config_checks.read(config(name))
     assert jobs["fetch"] == jobs["measure"] == 16 and jobs["tune"] == 16 * 7 * 2
     assert jobs["try_rate"] == 3 * 7 * len(study["families"])
     assert jobs["predict"] == len(grid.parts(study))

@@ -8,10 +8,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from workflow import checks, grid, summaries, tables
-from workflow import config as configs
+from workflow import registry
 from workflow.errors import StudyError
-from workflow.summaries import Material, markdown
+from workflow.planning import config_checks
+from workflow.released import renaming
+from workflow.report import summaries
+from workflow.report.summaries import Material, markdown
+from workflow.storage import tables
+from workflow.study import config as configs
+from workflow.study import grid
 
 CONFIG = {
     "families": {
@@ -62,7 +67,7 @@ def material(tmp_path):
     def make(scores=SCORES, analysis=(), config=CONFIG):
         columns = pa.schema([pa.field("analysis", pa.string()), *tables.ANALYSIS])
         return Material(
-            grid.read(config),
+            config_checks.read(config),
             frame(scores, tables.IMPORTED),
             frame(list(analysis), columns),
             sorted((tmp_path / "bases").rglob("base.json")),
@@ -74,7 +79,7 @@ def material(tmp_path):
 
 
 def made(name, material):
-    return grid.module(summaries, name).summarise(material)
+    return registry.module(summaries, name).summarise(material)
 
 
 def test_prediction_methods_stand_side_by_side_at_the_last_step(material):
@@ -227,11 +232,11 @@ def test_markdown_rounds_and_puts_intervals_behind_values():
 # What a config may say
 
 
-@pytest.mark.parametrize("name", grid.modules(summaries))
+@pytest.mark.parametrize("name", registry.modules(summaries))
 def test_every_table_says_what_it_reads_and_needs(name):
-    module = grid.module(summaries, name)
+    module = registry.module(summaries, name)
     assert set(module.READS) <= set(configs.schema()["properties"])
-    assert set(module.NEEDS) <= set(checks.NEEDED)
+    assert set(module.NEEDS) <= set(config_checks.NEEDED)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +256,7 @@ def test_every_table_says_what_it_reads_and_needs(name):
 )
 def test_a_bad_entry_is_one_line(entries, line):
     with pytest.raises(StudyError, match=f"^config.yaml: {line}"):
-        grid.read(CONFIG | entries)
+        config_checks.read(CONFIG | entries)
 
 
 # Imported families under other names
@@ -259,21 +264,21 @@ def test_a_bad_entry_is_one_line(entries, line):
 
 def test_imported_families_are_renamed():
     rows = [{"family": "a", "step": 1}, {"family": "b", "step": 2}]
-    found = grid.renamed("p", rows, {"a": "a-published"}, ["a"])
+    found = renaming.renamed("p", rows, {"a": "a-published"}, ["a"])
     assert [row["family"] for row in found] == ["a-published", "b"]
 
 
 def test_a_name_that_no_imported_family_has_is_an_error():
     with pytest.raises(StudyError, match=r"^p: found no family 'c'; allowed: a, b$"):
-        grid.renamed("p", [{"family": "a"}, {"family": "b"}], {"c": "d"}, [])
+        renaming.renamed("p", [{"family": "a"}, {"family": "b"}], {"c": "d"}, [])
 
 
 @pytest.mark.parametrize("names", [{}, {"b": "a"}])
 def test_an_imported_family_of_the_study_s_own_name_is_an_error(names):
     with pytest.raises(StudyError, match=r"^p: imported family 'a' is one of this study's; expected a name of its own"):
-        grid.renamed("p", [{"family": "b" if names else "a"}], names, ["a"])
+        renaming.renamed("p", [{"family": "b" if names else "a"}], names, ["a"])
 
 
 def test_two_families_that_get_one_name_are_an_error():
     with pytest.raises(StudyError, match=r"^p: families 'a', 'b' are both 'a' here; expected one name for each$"):
-        grid.renamed("p", [{"family": "a"}, {"family": "b"}], {"b": "a"}, [])
+        renaming.renamed("p", [{"family": "a"}, {"family": "b"}], {"b": "a"}, [])

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workflow import checksums, tables
 from workflow.errors import StudyError
+from workflow.storage import checksums, tables
 
 KEYS = ["family", "step", "train", "format", "recipe", "seed", "suite"]
 SCHEMAS = {

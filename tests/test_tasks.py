@@ -11,8 +11,10 @@ from lm_eval.tasks.hellaswag.utils import preprocess
 from lm_eval.tasks.winogrande.preprocess_winogrande import doc_to_choice, doc_to_target
 from lm_eval.utils import apply_template
 
-from workflow import prompts, tables, task
+from workflow import task
+from workflow.data import prompts
 from workflow.errors import StudyError
+from workflow.storage import tables
 
 DATA = Path(os.environ.get("TUNECAST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 LETTERED = {"text": ["ice", "steam", "rain"], "label": ["A", "B", "C"]}

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from tokenizer_shapes import BOS, EOS, PAD, SHAPES, Shape
 from tokenizers import Tokenizer, models, processors
 
-from workflow import encoding, mixtures, sources, task, tokenization, tuning
-from workflow.corpora import Document
-from workflow.encoding import Framing
+from workflow import task
+from workflow.data.corpora import Document
 from workflow.errors import StudyError
-from workflow.indicators import clm
+from workflow.indicators.measures import clm
+from workflow.models import checkpoints, encoding, tokenization
+from workflow.models.encoding import Framing
 from workflow.task import Example, Turn
+from workflow.training import data_mix, finetuning
 
 CONFIGS = {
     "gpt2": transformers.GPT2Config,
@@ -58,7 +60,7 @@ def made() -> dict[str, Tokenizer]:
 @pytest.mark.parametrize("picked", [None, "PreTrainedTokenizerFast", "GPT2Tokenizer"])
 def test_the_rules_are_those_of_the_file(tmp_path: Path, made: dict, name: str, model: str, picked: str | None) -> None:
     """Of every shape, with classes that build their own rules: Qwen2's, GPT-2's, GPT-NeoX's, Llama's."""
-    loaded = sources.load_tokenizer(checkpoint(tmp_path, made[name], SHAPES[name], model, picked))
+    loaded = checkpoints.load_tokenizer(checkpoint(tmp_path, made[name], SHAPES[name], model, picked))
     file = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     file.no_truncation()
     file.no_padding()
@@ -78,7 +80,7 @@ def test_dropout_of_merges_is_off(tmp_path: Path, made: dict, picked: str, caplo
     folder = checkpoint(tmp_path, dropping, SHAPES["bos"], "llama", picked)
     assert len({tuple(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXTS[0]).ids) for _ in range(9)}) > 1
     with caplog.at_level(logging.WARNING, logger="tunecast"):
-        loaded = sources.load_tokenizer(folder)
+        loaded = checkpoints.load_tokenizer(folder)
     assert all(loaded(text)["input_ids"] == plain.encode(text).ids for text in TEXTS for _ in range(3))
     assert [record.getMessage() for record in caplog.records if "dropout of merges" in record.getMessage()] != []
 
@@ -93,7 +95,7 @@ def test_characters_that_a_vocabulary_leaves_out_are_told(
     for number, (tokenizer, told) in enumerate(((bare, True), (made["bos"], False), (made["prefix_first"], False))):
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="tunecast"):
-            sources.load_tokenizer(
+            checkpoints.load_tokenizer(
                 checkpoint(tmp_path / str(number), tokenizer, SHAPES["bos"], "llama", "PreTrainedTokenizerFast")
             )
         assert any("neither read nor scored" in record.getMessage() for record in caplog.records) == told
@@ -108,7 +110,7 @@ def test_special_tokens_are_those_of_the_files(tmp_path: Path, model: str, named
     folder = checkpoint(tmp_path, made, shape, model, picked=None)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": made.get_vocab_size()}))
-    loaded = sources.load_tokenizer(folder)
+    loaded = checkpoints.load_tokenizer(folder)
     assert max(loaded.get_vocab().values()) < made.get_vocab_size()
     expected = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD} if model != "llama" else named
     assert {name: getattr(loaded, name) for name in expected} == expected
@@ -123,9 +125,9 @@ def test_a_difference_is_said_once_and_agreement_not_at_all(
     own.add_special_tokens(["<|endoftext|>"])  # which GPT-2's class takes for granted
     apart = checkpoint(tmp_path / "apart", own, digits, "gpt2", "GPT2Tokenizer")
     with caplog.at_level(logging.WARNING, "tunecast"):
-        sources.load_tokenizer(plain)
+        checkpoints.load_tokenizer(plain)
         assert not caplog.records
-        sources.load_tokenizer(apart)
+        checkpoints.load_tokenizer(apart)
     [record] = caplog.records
     assert record.getMessage().startswith(
         f"{apart}: the rules of tokenizer.json are used, not those of GPT2Tokenizer: 'In 2024, 1,234.5 of 007"
@@ -138,13 +140,13 @@ def test_a_class_that_agrees_with_the_file_is_kept(tmp_path: Path) -> None:
     shape = Shape(shapes.byte_level, named={})
     made = shapes.tokenizer(shape, PAGE, SIZE)
     made.add_special_tokens(["<|endoftext|>"])
-    loaded = sources.load_tokenizer(checkpoint(tmp_path, made, shape, "gpt2", "GPT2Tokenizer"))
+    loaded = checkpoints.load_tokenizer(checkpoint(tmp_path, made, shape, "gpt2", "GPT2Tokenizer"))
     assert type(loaded).__name__ == "GPT2Tokenizer" and loaded.eos_token == "<|endoftext|>"
 
 
 def test_a_class_that_cannot_read_the_file_at_all(tmp_path: Path, made: dict) -> None:
     """A unigram model under the name of a class that takes BPE."""
-    loaded = sources.load_tokenizer(checkpoint(tmp_path, made["unigram"], SHAPES["unigram"], "qwen2", None))
+    loaded = checkpoints.load_tokenizer(checkpoint(tmp_path, made["unigram"], SHAPES["unigram"], "qwen2", None))
     assert loaded("a cat")["input_ids"] == made["unigram"].encode("a cat").ids
 
 
@@ -152,16 +154,16 @@ def test_tokens_that_the_config_adds_to_the_file_are_kept(tmp_path: Path) -> Non
     """Named in tokenizer_config.json and not in tokenizer.json, as after `add_tokens` without saving the file anew."""
     shape = Shape(shapes.byte_level, named={"eos_token": EOS, "pad_token": "[PAD]", "extra_special_tokens": ["<call>"]})
     made = shapes.tokenizer(shape, PAGE, SIZE)
-    loaded = sources.load_tokenizer(checkpoint(tmp_path, made, shape, "llama", None))
+    loaded = checkpoints.load_tokenizer(checkpoint(tmp_path, made, shape, "llama", None))
     assert {"[PAD]", "<call>"} <= set(loaded.get_vocab()) and loaded.pad_token == "[PAD]"
     assert loaded("a <call>")["input_ids"][-1] == loaded.get_vocab()["<call>"]
 
 
 def test_a_tuned_copy_reads_as_its_base(tmp_path: Path, made: dict) -> None:
-    base = sources.load_tokenizer(checkpoint(tmp_path / "base", made["both"], SHAPES["both"], "qwen2", None))
+    base = checkpoints.load_tokenizer(checkpoint(tmp_path / "base", made["both"], SHAPES["both"], "qwen2", None))
     base.save_pretrained(tmp_path / "tuned")
     (tmp_path / "tuned" / "config.json").write_bytes((tmp_path / "base" / "config.json").read_bytes())
-    again = sources.load_tokenizer(tmp_path / "tuned")
+    again = checkpoints.load_tokenizer(tmp_path / "tuned")
     assert [again(text)["input_ids"] for text in TEXTS] == [base(text)["input_ids"] for text in TEXTS]
     assert (again.bos_token, again.eos_token, again.pad_token) == (BOS, EOS, PAD)
 
@@ -173,7 +175,7 @@ def test_a_tokenizer_without_offsets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         StudyError, match=r"does not tell which characters its tokens stand for; expected tokenizer\.json$"
     ):
-        sources.load_tokenizer(tmp_path)
+        checkpoints.load_tokenizer(tmp_path)
 
 
 # Special tokens that a tokenizer puts around every text
@@ -223,16 +225,16 @@ def test_nothing_that_is_read_or_learned_has_an_eos_of_the_tokenizer(before: tup
     ways = {
         "prompt": lambda own: encoding.fitted(own, framing, ROW),
         "prompt that loses demonstrations": lambda own: encoding.fitted(own, shown, ROW),
-        "training row": lambda own: tuning.encode(own, framing, ROW),
-        "cut training row": lambda own: tuning.encode(own, Framing(MNLI, "default", "sound", (), 40), ROW),
+        "training row": lambda own: finetuning.encode(own, framing, ROW),
+        "cut training row": lambda own: finetuning.encode(own, Framing(MNLI, "default", "sound", (), 40), ROW),
         "conversation": lambda own: encoding.masked(own, turns, 90),
-        "documents": lambda own: mixtures.encode(own, documents, {}),
-        "documents of middle length": lambda own: mixtures.encode(own, documents, {"length": [0.2, 0.8]}),
+        "documents": lambda own: data_mix.encode(own, documents, {}),
+        "documents of middle length": lambda own: data_mix.encode(own, documents, {"length": [0.2, 0.8]}),
         "windows": lambda own: list(clm.windows(own, documents, 8)),
     }
     for name, way in ways.items():
         assert way(adds) == way(plain), name
-    ids = tuning.encode(adds, framing, ROW).ids
+    ids = finetuning.encode(adds, framing, ROW).ids
     assert ids.count(adds.eos_token_id) == 1 and ids[-1] == adds.eos_token_id
 
 
@@ -242,7 +244,7 @@ def test_an_answer_s_first_token_is_scored_and_the_eos_once() -> None:
     [part] = encoding.split(tokenizer, "a cat", [" can fly."])
     assert tokenizer.convert_ids_to_tokens(part.prompt)[0] == BOS
     assert (tokenizer.decode(part.prompt[1:]), tokenizer.decode(part.completion)) == ("a cat", " can fly.")
-    row = tuning.encode(tokenizer, Framing(MNLI, "default", "sound", (), 90), ROW)
+    row = finetuning.encode(tokenizer, Framing(MNLI, "default", "sound", (), 90), ROW)
     scored = [token for token, counted in zip(row.ids, row.scored, strict=True) if counted]
     assert tokenizer.decode(scored) == f" neutral{EOS}"
 

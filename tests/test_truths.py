@@ -10,7 +10,7 @@ import truths
 import yaml
 from running import ROOT, lay_out, run
 
-from workflow import tables
+from workflow.storage import tables
 from workflow.tasks.mini_control import TASK as CONTROL
 
 ALPHA = 0.05

@@ -25,12 +25,15 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from workflow import config, models, states, task, tuning
-from workflow.encoding import Masked, padding
-from workflow.engine import attention, feeding
-from workflow.engine.losses import Reading, token_losses
+from workflow import task
 from workflow.errors import StudyError
+from workflow.models import loading
+from workflow.models.encoding import Masked, padding
+from workflow.models.engine import attention, feeding
+from workflow.models.engine.losses import Reading, token_losses
+from workflow.study import config
 from workflow.task import Example
+from workflow.training import finetuning, saved_state
 
 LABELS = ("entailment", "neutral", "contradiction")
 SUBJECTS = ("cat", "dog", "owl that sings a song", "trout", "hen in the barn")
@@ -56,12 +59,12 @@ def recipe(**changes):
 def prepared(tokenizer, name, examples, format="default", context=256, **changes):
     """Rows of the examples, named by their number."""
     named = [(str(number), example) for number, example in enumerate(examples)]
-    return tuning.prepared_rows(tokenizer, context, task.load(name), named, format, recipe(**changes))
+    return finetuning.prepared_rows(tokenizer, context, task.load(name), named, format, recipe(**changes))
 
 
 def encoded(tokenizer, examples=EXAMPLES, **changes):
     """Rows in random order."""
-    drawn, _ = tuning.divided(examples, recipe(**changes))
+    drawn, _ = finetuning.divided(examples, recipe(**changes))
     return list(prepared(tokenizer, "mnli", drawn, **changes).values())
 
 
@@ -79,11 +82,11 @@ def parted(row):
 
 def fresh(checkpoint):
     """The checkpoint's model anew, to be changed."""
-    return models.untouched({"path": str(checkpoint.path)})[0]
+    return loading.untouched({"path": str(checkpoint.path)})[0]
 
 
 def state(folder, fingerprint="a"):
-    return states.State(Path(folder) / "state.safetensors", fingerprint)
+    return saved_state.State(Path(folder) / "state.safetensors", fingerprint)
 
 
 # Examples
@@ -120,20 +123,20 @@ def test_no_row_is_longer_than_the_recipe_and_the_context_allow(checkpoint, form
 
 
 def test_the_sample_of_examples_depends_on_its_own_seed_alone():
-    drawn, rest = tuning.divided(EXAMPLES, recipe(examples=10))
+    drawn, rest = finetuning.divided(EXAMPLES, recipe(examples=10))
     assert len({id(example) for example in drawn}) == 10 and rest == []
-    assert drawn == tuning.divided(EXAMPLES, recipe(examples=10, learning_rate=1.0, batch=2))[0]
-    assert drawn != tuning.divided(EXAMPLES, recipe(examples=10, sample_seed=1))[0]
-    assert drawn[:4] == tuning.divided(EXAMPLES, recipe(examples=4))[0]
+    assert drawn == finetuning.divided(EXAMPLES, recipe(examples=10, learning_rate=1.0, batch=2))[0]
+    assert drawn != finetuning.divided(EXAMPLES, recipe(examples=10, sample_seed=1))[0]
+    assert drawn[:4] == finetuning.divided(EXAMPLES, recipe(examples=4))[0]
     for every in (recipe(), recipe(examples=99), recipe(fraction=1.0)):
-        assert sorted(map(id, tuning.divided(EXAMPLES, every)[0])) == sorted(map(id, EXAMPLES))
+        assert sorted(map(id, finetuning.divided(EXAMPLES, every)[0])) == sorted(map(id, EXAMPLES))
 
 
 @pytest.mark.parametrize(("fraction", "number"), [(0.1, 2), (0.5, 12), (0.22, 6), (0.001, 1)])
 def test_a_fraction_is_a_share_of_the_rows_rounded_and_never_none(fraction, number):
     """Of 25 rows: 2.5 and 12.5 go to the even number, as Python rounds."""
-    drawn, _ = tuning.divided(EXAMPLES, recipe(fraction=fraction))
-    assert drawn == tuning.divided(EXAMPLES, recipe(examples=number))[0] and len(drawn) == number
+    drawn, _ = finetuning.divided(EXAMPLES, recipe(fraction=fraction))
+    assert drawn == finetuning.divided(EXAMPLES, recipe(examples=number))[0] and len(drawn) == number
 
 
 SEARCH = {"learning_rate": [1e-3, 1e-4], "search": {"validation": 5}}
@@ -143,11 +146,11 @@ SEARCH = {"learning_rate": [1e-3, 1e-4], "search": {"validation": 5}}
     ("changes", "number"), [({"examples": 10}, 10), ({"fraction": 0.4}, 10), ({}, 20), ({"examples": 20}, 20)]
 )
 def test_a_search_holds_out_the_rows_after_those_it_trains_on(changes, number):
-    train, held = tuning.divided(EXAMPLES, recipe(**SEARCH, **changes))
-    everything, _ = tuning.divided(EXAMPLES, recipe())
+    train, held = finetuning.divided(EXAMPLES, recipe(**SEARCH, **changes))
+    everything, _ = finetuning.divided(EXAMPLES, recipe())
     assert (train, held) == (everything[:number], everything[number : number + 5])
     if "examples" in changes:
-        assert train == tuning.divided(EXAMPLES, recipe(**changes))[0], "a search leaves the training rows alone"
+        assert train == finetuning.divided(EXAMPLES, recipe(**changes))[0], "a search leaves the training rows alone"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +162,7 @@ def test_a_search_among_too_few_rows_is_refused(changes, number):
         f"^25 training rows are too few for {number} to train on and {held} to validate by; lower examples, fraction"
     )
     with pytest.raises(StudyError, match=message):
-        tuning.divided(EXAMPLES, recipe(**SEARCH | changes))
+        finetuning.divided(EXAMPLES, recipe(**SEARCH | changes))
 
 
 # Loss
@@ -256,7 +259,7 @@ def test_the_eos_is_learned_where_it_is_the_padding_too(architecture, checkpoint
     with torch.no_grad():
         after = [model(input_ids=torch.tensor([prompt])).logits[0, -1].log_softmax(dim=-1)[end] for prompt in asked]
         assert float(loss_of(model, rows, end)) == pytest.approx(-sum(map(float, after)) / len(rows), abs=1e-5)
-    tuning.tune(model, rows, recipe(epochs=4), 0, end, state(tmp_path))
+    finetuning.tune(model, rows, recipe(epochs=4), 0, end, state(tmp_path))
     with torch.no_grad():
         assert float(loss_of(model, rows, end)) < 0.05
         assert all(int(model(input_ids=torch.tensor([prompt])).logits[0, -1].argmax()) == end for prompt in asked)
@@ -268,7 +271,7 @@ def test_the_eos_is_learned_where_it_is_the_padding_too(architecture, checkpoint
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 9), st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
 def test_every_example_occurs_once_an_epoch(rows, epochs, batch, seed):
-    updates = tuning.plan(rows, {"epochs": epochs, "batch": batch}, seed)
+    updates = finetuning.plan(rows, {"epochs": epochs, "batch": batch}, seed)
     steps = math.ceil(rows / batch)
     assert len(updates) == epochs * steps
     for epoch in range(epochs):
@@ -278,11 +281,11 @@ def test_every_example_occurs_once_an_epoch(rows, epochs, batch, seed):
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
-    first = tuning.order(50, 3, 0)
+    first = finetuning.order(50, 3, 0)
     torch.manual_seed(99)
     random.seed(99)
-    assert tuning.order(50, 3, 0) == first != tuning.order(50, 3, 1)
-    assert tuning.order(50, 2, 0) == first[:100]
+    assert finetuning.order(50, 3, 0) == first != finetuning.order(50, 3, 1)
+    assert finetuning.order(50, 2, 0) == first[:100]
     assert first[:50] != first[50:100] != first[100:]
 
 
@@ -297,14 +300,14 @@ def test_the_learning_rate_follows_transformers_schedule(schedule, theirs, warmu
     settings = recipe(schedule=schedule, warmup=warmup, learning_rate=3e-4)
     for update in range(updates):
         expected = optimizer.param_groups[0]["lr"]
-        assert tuning.rate(update, updates, settings) == pytest.approx(expected, rel=1e-12, abs=1e-18)
+        assert finetuning.rate(update, updates, settings) == pytest.approx(expected, rel=1e-12, abs=1e-18)
         optimizer.step()
         course.step()
 
 
 def test_a_constant_learning_rate_by_hand():
     settings = recipe(schedule="constant", warmup=0.4, learning_rate=2.0)
-    assert [tuning.rate(update, 5, settings) for update in range(5)] == [0.0, 1.0, 2.0, 2.0, 2.0]
+    assert [finetuning.rate(update, 5, settings) for update in range(5)] == [0.0, 1.0, 2.0, 2.0, 2.0]
 
 
 # A whole run
@@ -317,7 +320,7 @@ def labels_of(row):
 
 def loop_tuning(model, rows, settings, seed, pad):
     """The losses of a plain loop: rows padded on the right, other labels -100, transformers' schedule, torch's AdamW."""
-    updates = tuning.plan(len(rows), settings, seed)
+    updates = finetuning.plan(len(rows), settings, seed)
     decay, betas = settings["weight_decay"], (settings["beta1"], settings["beta2"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings["learning_rate"], betas=betas, weight_decay=decay)
     course = get_linear_schedule_with_warmup(optimizer, int(settings["warmup"] * len(updates)), len(updates))
@@ -346,13 +349,13 @@ def test_losses_equal_a_plain_loop(checkpoint, tmp_path):
     settings = recipe(epochs=3, warmup=0.1, weight_decay=0.1)
     rows, pad = encoded(checkpoint.tokenizer, **settings), padding(checkpoint.tokenizer)
     model, plain = fresh(checkpoint), fresh(checkpoint)
-    history = tuning.tune(model, rows, settings, 5, pad, state(tmp_path))
+    history = finetuning.tune(model, rows, settings, 5, pad, state(tmp_path))
     expected = loop_tuning(plain.train(), rows, settings, 5, pad)
     assert len(history) == 21
     assert [row["loss"] for row in history] == pytest.approx(expected, abs=1e-5, rel=0)
     assert expected[-1] < expected[0] - 1
     assert [row["update"] for row in history] == list(range(21))
-    seen = [rows[row] for update in tuning.plan(25, settings, 5) for row in update]
+    seen = [rows[row] for update in finetuning.plan(25, settings, 5) for row in update]
     assert history[-1]["tokens"] == sum(len(row.ids) for row in seen)
 
 
@@ -404,9 +407,9 @@ def test_fifty_steps_are_those_of_transformers_trainer(checkpoint, tmp_path):
         def on_step_end(self, args, state, control, **others):
             theirs.extend([copied(plain)] if state.global_step == 12 else [])
 
-    seen = [rows[place] for place in tuning.order(len(rows), 9, 3)]
+    seen = [rows[place] for place in finetuning.order(len(rows), 9, 3)]
     losses = trained_by_trainer(plain, seen, pad, tmp_path / "trainer", [Watch()], warmup_steps=5)
-    history = tuning.tune(
+    history = finetuning.tune(
         model,
         rows,
         settings,
@@ -454,8 +457,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(checkpoints, tmp_path, method, st
 
     def run(folder, progress=None):
         model = fresh(checkpoints["llama"])
-        model = tuning.adapted(model, settings, 1) if method == "lora" else model
-        return model, tuning.tune(model, rows, settings, 1, pad, state(folder), progress)
+        model = finetuning.adapted(model, settings, 1) if method == "lora" else model
+        return model, finetuning.tune(model, rows, settings, 1, pad, state(folder), progress)
 
     model, history = run(tmp_path / "unbroken")
     for stop in stops:
@@ -477,7 +480,7 @@ def test_dropout_matters_to_the_killed_run(checkpoints, tmp_path):
     rows, losses = encoded(tokenizer), []
     for seed in (1, 2):
         settings = recipe(**METHODS["lora"], learning_rate=1e-30)
-        model = tuning.adapted(fresh(checkpoints["llama"]), settings, 1)
+        model = finetuning.adapted(fresh(checkpoints["llama"]), settings, 1)
         torch.nn.init.normal_(model.get_parameter(next(n for n, _ in model.named_parameters() if "lora_B" in n)))
         torch.manual_seed(seed)
         model.train()
@@ -489,11 +492,11 @@ def test_a_state_of_another_tuning_is_left_alone(checkpoints, tmp_path):
     tokenizer = checkpoints["olmo"].tokenizer
     rows, pad = encoded(tokenizer), padding(tokenizer)
     with pytest.raises(KilledError):
-        tuning.tune(fresh(checkpoints["olmo"]), rows, recipe(), 0, pad, state(tmp_path, "a"), killed_at(7))
+        finetuning.tune(fresh(checkpoints["olmo"]), rows, recipe(), 0, pad, state(tmp_path, "a"), killed_at(7))
     model, plain = fresh(checkpoints["olmo"]), fresh(checkpoints["olmo"])
     other = recipe(learning_rate=1e-4)
-    history = tuning.tune(model, rows, other, 0, pad, state(tmp_path, "b"))
-    expected = tuning.tune(plain, rows, other, 0, pad, state(tmp_path / "elsewhere", "b"))
+    history = finetuning.tune(model, rows, other, 0, pad, state(tmp_path, "b"))
+    expected = finetuning.tune(plain, rows, other, 0, pad, state(tmp_path / "elsewhere", "b"))
     assert without_time(history) == without_time(expected)
     assert all(torch.equal(one, two) for one, two in zip(model.parameters(), plain.parameters(), strict=True))
 
@@ -502,14 +505,14 @@ def test_a_fingerprint_names_all_that_the_result_depends_on():
     rows = [lesson([1, 2], [3]), lesson([4], [5])]
     facts = {"recipe": recipe(), "seed": 0, "base": {"model.safetensors": "abc"}}
     found = {
-        tuning.fingerprint(facts, rows),
-        tuning.fingerprint({**facts, "seed": 1}, rows),
-        tuning.fingerprint({**facts, "recipe": recipe(lora_rank=3)}, rows),
-        tuning.fingerprint(facts, rows[::-1]),
-        tuning.fingerprint(facts, [lesson([1], [2, 3]), lesson([4], [5])]),
+        finetuning.fingerprint(facts, rows),
+        finetuning.fingerprint({**facts, "seed": 1}, rows),
+        finetuning.fingerprint({**facts, "recipe": recipe(lora_rank=3)}, rows),
+        finetuning.fingerprint(facts, rows[::-1]),
+        finetuning.fingerprint(facts, [lesson([1], [2, 3]), lesson([4], [5])]),
     }
     assert len(found) == 5
-    assert tuning.fingerprint(dict(reversed(facts.items())), rows) in found
+    assert finetuning.fingerprint(dict(reversed(facts.items())), rows) in found
 
 
 def test_a_loss_that_is_no_number_ends_the_run(checkpoints, tmp_path):
@@ -519,8 +522,10 @@ def test_a_loss_that_is_no_number_ends_the_run(checkpoints, tmp_path):
     message = (
         r"^tuning stopped at step 1: the loss is (nan|inf), the gradient norm \w+, expected finite numbers and a loss"
     )
-    with pytest.raises(tuning.DivergedError, match=message) as raised:
-        tuning.tune(fresh(checkpoints["olmo"]), encoded(tokenizer), settings, 0, padding(tokenizer), state(tmp_path))
+    with pytest.raises(finetuning.DivergedError, match=message) as raised:
+        finetuning.tune(
+            fresh(checkpoints["olmo"]), encoded(tokenizer), settings, 0, padding(tokenizer), state(tmp_path)
+        )
     first, last = raised.value.history
     assert first["loss"] > 0 and (last["update"], last["loss"]) == (1, None)
     assert last["learning_rate"] == pytest.approx(1e30 * 13 / 14)
@@ -532,7 +537,7 @@ def test_a_gradient_that_is_no_number_ends_the_run_even_at_its_last_step(checkpo
     with pytest.raises(
         StudyError, match=r"^tuning stopped at step 0: the loss is \d+\.\d+, the gradient norm nan, expected finite"
     ):
-        tuning.tune(model, encoded(tokenizer)[:4], recipe(epochs=1), 0, padding(tokenizer), state(tmp_path))
+        finetuning.tune(model, encoded(tokenizer)[:4], recipe(epochs=1), 0, padding(tokenizer), state(tmp_path))
 
 
 def test_a_loss_ten_times_that_of_guessing_ends_the_run(checkpoints, tmp_path):
@@ -541,8 +546,8 @@ def test_a_loss_ten_times_that_of_guessing_ends_the_run(checkpoints, tmp_path):
     with torch.no_grad():
         model.get_output_embeddings().weight *= 100
     message = r"^tuning stopped at step 0: the loss is \d{3}\.\d+, the gradient norm .* a loss of at most 60; lower"
-    with pytest.raises(tuning.DivergedError, match=message):
-        tuning.tune(model, encoded(tokenizer), recipe(), 0, padding(tokenizer), state(tmp_path))
+    with pytest.raises(finetuning.DivergedError, match=message):
+        finetuning.tune(model, encoded(tokenizer), recipe(), 0, padding(tokenizer), state(tmp_path))
 
 
 # Memory
@@ -572,8 +577,8 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts_to_the_same_end(checkpo
     def run(folder, tokens):
         model, small = fresh(checkpoint), Small(tokens)
         model.register_forward_pre_hook(small, with_kwargs=True)
-        model = tuning.adapted(model, settings, 1) if method == "lora" else model
-        return model, tuning.tune(model, rows, settings, 1, pad, state(folder)), small.fitted
+        model = finetuning.adapted(model, settings, 1) if method == "lora" else model
+        return model, finetuning.tune(model, rows, settings, 1, pad, state(folder)), small.fitted
 
     (whole, expected, large), (parted, found, small) = run(tmp_path / "a", 10_000), run(tmp_path / "b", 2 * longest)
     assert len(small) > 1.5 * len(large) and max(small) <= 2 * longest < max(large)
@@ -593,8 +598,8 @@ def test_a_killed_run_that_had_halved_its_parts_goes_on_to_the_same_bits(checkpo
     def run(folder, tokens, progress=None):
         model = fresh(checkpoints["llama"])
         model.register_forward_pre_hook(Small(tokens), with_kwargs=True)
-        model = tuning.adapted(model, settings, 1)
-        return model, tuning.tune(model, rows, settings, 1, pad, state(folder), progress)
+        model = finetuning.adapted(model, settings, 1)
+        return model, finetuning.tune(model, rows, settings, 1, pad, state(folder), progress)
 
     bound = 2 * max(len(row.ids) for row in rows)
     model, history = run(tmp_path / "unbroken", bound)
@@ -618,10 +623,10 @@ def test_an_architecture_without_repeatable_kernels_is_tuned_with_a_warning(chec
         raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but you set")
 
     def run(folder):
-        return tuning.tune(fresh(checkpoints["llama"]), rows, recipe(epochs=1), 1, pad, state(folder))
+        return finetuning.tune(fresh(checkpoints["llama"]), rows, recipe(epochs=1), 1, pad, state(folder))
 
     expected = run(tmp_path / "a")
-    monkeypatch.setattr(tuning.repeating, "repeatable", refused)
+    monkeypatch.setattr(finetuning.repeating, "repeatable", refused)
     with caplog.at_level("WARNING", "tunecast"):
         assert without_time(run(tmp_path / "b")) == without_time(expected)
     assert (
@@ -634,7 +639,7 @@ def test_a_row_that_does_not_fit_alone_is_named(checkpoints, tmp_path):
     model.register_forward_pre_hook(Small(20), with_kwargs=True)
     rows = [lesson([9] * length, [5, 6]) for length in (1, 30, 2)]
     with pytest.raises(StudyError, match=r"^a row of up to 32 tokens does not fit into memory; lower max_tokens"):
-        tuning.tune(model, rows, recipe(), 0, padding(tokenizer), state(tmp_path))
+        finetuning.tune(model, rows, recipe(), 0, padding(tokenizer), state(tmp_path))
 
 
 # State
@@ -644,7 +649,7 @@ def test_a_state_is_that_of_the_moment_it_is_saved(checkpoints, tmp_path):
     """Weights and moments that change right after are not in it; nothing unfinished is left behind."""
     model, kept = fresh(checkpoints["olmo"]), state(tmp_path / "deep")
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    kept.save(model, torch.optim.AdamW(model.parameters()), states.Standing([{"loss": 1.5}], 3))
+    kept.save(model, torch.optim.AdamW(model.parameters()), saved_state.Standing([{"loss": 1.5}], 3))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -661,11 +666,11 @@ def test_a_state_that_is_cut_short_is_set_aside_with_one_line(checkpoints, tmp_p
     """So many of its bytes are left. What follows is a tuning from the start, and no state is lost without a word."""
     tokenizer, model = checkpoints["olmo"].tokenizer, fresh(checkpoints["olmo"])
     broken = state(tmp_path)
-    broken.save(model, torch.optim.AdamW(model.parameters()), states.Standing([], 3))
+    broken.save(model, torch.optim.AdamW(model.parameters()), saved_state.Standing([], 3))
     broken.close()
     whole = broken.path.read_bytes()
     broken.path.write_bytes(whole[:kept])
-    history = tuning.tune(model, encoded(tokenizer)[:4], recipe(epochs=1), 0, padding(tokenizer), state(tmp_path))
+    history = finetuning.tune(model, encoded(tokenizer)[:4], recipe(epochs=1), 0, padding(tokenizer), state(tmp_path))
     assert len(history) == 1
     [line] = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"{broken.path}: damaged or cut short (") and "\n" not in line
@@ -679,7 +684,7 @@ def test_a_state_that_cannot_be_written_ends_the_run(checkpoints, tmp_path):
     tokenizer, blocked = checkpoints["olmo"].tokenizer, tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(StudyError, match=r"file/state\.safetensors: cannot be written: (Not a directory|File exists)"):
-        tuning.tune(fresh(checkpoints["olmo"]), encoded(tokenizer), recipe(), 0, padding(tokenizer), state(blocked))
+        finetuning.tune(fresh(checkpoints["olmo"]), encoded(tokenizer), recipe(), 0, padding(tokenizer), state(blocked))
 
 
 def test_a_run_told_to_stop_saves_its_state_at_once_and_goes_on_to_the_same_bits(checkpoints, tmp_path):
@@ -692,10 +697,10 @@ def test_a_run_told_to_stop_saves_its_state_at_once_and_goes_on_to_the_same_bits
 
     def run(folder, progress=None):
         model = fresh(checkpoints["olmo"])
-        return model, tuning.tune(model, rows, recipe(save_every=100), 1, pad, state(folder), progress)
+        return model, finetuning.tune(model, rows, recipe(save_every=100), 1, pad, state(folder), progress)
 
     model, history = run(tmp_path / "unbroken")
-    with pytest.raises(tuning.StoppedError, match=r"^told to stop after step 5 of 14; the same command goes on"):
+    with pytest.raises(finetuning.StoppedError, match=r"^told to stop after step 5 of 14; the same command goes on"):
         run(tmp_path / "stopped", told_at(4))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     seen = []
@@ -709,10 +714,12 @@ def test_a_trial_that_diverges_has_null_losses(checkpoints, tmp_path):
     tokenizer, rows = checkpoints["olmo"].tokenizer, encoded(checkpoints["olmo"].tokenizer)
     settings = recipe(learning_rate=1e30, warmup=0.0)
     model = fresh(checkpoints["olmo"])
-    with pytest.raises(tuning.DivergedError) as raised:
-        tuning.tried(model, rows[5:], rows[:5], settings, 0, padding(tokenizer), state(tmp_path))
+    with pytest.raises(finetuning.DivergedError) as raised:
+        finetuning.tried(model, rows[5:], rows[:5], settings, 0, padding(tokenizer), state(tmp_path))
     assert [row["update"] for row in raised.value.history] == list(range(len(raised.value.history)))
-    assert tuning.unmeasured(rows[:5]) == [{"tokens": sum(row.scored), "nll": None, "loss": None} for row in rows[:5]]
+    assert finetuning.unmeasured(rows[:5]) == [
+        {"tokens": sum(row.scored), "nll": None, "loss": None} for row in rows[:5]
+    ]
 
 
 def test_a_validation_loss_that_is_no_number_is_null(checkpoints):
@@ -720,7 +727,7 @@ def test_a_validation_loss_that_is_no_number_is_null(checkpoints):
     rows = [lesson([9, 8], [7, 6]), lesson([9, 5], [7, 6, 5])]
     with torch.no_grad():
         model.get_input_embeddings().weight[8] = math.nan
-        spoilt, sound = tuning.validate(model, rows, recipe(), padding(tokenizer))
+        spoilt, sound = finetuning.validate(model, rows, recipe(), padding(tokenizer))
     assert spoilt == {"tokens": 2, "nll": None, "loss": None}
     assert sound["tokens"] == 3 and math.isfinite(sound["loss"])
 
@@ -730,14 +737,14 @@ def test_a_killed_trial_goes_on_to_the_same_bits(checkpoints, tmp_path):
 
     def run(folder, progress=None):
         model, pad = fresh(checkpoints["llama"]), padding(tokenizer)
-        return tuning.tried(model, rows[5:], rows[:5], recipe(), 0, pad, state(folder), progress)
+        return finetuning.tried(model, rows[5:], rows[:5], recipe(), 0, pad, state(folder), progress)
 
     expected = run(tmp_path / "unbroken")
     with pytest.raises(KilledError):
         run(tmp_path / "killed", killed_at(7))
     assert state(tmp_path / "killed").path.is_file()
     assert run(tmp_path / "killed") == expected
-    before = tuning.validate(fresh(checkpoints["llama"]), rows[:5], recipe(), padding(tokenizer))
+    before = finetuning.validate(fresh(checkpoints["llama"]), rows[:5], recipe(), padding(tokenizer))
     assert sum(row["loss"] for row in expected) < sum(row["loss"] for row in before)
 
 
@@ -745,8 +752,8 @@ def test_bf16_keeps_weights_and_moments_in_fp32(checkpoints, tmp_path):
     tokenizer = checkpoints["olmo2"].tokenizer
     rows, pad = encoded(tokenizer), padding(tokenizer)
     model, plain = fresh(checkpoints["olmo2"]), fresh(checkpoints["olmo2"])
-    half = tuning.tune(model, rows, recipe(precision="bf16"), 0, pad, state(tmp_path / "half"))
-    full = tuning.tune(plain, rows, recipe(), 0, pad, state(tmp_path / "full"))
+    half = finetuning.tune(model, rows, recipe(precision="bf16"), 0, pad, state(tmp_path / "half"))
+    full = finetuning.tune(plain, rows, recipe(), 0, pad, state(tmp_path / "full"))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     losses = [row["loss"] for row in full]
     assert [row["loss"] for row in half] == pytest.approx(losses, rel=0.05) and half[3]["loss"] != full[3]["loss"]
@@ -771,19 +778,19 @@ LINEAGE = {
 def test_lora_trains_and_keeps_adapters_alone(architecture, checkpoints, tmp_path):
     checkpoint = checkpoints[architecture]
     tokenizer, settings = checkpoint.tokenizer, recipe(method="lora", lora_rank=4, learning_rate=1e-2)
-    model = tuning.adapted(fresh(checkpoint), settings, 3)
+    model = finetuning.adapted(fresh(checkpoint), settings, 3)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    tuning.tune(model, encoded(tokenizer), settings, 3, padding(tokenizer), state(tmp_path))
+    finetuning.tune(model, encoded(tokenizer), settings, 3, padding(tokenizer), state(tmp_path))
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) == ("lora" not in name), name
     adapted = sum("lora_A" in name for name in before)
     linear = sum(isinstance(part, torch.nn.Linear) for part in checkpoint.model.modules())
     assert adapted == linear - 1, "all linear layers but the vocabulary's"
     folder = tmp_path / "tuned"
-    models.save(model, tokenizer, folder, LINEAGE)
+    loading.save(model, tokenizer, folder, LINEAGE)
     assert (folder / "adapter_model.safetensors").is_file() and not (folder / "model.safetensors").exists()
     assert json.loads((folder / "lineage.json").read_text()) == LINEAGE
-    again, _ = models.ready({"path": str(checkpoint.path)}, str(folder), "fp32")
+    again, _ = loading.ready({"path": str(checkpoint.path)}, str(folder), "fp32")
     expected = logits_of(model, tokenizer)
     torch.testing.assert_close(logits_of(again, tokenizer), expected, atol=1e-4, rtol=0)
     assert float((expected - logits_of(checkpoint.model, tokenizer)).abs().max()) > 0.1
@@ -791,7 +798,7 @@ def test_lora_trains_and_keeps_adapters_alone(architecture, checkpoints, tmp_pat
 
 def test_adapters_start_from_the_seed_and_change_nothing(checkpoints):
     checkpoint, settings = checkpoints["olmo"], recipe(method="lora")
-    found = [tuning.adapted(fresh(checkpoint), settings, seed) for seed in (0, 0, 1)]
+    found = [finetuning.adapted(fresh(checkpoint), settings, seed) for seed in (0, 0, 1)]
     first, same, other = ({n: p for n, p in model.named_parameters() if "lora_A" in n} for model in found)
     assert all(torch.equal(first[name], same[name]) and not torch.equal(first[name], other[name]) for name in first)
     assert torch.equal(
@@ -801,10 +808,10 @@ def test_adapters_start_from_the_seed_and_change_nothing(checkpoints):
 
 def test_a_tuned_model_is_an_ordinary_checkpoint(checkpoint, tmp_path):
     tokenizer, model = checkpoint.tokenizer, fresh(checkpoint)
-    tuning.tune(model, encoded(tokenizer), recipe(), 0, padding(tokenizer), state(tmp_path))
-    models.save(model, tokenizer, tmp_path / "tuned", LINEAGE)
+    finetuning.tune(model, encoded(tokenizer), recipe(), 0, padding(tokenizer), state(tmp_path))
+    loading.save(model, tokenizer, tmp_path / "tuned", LINEAGE)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "tuned").eval()
-    again, read = models.ready({"path": str(checkpoint.path)}, str(tmp_path / "tuned"), "fp32")
+    again, read = loading.ready({"path": str(checkpoint.path)}, str(tmp_path / "tuned"), "fp32")
     expected = logits_of(model, tokenizer)
     assert torch.equal(logits_of(plain, tokenizer), expected) and torch.equal(logits_of(again, read), expected)
     assert not torch.equal(logits_of(checkpoint.model, tokenizer), expected)
@@ -815,8 +822,8 @@ def test_adapters_wider_than_the_layers_are_refused(checkpoints):
     model = fresh(checkpoints["llama"])
     width = model.config.hidden_size
     settings = recipe(method="lora", lora_alpha=16, lora_dropout=0.0, lora_rank=width)
-    assert tuning.adapted(fresh(checkpoints["llama"]), settings, 0)
+    assert finetuning.adapted(fresh(checkpoints["llama"]), settings, 0)
     with pytest.raises(
         StudyError, match=rf"^recipes/lora_rank: {width + 1} is not allowed for LlamaForCausalLM; allowed: {width} "
     ):
-        tuning.adapted(model, settings | {"lora_rank": width + 1}, 0)
+        finetuning.adapted(model, settings | {"lora_rank": width + 1}, 0)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import running
 
-from workflow import files
 from workflow.errors import StudyError
+from workflow.storage import files
 
 # Begins to write a folder and tells so; is killed, or finishes once the file `go` is there.
 WRITER = """

@@ -25,7 +25,7 @@ import pytest
 import running
 from running import SMOKE
 
-from workflow import tables
+from workflow.storage import tables
 
 Change = Callable[[Path], None]
 
@@ -265,7 +265,7 @@ def test_figures_are_drawn(smoke: Path) -> None:
 
 SHOWN = {"recommend": 1, "audit": 1, "find": 1, "present": 1, "all": 1}
 COHORT = {"assemble": 1, "pair": 1, "forecast": 1, "tabulate": 1, "gather": 4}  # pairs, forecasts, rankings, importance
-ANALYSES = len(list((running.ROOT / "workflow/analyses").glob("[!_]*.py")))
+ANALYSES = len(list((running.ROOT / "workflow/analysis/analyses").glob("[!_]*.py")))
 TAIL = {**COHORT, **SHOWN, "analyse": ANALYSES, "gather": 3 + 4, "draw": 2, "summarise": 1}
 TAIL_WITH_HISTORIES = TAIL | {"gather": 4 + 4}
 
@@ -308,7 +308,7 @@ def replace(path: str, old: str, new: str) -> Change:
 
 def add_figure(place: Path) -> None:
     """A new figure: its module, and its name in the config."""
-    shutil.copy2(place / "workflow/figures/curves.py", place / "workflow/figures/arcs.py")
+    shutil.copy2(place / "workflow/report/figures/curves.py", place / "workflow/report/figures/arcs.py")
     config(figures=[*SMOKE["figures"], "arcs"])(place)
 
 
@@ -383,12 +383,12 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
         edit("workflow/tasks/mini_summary.py"),
         {"prepare": 1, "predict": 5, "score": 5, **TAIL},
     ),
-    "the metrics": (edit("workflow/metrics.py"), {"score": 16, **TAIL}),
+    "the metrics": (edit("workflow/evaluation/metrics.py"), {"score": 16, **TAIL}),
     "an analysis": (
-        edit("workflow/analyses/performance.py"),
+        edit("workflow/analysis/analyses/performance.py"),
         SHOWN | {"analyse": 1, "gather": 1, "draw": 2, "summarise": 1},
     ),
-    "a figure": (edit("workflow/figures/curves.py"), {"draw": 1, "present": 1, "all": 1}),
+    "a figure": (edit("workflow/report/figures/curves.py"), {"draw": 1, "present": 1, "all": 1}),
     "a new figure": (add_figure, {"draw": 1, "present": 1, "all": 1}),
     "an indicator": (
         config("indicators", masked={"measure": "span_corruption", "corpus": "miniworld", "documents": 4}),
@@ -407,15 +407,15 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
     ),
     # Of 16 parts the 8 of suite `formats` and the three of suite `written` have inference among them.
     "the prompt of a kind in a format": (
-        replace("workflow/prompts.py", "### Inference: ", "### Label: "),
+        replace("workflow/data/prompts.py", "### Inference: ", "### Label: "),
         {"tune": 2, "predict": 9, "score": 9, **TAIL_WITH_HISTORIES},
     ),
     "the prompt of a kind in a format that no suite has": (
-        replace("workflow/prompts.py", "And the answer: {answer}", "Answer: {answer}"),
+        replace("workflow/data/prompts.py", "And the answer: {answer}", "Answer: {answer}"),
         {},
     ),
     "what ends what is written": (
-        replace("workflow/prompts.py", '"io": ("\\n\\n",)', '"io": ("\\n",)'),
+        replace("workflow/data/prompts.py", '"io": ("\\n\\n",)', '"io": ("\\n",)'),
         {"predict": 6, "score": 6, **TAIL},
     ),
 }

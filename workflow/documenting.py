@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from workflow import config, tables
+from workflow.storage import tables
+from workflow.study import config
 
 ROOT = Path(__file__).parents[1]
 MADE = "<!-- Made by `make docs`; edit {home} instead. -->\n\n"
@@ -94,7 +95,7 @@ def columns() -> str:
         items = [f"| `{field.name}` | {field.type} | {field.metadata[b'description'].decode()} |" for field in schema]
         blocks.append(f"## {name.lower().replace('_', ' ')}\n\n| column | type | |\n|---|---|---|\n" + "\n".join(items))
     intro = "Parts below `results/` lack the columns that are keys of their path; gathered tables have them.\n\n"
-    return MADE.format(home="workflow/tables.py") + "# Tables\n\n" + intro + "\n\n".join(blocks) + "\n"
+    return MADE.format(home="workflow/storage/tables.py") + "# Tables\n\n" + intro + "\n\n".join(blocks) + "\n"
 
 
 PAGES = {"configuration.md": configuration, "rules.md": rules, "tables.md": columns}

@@ -16,10 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workflow import hub, tasks
+from workflow import tasks
+from workflow.data.retrieval import Index
 from workflow.errors import StudyError, shown
-from workflow.files import json_lines
-from workflow.retrieval import Index
+from workflow.storage import hub
+from workflow.storage.files import json_lines
 
 Row = Mapping[str, Any]
 
@@ -402,7 +403,7 @@ Rows = list[tuple[str, Example]]
 
 def examples(name: str, path: Path) -> tuple[Task, Rows, Rows]:
     """A prepared task with its training and its test rows, each (id, Example); either may be none."""
-    from workflow import tables
+    from workflow.storage import tables
 
     task = load(name)
     tables.check_origin(path)

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workflow import checksums
-from workflow.contents import PACKAGE
+from workflow.storage import checksums
+from workflow.storage.content_hashes import PACKAGE
 
 UNDER_WAY = "TUNECAST_UPGRADING"  # set for the Snakemake that `main` starts
 FOLDERS = ("resources/miniworld", "resources/corpora/*", "resources/pretrained/family=*", "resources/models/**/seed=*")

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.gpu import subjects, tuning
 from benchmarks.gpu.subjects import Setting
-from workflow.engine import generation, scoring
+from workflow.models.engine import generation, scoring
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -101,7 +101,7 @@ def flips(setting: Setting) -> dict[str, Any]:
 
 def losses(setting: Setting, precision: str) -> dict[str, Any]:
     """Losses of steps beside those of transformers' Trainer with the same weight for each row."""
-    from workflow.tuning import order
+    from workflow.training.finetuning import order
 
     rows = subjects.lesson_rows("mnli", setting.number(96, 16), setting.number(256, 64))
     model = subjects.olmo(setting, "1B", torch.float32)

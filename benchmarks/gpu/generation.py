@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.gpu import measuring, subjects
 from benchmarks.gpu.subjects import Setting
-from workflow.engine import generation
+from workflow.models.engine import generation
 
 NEW, BATCH = 60, 32
 TESTS = {"0-shot, XSum": ("xsum", 0), "0-shot, short": ("social_iqa", 0), "4-shot, short": ("social_iqa", 4)}

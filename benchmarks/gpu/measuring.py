@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.gpu import subjects
 from benchmarks.gpu.subjects import Setting
-from workflow import resources
+from workflow.planning import resources
 
 
 def seconds(run: Callable[[], Any], setting: Setting) -> tuple[float, Any]:

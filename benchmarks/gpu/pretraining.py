@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.gpu import measuring, subjects
 from benchmarks.gpu.subjects import Setting
-from workflow import pretraining
+from workflow.training import pretraining
 
 
 def _steps(setting: Setting, model: Any, rows: int, length: int, dtype: torch.dtype) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import torch
 
 from benchmarks.gpu import generation, measuring, subjects
 from benchmarks.gpu.subjects import Setting
-from workflow import tuning
-from workflow.engine import feeding
-from workflow.engine.generation import greedy
+from workflow.models.engine import feeding
+from workflow.models.engine.generation import greedy
+from workflow.training import finetuning
 
 # Kinds of kernels by what their names hold, the first that fits.
 KINDS = {
@@ -52,9 +52,9 @@ def tuned(setting: Setting, rows: str) -> dict[str, Any]:
     recipe = subjects.recipe("full", "bf16", subjects.CONTEXT)
     lessons = subjects.lesson_rows(rows, 16, setting.number(subjects.CONTEXT, 64))
     model = subjects.olmo(setting, "1B", torch.float32).train()
-    optimizer = tuning._optimizer(model, recipe)
+    optimizer = finetuning._optimizer(model, recipe)
     with feeding.losses(model, 1) as read:
-        steps = tuning.Steps(model, optimizer, read, recipe, 8)
+        steps = finetuning.Steps(model, optimizer, read, recipe, 8)
         return profiled(setting, lambda: [steps.take(lessons[start : start + 8], 1e-6) for start in (0, 8)])
 
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.gpu import measuring, subjects
 from benchmarks.gpu.subjects import Setting
-from workflow import prompts as templates
+from workflow.data import prompts as templates
 
 BATCHES = (8, 32, 128)
 

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from workflow import prediction, pretraining, task
-from workflow import prompts as templates
-from workflow.encoding import Framing, Masked, fitted
+from workflow import task
+from workflow.data import prompts as templates
+from workflow.evaluation import prediction
+from workflow.models.encoding import Framing, Masked, fitted
 from workflow.task import Example
+from workflow.training import pretraining
 
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 # OLMo-1B and OLMo-7B (arXiv 2402.00838, table 1).

@@ -173,7 +173,8 @@ def _estimate(flops: float, written: float) -> Any:
     """`snakemake estimate` of the published study at a speed, by rule."""
     import yaml
 
-    from workflow import costs, grid
+    from workflow.planning import costs
+    from workflow.study import grid
 
     study = grid.read(yaml.safe_load((running.ROOT / STUDY).read_text(encoding="utf-8")))
     study["estimate"] |= {"flops": flops, "written": written}
@@ -182,7 +183,7 @@ def _estimate(flops: float, written: float) -> Any:
 
 def estimates(found: Speeds) -> dict[str, float]:
     """GPU-hours of each rule of the published study at these speeds."""
-    from workflow import costs
+    from workflow.planning import costs
 
     speeds = {"try_rate": found.tuning, "tune": found.tuning, "predict": found.reading}
     hours = {}

@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.gpu import measuring, subjects
 from benchmarks.gpu.subjects import Setting
-from workflow import states, tuning
-from workflow.engine import feeding
+from workflow.models.engine import feeding
+from workflow.training import finetuning, saved_state
 
 WARM, STEPS = 3, 12
 
@@ -27,12 +27,12 @@ def ours(setting: Setting, method: str, rows: str, shape: str = "1B", tokens: in
     lessons = subjects.lesson_rows(rows, 8 * (warm + steps), limit)
     model = subjects.olmo(setting, shape, torch.float32)
     measuring.forget_peak(setting)
-    model = tuning.adapted(model, recipe, 0) if method == "lora" else model
-    optimizer = tuning._optimizer(model, recipe)
+    model = finetuning.adapted(model, recipe, 0) if method == "lora" else model
+    optimizer = finetuning._optimizer(model, recipe)
     model.train()
     batches = [lessons[start : start + 8] for start in range(0, len(lessons), 8)]
     with feeding.losses(model, 1) as read:
-        taken = tuning.Steps(model, optimizer, read, recipe, 8)
+        taken = finetuning.Steps(model, optimizer, read, recipe, 8)
         for batch in batches[:warm]:
             taken.take(batch, 1e-6)
         time, _ = measuring.seconds(lambda: [taken.take(batch, 1e-6) for batch in batches[warm:]], setting)
@@ -108,8 +108,8 @@ def whole(setting: Setting, model: Any, rows: list[Any], precision: str) -> list
     """Losses of a whole tuning, from its start to its end."""
     recipe = subjects.recipe("full", precision, subjects.CONTEXT)
     with tempfile.TemporaryDirectory() as folder:
-        state = states.State(Path(folder) / "state", "benchmark")
-        return [row["loss"] for row in tuning.tune(model, rows, recipe, 0, 1, state)]
+        state = saved_state.State(Path(folder) / "state", "benchmark")
+        return [row["loss"] for row in finetuning.tune(model, rows, recipe, 0, 1, state)]
 
 
 CELLS: dict[str, Callable[[Setting], dict[str, Any]]] = {

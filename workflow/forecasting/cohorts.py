@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow import files
 from workflow.errors import StudyError, shown
+from workflow.storage import files
 
 FEWEST = 10  # bases: with fewer, a 60/40 split leaves too few pairs to tell any accuracy from chance
 NEAR = 0.01  # standard deviations of a column: rows that are nearer in all columns are one model or one evaluation

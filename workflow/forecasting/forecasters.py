@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.forecasting import comparers
+from workflow.forecasting import classifiers
+from workflow.forecasting.classifiers import MODELS, Comparer
 from workflow.forecasting.cohorts import Cohort
-from workflow.forecasting.comparers import MODELS, Comparer
 from workflow.forecasting.pairs import accuracy, differences
 from workflow.forecasting.splits import LEAST, Round
 
@@ -114,9 +114,9 @@ def _level_means(column: NDArray, target: Values, train: Mask) -> Values:
 def compare(cohort: Cohort, target: Values, train: Mask) -> dict[str, Comparer]:
     """Every model on the indicators, and LightGBM on config fields without and with them."""
     indicators, config = cohort.values(cohort.indicators), design(cohort)[0]
-    models = {name: comparers.fit(name, indicators, target, train) for name in MODELS}
-    models[CONFIG] = comparers.fit("lightgbm", config, target, train)
-    models[BOTH] = comparers.fit("lightgbm", np.hstack([config, indicators]), target, train)
+    models = {name: classifiers.fit(name, indicators, target, train) for name in MODELS}
+    models[CONFIG] = classifiers.fit("lightgbm", config, target, train)
+    models[BOTH] = classifiers.fit("lightgbm", np.hstack([config, indicators]), target, train)
     return models
 
 

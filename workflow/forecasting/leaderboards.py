@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow import files, summaries
 from workflow.forecasting.results import Forecasting
+from workflow.report import summaries
+from workflow.storage import files
 
 ORDER = ["chance", "field", "config", "indicator", "combination", "comparer", "both"]
 ROWS = ["split", "subset", "kind", "forecaster"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from workflow import tables
-from workflow.forecasting import cohorts, printed
+from workflow.forecasting import cohorts, published_numbers
 from workflow.forecasting.cohorts import Cohort
+from workflow.storage import tables
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Forecasting:
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
-        """Every printed number beside this study's (`printed.compare`); empty where none are named."""
+        """Every printed number beside this study's (`published_numbers.compare`); empty where none are named."""
         if self.published is None:
-            return printed.EMPTY
-        return printed.compare(self.published, self.forecasts, self.rankings, self.importance)
+            return published_numbers.EMPTY
+        return published_numbers.compare(self.published, self.forecasts, self.rankings, self.importance)
 
 
 def load(
@@ -48,6 +48,6 @@ def load(
 
 
 def _loaded(name: str, block: Mapping[str, Any], gathered: Sequence[pd.DataFrame]) -> Forecasting:
-    published = printed.read(Path(block["printed"])) if "printed" in block else None
+    published = published_numbers.read(Path(block["printed"])) if "printed" in block else None
     own = [rows[rows["cohort"] == name].drop(columns="cohort") for rows in gathered]
     return Forecasting(name, block, cohorts.read(block), *own, published)

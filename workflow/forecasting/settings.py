@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.errors import StudyError
-from workflow.forecasting import cohorts, printed
+from workflow.forecasting import cohorts, published_numbers
 from workflow.forecasting.forecasters import NAMES
 
 BEYOND = ("test_rows", "full_score", "printed", "scored")  # parts of a block that no forecast depends on
@@ -49,7 +49,7 @@ def check(name: str, block: Mapping[str, Any]) -> None:
     if not assembled(block):
         cohorts.check(block)
     if "printed" in block:
-        printed.read(Path(block["printed"]))
+        published_numbers.read(Path(block["printed"]))
 
 
 def _check_names(place: str, block: Mapping[str, Any]) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from workflow import grid, sources
+from workflow.models import checkpoints
 from workflow.report.pages import plain
+from workflow.study import grid
 
 PACKAGES = (*("snakemake", "numpy", "pandas", "matplotlib"), *("torch", "transformers", "peft", "datasets", "pyarrow"))
 LONGEST = 120  # characters of what is missing: the report's first page has room for little
@@ -39,7 +40,7 @@ def describe(study: Mapping[str, Any], analysis: pd.DataFrame, audit: pd.DataFra
 def _families(study: Mapping[str, Any], analysis: pd.DataFrame) -> Iterator[str]:
     """Each family with its source and steps; those of imported scores by the steps that occur."""
     for name, family in study["families"].items():
-        steps = sources.steps(name, family)
+        steps = checkpoints.steps(name, family)
         yield f"{name}: {family['source']}, {_listed('step', steps)}"
     rows = analysis[(analysis["analysis"] == "performance") & ~analysis["family"].isin(list(study["families"]))]
     for name, own in rows.groupby("family"):
@@ -72,7 +73,7 @@ def _missing(study: Mapping[str, Any], audit: pd.DataFrame) -> Iterator[str]:
     """What the study leaves out, and what the audit misses."""
     for name, family in study["families"].items():
         saved = set(family.get("pretraining", {}).get("save", []))
-        if left := sorted(saved - set(sources.steps(name, family))):
+        if left := sorted(saved - set(checkpoints.steps(name, family))):
             yield f"{name}: {_listed('step', left)} saved, but not listed among the steps to study"
     found = audit.loc[audit["check"].isin(LACKING), "evidence"].tolist()
     for evidence in found[:MOST]:

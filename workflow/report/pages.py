@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from workflow import tables
-from workflow.findings import Material
+from workflow.report.findings import Material
 from workflow.report.sections import SECTIONS
+from workflow.storage import tables
 
 ASSETS = Path(__file__).parent
 ROWS = 3000  # of a table that a page shows, at most

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from workflow import checksums, figures, grid, summaries, tables
-from workflow.findings import Material
-from workflow.report import pages
+from workflow import registry
+from workflow.report import figures, pages, summaries
+from workflow.report.findings import Material
 from workflow.report.sections import title
+from workflow.storage import checksums, tables
 
 RESULTS = Path("results")
 
@@ -83,7 +84,7 @@ def made(study: Study) -> Iterator[Page]:
 
 def _figure(study: Study, path: Path, found: pd.DataFrame) -> Page:
     """The page of a figure."""
-    module = grid.module(figures, path.stem)
+    module = registry.module(figures, path.stem)
     caption = pages.caption(module, study.material, found)
     content = pages.figure_page(caption, path.read_bytes(), path.with_suffix(".pdf").read_bytes(), path.stem)
     return Page(module.SECTION, f"Figure {path.stem}", content, caption.rst())
@@ -99,8 +100,8 @@ def _table(study: Study, path: Path) -> Page:
     section, about = GATHERED.get(name, "study"), ""
     if path.suffix == ".csv":
         section = "forecasts"  # what is no module of summaries is a table of forecasters
-        if path.stem in grid.modules(summaries):
-            module = grid.module(summaries, path.stem)
+        if path.stem in registry.modules(summaries):
+            module = registry.module(summaries, path.stem)
             section, about = module.SECTION, f"{pages.title(module)}.\n\n"
     elif name in FORECASTING:
         section = "forecasts"

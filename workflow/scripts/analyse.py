@@ -1,15 +1,18 @@
 """Make one analysis of all scored rows and imported scores."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import analyses, grid, tables
-from workflow.comparison import Evidence
+from workflow import registry
+from workflow.analysis import analyses
+from workflow.analysis.evidence import Evidence
 from workflow.statistics import Resampling
+from workflow.storage import tables
+from workflow.study import grid
 
 with job("analyse", snakemake) as log:
-    module = grid.module(analyses, snakemake.wildcards.analysis)
+    module = registry.module(analyses, snakemake.wildcards.analysis)
     reported = tables.gather([Path(part) for part in snakemake.input.imported], grid.CELL_KEYS, tables.SCORES)
     evidence = Evidence(tables.read(snakemake.input.rows), tables.frame(reported))
     rows = module.analyse(evidence, snakemake.params.groups, Resampling(**snakemake.params.statistics))

@@ -1,13 +1,14 @@
 """Set the study's own bases beside each other: configs, indicators, scores after tuning."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
 import pandas as pd
 
-from workflow import files, indicators, tables
-from workflow.forecasting import assembly
+from workflow.forecasting import own_cohort
+from workflow.storage import files, tables
+from workflow.study import indicators
 
 with job("assemble", snakemake) as log:
     found, settings = snakemake.input, snakemake.params.indicators
@@ -15,6 +16,6 @@ with job("assemble", snakemake) as log:
     # K-shot indicators are scores: a study of these alone measures nothing else.
     measured = tables.read(Path(found.indicators[0])) if found.indicators else pd.DataFrame()
     values = indicators.values(measured, settings, scores)
-    table = assembly.table(snakemake.params.cohort, snakemake.params.bases, scores, values, snakemake.params.holes)
+    table = own_cohort.table(snakemake.params.cohort, snakemake.params.bases, scores, values, snakemake.params.holes)
     log.info("%d bases, of which %d have all indicators and targets", len(table), len(table.dropna()))
     files.write_text(table.to_csv(index=False), Path(snakemake.output[0]))

@@ -1,16 +1,17 @@
 """Look for what makes a study's results untrustworthy."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import auditing, tables
+from workflow.audit import inputs
 from workflow.forecasting import results
+from workflow.storage import tables
 
 with job("audit", snakemake) as log:
     found = snakemake.input
     paths = {name: [Path(path) for path in found[name]] for name in ("predictions", "bases", "tasks")}
-    material = auditing.Material(
+    material = inputs.Material(
         tables.read(found.scores),
         tables.read(found.analysis),
         paths["predictions"],
@@ -23,8 +24,8 @@ with job("audit", snakemake) as log:
         snakemake.params.holes,
         tables.frame(tables.gather([Path(path) for path in found.released], [], tables.RELEASED)),
     )
-    rows = auditing.findings(material)
+    rows = inputs.findings(material)
     for row in rows:
-        place = " ".join(f"{key}={row[key]}" for key in ("cohort", *auditing.KEYS) if key in row)
+        place = " ".join(f"{key}={row[key]}" for key in ("cohort", *inputs.KEYS) if key in row)
         log.info("%s %s %s: %s", row["severity"], row["check"], place, row["evidence"])
     tables.write(rows, tables.AUDIT, Path(snakemake.output[0]))

@@ -1,10 +1,11 @@
 """Write a corpus of the hub as text domains: a folder each, with the documents of each split."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import corpora, files, hub
+from workflow.data import corpora
+from workflow.storage import files, hub
 
 with job("collect", snakemake) as log:
     pinned, name = hub.read_pin(snakemake.input.pin), snakemake.wildcards.corpus

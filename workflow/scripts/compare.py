@@ -1,6 +1,6 @@
 """Set the published numbers of a cohort beside this study's own."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 

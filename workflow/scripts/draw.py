@@ -1,20 +1,23 @@
 """Draw one figure, as PDF and PNG."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
 import matplotlib.style
 
-from workflow import drawing, figures, grid, measures, tables
-from workflow.files import whole
+from workflow import registry
+from workflow.evaluation import metric_names
+from workflow.report import drawing, figures
+from workflow.storage import tables
+from workflow.storage.files import whole
 
 with job("draw", snakemake) as log:
-    module = grid.module(figures, snakemake.wildcards.figure)
+    module = registry.module(figures, snakemake.wildcards.figure)
     matplotlib.style.use(Path(figures.__path__[0]) / "style.mplstyle")
     scores, analysis = tables.read(snakemake.input.scores), tables.read(snakemake.input.analysis)
     # Of tests that are part of a mean the mean alone is drawn; it is known better, and a page holds few panels.
-    analysis = analysis[~analysis["test"].isin(measures.parts(scores))]
+    analysis = analysis[~analysis["test"].isin(metric_names.parts(scores))]
     figure = module.draw(scores, drawing.overlaid(analysis, snakemake.params.overlays))
     for kind, facts in (("pdf", {"CreationDate": None}), ("png", None)):
         with whole(Path(snakemake.output[kind])) as unfinished:

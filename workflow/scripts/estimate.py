@@ -1,10 +1,11 @@
 """Reckon what a study costs before it runs."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import costs, files
+from workflow.planning import costs
+from workflow.storage import files
 
 with job("estimate", snakemake) as log:
     names = [Path(path).stem for path in snakemake.input]

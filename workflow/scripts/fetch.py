@@ -1,16 +1,17 @@
 """Find a base's files and record what they are."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import hub, sources
+from workflow.models import checkpoints
+from workflow.storage import hub
 
 with job("fetch", snakemake) as log:
     family, step = snakemake.wildcards.family, int(snakemake.wildcards.step)
     source = snakemake.params.source
     pinned = hub.read_pin(snakemake.input[0]) if source["source"] == "hub" else None
     place = snakemake.params.folder or Path("resources/pretrained")
-    base = sources.locate(family, source, step, place, pinned, snakemake.params.contents)
+    base = checkpoints.locate(family, source, step, place, pinned, snakemake.params.contents)
     log.info("%s step %d: %s from %s", family, step, base["source"], base["path"])
-    sources.write_base(base, Path(snakemake.output[0]))
+    checkpoints.write_base(base, Path(snakemake.output[0]))

@@ -1,11 +1,11 @@
 """State in words what the tables of a study show, by fixed rules."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import findings, tables
-from workflow.report import presenting
+from workflow.report import findings, presenting
+from workflow.storage import tables
 
 with job("find", snakemake) as log:
     read = presenting.read([Path(path) for path in snakemake.input.tables])

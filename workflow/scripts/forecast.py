@@ -1,18 +1,18 @@
 """Forecast the targets by every forecaster in one split: accuracies, rankings, importance."""
 
-from workflow.jobs import job, progress
+from workflow.jobs.job import job, progress
 
 from importlib.metadata import version
 from pathlib import Path
 
-from workflow import tables
-from workflow.forecasting import cohorts, forecasts, splits
+from workflow.forecasting import cohorts, forecast_accuracy, splits
 from workflow.statistics import Resampling
+from workflow.storage import tables
 
 with job("forecast", snakemake) as log:
     split, block = snakemake.wildcards.split, snakemake.params.cohort
     table = cohorts.read(block)
-    found = forecasts.forecast(
+    found = forecast_accuracy.forecast(
         table, block, split, Resampling(**snakemake.params.statistics), progress(log, f"fits of {split}")
     )
     log.info("%d bases of %d units", len(table.rows), len(set(table.units)))

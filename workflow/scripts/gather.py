@@ -1,11 +1,13 @@
 """Gather the parts of a table into one, keys as columns."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import grid, metrics, progress, tables
-from workflow.files import json_object
+from workflow.evaluation import metrics
+from workflow.storage import tables
+from workflow.storage.files import json_object
+from workflow.study import grid, token_axis
 
 KEYS = {"scores": grid.CELL_KEYS, "histories": grid.MODEL_KEYS, "choices": grid.CHOICE_KEYS, "analysis": ["analysis"]}
 KEYS |= {"items": grid.CELL_KEYS, "indicators": grid.BASE_KEYS, "pairs": ["cohort"]}
@@ -20,7 +22,7 @@ with job("gather", snakemake) as log:
     table = tables.gather(parts, KEYS[name], SCHEMAS[name])
     if name == "scores":
         pins = [json_object(Path(path)) | {"path": path} for path in snakemake.input.get("pins", [])]
-        table = progress.with_tokens(table, snakemake.params.get("tokens", {}), pins)
+        table = token_axis.with_tokens(table, snakemake.params.get("tokens", {}), pins)
     if name in ("scores", "items"):
         metrics.check_scores(table, [*KEYS[name], *grid.TEST_KEYS, "metric", *(["id"] if name == "items" else [])])
     log.info("%d rows from %d parts", len(table), len(parts))

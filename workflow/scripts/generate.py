@@ -1,10 +1,11 @@
 """Write the generated mini world: its text and its tasks."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import files, miniworld
+from workflow.data import miniworld
+from workflow.storage import files
 
 with job("generate", snakemake) as log:
     with files.whole(Path(snakemake.output[0])) as folder:

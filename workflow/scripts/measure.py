@@ -1,17 +1,19 @@
 """Measure a base's indicators in one process; those for which nothing has changed keep their rows."""
 
-from workflow.jobs import job, progress
+from workflow.jobs.job import job, progress
 
 import functools
 from pathlib import Path
 
 import torch
 
-from workflow import measuring, models, sources, task
+from workflow import task
+from workflow.indicators import measuring
+from workflow.models import checkpoints, loading
 
 with job("measure", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
-    base = sources.read_base(snakemake.input.base, snakemake.params.folder)
+    base = checkpoints.read_base(snakemake.input.base, snakemake.params.folder)
     paths = Path(snakemake.output.sums), Path(snakemake.output.losses)
     prepared = {Path(path).stem: task.examples(Path(path).stem, Path(path)) for path in snakemake.input.tasks}
     part = measuring.update(
@@ -19,8 +21,8 @@ with job("measure", snakemake) as log:
         base,
         snakemake.params.indicators,
         lambda settings: measuring.material(settings, snakemake.params.data_root, prepared),
-        functools.cache(lambda precision: measuring.Subject(*models.untouched(base, precision))),
+        functools.cache(lambda precision: measuring.Subject(*loading.untouched(base, precision))),
         lambda name: progress(log, f"measure {name}"),
     )
-    log.info("base %s; %s", base["path"], models.describe())
-    measuring.write(part, *paths, base=sources.identity(base), **dict(snakemake.wildcards.items()))
+    log.info("base %s; %s", base["path"], loading.describe())
+    measuring.write(part, *paths, base=checkpoints.identity(base), **dict(snakemake.wildcards.items()))

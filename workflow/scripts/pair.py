@@ -1,11 +1,11 @@
 """List the pairs of bases of each target: difference, gap, what their configs share."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import tables
 from workflow.forecasting import cohorts, pairs
+from workflow.storage import tables
 
 with job("pair", snakemake) as log:
     rows = pairs.rows(cohorts.read(snakemake.params.cohort))

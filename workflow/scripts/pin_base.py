@@ -1,13 +1,14 @@
 """Pin a base on the hub: its commit and the files that a model needs."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import files, sources
+from workflow.models import checkpoints
+from workflow.storage import files
 
 with job("pin_base", snakemake) as log:
     family, step = snakemake.wildcards.family, int(snakemake.wildcards.step)
-    pinned = sources.pin(family, snakemake.params.source, step)
+    pinned = checkpoints.pin(family, snakemake.params.source, step)
     log.info("%s step %d: %s at %s is %s", family, step, pinned["repo"], pinned["revision"], pinned["commit"])
     files.write_json(pinned, Path(snakemake.output[0]))

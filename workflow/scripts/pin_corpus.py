@@ -1,10 +1,11 @@
 """Pin a corpus on the hub: its commit, the files of its subset and how they are read."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import corpora, files
+from workflow.data import corpora
+from workflow.storage import files
 
 with job("pin_corpus", snakemake) as log:
     pinned = corpora.pin(snakemake.wildcards.corpus, snakemake.params.corpus)

@@ -1,10 +1,11 @@
 """Pin a task's dataset on the hub: its commit, the files of its subset and how they are read."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import files, task
+from workflow import task
+from workflow.storage import files
 
 with job("pin_task", snakemake) as log:
     pinned = task.pin(snakemake.wildcards.task)

@@ -1,10 +1,10 @@
 """Fetch all that the study reads from the hub, and write down what it is."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import files, hub
+from workflow.storage import files, hub
 
 with job("prefetch", snakemake) as log:
     pins = [hub.read_pin(path) for path in snakemake.input]

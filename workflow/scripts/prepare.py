@@ -1,11 +1,13 @@
 """Read a task's rows as prompt fields and reference answers."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 import hashlib
 from pathlib import Path
 
-from workflow import corpora, hub, tables, task
+from workflow import task
+from workflow.data import corpora
+from workflow.storage import hub, tables
 
 with job("prepare", snakemake) as log:
     name, root = snakemake.wildcards.task, snakemake.params.data_root

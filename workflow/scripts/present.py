@@ -1,11 +1,12 @@
 """Make the pages of the report and its description of the study."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import files, grid
+from workflow.planning import config_checks
 from workflow.report import description, pages, presenting
+from workflow.storage import files
 
 with job("present", snakemake) as log:
     found, made = snakemake.input, snakemake.output
@@ -17,5 +18,5 @@ with job("present", snakemake) as log:
     with files.whole(Path(made.pages)) as folder:
         presenting.write(shown, folder)
     files.write_text(pages.captions((page.place, page.caption) for page in shown), Path(made.captions))
-    text = description.describe(grid.read(snakemake.config), study.tables["analysis"], study.tables["audit"])
+    text = description.describe(config_checks.read(snakemake.config), study.tables["analysis"], study.tables["audit"])
     files.write_text(text, Path(made.description))

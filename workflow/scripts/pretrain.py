@@ -1,12 +1,15 @@
 """Train a family from scratch, or from a base on, and keep its checkpoints."""
 
-from workflow.jobs import job, progress
+from workflow.jobs.job import job, progress
 
 from pathlib import Path
 
 import torch
 
-from workflow import checksums, corpora, models, pretraining, sources
+from workflow.data import corpora
+from workflow.models import checkpoints, loading
+from workflow.storage import checksums
+from workflow.training import pretraining
 
 with job("pretrain", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
@@ -15,14 +18,14 @@ with job("pretrain", snakemake) as log:
     documents = list(corpora.documents(corpora.files(root, recipe.get("domains"))))
     log.info("%d documents from %s", len(documents), root)
     start = next(iter(snakemake.input.start), None)
-    base = sources.read_base(start) if start else {"path": snakemake.params.folder}
+    base = checkpoints.read_base(start) if start else {"path": snakemake.params.folder}
     report = progress(log, "pretrain")
     history = pretraining.pretrain(
         documents,
         recipe,
         Path(snakemake.output[0]),
         lambda row: report(row["step"], recipe["steps"]),
-        models.untouched(base) if base["path"] else None,
+        loading.untouched(base) if base["path"] else None,
     )
     checksums.write(Path(snakemake.output[0]))
     log.info("loss %.3f after %d steps", history[-1]["loss"], recipe["steps"])

@@ -1,14 +1,16 @@
 """Answer which base to tune for each task of a study, with what that rests on."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
 import pandas as pd
 
-from workflow import files, grid, indicators, recommending, tables
-from workflow.comparison import Evidence
+from workflow.analysis import recommendation
+from workflow.analysis.evidence import Evidence
 from workflow.statistics import Resampling
+from workflow.storage import files, tables
+from workflow.study import grid, indicators
 
 
 def seconds(paths: list[str]) -> list[float]:
@@ -20,7 +22,7 @@ def seconds(paths: list[str]) -> list[float]:
 with job("recommend", snakemake) as log:
     found, asked, how = snakemake.input, snakemake.params, Resampling(**snakemake.params.statistics)
     reported = tables.gather([Path(part) for part in found.imported], grid.CELL_KEYS, tables.SCORES)
-    levels = recommending.uncertain(Evidence(tables.read(Path(found.rows)), tables.frame(reported)).levels)
+    levels = recommendation.uncertain(Evidence(tables.read(Path(found.rows)), tables.frame(reported)).levels)
     scores, analysis = tables.read(Path(found.scores)), tables.read(Path(found.analysis))
     measured = tables.read(Path(found.indicators[0])) if found.indicators else pd.DataFrame()
     values = indicators.values(measured, asked.indicators, scores)
@@ -29,11 +31,11 @@ with job("recommend", snakemake) as log:
         for name, own in values.groupby("indicator", sort=False)
     }
     measured_jobs = {name: seconds(paths) for name, paths in asked.benchmarks.items()}
-    costs = recommending.costs(asked.indicators, measured_jobs, max(1, len(asked.benchmarks["measure"])))
-    questions = recommending.questions(levels, asked.targets, how)
-    rows = list(recommending.recommend(questions, picks, costs, analysis, asked.regret, how))
+    costs = recommendation.costs(asked.indicators, measured_jobs, max(1, len(asked.benchmarks["measure"])))
+    questions = recommendation.questions(levels, asked.targets, how)
+    rows = list(recommendation.recommend(questions, picks, costs, analysis, asked.regret, how))
     log.info("%d questions, %d rows", len(questions), len(rows))
     tables.write(rows, tables.RECOMMENDATIONS, Path(snakemake.output.table))
     read = tables.read(Path(snakemake.output.table))
     files.write_text(read.to_csv(index=False), Path(snakemake.output.csv))
-    files.write_text(recommending.page(read), Path(snakemake.output.markdown))
+    files.write_text(recommendation.page(read), Path(snakemake.output.markdown))

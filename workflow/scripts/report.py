@@ -1,6 +1,6 @@
 """Make the report of a study that has run, one HTML file that needs nothing else."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 import subprocess
 import sys

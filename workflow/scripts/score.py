@@ -1,11 +1,12 @@
 """Compute every metric of a cell's predictions, with intervals."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import metrics, tables
+from workflow.evaluation import metrics
 from workflow.statistics import Resampling
+from workflow.storage import tables
 
 with job("score", snakemake) as log:
     path = Path(snakemake.input.predictions)

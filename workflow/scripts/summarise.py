@@ -1,10 +1,12 @@
 """Make one table of a study, as CSV in full precision and as Markdown to read."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow import files, grid, summaries, tables
+from workflow import registry
+from workflow.report import summaries
+from workflow.storage import files, tables
 
 with job("summarise", snakemake) as log:
     found = snakemake.input
@@ -16,7 +18,7 @@ with job("summarise", snakemake) as log:
         [Path(path) for path in found.tasks],
         Path("results/benchmarks"),
     )
-    table = grid.module(summaries, snakemake.wildcards.summary).summarise(material)
+    table = registry.module(summaries, snakemake.wildcards.summary).summarise(material)
     log.info("%d rows", len(table))
     files.write_text(table.to_csv(index=False), Path(snakemake.output.csv))
     files.write_text(summaries.markdown(table), Path(snakemake.output.markdown))

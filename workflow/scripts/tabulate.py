@@ -1,6 +1,6 @@
 """Make a cohort's tables of forecasters to read, as CSV in full precision and as Markdown."""
 
-from workflow.jobs import job
+from workflow.jobs.job import job
 
 from pathlib import Path
 

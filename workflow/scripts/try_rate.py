@@ -1,13 +1,14 @@
 """Tune a base by one of a recipe's learning rates and measure validation rows; the weights are not kept."""
 
-from workflow.jobs import job, progress
+from workflow.jobs.job import job, progress
 
 from pathlib import Path
 
 import torch
 
-from workflow import outset, sharding, tables, tuning
-from workflow.encoding import padding
+from workflow.models.encoding import padding
+from workflow.storage import tables
+from workflow.training import finetuning, multi_gpu, setup
 
 SEED = 0
 
@@ -16,15 +17,15 @@ with job("try_rate", snakemake) as log:
     keys, recipe = dict(snakemake.wildcards.items()) | {"seed": SEED}, snakemake.params.recipe
     paths = {"base": snakemake.input.base, "task": snakemake.input.task}
     paths |= {"state": snakemake.params.state, "folder": snakemake.params.folder}
-    start = outset.read(keys, recipe, paths, log, held=True)
-    tried = sharding.tried if recipe["gpus"] > 1 else tuning.tried
+    start = setup.read(keys, recipe, paths, log, held=True)
+    tried = multi_gpu.tried if recipe["gpus"] > 1 else finetuning.tried
     how = recipe, SEED, padding(start.tokenizer), start.state, progress(log, "try_rate")
     try:
         with start.recorded(Path(snakemake.params.record)):
             losses = tried(start.model, start.rows, list(start.held.values()), *how)
-    except tuning.DivergedError as error:
+    except finetuning.DivergedError as error:
         log.warning("%s", error)
-        losses = tuning.unmeasured(start.held.values())
+        losses = finetuning.unmeasured(start.held.values())
     lost = sum(loss["loss"] is None for loss in losses)
     log.info("learning rate %g: %d of %d validation losses not finite", recipe["learning_rate"], lost, len(losses))
     trial = {"learning_rate": recipe["learning_rate"]}

@@ -1,24 +1,26 @@
 """Tune a base on a task in a format by a recipe with a seed."""
 
-from workflow.jobs import job, progress
+from workflow.jobs.job import job, progress
 
 from pathlib import Path
 
 import torch
 
-from workflow import models, outset, sharding, tables, tuning
-from workflow.encoding import padding
+from workflow.models import loading
+from workflow.models.encoding import padding
+from workflow.storage import tables
+from workflow.training import finetuning, multi_gpu, setup
 
 with job("tune", snakemake) as log:
     torch.set_num_threads(snakemake.threads)
     keys, recipe = dict(snakemake.wildcards.items()), snakemake.params.recipe
     paths = {"base": snakemake.input.base, "task": snakemake.input.task}
     paths |= {"state": snakemake.params.state, "folder": snakemake.params.folder}
-    start = outset.read(keys, recipe, paths, log)
-    tune = sharding.tune if recipe["gpus"] > 1 else tuning.tune
+    start = setup.read(keys, recipe, paths, log)
+    tune = multi_gpu.tune if recipe["gpus"] > 1 else finetuning.tune
     how = recipe, int(keys["seed"]), padding(start.tokenizer), start.state, progress(log, "tune")
     with start.recorded(Path(snakemake.params.record)):
         history = tune(start.model, start.rows, *how)
     tables.write(history, tables.HISTORY, Path(snakemake.output.history), **start.lineage)
-    models.save(start.model, start.tokenizer, Path(snakemake.output.model), start.lineage)
+    loading.save(start.model, start.tokenizer, Path(snakemake.output.model), start.lineage)
     start.state.remove()

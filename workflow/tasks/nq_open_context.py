@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from workflow.prompts import WITH_CONTEXT
+from workflow.data.prompts import WITH_CONTEXT
 from workflow.tasks import nq_open
 
 TASK = replace(nq_open.TASK, folder="nq_open", domain="nq_open", retrieved=True, templates=WITH_CONTEXT)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from workflow.prompts import WITH_CONTEXT
+from workflow.data.prompts import WITH_CONTEXT
 from workflow.tasks import trivia_qa
 
 TASK = replace(trivia_qa.TASK, folder="trivia_qa", domain="trivia_qa", retrieved=True, templates=WITH_CONTEXT)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from workflow.prompts import WITH_CONTEXT
+from workflow.data.prompts import WITH_CONTEXT
 from workflow.tasks import two_wiki_multihop_qa
 
 TASK = replace(

@@ -1,0 +1,1 @@
+"""Statistics over scores: evidence, curves, laws of learning, recommendations."""

@@ -1,0 +1,90 @@
+"""What more pre-training would add: each score at later steps, forecast from the steps so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from workflow.analysis.evidence import PAIR_KEYS, Evidence, Level
+from workflow.analysis.extrapolation import Forecast, forecast
+from workflow.statistics import NORMAL, Resampling, student_tail, student_width
+
+LINE = [key for key in PAIR_KEYS if key != "step"]
+SORT = ["family", "format", "recipe", "suite", "test_format", "shots"]
+FURTHER = (1.25, 1.5, 2.0)  # later steps, in last steps
+COVERAGE = 0.8
+SCORES = "scores"
+
+
+def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
+    """Rows for 1.25, 1.5 and 2 times the last step of each sort of curve: bases, and models tuned by one recipe.
+
+    Scores between 0 and 1 of which more is better are of one sort, whatever their metric (group `scores`); others are of a sort
+    with those of their metric. Metrics of which neither way is better are not forecast.
+
+    - `later_score` of each model line and test: the forecast score at the later step, which is the row's step, with an 80 %
+      interval; n counts the held-out steps that it was learnt from.
+    - `later_change`: the same less the score at the last step; its p-value, of no change, takes the errors for normal.
+    - `held_out_gain` of each sort (train and test null): by what share the squared error on held-out steps lies below that of
+      the last value, with a one-sided p-value, which is 1 where a line in log steps does as well; n counts curves.
+
+    A forecast is null, so that it cannot be told, unless the gain is significant at the study's level; likewise where fewer than
+    four curves share their steps or no steps can be held out that far ahead. It is of the score on the same test rows, by a
+    tuning with the same seeds. How: `extrapolation`.
+    """
+    lines: dict[tuple[Any, ...], list[Level]] = {}
+    for level in (level for level in evidence.levels if level.better):
+        lines.setdefault(tuple(level.keys[key] for key in LINE), []).append(level)
+    sorts: dict[tuple[Any, ...], list[list[Level]]] = {}
+    for own in lines.values():
+        ordered = sorted(own, key=lambda level: level.keys["step"])
+        steps = tuple(level.keys["step"] for level in ordered)
+        sorts.setdefault((*(own[0].keys[key] for key in SORT), _group(ordered), steps), []).append(ordered)
+    return [
+        row
+        for (*place, steps), own in sorts.items()
+        if len(steps) > 1
+        for row in _rows(dict(zip([*SORT, "group"], place, strict=True)), np.array(steps, float), own, how)
+    ]
+
+
+def _group(line: Sequence[Level]) -> str:
+    """What a curve is forecast together with."""
+    score = line[0].better == "higher" and all(0 <= level.value <= 1 for level in line)
+    return SCORES if score else line[0].metric
+
+
+def _rows(
+    sort: dict[str, Any], steps: np.ndarray, lines: Sequence[Sequence[Level]], how: Resampling
+) -> Iterator[dict[str, Any]]:
+    """The rows of curves of one sort over the same steps."""
+    values = np.array([[level.value for level in line] for line in lines])
+    for factor in FURTHER:
+        later = round(factor * steps[-1])
+        found = forecast(steps, values, float(later), COVERAGE)
+        gain = None if found is None else found.gain
+        p_value = None if found is None else found.p_value
+        yield {**sort, "step": later, "estimator": "held_out_gain", "value": gain, "p_value": p_value, "n": len(lines)}
+        known = found is not None and found.p_value < 1 - how.level
+        for place, line in enumerate(lines):
+            keys = {**line[0].keys, "group": sort["group"], "step": later, "n": found.held if found else 0}
+            yield from _forecast(keys, found if known else None, place, float(values[place, -1]))
+
+
+def _forecast(keys: dict[str, Any], found: Forecast | None, place: int, last: float) -> Iterator[dict[str, Any]]:
+    """Both rows of one curve; what lies between 0 and 1 is forecast to stay there."""
+    if found is None:
+        yield from ({**keys, "estimator": name, "value": None} for name in ("later_score", "later_change"))
+        return
+    ends = np.array([found.values[place], found.low[place], found.high[place]])
+    error = float(ends[2] - ends[0]) / student_width(COVERAGE, NORMAL)
+    p_value = student_tail(float(ends[0] - last) / error, NORMAL) if error else float(ends[0] == last)
+    ends = np.clip(ends, 0, 1) if keys["group"] == SCORES else ends
+    yield {**keys, "estimator": "later_score", **_ends(ends)}
+    yield {**keys, "estimator": "later_change", **_ends(ends - last), "p_value": p_value}
+
+
+def _ends(ends: np.ndarray) -> dict[str, float]:
+    return dict(zip(("value", "low", "high"), map(float, ends), strict=True))

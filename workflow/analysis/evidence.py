@@ -1,0 +1,654 @@
+"""What a study has measured, ready to compare: levels of models on tests, what tuning changes of them, means over several.
+
+A level is known row by row (`Sample`, from a study's own predictions) or as a score with its standard error (`Reported`,
+from imported results). Either has margins of confidence and can be resampled, so analyses need not know which it is.
+
+A single level or difference has its interval in closed form (`statistics.Margins`): of its rows, and of the variance between
+seeds of tuning where the study has several seeds of a tuning (`seed_variance`). A mean over tests or pairs has Student's interval, with
+one degree of freedom less than there are of them; it is never narrower than the noise of their rows alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from workflow.analysis import seed_variance
+from workflow.analysis.seed_variance import Luck
+from workflow.evaluation import metric_names
+from workflow.statistics import (
+    NORMAL,
+    Margins,
+    Resampling,
+    apart,
+    bounded,
+    correlation,
+    effective_n,
+    larger,
+    normal,
+    share,
+    tested,
+    together,
+    weighted_mean,
+)
+
+Values = NDArray[np.float64]
+Estimator = Callable[[Values, Values], Values]
+
+PAIR_KEYS = ["family", "step", "train", "format", "recipe", "suite", "test", "test_format", "shots"]
+PLACE_KEYS = ["family", "step", "suite", "test", "test_format", "shots"]
+TUNING_KEYS = ["train", "format", "recipe"]
+EVERY_DRAW = 4096  # of five units and fewer
+MODEL_KEYS = ["family", "step", *TUNING_KEYS]
+LUCK_KEYS = [*TUNING_KEYS, "suite", "test", "test_format", "shots"]  # what shares its variance between seeds: all bases
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Values of a model on the rows of a test in the test's primary metric.
+
+    keys: PAIR_KEYS and their values; values: shape (seeds, rows); ids: of the rows, in the order of the columns; metric: its
+    name; better: which way it is better, `higher` or `lower`, None for neither; luck: the variance between seeds of such a
+    tuning, None for an untouched base and where no tuning of the study has two seeds.
+    """
+
+    keys: dict[str, Any]
+    values: Values
+    ids: tuple[str, ...] = ()
+    metric: str = ""
+    better: str | None = "higher"
+    luck: Luck | None = None
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds and rows."""
+        return float(self.values.mean())
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.values.shape[1]
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return self.values.shape[0]
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether its uncertainty is known."""
+        return True
+
+    @property
+    def lucky(self) -> bool:
+        """Whether the variance between seeds is known, or there is none since nothing was tuned."""
+        return self.luck is not None or not _tuned(self.keys)
+
+    @property
+    def over_rows(self) -> Margins:
+        """Margins of the scored rows, seeds as they are."""
+        rows = self.values.mean(axis=0)
+        return bounded(rows) if self.bounded else _of_rows(rows)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether all values lie between 0 and 1, as those of a share do; a loss may as well, but need not."""
+        return self.better != "lower" and bool(self.values.min() >= 0 and self.values.max() <= 1)
+
+    @property
+    def over_seeds(self) -> list[Margins]:
+        """Margins of the luck of tuning; none where it is not known."""
+        return [self.luck.margins(self.seeds)] if self.luck else []
+
+    @property
+    def margins(self) -> Margins:
+        """Margins of rows and luck."""
+        return together(self.over_rows, *self.over_seeds)
+
+    def resampled(self, how: Resampling) -> Values:
+        """Means over resampled rows, and over resampled seeds where there are several: one for each resample.
+
+        Seeds and rows are crossed, so both are resampled as a whole (the "pigeonhole" bootstrap, Owen 2007). Samples on
+        the same rows are resampled together: their difference is that of a paired comparison.
+        """
+        seeds, rows = self.values.shape
+        seed_weights = np.concatenate(list(replace(how, seed=how.seed + 1).weights(seeds)))
+        by_row = np.concatenate([weights @ self.values.T for weights in how.weights(rows)])
+        return np.einsum("bs,bs->b", seed_weights, by_row) / (seeds * rows)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A score that others report with its standard error, seeds averaged; rows are not known.
+
+    keys: PAIR_KEYS and their values; error, n (rows): None where not reported; seeds: whose scores are averaged; metric,
+    better: its name and which way it is better, as of Sample.
+    """
+
+    keys: dict[str, Any]
+    value: float
+    error: float | None
+    n: int | None = None
+    seeds: int = 1
+    metric: str = ""
+    better: str | None = "higher"
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether its uncertainty is known: it is not of a score of 0 or 1 whose number of rows is not reported."""
+        return self.error is not None and (self.error > 0 or self.n is not None or 0 < self.value < 1)
+
+    @property
+    def lucky(self) -> bool:
+        """Whether its error holds the variance between seeds, or there is none since nothing was tuned."""
+        return self.seeds > 1 or not _tuned(self.keys)
+
+    @property
+    def over_rows(self) -> Margins:
+        """Margins of its error: those of a share where it is one, of as many rows as the error says."""
+        error = self.error or 0.0
+        if self.seeds > 1 or self.better != "higher" or not 0 <= self.value <= 1:
+            return normal(error, self.seeds - 1 if self.seeds > 1 else NORMAL)
+        return share(self.value, effective_n(self.value, error**2) if error or not self.n else self.n)
+
+    values: ClassVar[None] = None
+    bounded: ClassVar[bool] = True
+    over_seeds: ClassVar[list[Margins]] = []
+
+    @property
+    def margins(self) -> Margins:
+        """Margins of its error."""
+        return self.over_rows
+
+    def resampled(self, how: Resampling) -> Values:
+        """Draws from a normal distribution around the score, independent of every other score's; without error the score."""
+        own = zlib.crc32(json.dumps([str(self.keys[key]) for key in PAIR_KEYS]).encode())
+        return np.random.default_rng([how.seed, own]).normal(self.value, self.error or 0.0, how.resamples)
+
+
+Level = Sample | Reported
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two levels on the same test, the second taken from the first. keys: those of the first.
+
+    luck: the variance between seeds of the difference itself, where both levels are of one model; None otherwise, and where it
+    is not known.
+    """
+
+    first: Level | Difference
+    second: Level | Difference
+    luck: Luck | None = None
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """PAIR_KEYS of the first level."""
+        return self.first.keys
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Task tuned on and test."""
+        return self.keys["train"], self.keys["test"]
+
+    @property
+    def value(self) -> float:
+        """First minus second."""
+        return self.first.value - self.second.value
+
+    @property
+    def n(self) -> int | None:
+        """Number of rows."""
+        return self.first.n
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether its uncertainty is known."""
+        return self.first.uncertain and self.second.uncertain
+
+    @property
+    def aligned(self) -> bool:
+        """Whether both are of the same rows, as far as rows are known."""
+        levels = (self.first, self.second)
+        return len({level.ids for level in levels if isinstance(level, Sample)}) < 2
+
+    @property
+    def alike(self) -> bool:
+        """Whether both levels are of one model, so that they share its luck."""
+        return all(self.first.keys.get(key) == self.second.keys.get(key) for key in MODEL_KEYS)
+
+    @property
+    def lucky(self) -> bool:
+        """Whether the variance between seeds is known of both sides."""
+        if self.alike and _tuned(self.first.keys):
+            return self.luck is not None
+        return self.first.lucky and self.second.lucky
+
+    @property
+    def values(self) -> Values | None:
+        """Differences by seed and row, shape (seeds, rows), of two sides on the same rows with as many seeds; None of others."""
+        first, second = self.first.values, self.second.values
+        known = first is not None and second is not None
+        return first - second if known and first.shape == second.shape else None
+
+    bounded: ClassVar[bool] = False
+
+    @property
+    def over_rows(self) -> Margins:
+        """Margins of the scored rows: paired where rows are known."""
+        values = self.values
+        if values is not None and not all(side.bounded for side in (self.first, self.second)):
+            return _of_rows(values.mean(axis=0))
+        return apart(self.first.over_rows, self.second.over_rows, self.correlation)
+
+    @property
+    def correlation(self) -> float:
+        """Correlation of both sides over rows; 0 where they are not known."""
+        first, second = self.first.values, self.second.values
+        if first is None or second is None or first.shape[1] != second.shape[1]:
+            return 0.0
+        return correlation(first.mean(axis=0), second.mean(axis=0))
+
+    @property
+    def over_seeds(self) -> list[Margins]:
+        """Margins of the luck of tuning; none where it is not known."""
+        if self.alike:
+            return [self.luck.margins(self.first.seeds)] if self.luck else []
+        return [*self.first.over_seeds, *self.second.over_seeds]
+
+    @property
+    def margins(self) -> Margins:
+        """Margins of rows and luck."""
+        return together(self.over_rows, *self.over_seeds)
+
+    def resampled(self, how: Resampling) -> Values:
+        """The difference in each resample; row by row where rows are known."""
+        return self.first.resampled(how) - self.second.resampled(how)
+
+
+class Change(Difference):
+    """A tuned model beside its own untouched base on the same test, tested in the same way. keys: those of the tuned model."""
+
+    @property
+    def tuned(self) -> Level:
+        """The tuned model's level."""
+        return self.first
+
+    @property
+    def base(self) -> Level:
+        """The untouched base's level."""
+        return self.second
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a study has measured or imported.
+
+    items: rows of `tables.ITEMS` with the keys of their cells; reported: rows of `tables.SCORES`, likewise.
+    """
+
+    items: pd.DataFrame
+    reported: pd.DataFrame
+
+    @cached_property
+    def levels(self) -> list[Level]:
+        """Every model's level on every test, seeds together; the untouched base is one of the models (train `none`).
+
+        Errors: ValueError when a seed lacks rows that another has.
+        """
+        by_row = seeded(list(_samples(metric_names.primary(self.items))))
+        there = {tuple(level.keys[key] for key in PAIR_KEYS) for level in by_row}
+        reports = _reports(metric_names.primary(self.reported))
+        return [*by_row, *(own for own in reports if tuple(own.keys[key] for key in PAIR_KEYS) not in there)]
+
+    @cached_property
+    def changes(self) -> list[Change]:
+        """Every tuned model beside its own base on every test. A reported model without its base is in no change.
+
+        Errors: ValueError when a base was not scored on the rows of its tuned model.
+        """
+        bases = {_place(level): level for level in self.levels if level.keys["recipe"] == "none"}
+        tuned = [level for level in self.levels if level.keys["recipe"] != "none"]
+        pairs = [Change(level, bases[_place(level)]) for level in tuned if _place(level) in bases or _needed(level)]
+        for pair in pairs:
+            _check_rows(pair)
+        return pairs
+
+
+def _of_rows(values: Values) -> Margins:
+    """Student's margins of a mean over rows, shape (n,)."""
+    freedom = max(1, len(values) - 1)
+    return normal(float(values.std() / freedom**0.5), freedom)
+
+
+def _tuned(keys: Mapping[str, Any]) -> bool:
+    """Whether keys are of a tuned model."""
+    return keys.get("recipe", "none") != "none"
+
+
+Seeded = TypeVar("Seeded", Sample, Difference)
+
+
+def seeded(levels: Sequence[Seeded]) -> list[Seeded]:
+    """Tuned levels, or differences within a model, with the variance between their seeds, pooled over all bases.
+
+    Where no base has two seeds of a tuning, that of all tests of its recipe and suite is taken; None where they have none.
+    """
+    own, wide = (_pooled(levels, keys) for keys in (LUCK_KEYS, ["recipe", "suite"]))
+    found = []
+    for level in levels:
+        tuned = _tuned(level.keys) and level.values is not None
+        pools = (pool.get(tuple(level.keys[key] for key in keys)) for pool, keys in (own, wide)) if tuned else ()
+        found.append(replace(level, luck=next((pool for pool in pools if pool), None)))
+    return found
+
+
+def _pooled(levels: Sequence[Any], keys: Sequence[str]) -> tuple[dict[tuple[Any, ...], Luck | None], Sequence[str]]:
+    """The luck of tuned levels by some of their keys."""
+    groups: dict[tuple[Any, ...], list[list[Values]]] = {}
+    for level in levels:
+        if _tuned(level.keys) and level.values is not None:
+            groups.setdefault(tuple(level.keys[key] for key in keys), []).append([level.values])
+    return {place: seed_variance.pooled(bases, 1) for place, bases in groups.items()}, keys
+
+
+def _place(level: Level) -> tuple[Any, ...]:
+    """Base and way of testing of a level: what a base shares with the models tuned from it."""
+    return tuple(level.keys[key] for key in PLACE_KEYS)
+
+
+def _needed(level: Level) -> bool:
+    """ValueError for a sample without a base; a reported level may lack one."""
+    if isinstance(level, Sample):
+        raise ValueError(f"the untouched base lacks rows that its tuned model was scored on: {level.keys}")
+    return False
+
+
+def _check_rows(change: Change) -> None:
+    """ValueError unless base and tuned model were scored on the same rows, as far as rows are known."""
+    if not change.aligned:
+        raise ValueError(f"the untouched base lacks rows that its tuned model was scored on: {change.keys}")
+
+
+def _samples(rows: pd.DataFrame) -> Iterator[Sample]:
+    """One sample for each model and test."""
+    for found, group in rows.groupby(PAIR_KEYS, sort=True):
+        keys = dict(zip(PAIR_KEYS, found, strict=True))
+        values = group.pivot(index="seed", columns="id", values="value")
+        if values.isna().to_numpy().any():
+            raise ValueError(f"the seeds of a model were scored on different rows: {keys}")
+        metric = str(group["metric"].iloc[0])
+        yield Sample(keys, values.to_numpy(dtype=float), tuple(values.columns), metric, metric_names.better(metric))
+
+
+def _reports(rows: pd.DataFrame) -> Iterator[Reported]:
+    """One report for each model and test, whether it is a task here or not; a score without a value is none."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows[rows["value"].notna()].to_dict("records"):
+        groups.setdefault(tuple(row[key] for key in PAIR_KEYS), []).append(row)
+    for found in sorted(groups):
+        group = groups[found]
+        counts = [int(row["n"]) for row in group if pd.notna(row["n"])]
+        values = np.array([row["value"] for row in group], dtype=float)
+        errors = [float(row["error"]) for row in group if pd.notna(row["error"])]
+        keys, way = dict(zip(PAIR_KEYS, found, strict=True)), group[0].get("better", "higher")
+        n = counts[0] if counts else None
+        facts = {"metric": group[0]["metric"], "better": None if pd.isna(way) else way}
+        yield Reported(keys, float(values.mean()), _error(values, errors), n, len(values), **facts)
+
+
+def _error(values: Values, errors: Sequence[float]) -> float | None:
+    """Standard error of a mean over seeds: that of one seed's rows, which the seeds share, or the seeds' own if larger."""
+    between = [float(values.std(ddof=1) / np.sqrt(len(values)))] if len(values) > 1 else []
+    return max([*errors, *between], default=None)
+
+
+class Panel:
+    """Changes of pairs of task and test along pre-training, tested in one way: what is pooled over pairs or over steps.
+
+    Each pair that occurs is expected at each step that occurs: where a mean lacks one, its value is null. Estimators are
+    name -> function of the changes and of the bases' levels, cells along the last axis; a value that is infinite is null
+    as well, and an interval with an infinite resample.
+    """
+
+    def __init__(self, changes: Sequence[Difference], how: Resampling) -> None:
+        """Resample each change by rows and seeds. changes: one for each pair and step."""
+        tests = sorted({change.keys["test"] for change in changes})
+        self.how = how
+        self.cells = {
+            # Tests have rows of their own, so each is resampled by a seed of its own.
+            (change.pair, change.keys["step"]): _parts(
+                change, replace(how, seed=how.seed + 2 + tests.index(change.keys["test"]))
+            )
+            for change in changes
+        }
+        self.pairs = sorted({pair for pair, _ in self.cells})
+        self.steps = sorted({step for _, step in self.cells})
+
+    def over_pairs(self, estimators: Mapping[str, Estimator]) -> Iterator[dict[str, Any]]:
+        """Rows over all pairs, at all steps (step null) and at each; n counts the pairs that have the steps.
+
+        The interval is over pairs with all their steps, since a claim is about pairs of that sort. A single pair says nothing
+        of others: it has no interval.
+        """
+        for step in (None, *self.steps):
+            steps = self.steps if step is None else [step]
+            there = [pair for pair in self.pairs if all((pair, step) in self.cells for step in steps)]
+            keys = {"step": step, "n": len(there)}
+            if there == self.pairs:
+                parts = np.array([[self.cells[pair, step] for step in steps] for pair in there])
+                chosen = _chosen(len(there), self.how)
+                between = [parts[chosen, :, part, 0].reshape(len(chosen), -1) for part in (0, 1)]
+                within = [parts[:, :, part, 1:].reshape(-1, self.how.resamples).T for part in (0, 1)]
+                yield from self._rows(keys, estimators, parts[..., 0].reshape(-1, 2).T, between, within, larger)
+            else:
+                yield from ({**keys, "estimator": name, "value": None} for name in estimators)
+
+    def over_steps(self, estimators: Mapping[str, Estimator]) -> Iterator[dict[str, Any]]:
+        """Rows for each pair over all steps; n counts the steps that it has.
+
+        Steps share their rows, so the noise of rows is added to what steps scatter.
+        """
+        for pair in self.pairs:
+            there = [step for step in self.steps if (pair, step) in self.cells]
+            keys = {"step": None, "train": pair[0], "test": pair[1], "n": len(there)}
+            if there == self.steps:
+                parts = np.array([self.cells[pair, step] for step in there])
+                between = [parts[_chosen(len(there), self.how), part, 0] for part in (0, 1)]
+                within = [parts[:, part, 1:].T for part in (0, 1)]
+                yield from self._rows(keys, estimators, parts[..., 0].T, between, within, together)
+            else:
+                yield from ({**keys, "estimator": name, "value": None} for name in estimators)
+
+    def _rows(
+        self,
+        keys: dict[str, Any],
+        estimators: Mapping[str, Estimator],
+        parts: Values,
+        between: Sequence[Values],
+        within: Sequence[Values],
+        join: Callable[..., Margins],
+    ) -> Iterator[dict[str, Any]]:
+        """One row for each estimator. parts: changes and bases, each (cells,); between, within: the same, each (resamples,
+        cells), units resampled as they are, or all units with their rows resampled; join: of both margins."""
+        for name, estimator in estimators.items():
+            with np.errstate(divide="ignore", invalid="ignore"):
+                value, drawn = float(estimator(*parts)), [estimator(*between), estimator(*within)]
+            row = {**keys, "estimator": name}
+            if not np.isfinite(value):
+                yield {**row, "value": None}
+            elif keys["n"] == 1 or not all(np.isfinite(own).all() for own in drawn):
+                yield {**row, "value": value}
+            else:
+                yield estimated(row, value, spread(*drawn, keys["n"], join), self.how.level)
+
+
+def _parts(change: Difference, how: Resampling) -> Values:
+    """A change and its second level, shape (2, 1 + resamples): the value, then its resamples."""
+    level = change.second.resampled(how)
+    return np.array([[change.value, *(change.first.resampled(how) - level)], [change.second.value, *level]])
+
+
+def estimate(keys: dict[str, Any], found: Level | Difference, level: float, **rest: Any) -> dict[str, Any]:
+    """A row of `tables.ANALYSIS` about one level or difference, which has an interval where its uncertainty is known.
+
+    A difference has a p-value as well, of the same margins.
+    """
+    known = {"value": found.value, "low": None, "high": None, "seed_variance": _seed_variance([found])}
+    if found.uncertain:
+        margins = found.margins
+        below, above = margins(level)
+        known |= {"low": found.value - below, "high": found.value + above}
+        known |= {"p_value": tested(found.value, margins)} if isinstance(found, Difference) else {}
+    return {**keys, **known, **rest}
+
+
+def _seed_variance(found: Sequence[Level | Difference]) -> bool | None:
+    """Whether intervals hold the variance between seeds; None where nothing was tuned."""
+    sides = [side for one in found for side in ((one.first, one.second) if isinstance(one, Difference) else (one,))]
+    return all(one.lucky for one in found) if any(_tuned(side.keys) for side in sides) else None
+
+
+def estimated(keys: dict[str, Any], value: float, margins: Margins, level: float, **rest: Any) -> dict[str, Any]:
+    """A row of `tables.ANALYSIS` with the interval and the p-value of its margins."""
+    below, above = margins(level)
+    return {
+        **keys,
+        "value": value,
+        "low": value - below,
+        "high": value + above,
+        "p_value": tested(value, margins),
+        **rest,
+    }
+
+
+def spread(between: Values, within: Values, n: int, join: Callable[..., Margins] = larger) -> Margins:
+    """Margins of a mean (or another centre) over n units, tests or pairs or steps, at least two.
+
+    between: its resamples, shape (resamples,), where units are drawn as they are: Student's t with n - 1 degrees of freedom and
+    this spread, made whole by n / (n - 1), since units drawn with replacement spread less than others of their sort; within:
+    resamples of rows and seeds, all units kept; join: of both, `larger` where the spread of units holds the noise of their rows,
+    `together` where they share it.
+    """
+    return join(normal(float(between.std()) * (n / (n - 1)) ** 0.5, n - 1), normal(float(within.std())))
+
+
+def pooled(
+    samples: Sequence[Level | Difference],
+    how: Resampling,
+    centre: Callable[[Values, Values], Values] = weighted_mean,
+    weights: Sequence[float] | None = None,
+) -> tuple[float, Values, Values]:
+    """The weighted mean (or another centre) over tests, its resamples over tests, and over rows and seeds of all tests.
+
+    centre: (values, weights) -> centre along the last axis; weights: one for each test, 1 when left out.
+    """
+    # Tests have rows of their own, so each is resampled by a seed of its own.
+    within = np.stack([sample.resampled(replace(how, seed=how.seed + 2 + i)) for i, sample in enumerate(samples)])
+    own = np.ones(len(samples)) if weights is None else np.asarray(weights, dtype=float)
+    values, chosen = np.array([sample.value for sample in samples]), _chosen(len(samples), how)
+    return float(centre(values, own)), centre(values[chosen], own[chosen]), centre(within.T, own)
+
+
+def _chosen(n: int, how: Resampling) -> NDArray[np.int64]:
+    """Units drawn with replacement for each resample, shape (resamples, n); of few units every draw that there is, once."""
+    if n**n <= EVERY_DRAW:
+        return np.array(list(itertools.product(range(n), repeat=n)))
+    return np.random.default_rng([how.seed, n]).integers(n, size=(how.resamples, n))
+
+
+def mean_over(
+    keys: dict[str, Any],
+    differences: Sequence[Difference],
+    how: Resampling,
+    centre: Callable[[Values, Values], Values] = weighted_mean,
+    weights: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """A row of `tables.ANALYSIS` about the centre of differences over tests; of a single test without an error no interval."""
+    if len(differences) == 1:
+        return estimate(keys, differences[0], how.level)
+    known = {"seed_variance": _seed_variance(differences)}
+    return estimated(keys, *centred(differences, how, centre, weights), how.level, **known)
+
+
+def centred(
+    differences: Sequence[Difference],
+    how: Resampling,
+    centre: Callable[[Values, Values], Values] = weighted_mean,
+    weights: Sequence[float] | None = None,
+) -> tuple[float, Margins]:
+    """The centre of differences over tests (`pooled`) with its margins; of a single test those of that test.
+
+    The luck of a model that was tested several times is common to its tests, so it is added to their spread; the luck of
+    different tunings is in that spread.
+    """
+    if len(differences) == 1:
+        return differences[0].value, differences[0].margins
+    value, between, within = pooled(differences, how, centre, weights)
+    own = larger(spread(between, within, len(differences)), _mean_rows(differences, weights))
+    return value, together(own, *_shared(differences, weights))
+
+
+def _mean_rows(differences: Sequence[Difference], weights: Sequence[float] | None) -> Margins:
+    """Margins of the rows of a mean over tests, which have rows of their own: resamples of rows that are all alike have none."""
+    parts = np.ones(len(differences)) if weights is None else np.asarray(weights, dtype=float)
+    known = [
+        _summed([(float(part), difference.over_rows)])
+        for difference, part in zip(differences, parts / parts.sum(), strict=True)
+        if difference.uncertain
+    ]
+    return together(*known) if known else normal(0.0)
+
+
+def _shared(differences: Sequence[Difference], weights: Sequence[float] | None) -> list[Margins]:
+    """Margins of the luck that tests of one tuned model share, as if it moved all of them alike."""
+    parts = np.ones(len(differences)) if weights is None else np.asarray(weights, dtype=float)
+    parts = parts / parts.sum()
+    models: dict[tuple[Any, ...], list[tuple[float, Margins]]] = {}
+    for difference, part in zip(differences, parts, strict=True):
+        if difference.over_seeds:
+            model = tuple(difference.keys[key] for key in MODEL_KEYS)
+            models.setdefault(model, []).append((float(part), together(*difference.over_seeds)))
+    return [_summed(own) for own in models.values() if len(own) > 1]
+
+
+def _summed(parts: Sequence[tuple[float, Margins]]) -> Margins:
+    """Margins of a weighted sum of parts that move together. parts: weight, margins."""
+
+    def margins(level: float) -> tuple[float, float]:
+        ends = [(part * below, part * above) for part, own in parts for below, above in [own(level)]]
+        below, above = zip(*ends, strict=True)
+        return sum(below), sum(above)
+
+    return margins
+
+
+def places(differences: Sequence[Difference], keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[Difference]]]:
+    """Differences grouped by keys, and by recipe where some task was tuned on by several.
+
+    The recipe is None where each task was tuned on by one recipe, not all by the same. Otherwise, a task tuned on by a
+    single recipe stands beside each of the others' recipes.
+    """
+
+    def place(difference: Difference) -> tuple[Any, ...]:
+        return tuple(difference.keys[key] for key in keys)
+
+    for found, grouped in itertools.groupby(sorted(differences, key=place), key=place):
+        there = list(grouped)
+        recipes: dict[str, set[str]] = {}
+        for difference in there:
+            recipes.setdefault(difference.keys["train"], set()).add(difference.keys["recipe"])
+        varied = sorted({name for names in recipes.values() if len(names) > 1 for name in names})
+        single = {name for names in recipes.values() for name in names}
+        for recipe in varied or [single.pop() if len(single) == 1 else None]:
+            own = [d for d in there if d.keys["recipe"] == recipe or len(recipes[d.keys["train"]]) == 1]
+            yield {**dict(zip(keys, found, strict=True)), "recipe": recipe}, own

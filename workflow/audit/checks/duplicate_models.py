@@ -1,0 +1,177 @@
+"""Models under different names that are one and the same, or were evaluated as if they were."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workflow.audit.inputs import Material, finding, listed, method_of
+from workflow.study import grid
+
+MODEL = [key for key in grid.CELL_KEYS if key != "suite"]
+
+FEWEST = 3  # tests on which two models have to agree before anything is said
+ENOUGH = 10  # tests from which on it is an error: a few coarse tests may all be answered by one label
+NEARLY = 0.95  # share of tests from which on two models of different families are said to be nearly one
+CERTAIN = 0.05  # probability that any two of a study's models agree by chance as two do
+DISCORDANT = 0.05  # of a test's rows, on which two different models differ at the least
+START = 1  # last step of a run whose weights are those that it began with: a warm-up's first update has the rate 0
+
+
+def check(material: Material) -> Iterator[dict[str, Any]]:
+    """Findings about bases with the same weights, models with the same log-probabilities, and imported models of any families
+    whose scores agree in more tests than chance explains."""
+    yield from _weights(material.bases())
+    yield from _shards(material.bases())
+    yield from _predictions(material)
+    yield from _scores(material.imported)
+
+
+def _weights(bases: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    rows = [
+        {
+            "family": base["family"],
+            "step": base["step"],
+            "weights": _hashes(base),
+        }
+        for base in bases
+    ]
+    for _, same in pd.DataFrame(rows, columns=["family", "step", "weights"]).groupby("weights"):
+        if len(same) > 1:
+            evidence = f"{len(same)} bases have the same weights: {_named(same)}"
+            severity = "note" if (same["step"] <= START).all() else "error"
+            yield finding(severity, same, evidence, value=float(len(same)), limit=1.0, n=len(rows))
+
+
+def _shards(bases: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Bases that share some of their weight files and not all, so that one may hold a part of another."""
+    rows = [
+        {"family": base["family"], "step": base["step"], "file": name, "sha256": file["sha256"], "whole": _hashes(base)}
+        for base in bases
+        for name, file in base["files"].items()
+        if name.endswith(".safetensors")
+    ]
+    table = pd.DataFrame(rows, columns=["family", "step", "file", "sha256", "whole"])
+    for _, same in table.groupby("sha256"):
+        if same["whole"].nunique() > 1:
+            evidence = (
+                f"{len(same)} bases have the same {listed(same['file'].unique())}, and other weight files of their own: "
+                f"{_named(same)}; one of them may hold a part of another"
+            )
+            yield finding("warning", same, evidence, value=float(len(same)), limit=1.0, n=len(table))
+
+
+def _hashes(base: dict[str, Any]) -> str:
+    """Hashes of a base's weight files."""
+    return str(sorted(file["sha256"] for name, file in base["files"].items() if name.endswith(".safetensors")))
+
+
+def _predictions(material: Material) -> Iterator[dict[str, Any]]:
+    """Cells of a suite that were put to the same tests and have the same log-probabilities in every row."""
+    rows = []
+    for test in material.predictions("id", "logprobs"):
+        if len(test["logprobs"].iloc[0]):
+            content = " ".join(test["id"]).encode() + np.concatenate(list(test["logprobs"])).tobytes()
+            keys = {key: test[key].iloc[0] for key in (*grid.CELL_KEYS, *grid.TEST_KEYS)}
+            rows.append(keys | {"content": hashlib.sha256(content).hexdigest()})
+    table = pd.DataFrame(rows, columns=[*grid.CELL_KEYS, *grid.TEST_KEYS, "content"])
+    cells = table.groupby(grid.CELL_KEYS, as_index=False).agg(content=("content", "|".join))
+    for _, same in cells.groupby(["suite", "content"]):
+        if len(same) > 1:
+            evidence = f"{len(same)} models have the same log-probabilities in every row: {_named(same)}"
+            start = (same["step"] <= START).all() and (same["train"] == "none").all()
+            yield finding("note" if start else "error", same, evidence, value=float(len(same)), limit=1.0, n=len(cells))
+
+
+def _scores(scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Pairs of imported models that agree to the last digit; constant labels, 0 and 1 agree by nature and are left out."""
+    label = scores["test"].map(method_of) == "label"
+    scores = scores[~label & ~scores["value"].isin([0.0, 1.0])]
+    table = scores.pivot_table(index=MODEL, columns=[*grid.TEST_KEYS, "metric"], values="value")
+    if len(table) < 2:
+        return
+    pairs = _agreeing(table.to_numpy(dtype=float), _chance(scores, table))
+    models = pd.DataFrame(list(table.index), columns=MODEL)
+    found = pairs.assign(
+        one=models.loc[pairs["first"], "family"].to_numpy(), other=models.loc[pairs["second"], "family"].to_numpy()
+    )
+    found["start"] = (_early(models)[found["first"]] & _early(models)[found["second"]]).astype(bool)
+    found = found[(found["equal"] == found["compared"]) | (found["one"] != found["other"])]
+    for (_, _, start, _), own in found.groupby(["one", "other", "start", found["equal"] == found["compared"]]):
+        yield _told(models, own, start, len(table) * (len(table) - 1) // 2)
+
+
+def _early(models: pd.DataFrame) -> Any:
+    """Which models are untouched bases at the start of a run, shape (models,)."""
+    return ((models["step"] <= START) & (models["train"] == "none")).to_numpy(dtype=bool)
+
+
+def _chance(scores: pd.DataFrame, table: pd.DataFrame) -> Any:
+    """Of each test the probability that two different models tie, shape (tests,): by its number of rows or, if that is more,
+    by how many pairs of all models do, those that agree in all tests left out."""
+    size = scores["n"].astype(float).fillna(scores["value"] * (1 - scores["value"]) / scores["error"] ** 2)
+    rows = size.groupby([scores[key] for key in (*grid.TEST_KEYS, "metric")]).median().reindex(table.columns)
+    by_rows = (1 / np.sqrt(2 * np.pi * DISCORDANT * rows.clip(lower=1).fillna(np.inf).to_numpy())).clip(0, 0.5)
+    whole = table.drop_duplicates()
+    pairs = whole.notna().sum().to_numpy() * (whole.notna().sum().to_numpy() - 1) / 2
+    ties = np.array([(counts * (counts - 1) / 2).sum() for counts in (whole[c].value_counts() for c in whole)])
+    return np.maximum(by_rows, (ties + 1) / (pairs + 2))
+
+
+def _agreeing(values: Any, chance: Any) -> pd.DataFrame:
+    """Pairs of models, rows of values of shape (models, tests), that agree in all their tests, or nearly all of ENOUGH tests,
+    and in more than any pair would by chance: columns first, second, equal, compared, expected."""
+    found, limit = [], np.log(CERTAIN / (len(values) * (len(values) - 1) / 2))
+    for first in range(len(values) - 1):
+        both = ~np.isnan(values[first + 1 :]) & ~np.isnan(values[first])
+        same = values[first + 1 :] == values[first]
+        equal, compared = same.sum(axis=1), both.sum(axis=1)
+        near = (equal == compared) | ((compared >= ENOUGH) & (equal >= NEARLY * compared))
+        for place in np.flatnonzero(near & (equal >= FEWEST)):
+            # All but the ties that are missing, whichever they are: a bound on the probability of so many.
+            missing = int(compared[place] - equal[place])
+            bound = np.log(chance[same[place]]).sum() + missing * np.log(max(1, compared[place]))
+            if bound < limit:
+                expected = float(chance[both[place]].sum())
+                found.append((first, first + 1 + place, equal[place], compared[place], expected))
+    return pd.DataFrame(found, columns=["first", "second", "equal", "compared", "expected"])
+
+
+def _told(models: pd.DataFrame, pairs: pd.DataFrame, start: bool, looked_at: int) -> dict[str, Any]:
+    """One finding for pairs of models of two families, or of one."""
+    equal, compared = int(pairs["equal"].min()), int(pairs["compared"].max())
+    sides = [models.loc[pairs[side]].reset_index(drop=True) for side in ("first", "second")]
+    names = [f"{_named(pd.concat([one, other]))}" for one, other in _rows(sides)]
+    exact = (pairs["equal"] == pairs["compared"]).all()
+    whole = exact and equal >= ENOUGH
+    severity = "note" if start else "error" if whole else "warning"
+    meaning = (
+        "the weights that a run begins with" if start else "one model under two names, or one evaluation taken for two"
+    )
+    evidence = (
+        f"{listed(names, 4)} agree to the last digit in {equal} of {compared} scores, where chance gives at most "
+        f"{pairs['expected'].max():.1f}: {meaning}"
+    )
+    rows = pd.concat(sides)
+    return finding(severity, rows, evidence, value=float(equal), limit=float(pairs["expected"].max()), n=looked_at)
+
+
+def _rows(sides: list[pd.DataFrame]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Both models of each pair, each as a frame of one row."""
+    return ((sides[0].iloc[[i]], sides[1].iloc[[i]]) for i in range(len(sides[0])))
+
+
+def _named(models: pd.DataFrame) -> str:
+    """Models by step, and by what they were tuned on where that is known; by family where they are of several."""
+    families = models["family"].unique()
+    names = [
+        f"step {row['step']}"
+        + (f" of {row['family']}" if len(families) > 1 else "")
+        + (f" tuned on {row['train']}" if row.get("train", "none") != "none" else "")
+        for row in models.to_dict("records")
+    ]
+    return listed(names, 9) + (f" of {families[0]}" if len(families) == 1 else "")

@@ -1,0 +1,40 @@
+"""Models that score worse with more demonstrations: tuned models as they were not tuned, prompts that overflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from workflow.audit.inputs import KEYS, Material, at_steps, counted, finding, models
+
+ERRORS = 3.0  # standard errors: a study looks at hundreds of scores, at 2 one in twenty would differ
+COLLAPSE = 0.5  # of the score: no reading of more examples loses half of it, but a prompt that does not fit does
+
+LINE = ["family", "train", "recipe", "suite", "test", "test_format"]
+CELL = [key for key in KEYS if key != "shots"]
+
+
+def check(material: Material) -> Iterator[dict[str, Any]]:
+    """One finding for each test and two numbers of demonstrations: a warning for tuned models and where half is lost."""
+    for (*_, shots, more), rows in _pairs(material.primary).groupby([*LINE, "shots", "shots_more"]):
+        worst = rows.loc[(rows["more"] / rows["value"]).idxmin()]
+        lost = 1 - worst["more"] / worst["value"]
+        cause = "; more than half is lost: do the prompts fit the context?" if lost > COLLAPSE else ""
+        evidence = (
+            f"lower with {more} demonstrations than with {shots}: {counted(len(rows), 'score')} of {models(rows['train'])} at "
+            f"{at_steps(rows['step'])}, most at step {worst['step']} from {worst['value']:.3f} to {worst['more']:.3f}{cause}"
+        )
+        severity = "warning" if worst["train"] != "none" or lost > COLLAPSE else "note"
+        yield finding(severity, rows.assign(shots=more), evidence, value=float(lost), limit=0.0, n=len(rows))
+
+
+def _pairs(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores beside those of the same model with the next larger number of demonstrations, where they fall for sure."""
+    columns = [*CELL, "shots", "value", "error"]
+    ordered = scores.sort_values("shots")[columns]
+    following = ordered.groupby(CELL)[["shots", "value", "error"]].shift(-1)
+    pairs = ordered.assign(shots_more=following["shots"], more=following["value"], error_more=following["error"])
+    error = (pairs["error"] ** 2 + pairs["error_more"] ** 2) ** 0.5
+    return pairs[pairs["value"] - pairs["more"] > ERRORS * error]

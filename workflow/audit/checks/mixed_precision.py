@@ -1,0 +1,69 @@
+"""Groups of rows that are compared though numbers were computed differently: precision, versions of packages, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from workflow.audit.inputs import Material, finding, listed
+from workflow.study import grid
+
+PACKAGES = ("torch", "transformers")  # whose versions move log-probabilities in their last digits
+RATIO = 1.5  # of sizes: half the precision is half the size; other vocabularies or heads change less
+
+
+def check(material: Material) -> Iterator[dict[str, Any]]:
+    """Warnings for cells of one suite made by different versions and bases of different size; a note for suites that differ."""
+    cells = [keys | _facts(facts) for keys, facts in material.settings()]
+    table = pd.DataFrame(cells, columns=[*grid.CELL_KEYS, "precision", "tests", *PACKAGES])
+    for package in PACKAGES:
+        for _, rows in table.drop_duplicates([*grid.CELL_KEYS, package]).groupby("suite"):
+            if rows[package].nunique() > 1:
+                parts = [f"{version} for {len(own)}" for version, own in rows.groupby(package)]
+                evidence = (
+                    f"{len(rows)} compared cells were predicted by different versions of {package}: {listed(parts)}"
+                )
+                yield finding("warning", rows, evidence, value=float(len(parts)), limit=1.0, n=len(rows))
+    yield from _suites(table)
+    yield from _sizes(material.bases())
+
+
+def _facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a cell was computed with."""
+    suite, versions = facts["suite_settings"], facts["versions"]
+    return {"precision": suite["precision"], "tests": tuple(suite["tests"])} | {
+        name: versions[name] for name in PACKAGES
+    }
+
+
+def _suites(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Tests that one suite computes in one precision and another in another."""
+    tests = table.explode("tests").rename(columns={"tests": "test"})
+    for test, rows in tests.groupby("test"):
+        if rows["precision"].nunique() > 1:
+            parts = [f"{precision} in {listed(own['suite'])}" for precision, own in rows.groupby("precision")]
+            keys = pd.DataFrame([{"test": test}])
+            evidence = f"scores of {test} are computed in {listed(parts)}; they compare within a suite only"
+            yield finding("note", keys, evidence, value=float(len(parts)), limit=1.0, n=len(rows))
+
+
+def _sizes(bases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Families whose bases are kept in different precisions, by the bytes of their weights."""
+    rows = [
+        {
+            "family": base["family"],
+            "step": base["step"],
+            "size": sum(file["bytes"] for name, file in base["files"].items() if name.endswith(".safetensors")),
+        }
+        for base in bases
+    ]
+    for _, family in pd.DataFrame(rows, columns=["family", "step", "size"]).groupby("family"):
+        ratio = family["size"].max() / family["size"].min()
+        if ratio > RATIO:
+            parts = [f"{size / 1e6:.1f} MB at {listed(own['step'])}" for size, own in family.groupby("size")]
+            evidence = (
+                f"weights of the bases differ {ratio:.1f}-fold in size, so in precision or in kind: {listed(parts)}"
+            )
+            yield finding("warning", family, evidence, value=float(ratio), limit=RATIO, n=len(family))

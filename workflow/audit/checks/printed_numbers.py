@@ -1,0 +1,45 @@
+"""Published numbers that do not follow from the table they are said to come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from workflow.audit.inputs import finding, listed
+from workflow.forecasting.results import Forecasting
+
+
+def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
+    """One finding for each place in a publication some of whose numbers differ from this study's by more than allowed.
+
+    A warning, but a note where all of them are from random splits: those of the publication are not known.
+    """
+    for place, rows in forecasting.comparison.groupby("place", sort=False):
+        other = rows[~rows["follows"].astype(bool)]
+        if len(other):
+            parts = [_described(row) for row in other.to_dict("records")]
+            drawn = (other["split"] == "random").all()
+            evidence = (
+                f"{place}: {len(rows) - len(other)} of {len(rows)} numbers follow from the table, "
+                f"not so {listed(parts, 30)}"
+                f"{'; all of these are from random splits, other ones than in print' if drawn else ''}"
+            )
+            most = float(other["difference"].abs().max())
+            yield finding(
+                "note" if drawn else "warning",
+                rows,
+                evidence,
+                value=most,
+                limit=float(other["within"].max()),
+                n=len(rows),
+            )
+
+
+def _described(row: dict[str, Any]) -> str:
+    """A printed number and this study's."""
+    about = f" of {row['column']}" if row["column"] else ""
+    trained = f" trained on {row['source']}" if row["source"] and row["source"] != row["target"] else ""
+    on = f" on {row['target']}" if row["target"] else ""
+    relation = "" if row["relation"] == "=" else f"{row['relation']} "
+    number = f"{row['statistic']}{about} by {row['forecaster']}{trained}{on}"
+    return f"{number}: printed {relation}{row['printed']:g}, here {row['own']:.3g}"

@@ -1,0 +1,36 @@
+"""What is to be known of the files of imported results: names that say something else, repeated scores, files left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from workflow.audit.inputs import Material, counted, finding, listed
+
+SEVERITIES = {"mismatch": "warning", "repeated": "note", "skipped": "note", "other": "note"}
+TEXTS = {
+    "mismatch": "named otherwise than what they state, which is followed",
+    "repeated": "with scores that another file has as well",
+    "skipped": "left out by `skip` of the import",
+    "other": "to be known of",
+}
+
+
+def check(material: Material) -> Iterator[dict[str, Any]]:
+    """One finding for each family and sort of remark, naming its files; scores that two files give differently are a warning."""
+    files = material.files
+    for (remark, _), rows in files[files["remark"].notna()].groupby(["remark", files["family"].fillna("")], sort=False):
+        differ = rows["evidence"].str.contains("with another value")
+        for own, severity in ((rows[differ], "warning"), (rows[~differ], SEVERITIES[remark])):
+            if len(own):
+                yield _finding(severity, remark, own, len(files))
+
+
+def _finding(severity: str, remark: str, rows: pd.DataFrame, count: int) -> dict[str, Any]:
+    """One finding about some files."""
+    parts = [f"{row.file}: {row.evidence}" for row in rows.itertuples()]
+    evidence = f"{counted(len(rows), 'file')} {TEXTS[remark]}: {listed(parts, 40)}"
+    keys = rows[["family"]].dropna() if rows["family"].notna().all() else rows[[]]
+    return finding(severity, keys, evidence, value=float(len(rows)), limit=0.0, n=count)

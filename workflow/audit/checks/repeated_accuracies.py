@@ -1,0 +1,70 @@
+"""Imported accuracies that lie closer together than sampling lets different predictions lie: most likely one constant label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workflow.audit.inputs import Material, at_steps, finding, listed, method_of, models, span
+
+WINDOW = 0.1  # standard errors: a middle of 3,000 resamples, as some release it, is off by a third of this
+PROBABILITY = 0.01  # of so many accuracies so close by chance, in one test
+
+
+def check(material: Material) -> Iterator[dict[str, Any]]:
+    """One warning for each label test with accuracies that many models share, whatever their formats and demonstrations.
+
+    A label's share of the rows is the same for all of them, so that constant predictions meet, and others do not.
+    """
+    scores = material.imported
+    known = scores[(scores["metric"] == "accuracy") & (scores["error"] > 0)]
+    for (_, _, test), rows in known.groupby(["family", "suite", "test"]):
+        if method_of(test) == "label":
+            plateaus = list(_plateaus(_fine(rows)))
+            if plateaus:
+                found = pd.concat(plateaus)
+                share = len(found) / len(rows)
+                yield finding("warning", found, _evidence(plateaus, rows), value=share, limit=0.0, n=len(rows))
+
+
+def _fine(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose test is large enough: one row more or less, p(1-p)/error² of them, moves less than the window."""
+    return rows[rows["error"] <= WINDOW * rows["value"] * (1 - rows["value"])]
+
+
+def _plateaus(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Sets of accuracies within WINDOW of each other that chance does not make, the largest first."""
+    rows = rows.sort_values("value")
+    while len(rows):
+        values, errors = rows["value"].to_numpy(), rows["error"].to_numpy()
+        ends = np.searchsorted(values, values + WINDOW * errors, side="right")
+        start = int((ends - np.arange(len(rows))).argmax())
+        found = rows.iloc[start : ends[start]]
+        near = np.sum((values > values[start] - errors[start]) & (values < values[ends[start] - 1] + errors[start]))
+        if _chance(len(found), int(near)) > PROBABILITY:
+            return
+        yield found
+        rows = rows.drop(found.index)
+
+
+def _chance(k: int, m: int) -> float:
+    """Bound on the probability that of m accuracies, spread evenly over two errors, k lie in some window of WINDOW."""
+    share = WINDOW / 2
+    tail = sum(math.comb(m - 1, j) * share**j * (1 - share) ** (m - 1 - j) for j in range(k - 1, m))
+    return m * tail
+
+
+def _evidence(plateaus: list[pd.DataFrame], rows: pd.DataFrame) -> str:
+    parts = [
+        f"{len(own)} within {span(own['value'], '.4f')} ({models(own['train'])}; {at_steps(own['step'])}; format "
+        f"{listed(sorted(own['test_format']))})"
+        for own in plateaus
+    ]
+    return (
+        f"of {len(rows)} accuracies with a standard error of {rows['error'].median():.4f}, {'; '.join(parts)}; so close, most "
+        "are one label's share of the rows"
+    )

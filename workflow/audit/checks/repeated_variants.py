@@ -1,0 +1,31 @@
+"""Rows of a table of variants that hold the same numbers, so that one model stands for several bases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from workflow.audit.inputs import finding, listed
+from workflow.forecasting.cohorts import NEAR
+from workflow.forecasting.results import Forecasting
+
+
+def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
+    """One finding for each set of bases with nearly equal indicators and targets: an error where exactly equal."""
+    found = forecasting.cohort
+    columns = [*found.indicators, *found.targets]
+    for model in np.unique(found.twins):
+        same = found.rows[found.twins == model]
+        if len(same) > 1:
+            exact = (same[columns].nunique() == 1).all()
+            fields = [name for name in found.fields if same[name].nunique() > 1]
+            configs = f"though they differ in {listed(fields)}" if fields else "and the same config"
+            evidence = (
+                f"bases {listed(same[found.key])} have {'the same' if exact else 'nearly the same'} {len(columns)} "
+                f"indicators and targets, {configs}: they count as one model in splits and intervals, and one of them "
+                "is not what it says"
+            )
+            severity = "error" if exact else "warning"
+            yield finding(severity, same, evidence, value=float(len(same)), limit=NEAR, n=len(found.rows))

@@ -1,0 +1,50 @@
+"""Accuracies that guessing would beat: a label that the rows do not have, answers not recognised, a rule turned round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from workflow import task
+from workflow.audit.inputs import Material, at_steps, finding, listed, method_of, models, span
+from workflow.evaluation import metric_names
+from workflow.study import grid
+
+ERRORS = 3.0  # standard errors: a study looks at hundreds of scores, at 2 one in twenty would differ
+FAR = 0.75  # of chance: a constant answer in a test of uneven classes is seldom below
+
+
+def check(material: Material) -> Iterator[dict[str, Any]]:
+    """One finding for each test: a warning for untouched bases far below, which have no rule to turn round; else a note."""
+    scores = material.scores[material.scores["metric"] == "accuracy"]
+    others = material.imported[~material.imported["test"].isin(metric_names.parts(material.imported))]
+    scores = pd.concat([scores.assign(chance=_chance(scores)), _with_chance(others)])
+    scores = scores.assign(untouched=scores["recipe"] == "none")
+    guessed = (scores["chance"] * (1 - scores["chance"]) / scores["n"].astype(float)) ** 0.5
+    error = guessed.fillna(scores["error"])
+    low = scores[scores["value"] + ERRORS * error < scores["chance"]]
+    for (*_, untouched), rows in low.groupby(["family", "suite", "test", "untouched"]):
+        least, chance = float(rows["value"].min()), float(rows["chance"].iloc[0])
+        evidence = (
+            f"where guessing gives {chance:.3f}, {models(rows['train'])} at {at_steps(rows['step'])} reach {span(rows['value'])} "
+            f"(formats {listed(sorted(rows['test_format']))}; {listed(sorted(rows['shots']))} demonstrations)"
+        )
+        severity = "warning" if untouched and least < FAR * chance else "note"
+        yield finding(severity, rows, evidence, value=least, limit=chance, n=len(rows))
+
+
+def _with_chance(scores: pd.DataFrame) -> pd.DataFrame:
+    """Imported shares of right answers in harnesses' own metrics with what guessing gives by these scores."""
+    keys = ["family", "step", "suite", *grid.TEST_KEYS]
+    stated = scores.loc[scores["metric"] == "chance", [*keys, "value"]].rename(columns={"value": "chance"})
+    own = metric_names.primary(scores)
+    binary = own["metric"].map(metric_names.base).isin(metric_names.BINARY) & (own["metric"] != "accuracy")
+    return own[binary].merge(stated.drop_duplicates(keys), on=keys)
+
+
+def _chance(scores: pd.DataFrame) -> pd.Series:
+    """Accuracy of guessing among the labels; not known of other tests."""
+    labels = {test: len(task.labels(test)) for test in scores["test"].unique() if method_of(test) == "label"}
+    return 1 / scores["test"].map(labels).astype(float)

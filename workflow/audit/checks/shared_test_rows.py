@@ -1,0 +1,75 @@
+"""Indicators that are scored on test rows which a target of their cohort is scored on, so that both have the same luck."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from workflow import task
+from workflow.audit.inputs import Material, finding
+from workflow.forecasting import own_cohort
+from workflow.study import grid, indicators
+
+LIMIT = 0.0  # rows: a base that is lucky in a shared row is so in both, and another test is easily had
+
+Ids = dict[str, set[str]]  # test -> its scored rows
+Scored = dict[tuple[Any, ...], set[str]]
+
+
+def check(material: Material) -> Iterator[dict[str, Any]]:
+    """A warning for each indicator and target of a cohort of the study's own bases with test rows in common."""
+    cohorts = [own for own in material.forecasting if "scored" in own.block and len(own.cohort.rows) > 1]
+    scored = _scored(material) if cohorts else {}
+    for own in cohorts:
+        read = {name: _of_indicator(material, material.measures[name], scored) for name in own.cohort.indicators}
+        targets = {name: _of_target(how, scored) for name, how in own.block["scored"].items()}
+        for (name, ids), (target, others) in itertools.product(read.items(), targets.items()):
+            shared = {test: len(rows & others.get(test, set())) for test, rows in ids.items()}
+            if total := sum(shared.values()):
+                tests = ", ".join(f"{number} of {test}" for test, number in shared.items() if number)
+                evidence = (
+                    f"indicator {name} and target {target} are scored on {total} of the same test rows ({tests}): a base that "
+                    "is lucky in them is so in both, so the indicator seems to forecast more than it would on other rows"
+                )
+                figures = {"value": float(total), "limit": LIMIT, "n": sum(map(len, others.values()))}
+                yield {"cohort": own.name, **finding("warning", own.cohort.rows, evidence, **figures)}
+
+
+def _scored(material: Material) -> Scored:
+    """Ids of the rows that models are scored on, by recipe, task tuned on, suite and test; the same for all bases."""
+    found: Scored = {}
+    for rows in material.predictions("id"):
+        keys = ("recipe", "train", "suite", *grid.TEST_KEYS)
+        found.setdefault(tuple(rows[key].iloc[0] for key in keys), set(rows["id"]))
+    return found
+
+
+def _of_indicator(material: Material, settings: Mapping[str, Any], scored: Scored) -> Ids:
+    """The test rows that an indicator reads."""
+    if settings["measure"] == indicators.SCORED:
+        own = material.scores[(material.scores["recipe"] == "none") & (material.scores["suite"] == settings["suite"])]
+        tests = settings.get("tests") or own.loc[own["metric"] == settings["metric"], "test"].unique()
+        place = ("none", "none", settings["suite"])
+        return {test: scored.get((*place, test, settings["format"], settings["shots"]), set()) for test in tests}
+    if settings.get("rows") == "test":
+        return {test: _answered(material, settings, test) for test in settings["tests"]}
+    return {}
+
+
+def _answered(material: Material, settings: Mapping[str, Any], test: str) -> set[str]:
+    """The rows of a test whose answers an indicator reads."""
+    rows, known = material.examples(test, ["id", "split"]), task.load(test)
+    train, own = (
+        [(row, None) for row in rows.loc[rows["split"] == split, "id"]] for split in (known.train, known.test)
+    )
+    return {row for row, _ in indicators.answered(settings, train, own)[1]}
+
+
+def _of_target(how: Mapping[str, Any], scored: Scored) -> Ids:
+    """The test rows that a target is scored on."""
+    found: Ids = {}
+    for train, test in own_cohort.tunings(how):
+        place = (how["recipe"], train, how["suite"], test, how["format"], how["shots"])
+        found.setdefault(test, set()).update(scored.get(place, set()))
+    return found

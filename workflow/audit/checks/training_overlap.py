@@ -1,0 +1,38 @@
+"""Test rows whose input stands word for word in the rows of a task that is tuned on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from workflow import task
+from workflow.audit.inputs import Material, finding, inputs, listed
+
+LIMIT = 0.01  # share of rows: what tuning has seen of them then moves a score by less than a point
+
+
+def check(material: Material) -> Iterator[dict[str, Any]]:
+    """One finding for each task tuned on and test that share inputs: a warning above LIMIT, below it a note.
+
+    A recipe may draw some of the training rows only, so the share is the most that it can be.
+    """
+    pairs = material.scores[["train", "test"]].drop_duplicates()
+    for train, tested in pairs[pairs["train"].isin(material.tasks)].groupby("train"):
+        seen = set(inputs(material, train, task.load(train).train)["text"])
+        for test in sorted(set(tested["test"]) & set(material.tasks)):
+            yield from _overlap(material, train, test, seen)
+
+
+def _overlap(material: Material, train: str, test: str, seen: set[str]) -> Iterator[dict[str, Any]]:
+    rows = inputs(material, test, task.load(test).test)
+    found = rows[rows["text"].isin(seen)]
+    if len(found):
+        share = len(found) / len(rows)
+        evidence = (
+            f"the inputs of {len(found)} of {len(rows)} test rows are also training rows of {train}, word for word: "
+            f"{listed(found['id'])}"
+        )
+        keys = pd.DataFrame([{"train": train, "test": test}])
+        yield finding("warning" if share > LIMIT else "note", keys, evidence, value=share, limit=LIMIT, n=len(rows))

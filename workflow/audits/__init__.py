@@ -1,4 +1,0 @@
-"""One module for each check: `check(material)` -> findings, rows in the columns of `tables.AUDIT` without `check`.
-
-material: `auditing.Material`. A module's name is the check's name; its first docstring line says what is looked for.
-"""

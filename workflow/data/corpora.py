@@ -1,0 +1,139 @@
+"""Text to train and measure on: folders of text domains, each with JSON Lines of documents; from the hub as well."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from workflow.errors import StudyError, shown
+from workflow.storage.files import json_lines
+
+GENERATED = "miniworld"
+HUB = "hub:"  # leads the name of one of the study's `corpora`
+
+
+class Document(NamedTuple):
+    """A text with its domain and an id of its own within the domain."""
+
+    domain: str
+    id: str
+    text: str
+
+
+def folder(block: Mapping[str, Any], data_root: str | None, place: str = "pretraining/corpus") -> Path:
+    """The corpus folder of a family's `pretraining` or of an indicator: the generated text, or a path below `data_root`.
+
+    place: of the key, for messages. Errors: StudyError for a relative path without data_root, one that leaves data_root, or
+    a missing folder.
+    """
+    corpus = block["corpus"]
+    if made(corpus):
+        return Path(made(corpus)) / "text" if corpus == GENERATED else Path(made(corpus))
+    if not Path(corpus).is_absolute() and data_root is None:
+        raise StudyError(
+            f"config.yaml: {place}: {corpus!r} starts at data_root, which is not set; "
+            "set data_root, or pass --config data_root=FOLDER"
+        )
+    path = Path(data_root or ".") / corpus
+    if ".." in Path(corpus).parts:
+        raise StudyError(f"config.yaml: {place}: {corpus!r} leaves data_root; expected a folder inside it")
+    if not path.is_dir():
+        raise StudyError(f"{path}: no such folder; expected one sub-folder for each text domain ({place})")
+    return path
+
+
+def made(corpus: str) -> str | None:
+    """The folder that another job makes of a corpus: the generated world, or what is collected from the hub."""
+    if corpus == GENERATED:
+        return "resources/miniworld"
+    return f"resources/corpora/{corpus.removeprefix(HUB)}" if corpus.startswith(HUB) else None
+
+
+def files(root: Path, domains: Sequence[str] | None, split: str = "train") -> list[Path]:
+    """The file of a split of each domain, all domains of the corpus that have it when none are named, sorted.
+
+    Errors: StudyError for a domain without `<split>.jsonl`, or no domain at all.
+    """
+    name = f"{split}.jsonl"
+    found = sorted(path.parent.name for path in root.glob(f"*/{name}"))
+    for domain in domains or []:
+        if domain not in found:
+            raise StudyError(f"{root}: no text domain {domain!r} with a {name}; allowed: {', '.join(found) or 'none'}")
+    if not found:
+        raise StudyError(f"{root}: no text domain; expected sub-folders that hold a {name}")
+    return [root / domain / name for domain in domains or found]
+
+
+def documents(paths: Sequence[Path]) -> Iterator[Document]:
+    """Every document, file by file: its domain is the file's folder, its id the row's or else its number.
+
+    Errors: StudyError naming file and row where `text` is missing or not a string.
+    """
+    for path in paths:
+        for number, (place, row) in enumerate(json_lines(path), start=1):
+            yield Document(path.parent.name, str(row.get("id", number)), _text(row.get("text"), "text", place))
+
+
+def pin(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
+    """What the hub holds of a corpus now (`hub.pin_dataset`); block: its entry of the study's `corpora`."""
+    from workflow.storage import hub
+
+    with hub.errors(f"corpus {name}: {block['repo']}"):
+        return hub.pin_dataset(block["repo"], block.get("subset"), block.get("revision"), folders=False)
+
+
+def collect(
+    name: str, block: Mapping[str, Any], rows: Callable[[str], Iterable[Mapping[str, Any]]], out: Path
+) -> dict[tuple[str, str], int]:
+    """Write the rows of a corpus as `out/<domain>/<split>.jsonl`; returns the documents of each domain and split.
+
+    block: splits (file here -> split there), text and domain (columns, or names with dots into a column; without a domain
+    all is one, named like the corpus), documents (at most that many of a split, from its beginning). rows: of a split.
+    Errors: StudyError naming the row whose text or domain is not there.
+    """
+    counts: dict[tuple[str, str], int] = {}
+    for split, there in block["splits"].items():
+        with contextlib.ExitStack() as opened:
+            written: dict[str, TextIO] = {}
+            for number, row in enumerate(itertools.islice(rows(there), block.get("documents")), start=1):
+                place = f"corpus {name}: {block['repo']} {there}, row {number}"
+                domain = _domain(_found(row, block["domain"], place)) if "domain" in block else name
+                if domain not in written:
+                    (out / domain).mkdir(parents=True, exist_ok=True)
+                    path = out / domain / f"{split}.jsonl"
+                    written[domain] = opened.enter_context(path.open("w", encoding="utf-8"))
+                document = {
+                    "id": f"{there}/{number}",
+                    "text": _found(row, block["text"], place),
+                    "source": block["repo"],
+                }
+                written[domain].write(json.dumps(document, ensure_ascii=False) + "\n")
+                counts[domain, split] = counts.get((domain, split), 0) + 1
+    return counts
+
+
+def _found(row: Mapping[str, Any], column: str, place: str) -> str:
+    """The text in a column, or in what a name with dots leads to."""
+    value: Any = row
+    for name in column.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return _text(value, column, place)
+
+
+def _text(value: Any, column: str, place: str) -> str:
+    """A value that is a text; StudyError for one that is not, is empty, or holds half a character (a lone surrogate)."""
+    if not isinstance(value, str) or not value:
+        raise StudyError(f"{place}: field {column!r}: found {shown(value)}, expected a text that is not empty")
+    if any("\ud800" <= sign <= "\udfff" for sign in value):
+        raise StudyError(f"{place}: field {column!r}: found {shown(value)}, expected whole characters")
+    return value
+
+
+def _domain(label: str) -> str:
+    """A label as the name of a folder and column."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "none-given"

@@ -1,0 +1,132 @@
+"""How the fields of an example become a prompt, in the published study's three formats.
+
+Template strings are those of the released code of "Amuro & Char" (arXiv 2408.06663, v5 Table 5; where table and
+code differ, the code), trailing space included. The published study has no template of its own for `choice`, which
+follows the usual question-answer form of ranked multiple choice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Mapping
+
+from workflow.task import ROLES, Example, Task, Turn
+
+FORMATS: dict[str, dict[str, str]] = {
+    "default": {
+        "inference": "### Input_1: {premise}\n ### Input_2: {hypothesis}\n ### Inference: ",
+        "paraphrase": "### Input_1: {sentence1}\n ### Input_2: {sentence2}\n ### Paraphrase Classification: ",
+        "summary": "### Input: {document}\n ### Summary: ",
+        "question": "### Input: {context}\n ### Answer: {answer}\n ### Question: ",
+        "choice": "Question: {question}\nAnswer: ",
+        "answer": "Question: {question}\nAnswer: ",
+    },
+    "io": {
+        "inference": "{premise} {hypothesis}",
+        "paraphrase": "{sentence1} {sentence2}",
+        "summary": "{document}",
+        "question": "{context}{answer}",
+        "choice": "{question}",
+        "answer": "{question}",
+    },
+    "instruct": {
+        "inference": "Consider the following texts: Text 1: {premise} Text 2: {hypothesis} The relation is ",
+        "paraphrase": (
+            "Let’s compare the two sentences: Sentence_1: {sentence1} Sentence_2: {sentence2} Are they paraphrasing?: "
+        ),
+        "summary": "Please read the following text: {document} Provide a summary: ",
+        "question": "Given the context: {context} And the answer: {answer}Generate a suitable question: ",
+        "choice": "Please answer the following question: {question} The answer is ",
+        "answer": "Answer the question in a few words.\nQuestion: {question}\nAnswer: ",
+    },
+}
+
+# Of questions that come with a passage; what is announced and in which order as in arXiv 2504.12491, Figures 9 and 10.
+WITH_CONTEXT = {
+    "default": "Context: {context}\nQuestion: {question}\nAnswer: ",
+    "io": "{context} {question}",
+    "instruct": (
+        "Answer the question in a few words. The context may be irrelevant.\nContext: {context}\nQuestion: {question}\nAnswer: "
+    ),
+}
+
+# What ends a completion in the sound protocol: the blank line between demonstrations, or the opening of a new block.
+STOPS: dict[str, tuple[str, ...]] = {
+    "default": ("\n\n", "###"),
+    "io": ("\n\n",),
+    "instruct": ("\n\n",),
+}
+
+ANSWER_STOP = "\n"  # ends a short answer in the sound protocol, whatever the format
+
+PROTOCOLS = ("sound", "published")
+SEPARATOR = {"sound": "\n\n", "published": "\n"}
+
+
+def stops(task: Task, format: str) -> tuple[str, ...]:
+    """What ends a completion of a task in the sound protocol."""
+    return (*STOPS[format], ANSWER_STOP) if task.kind == "answer" else STOPS[format]
+
+
+def template(task: Task, format: str) -> str:
+    """The task's template in a format: its own where it has one, else its kind's."""
+    return task.templates.get(format, FORMATS[format][task.kind])
+
+
+def field_names(text: str) -> list[str]:
+    """Names of the fields in a template, in order of appearance."""
+    return [name for _, name, _, _ in string.Formatter().parse(text) if name]
+
+
+def prompt(task: Task, fields: Mapping[str, str], format: str, protocol: str = "sound") -> str:
+    """The prompt of one example without demonstrations.
+
+    `published` keeps the template's trailing space, as in the released code; `sound` moves it to the completion, since
+    a prompt that ends in a lone space token never occurs in training.
+    """
+    text = template(task, format).format_map(fields)
+    return text if protocol == "published" else text.rstrip(" ")
+
+
+def completion(text: str, protocol: str = "sound") -> str:
+    """An answer as it follows its prompt: led by a space in `sound`, as it is in `published` (glued, in `io`)."""
+    return text if protocol == "published" else f" {text}"
+
+
+def demonstration(task: Task, example: Example, format: str, protocol: str = "sound") -> str:
+    """A solved example, with the separator that ends it."""
+    lead = example.leads[example.gold] if example.leads else ""
+    solved = completion(lead + example.answer, protocol)
+    return prompt(task, example.fields, format, protocol) + solved + SEPARATOR[protocol]
+
+
+def tuned_on(task: Task, format: str) -> str:
+    """Hash of the words around the fields of an example that a model is tuned on in a format."""
+    if task.kind == "messages":
+        from workflow.models.encoding import conversation
+
+        return _hashed(conversation([Turn(role, f"<{role}>") for role in ROLES], "<eos>"))
+    probe = _probe(task, format)
+    return _hashed([prompt(task, probe.fields, format), completion(probe.answer)])
+
+
+def evaluated(task: Task, format: str, protocol: str, shown: bool = True) -> str:
+    """Hash of the words around the fields of an example that a model is tested on: prompt, answer, labels, stops.
+
+    shown: whether solved examples stand before it.
+    """
+    probe = _probe(task, format)
+    words = [prompt(task, probe.fields, format, protocol), completion(probe.answer, protocol)]
+    words += [demonstration(task, probe, format, protocol)] if shown else []
+    return _hashed([*words, task.labels, stops(task, format) if protocol == "sound" else ()])
+
+
+def _probe(task: Task, format: str) -> Example:
+    """An example whose fields hold their own names."""
+    return Example({name: f"<{name}>" for name in field_names(template(task, format))}, "<answer>")
+
+
+def _hashed(words: object) -> str:
+    """Short hash of words."""
+    return hashlib.sha256(repr(words).encode()).hexdigest()[:16]

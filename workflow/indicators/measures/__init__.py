@@ -1,0 +1,1 @@
+"""One module for each measure: `measure(subject, settings, material, progress) -> Measurement`."""

@@ -1,0 +1,1 @@
+"""What every job does: log and outcome, locks, GPUs, processes."""

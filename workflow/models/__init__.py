@@ -1,0 +1,1 @@
+"""Checkpoints, their tokenizers, loading them; the engine that runs them."""

@@ -1,0 +1,1 @@
+"""Before and around a run: checks of the config, resources, costs, messages."""

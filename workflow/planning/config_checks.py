@@ -1,0 +1,490 @@
+"""What is checked of a study before its first job, all in one place: its config, and the local files that it names.
+
+All mistakes are told at once, a line for each. What the schema says of a single value is not repeated here; what takes
+torch, the network or the rows of a task is left to the jobs, which check it before they compute.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from workflow import registry, task
+from workflow.data import corpora
+from workflow.errors import MistakesError, StudyError, told
+from workflow.forecasting import own_cohort, settings
+from workflow.models import checkpoints
+from workflow.released import readers, runs
+from workflow.report import figures as figure_modules
+from workflow.report import summaries as summary_modules
+from workflow.storage.files import check_readable, json_object
+from workflow.study import config as configs
+from workflow.study import families, grid, indicators
+from workflow.study.config import unknown
+from workflow.training import objectives
+
+WIDTHS = ("hidden_size", "n_embd", "d_model")  # what a checkpoint's config calls the width of its layers
+
+
+def read(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The study behind a config: defaults filled in, every name in it known.
+
+    Errors: MistakesError with a line for each mistake, which names the key, what was found and what is allowed.
+    """
+    # Once as it is written, so that a table is read of a sound config, and once with the families of its rows.
+    written, lines, places = _valid(config)
+    expanded = families.expanded(written) if written else None
+    valid, more, others = _valid(expanded) if expanded else (None, [], [])
+    lines, places = [*lines, *more], [*places, *others]
+    if valid:
+        study = {"families": {}, "suites": {}, "imports": {}, "cohorts": {}, "passages": None} | valid
+        blocks = tuple(f"config.yaml: {'/'.join(map(str, place[:2]))}" for place in places)
+        lines += [line for line in _found(study) if not line.startswith(blocks)]
+    if lines:
+        raise MistakesError(lines)
+    return study
+
+
+def _valid(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str], list[configs.Place]]:
+    """What is valid of a config, a line for each mistake in the rest, and the places of these.
+
+    Where a whole block is wrong, others would seem to name something unknown: then nothing is valid.
+    """
+    found = configs.mistakes(config)
+    places = [place for place, _ in found]
+    inside = all(len(place) > 2 for place in places)
+    return configs.without(config, places) if inside else None, [line for _, line in found], places
+
+
+def _found(study: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each mistake in a study whose config fits the schema."""
+    for check in CHECKS:
+        try:
+            yield from check(study)
+        except (StudyError, OSError) as error:
+            yield from _lines(error)
+
+
+def _refusals(check: Callable[..., object], *arguments: Any) -> Iterator[str]:
+    """What a check says that raises an error."""
+    try:
+        check(*arguments)
+    except (StudyError, OSError) as error:
+        yield from _lines(error)
+
+
+def _lines(error: StudyError | OSError) -> list[str]:
+    """An error's lines."""
+    return (told(error) or str(error)).splitlines()
+
+
+def _not_allowed(place: str, cases: Iterable[tuple[str, Any, bool, str]]) -> Iterator[str]:
+    """A line for each case (key, value, whether it fits, what is allowed) that does not fit."""
+    for key, found, fits, allowed in cases:
+        if not fits:
+            yield f"config.yaml: {place}/{key}: {found} is not allowed; allowed: {allowed}"
+
+
+# --- families ------------------------------------------------------------------------------------------------------------
+
+
+def _families(study: Mapping[str, Any]) -> Iterator[str]:
+    """Steps that are there, sizes that fit each other, checkpoints that can be loaded, text to train on."""
+    for name, family in study["families"].items():
+        yield from _refusals(checkpoints.steps, name, family)
+        if family["source"] == "trained":
+            place, block = f"families/{name}/pretraining", family["pretraining"]
+            yield from _pretraining(place, block)
+            yield from _start(name, study["families"])
+            yield from _corpus(study, place, block)
+            named = sorted({*block.get("domains", []), *block.get("mix", {})}) or None
+            yield from _text(study, block, named, "train")
+        for step in _steps(name, family) if family["source"] == "folder" else []:
+            yield from _refusals(_check_checkpoint, name, family, step)
+
+
+def _check_checkpoint(name: str, family: Mapping[str, Any], step: int) -> None:
+    """StudyError or OSError unless the checkpoint of a local folder can be read and loaded safely and whole."""
+    check_readable(checkpoints.files(name, family, step))
+    checkpoints.check(checkpoints.folder(name, family, step))
+
+
+def _steps(name: str, family: Mapping[str, Any]) -> list[int]:
+    """The steps of a family; none where they are not what they should be, which is said elsewhere."""
+    try:
+        return checkpoints.steps(name, family)
+    except (StudyError, OSError):
+        return []
+
+
+def _pretraining(place: str, block: Mapping[str, Any]) -> Iterator[str]:
+    """Sizes, shares and steps of a training that fit each other."""
+    groups = objectives.OBJECTIVES[block["objective"]]
+    weights, band = block.get("weights", {}), block.get("length", [0, 1])
+    heads, hidden, context = block["heads"], block["hidden"], block["context"]
+    cases = (
+        ("weights", weights, not weights or set(weights) == set(groups), f"one for each of {', '.join(groups)}"),
+        ("weights", weights, not weights or sum(weights.values()) > 0, "some above 0"),
+        ("mix", block.get("mix"), sum(block.get("mix", {"": 1}).values()) > 0, "some above 0"),
+        ("length", band, band[0] < band[1], "a lower quantile, then a higher one"),
+        ("heads", heads, hidden % heads == 0, f"divisors of hidden ({hidden})"),
+        ("sequence", block["sequence"], block["sequence"] <= context, f"context ({context}) or less"),
+        ("save", max(block["save"]), max(block["save"]) <= block["steps"], f"steps ({block['steps']}) or less"),
+    )
+    return _not_allowed(place, cases)
+
+
+def _start(name: str, all_families: Mapping[str, Any]) -> Iterator[str]:
+    """A family that goes on from another does so from one of its steps, and none from itself; a folder can be loaded."""
+    seen, place = [name], f"families/{name}/pretraining/continue_from"
+    start = all_families[name]["pretraining"].get("continue_from", {})
+    if "folder" in start:
+        yield from _refusals(checkpoints.check, Path(start["folder"]))
+    if "family" in start:
+        yield from unknown(f"{place}/family", [start["family"]], all_families)
+    if start.get("family") in all_families:
+        yield from unknown(f"{place}/step", [start["step"]], _steps(start["family"], all_families[start["family"]]))
+    while start.get("family") in all_families:
+        if start["family"] in seen:
+            yield f"config.yaml: {place}: {' -> '.join([*seen, start['family']])} has no beginning"
+            return
+        seen.append(start["family"])
+        start = all_families[start["family"]].get("pretraining", {}).get("continue_from", {})
+
+
+def _corpus(study: Mapping[str, Any], place: str, block: Mapping[str, Any]) -> Iterator[str]:
+    """A corpus of the hub is one of the study's, with the split that is read."""
+    name = block["corpus"].removeprefix(corpora.HUB)
+    if name == block["corpus"]:
+        return
+    yield from unknown(f"{place}/corpus", [name], study["corpora"])
+    if name in study["corpora"]:
+        yield from unknown(f"{place}/split", [block.get("split", "train")], study["corpora"][name]["splits"])
+
+
+def _text(
+    study: Mapping[str, Any], block: Mapping[str, Any], domains: Sequence[str] | None, split: str, *place: str
+) -> Iterator[str]:
+    """Text that no job makes is there, can be read, and has the domains."""
+
+    def check() -> None:
+        root = corpora.folder(block, study["data_root"], *place)
+        check_readable(corpora.files(root, domains, split))
+
+    if not corpora.made(block["corpus"]):
+        yield from _refusals(check)
+
+
+# --- models --------------------------------------------------------------------------------------------------------------
+
+
+def _models(study: Mapping[str, Any]) -> Iterator[str]:
+    """Families, steps, recipes and tasks that there are; a rate for each task; adapters narrower than the layers."""
+    for number, block in enumerate(study["models"]):
+        place = f"models/{number}"
+        chosen = [name for name in _chosen(study, block) if name in study["families"]]
+        yield from unknown(f"{place}/families", block.get("families", []), study["families"])
+        yield from unknown(f"{place}/recipes", block["recipes"], study["recipes"])
+        yield from _training_tasks(f"{place}/train", block["train"], block["formats"])
+        steps = {name: _steps(name, study["families"][name]) for name in chosen}
+        if steps and all(steps.values()):
+            yield from unknown(f"{place}/steps", block.get("steps", []), itertools.chain(*steps.values()))
+        for name in [name for name in block["recipes"] if name in study["recipes"]]:
+            for train in block["train"]:
+                yield from _refusals(grid.recipe_for, study, name, train)
+            yield from _searched(f"recipes/{name}/search/steps", study["recipes"][name], steps)
+            yield from _rank(f"recipes/{name}", study["recipes"][name], study, steps)
+
+
+def _chosen(study: Mapping[str, Any], block: Mapping[str, Any]) -> Iterable[str]:
+    """The families that a block of models is about."""
+    return block.get("families", study["families"])
+
+
+def _searched(place: str, recipe: Mapping[str, Any], steps: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """The bases that learning rates are tried on are there in each family that is tuned."""
+    for own in steps.values():
+        if own:
+            yield from unknown(place, recipe.get("search", {}).get("steps", []), own)
+
+
+def _rank(
+    place: str, recipe: Mapping[str, Any], study: Mapping[str, Any], steps: Mapping[str, Sequence[int]]
+) -> Iterator[str]:
+    """Adapters are narrower than the layers, as far as a family's files or its config tell how wide these are."""
+    for name, own in steps.items():
+        width = _width(name, study["families"][name], own) if recipe["method"] == "lora" else None
+        if width is not None and recipe["lora_rank"] > width:
+            allowed = f"{width} or less, the width of the layers of {name!r}"
+            yield f"config.yaml: {place}/lora_rank: {recipe['lora_rank']} is not allowed; allowed: {allowed}"
+
+
+def _width(name: str, family: Mapping[str, Any], steps: Sequence[int]) -> int | None:
+    """The width of a family's layers; None where only a job can tell."""
+    if family["source"] == "trained":
+        return None if "continue_from" in family["pretraining"] else family["pretraining"]["hidden"]
+    if family["source"] == "hub" or not steps:
+        return None
+    try:
+        known = json_object(checkpoints.folder(name, family, steps[-1]) / "config.json")
+    except (StudyError, OSError):
+        return None
+    return next((known[key] for key in WIDTHS if isinstance(known.get(key), int)), None)
+
+
+def _recipes(study: Mapping[str, Any]) -> Iterator[str]:
+    """A recipe says once how many examples it takes, and how to choose exactly where rates are listed."""
+    for name, recipe in study["recipes"].items():
+        rates = recipe["learning_rate"]
+        listed, search = isinstance(rates, list), recipe.get("search")
+        several = listed and len(set(rates)) == len(rates) > 1
+        both = {"fraction", "examples"} <= set(recipe)
+        cases = (
+            ("learning_rate", rates, several or not listed, "a number or at least two, each once"),
+            ("learning_rate", rates, listed or not search, "a list, since `search` is given"),
+            ("search", search, not several or bool(search), "keys with values, since rates are listed"),
+            ("fraction", recipe.get("fraction"), not both, "it or `examples`, not both"),
+        )
+        yield from _not_allowed(f"recipes/{name}", cases)
+
+
+def _training_tasks(place: str, found: Sequence[str], formats: Sequence[str]) -> Iterator[str]:
+    """Each task is known and has a training split; of conversations there is one format alone."""
+    yield from unknown(place, found, task.names())
+    for name in [name for name in found if name in task.names()]:
+        if not task.load(name).train:
+            legal = ", ".join(other for other in task.names() if task.load(other).train)
+            yield f"config.yaml: {place}: {name!r} has no training split; allowed: {legal}"
+        if task.load(name).kind == "messages" and list(formats) != ["default"]:
+            listed = ", ".join(formats)
+            yield (
+                f"config.yaml: {place}: {name!r} has a form of its own, so formats {listed} are not allowed; "
+                "allowed: default alone (in a block of its own)"
+            )
+
+
+# --- suites, indicators, cohorts -------------------------------------------------------------------------------------------
+
+
+def _suites(study: Mapping[str, Any]) -> Iterator[str]:
+    """Suites test tasks that have a test split; tests for each task are for tasks that are tuned on."""
+    for name, suite in study["suites"].items():
+        place = f"suites/{name}/tests"
+        yield from _tests(place, grid.suite_tests(suite, "none"))
+        if isinstance(suite["tests"], Mapping):
+            yield from unknown(place, suite["tests"], _trained_on(study))
+
+
+def _trained_on(study: Mapping[str, Any]) -> Iterable[str]:
+    """The tasks that are tuned on; all of them where one is not known, so that nothing is said of those it stands for."""
+    return _known_or_all(grid.trained_on(study))
+
+
+def _tested(suite: Mapping[str, Any], train: str) -> Iterable[str]:
+    """The tests of a suite for a task that is tuned on; all of them where one is not known."""
+    return _known_or_all(grid.suite_tests(suite, train))
+
+
+def _known_or_all(names: Iterable[str]) -> Iterable[str]:
+    """Names of tasks; those of all tasks where one of them is not known."""
+    return names if set(names) <= set(task.names()) else task.names()
+
+
+def _tests(place: str, found: Sequence[str]) -> Iterator[str]:
+    """Each task is known and has a test split."""
+    yield from unknown(place, found, task.names())
+    for name in found:
+        if name in task.names() and not task.load(name).test:
+            legal = ", ".join(other for other in task.names() if task.load(other).test)
+            yield f"config.yaml: {place}: {name!r} has no test split; allowed: {legal}"
+
+
+def _indicators(study: Mapping[str, Any]) -> Iterator[str]:
+    """Indicators read what there is: a suite's tests and metrics, tasks with the split that is needed, text."""
+    for name, block in study["indicators"].items():
+        place = f"indicators/{name}"
+        if block["measure"] == indicators.SCORED:
+            yield from _scored(place, block, study)
+        elif block.get("rows") == "test":
+            yield from _tests(f"{place}/tests", block["tests"])
+        else:
+            key = "train" if "train" in block else "tests"
+            yield from _training_tasks(f"{place}/{key}", indicators.tasks(block), [block.get("format", "default")])
+        if "corpus" in block:
+            yield from _corpus(study, place, block)
+            yield from _text(study, block, block.get("domains"), block["split"], f"{place}/corpus")
+
+
+def _scored(place: str, block: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[str]:
+    """An indicator that is a mean of scores is of tests, shots, a format and a metric that its suite has."""
+    yield from unknown(f"{place}/suite", [block["suite"]], study["suites"])
+    if block["suite"] not in study["suites"]:
+        return
+    suite = study["suites"][block["suite"]]
+    there = _tested(suite, "none")
+    yield from unknown(f"{place}/tests", block.get("tests", []), there)
+    yield from unknown(f"{place}/shots", [block["shots"]], suite["shots"])
+    yield from unknown(f"{place}/format", [block["format"]], suite["formats"])
+    yield from _metric(f"{place}/metric", block["metric"], suite, block.get("tests", grid.suite_tests(suite, "none")))
+
+
+def _metric(place: str, metric: str, suite: Mapping[str, Any], tests: Iterable[str]) -> Iterator[str]:
+    """Each of some tests of a suite is scored in a metric."""
+    from workflow.evaluation import (
+        metrics,
+    )  # only where a metric is named: it takes longer to import than all else here to check
+
+    for name in tests:
+        if name in task.names() and task.load(name).test:
+            method = metrics.method(task.load(name), suite["labels"])
+            legal = [own for own, how in metrics.METRICS.items() if method in how.methods]
+            yield from unknown(f"{place}, test {name!r}", [metric], legal)
+
+
+def _cohorts(study: Mapping[str, Any]) -> Iterator[str]:
+    """Cohorts are sound tables, or of families, indicators, recipes, suites and tests of the study."""
+    for name, block in study["cohorts"].items():
+        yield from _refusals(settings.check, name, block)
+        if not settings.assembled(block):
+            continue
+        place = f"cohorts/{name}"
+        yield from unknown(f"{place}/families", block.get("families", []), study["families"])
+        yield from unknown(f"{place}/indicators", block["indicators"], study["indicators"])
+        if all(own in study["families"] for own in _chosen(study, block)):
+            yield from _refusals(own_cohort.bases, study, block)
+        for target, how in block["targets"].items():
+            yield from _target(f"{place}/targets/{target}", how, study)
+
+
+def _target(place: str, how: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[str]:
+    """A target of a cohort is the mean of scores that the study makes."""
+    yield from unknown(f"{place}/recipe", [how["recipe"]], study["recipes"])
+    yield from unknown(f"{place}/suite", [how["suite"]], study["suites"])
+    tunings = own_cohort.tunings(how)
+    yield from unknown(f"{place}/tests", dict.fromkeys(train for train, _ in tunings), _trained_on(study))
+    if how["suite"] not in study["suites"]:
+        return
+    suite = study["suites"][how["suite"]]
+    for train, test in tunings:
+        yield from unknown(f"{place}/tests/{train}", [test], _tested(suite, train))
+    if "metric" in how:
+        yield from _metric(f"{place}/metric", how["metric"], suite, dict.fromkeys(test for _, test in tunings))
+
+
+# --- what is shown, and the files behind all of it -----------------------------------------------------------------------
+
+
+def _groups(study: Mapping[str, Any]) -> Iterator[str]:
+    """Groups name tasks that are tuned on and tested; what is imported may be about any task."""
+    anything = task.names() if study["imports"] else []
+    tested = [test for suite in study["suites"].values() for test in _tested(suite, "none")]
+    for name, group in study["groups"].items():
+        yield from unknown(f"groups/{name}", group, [*_trained_on(study), *anything])
+        for train, tests in group.items():
+            yield from unknown(f"groups/{name}/{train}", tests, [*tested, *anything])
+
+
+def _imports(study: Mapping[str, Any]) -> Iterator[str]:
+    """Imports have a reader, the keys that it takes, patterns that can be read, and the files that it reads."""
+    for name, block in study["imports"].items():
+        place = f"imports/{name}"
+        yield from unknown(f"{place}/reader", [block["reader"]], registry.modules(readers))
+        if block["reader"] in registry.modules(readers):
+            yield from _import_keys(place, block)
+            yield from _refusals(_check_released, block, study["released_root"])
+        for number, pattern in enumerate(block.get("models", ())):
+            for key in sorted({"model", "revision", "path"} & set(pattern)):
+                yield from _refusals(runs.expression, pattern[key], f"{place}/models/{number}/{key}")
+
+
+WHOLE_RELEASE = ("reader", "path", "source", "rename", "tokens_per_step")  # keys that a reader of one release takes
+
+
+def _import_keys(place: str, block: Mapping[str, Any]) -> Iterator[str]:
+    """An import has the keys that its reader takes."""
+    if hasattr(runs.reader(block), "FILES"):
+        for key in sorted(set(block) - set(WHOLE_RELEASE)):
+            yield (
+                f"config.yaml: {place}/{key}: is not allowed for the release that {block['reader']!r} reads; allowed: "
+                f"{', '.join(WHOLE_RELEASE)}"
+            )
+    if ("columns" in block) != (block["reader"] == "table"):
+        wanted = "missing; expected" if block["reader"] == "table" else "not allowed; allowed for reader table alone:"
+        yield f"config.yaml: {place}/columns: {wanted} what each column of the table holds"
+
+
+def _check_released(block: Mapping[str, Any], root: str | None) -> None:
+    """StudyError naming the first file that an import lacks, and where it is to be had."""
+    found = runs.input_files(block, root)
+    for path in found:
+        if not Path(path).is_file():
+            raise StudyError(f"{path}: missing; expected the release of {runs.cited(block)}")
+    check_readable(found)
+
+
+def _overlays(study: Mapping[str, Any]) -> Iterator[str]:
+    """Overlays lay families that are imported over families of the study."""
+    yield from unknown("overlays", study["overlays"], study["families"])
+    for own, imported in study["overlays"].items():
+        if imported in study["families"] or not study["imports"]:
+            yield (
+                f"config.yaml: overlays/{own}: {imported!r} is not allowed; allowed: a family of imported scores, "
+                "under the name that `rename` of the import gives it"
+            )
+
+
+NEEDED = {
+    "models": "models: found none, expected a tuned model",
+    "groups": "groups: found none, expected a group",
+    "suites": "suites: found none, expected a suite",
+    "formats": "suites: found none with several formats, expected one",
+}
+
+
+def _shown(study: Mapping[str, Any]) -> Iterator[str]:
+    """The study has what its figures and summaries show, as far as a config tells; imports may hold anything."""
+    formats = [suite["formats"] for suite in study["suites"].values() if len(suite["formats"]) > 1]
+    there = {
+        "models": study["models"] or study["imports"],
+        "groups": study["groups"],
+        "suites": study["suites"],
+        "formats": formats or study["imports"],
+    }
+    for key, package in (("figures", figure_modules), ("summaries", summary_modules)):
+        legal = registry.modules(package)
+        yield from unknown(key, study[key], legal)
+        for name in [name for name in study[key] if name in legal]:
+            for need in registry.module(package, name).NEEDS:
+                if not there[need]:
+                    yield f"config.yaml: {NEEDED[need]}, which {name!r} of {key} shows"
+
+
+def _rows(study: Mapping[str, Any]) -> Iterator[str]:
+    """The local rows of each task, and passages for those whose contexts are found there, can be read."""
+    for name in [name for name in grid.tasks(study) if name in task.names()]:
+        yield from _refusals(grid.passage_files, study, name)
+        if task.load(name).hub:
+            yield from _refusals(_check_rows, name, study["data_root"])
+
+
+def _check_rows(name: str, root: str | None) -> None:
+    """StudyError or OSError unless the files of a task's rows can be read."""
+    task.check_files(name, root)
+    check_readable(task.row_files(name, root))
+
+
+CHECKS: tuple[Callable[[Mapping[str, Any]], Iterator[str]], ...] = (
+    _families,
+    _models,
+    _recipes,
+    _suites,
+    _indicators,
+    _groups,
+    _imports,
+    _overlays,
+    _shown,
+    _cohorts,
+    _rows,
+)

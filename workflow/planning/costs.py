@@ -1,0 +1,263 @@
+"""What a study costs, before it has run: jobs, GPU-hours and disk, from its grid and the prepared rows of its tasks.
+
+A reckoning, not a measurement: arithmetic by the usual rule of 2 operations a parameter and token forward and 6 with the
+backward pass (Kaplan et al., 2020, section 2.1), at the speed that the study's `estimate` block states.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from workflow import task
+from workflow.data import prompts
+from workflow.errors import StudyError
+from workflow.planning.resources import BYTES_PER_TOKEN, FORWARD, TRAINING, fetched, trained_here
+from workflow.storage import tables
+from workflow.study import grid
+from workflow.task import KINDS, Example, Task
+
+WEIGHT_BYTES = 4  # models are kept in fp32
+PREDICTION_BYTES = 400  # of one row in a compressed part
+START = 30.0  # seconds in which a job loads a model of a billion parameters
+SAMPLED = 500  # rows whose length is measured
+# Tokens of a prompt and of an answer, and choices, where a task's rows are not prepared: medians of Tunecast's public tasks.
+TYPICAL = {
+    "inference": (52.0, 2.4, 3.0),
+    "paraphrase": (44.0, 0.6, 2.0),
+    "choice": (35.0, 5.2, 4.0),
+    "summary": (408.0, 29.5, 1.0),
+    "question": (49.0, 8.4, 1.0),
+    "answer": (23.0, 3.8, 1.0),
+    "messages": (173.0, 0.0, 1.0),
+}
+TYPICAL_ROWS = 2000  # of a split that is not prepared and whose size the hub does not state
+# The last line of what Snakemake measured; a full disk may have left none, which is no reason not to begin.
+SECONDS = re.compile(r"(?:.*\n)*(\d+(?:\.\d+)?)\t")
+RECKONED = {"try_rate": grid.TRIAL_KEYS, "tune": grid.MODEL_KEYS, "predict": grid.PART_KEYS}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a task is: rows to tune on and to test, tokens of a prompt and of an answer, choices (1 for free text)."""
+
+    train: int
+    test: int
+    prompt: float
+    answer: float
+    choices: float
+
+
+def size(read: Task, train: Sequence[tuple[str, Example]], test: Sequence[tuple[str, Example]]) -> Size:
+    """The size of a task: rows as the hub states them, else as prepared; lengths of the prepared rows."""
+    rows = [example for _, example in (test or train)[:SAMPLED]]
+    counts = {"train": len(train), "test": len(test)}
+    for role, split in (("train", read.train), ("test", read.test)):
+        counts[role] = read.sizes.get(split, counts[role])
+    if read.kind == "messages":
+        texts = ["".join(turn.content for turn in row.turns) for row in rows]
+        return Size(**counts, prompt=_tokens(texts), answer=0.0, choices=1.0)
+    asked = [prompts.prompt(read, row.fields, "default") for row in rows]
+    choices = sum(max(1, len(row.choices)) for row in rows) / len(rows)
+    return Size(**counts, prompt=_tokens(asked), answer=_tokens([row.answer for row in rows]), choices=choices)
+
+
+def sizes(names: Sequence[str], prepared: Path) -> dict[str, Size]:
+    """The size of each task: of its prepared rows, or a typical one of its kind where they are not there yet.
+
+    prepared: folder of prepared tasks.
+    """
+    there = {name: prepared / f"{name}.parquet" for name in names}
+    return {
+        name: size(*task.examples(name, path)) if path.is_file() else _typical(task.load(name))
+        for name, path in there.items()
+    }
+
+
+def _typical(read: Task) -> Size:
+    """A size for a task whose rows nobody has read."""
+    return Size(*(read.sizes.get(split, TYPICAL_ROWS) for split in (read.train, read.test)), *TYPICAL[read.kind])
+
+
+def _tokens(texts: Sequence[str]) -> float:
+    """Mean tokens of texts."""
+    return sum(len(text.encode()) for text in texts) / len(texts) / BYTES_PER_TOKEN
+
+
+def estimate(study: Mapping[str, Any], sizes: Mapping[str, Size]) -> pd.DataFrame:
+    """One row for each rule: columns rule, jobs, gpu_hours, gigabytes (what of its outputs stays); the sum last.
+
+    sizes: of every task of the study. Errors: StudyError for a family whose parameters the config does not state.
+    """
+    parameters = _parameters(study)
+    models, parts, trials = grid.models(study), grid.parts(study), grid.trials(study)
+    tuned = models[models["recipe"] != "none"]
+    weights = {name: number * WEIGHT_BYTES / 1e9 for name, number in parameters.items()}
+    tunings = [_tuning_hours(study, row, sizes, parameters) for row in tuned.to_dict("records")]
+    tried = [_tuning_hours(study, row, sizes, parameters) for row in trials.to_dict("records")]
+    predicted = [_prediction(study, row, sizes, parameters) for row in parts.to_dict("records")]
+    bases = grid.bases(study)
+    rows = [
+        ("fetch", len(bases), 0.0, bases["family"].map(weights).sum()),
+        ("prepare", len(grid.tasks(study)), 0.0, 0.0),
+        ("try_rate", len(trials), sum(tried), 0.0),
+        ("choose", len(trials[grid.CHOICE_KEYS].drop_duplicates()), 0.0, 0.0),
+        ("tune", len(tuned), sum(tunings), tuned["family"].map(weights).sum() * study["keep_weights"]),
+        ("predict", len(parts), sum(hours for hours, _ in predicted), sum(size for _, size in predicted)),
+        ("score", len(parts), 0.0, 0.0),
+    ]
+    table = pd.DataFrame([row for row in rows if row[1]], columns=["rule", "jobs", "gpu_hours", "gigabytes"])
+    table.loc[len(table)] = ["all", *table.drop(columns="rule").sum()]
+    return table.astype({"jobs": int})
+
+
+class Stage(NamedTuple):
+    """GPU-hours of the jobs of one rule that are to be run, how many these are, and how many earlier ones it is known from."""
+
+    rule: str
+    jobs: int
+    hours: float
+    measured: int
+
+
+def planned(
+    study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]], resources: Path, benchmarks: Path
+) -> Iterator[Stage]:
+    """What jobs that are to be run will take: each as reckoned from its tokens, times how far measured ones were off that.
+
+    jobs: rule -> keys of each; resources: folder of prepared tasks and bases; benchmarks: folder of what Snakemake measured.
+    A rule that is not reckoned takes the mean of its measured jobs, and is left out where there is none.
+    Errors: StudyError for a family whose parameters neither the config states nor a fetched base shows.
+    """
+    wanted = {rule: own for rule, own in jobs.items() if rule in RECKONED}
+    reckon = _reckoner(study, resources) if wanted else None
+    for rule, own in jobs.items():
+        known = _measured(benchmarks / rule, _paths(study, rule))
+        if rule in wanted:
+            before = sum(reckon(rule, keys) for keys, _ in known)
+            scale = sum(hours * grid.gpus(study, keys) for keys, hours in known) / before if known else 1.0
+            yield Stage(rule, len(own), scale * sum(reckon(rule, keys) for keys in own), len(known))
+        elif known:
+            mean = sum(hours for _, hours in known) / len(known)
+            yield Stage(rule, len(own), len(own) * mean, len(known))
+
+
+def _paths(study: Mapping[str, Any], rule: str) -> set[str] | None:
+    """Hive paths of a rule's jobs as the study stands: others that were measured may be of things that it no longer has."""
+    tables = {"try_rate": grid.trials, "tune": grid.models, "predict": grid.parts}
+    if rule not in tables:
+        return None
+    return {grid.path(row, RECKONED[rule]) for row in tables[rule](study).to_dict("records")}
+
+
+def _measured(folder: Path, paths: set[str] | None) -> list[tuple[dict[str, str], float]]:
+    """Keys and hours of wall time of the measured jobs of a rule; paths: those that count, all if None."""
+    found = []
+    for file in sorted(folder.rglob("*.tsv")):
+        path = file.relative_to(folder).with_suffix("").as_posix()
+        seconds = SECONDS.match(file.read_text(encoding="utf-8", errors="replace"))
+        if seconds and (paths is None or path in paths):
+            found.append((tables.keys_of(file.relative_to(folder)), float(seconds[1]) / 3600))
+    return found
+
+
+def _reckoner(study: Mapping[str, Any], resources: Path) -> Callable[[str, Mapping[str, str]], float]:
+    """A function of rule and keys: the GPU-hours of a job. Cells of thousands of models share few values."""
+    known, parameters = sizes(grid.tasks(study), resources / "tasks"), _parameters(study, resources / "bases")
+
+    @functools.cache
+    def tuning(family: str, train: str, recipe: str) -> float:
+        return _tuning_hours(study, {"family": family, "train": train, "recipe": recipe}, known, parameters)
+
+    @functools.cache
+    def predicting(family: str, train: str, suite: str, tests: str) -> float:
+        part = {"family": family, "train": train, "suite": suite, "tests": tests}
+        return _prediction(study, part, known, parameters)[0]
+
+    def hours(rule: str, keys: Mapping[str, str]) -> float:
+        if rule == "predict":
+            return predicting(*(keys[name] for name in ("family", "train", "suite", "tests")))
+        return tuning(keys["family"], keys["train"], keys["recipe"])
+
+    return hours
+
+
+def _parameters(study: Mapping[str, Any], bases: Path | None = None) -> dict[str, float]:
+    """Parameters of each family's models. bases: folder of the manifests of fetched ones."""
+    return {name: _size(study, name, bases) for name in study["families"]}
+
+
+def _size(study: Mapping[str, Any], name: str, bases: Path | None = None) -> float:
+    """Parameters of a family's models: as stated, by arithmetic where it is trained here, or those of where it starts.
+
+    Where nothing says so, those of a fetched base.
+    """
+    stated, block = study["estimate"]["parameters"], study["families"][name].get("pretraining")
+    if name in stated:
+        return stated[name]
+    start = (block or {"continue_from": {}}).get("continue_from")
+    if start is None:
+        return trained_here(block).parameters
+    if "family" in start:
+        return _size(study, start["family"], bases)
+    for manifest in sorted(bases.glob(f"family={name}/*/base.json")) if bases else ():
+        return fetched(str(manifest)).parameters
+    raise StudyError(f"config.yaml: estimate/parameters: {name!r} is missing; expected the model's parameters")
+
+
+def _tuning_hours(
+    study: Mapping[str, Any], model: Mapping[str, Any], sizes: Mapping[str, Size], parameters: Mapping[str, float]
+) -> float:
+    """GPU-hours of one tuning."""
+    recipe, size = study["recipes"][model["recipe"]], sizes[model["train"]]
+    rows = recipe.get("examples", int(recipe.get("fraction", 1) * size.train))
+    tokens = recipe["epochs"] * min(rows, size.train) * min(recipe["max_tokens"], size.prompt + size.answer)
+    return _hours(study, TRAINING * parameters[model["family"]] * tokens, starts=recipe["gpus"])
+
+
+def _prediction(
+    study: Mapping[str, Any], part: Mapping[str, Any], sizes: Mapping[str, Size], parameters: Mapping[str, float]
+) -> tuple[float, float]:
+    """GPU-hours and gigabytes of one part of a cell."""
+    suite = study["suites"][part["suite"]]
+    tests = grid.part_tests(suite, part["train"], part["tests"])
+    hours, rows = 0.0, 0
+    for test, _, shots in itertools.product(tests, suite["formats"], suite["shots"]):
+        number = min(suite.get("limit", sizes[test].test), sizes[test].test)
+        read, written = _row_tokens(suite, task.load(test), sizes[test], shots, study["estimate"]["context"])
+        rows += number
+        hours += _hours(study, FORWARD * parameters[part["family"]] * number * read, number * written)
+    return hours + _hours(study, starts=suite["gpus"]), rows * PREDICTION_BYTES / 1e9
+
+
+def _row_tokens(suite: Mapping[str, Any], test: Task, size: Size, shots: int, context: int) -> tuple[float, float]:
+    """Tokens read and written for one row of a test."""
+    prompt = min(context, shots * (size.prompt + size.answer) + size.prompt)
+    method = KINDS[test.kind].method
+    if method == "rank":
+        return size.choices * (prompt + size.answer), 0.0
+    if method == "answer":  # written, and the reference answer read
+        return 2 * prompt + size.answer, suite["new_tokens"]
+    if method == "label" and suite["labels"] == "score":
+        return prompt + size.answer, 0.0
+    if method == "label" and suite["labels"] == "constrained":
+        from workflow.models.engine.constrained import BEAMS  # with torch, which a run of Snakemake need not have
+
+        return prompt, KINDS[test.kind].new_tokens * BEAMS
+    return prompt, KINDS[test.kind].new_tokens if method == "label" else suite["new_tokens"]
+
+
+def _hours(study: Mapping[str, Any], operations: float = 0.0, written: float = 0.0, starts: int = 0) -> float:
+    """GPU-hours of arithmetic, of tokens written one after the other, and of GPUs that wait for a job's start.
+
+    Of a job on several GPUs each does its part of the work in as much less time.
+    """
+    speed = study["estimate"]
+    return (operations / speed["flops"] + written / speed["written"] + START * starts) / 3600

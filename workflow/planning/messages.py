@@ -1,0 +1,179 @@
+"""What a run says at its start and, when jobs failed, at its end: plain lines for a terminal."""
+
+from __future__ import annotations
+
+import atexit
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from workflow.errors import StudyError
+from workflow.planning import costs
+from workflow.study import grid
+
+# What Snakemake says when it was told to stop, by Ctrl-C or SIGTERM.
+STOPPED = ("Terminating processes on user request", "Will exit after finishing currently running jobs")
+GOES_ON = (
+    "Stopped before its end. The same command goes on from here: what is done stays done, a tuning from its last state."
+)
+ENDED = re.compile(r"(?:^|\s)ended: \S")
+PROGRESS = re.compile(r": \d+ of \d+$")
+LIMIT = re.compile(r"oom|out of memory|memory limit|time limit|preempt|node fail", re.IGNORECASE)
+SHORT = "if memory was short, run fewer jobs at once or ask for more (--set-resources {rule}:mem_mb=MB)"
+
+
+def begin(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
+    """Say on the terminal what `beginning` gives for the study of the working directory."""
+    for line in beginning(study, jobs):
+        print(line, file=sys.stderr)
+
+
+def beginning(
+    study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]], place: Path = Path()
+) -> Iterator[str]:
+    """What a study is made of, what is still to be done of it, and how long that takes.
+
+    jobs: rule -> keys of each job that will run; place: the study's folder.
+    """
+    models, cells = grid.models(study), grid.cells(study)
+    tuned = models[models["recipe"] != "none"]
+    tests = grid.tests(study)
+    parts = [
+        _counted(len(study["imports"]), "import of released scores", "imports of released scores"),
+        _counted(len(study["cohorts"]), "cohort"),
+        _counted(models["family"].nunique(), "family", "families"),
+        _counted(len(grid.bases(study)), "base"),
+        _counted(tuned["train"].nunique(), "task tuned on", "tasks tuned on"),
+        _counted(len(tuned), "tuned model"),
+        _counted(tests["test"].nunique(), "test"),
+        _counted(tests["test_format"].nunique(), "format"),
+        _counted(len(cells), "cell"),
+    ]
+    yield f"Study: {', '.join(part for part in parts if part)}."
+    yield f"To do: {', '.join(f'{len(own)} {rule}' for rule, own in jobs.items())}."
+    try:
+        yield from _expected(study, jobs, place)
+    except StudyError as error:
+        yield f"How long its GPU jobs take is not known: {error}."
+
+
+def _expected(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place: Path) -> Iterator[str]:
+    """How long jobs hold GPUs, or run where there is none, all times added up, and where that is known from."""
+    stages = list(costs.planned(study, jobs, place / "resources", place / "results/benchmarks"))
+    if not stages:
+        return
+    parts = ", ".join(f"{stage.rule} {_time(3600 * stage.hours)}" for stage in stages)
+    whole = _time(3600 * sum(stage.hours for stage in stages))
+    seen = sum(stage.measured for stage in stages)
+    guessed = ", ".join(stage.rule for stage in stages if not stage.measured)
+    known = [f"from {_counted(seen, 'measured job')} and the tokens to come"] if seen else []
+    known += [f"{guessed} reckoned for the GPU of the config's `estimate`"] if guessed else []
+    yield f"GPU jobs take about {whole} of one GPU ({parts}): {'; '.join(known)}."
+
+
+def _time(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _counted(number: int, one: str, several: str = "") -> str:
+    """A number of things; nothing for none."""
+    return f"{number} {one if number == 1 else several or one + 's'}" if number else ""
+
+
+class Failed(NamedTuple):
+    """A job that failed: its rule, Snakemake's number for it, its log ('' for none), the group that it was submitted in."""
+
+    rule: str
+    number: int
+    log: str
+    group: str | None = None
+
+
+def end(failed: Sequence[Failed], said: str) -> None:
+    """Say on the terminal which jobs failed and why; of a run that was told to stop, as its very last line, how it goes on.
+
+    said: text of Snakemake's own log.
+    """
+    for line in failures(failed, said):
+        print(line, file=sys.stderr)
+    if any(sign in said for sign in STOPPED):
+        atexit.register(print, GOES_ON, file=sys.stderr)  # Snakemake has more to say before it ends
+
+
+def failures(failed: Sequence[Failed], said: str) -> Iterator[str]:
+    """One line for each job that failed: its rule, the path of its log, and why as far as that is known.
+
+    Of jobs that were submitted together only those are named that did fail, as their logs say; if no log does, the first.
+    """
+    together: dict[object, list[Failed]] = {}
+    for job in sorted(failed, key=lambda job: job.number):
+        together.setdefault(job.group or job.number, []).append(job)
+    for jobs in together.values():
+        found = [line for job in jobs if (line := _told_by_log(job, said))]
+        yield from found or [_told_by_snakemake(jobs[0], said)]
+
+
+def _told_by_log(job: Failed, said: str) -> str | None:
+    """The line about a job whose log tells how it failed; None where there is none, or the job ended well."""
+    last = _last_line(Path(job.log))
+    if not last or ENDED.search(last):
+        return None
+    wrong = re.search(rf"(?:^|\s)({job.rule}(?: \S+=\S+)*: .*)", last)
+    if wrong and not PROGRESS.search(last):
+        return f"FAILED {job.rule}, log {job.log}: {wrong[1]}"
+    why = _of_submission(job, said) or "was killed"
+    return f"FAILED {job.rule}, log {job.log}: {why}; its last word was {last!r}; {SHORT.format(rule=job.rule)}"
+
+
+def _told_by_snakemake(job: Failed, said: str) -> str:
+    """The line about a job whose log says nothing of its failure."""
+    why = _of_submission(job, said)
+    for found in re.finditer(rf"^(\w+) in rule {job.rule}\b.*\n(?P<why>.*(?:\n(?!\[|\s*$).*)?)", said, re.MULTILINE):
+        numbered = re.match(r"Job (\d+) ", found["why"])
+        if numbered is None or int(numbered[1]) == job.number:
+            why = " ".join(found["why"].split())
+    if why is None:
+        why = (
+            "wrote nothing there"
+            if Path(job.log).is_file()
+            else "wrote no log; it may have been killed before it began"
+        )
+    submitted = _submission(job, said)
+    return f"FAILED {job.rule}, log {submitted or job.log or 'none'}: {why}"
+
+
+def _submission(job: Failed, said: str) -> str | None:
+    """The log of the cluster's job that a job was, or was part of; None where there was none."""
+    if job.group:
+        head = rf"^ {{4}}message: Error in group {re.escape(job.group)}\n"
+        found = re.findall(rf"{head} {{4}}log: (.+?) \(check", said, re.MULTILINE)
+        return found[-1] if found else None
+    block = rf"^Error in rule {job.rule}:\n(?: {{4}}.*\n)*? {{4}}jobid: {job.number}\n(?: {{4}}.*\n)*?"
+    found = re.findall(rf"{block} {{4}}log: (.+?) \(check", said, re.MULTILINE)
+    logs = found[-1].split(", ") if found else []
+    return next((path for path in logs if path != job.log), None)
+
+
+def _of_submission(job: Failed, said: str) -> str | None:
+    """What a cluster says of a job that it ended: the last line of its own log about a limit, or Snakemake's message."""
+    log = Path(_submission(job, said) or "")
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    limits = [line.strip() for line in lines if LIMIT.search(line)]
+    message = re.findall(
+        rf"^Error in rule {job.rule}:\n {{4}}message: (.+)\n {{4}}jobid: {job.number}$", said, re.MULTILINE
+    )
+    return limits[-1] if limits else next((text.rstrip(".") for text in reversed(message) if text != "None"), None)
+
+
+def _last_line(path: Path) -> str:
+    """The last line of a file that says something; nothing where there is none."""
+    if not path.is_file():
+        return ""
+    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""

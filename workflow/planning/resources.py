@@ -1,0 +1,251 @@
+"""What a GPU stage's job needs, reckoned before it runs from its model's size: memory, GPU memory, time.
+
+Reckoned high, so that a job fits at its first attempt: a scheduler kills what outgrows its share. A model trained here
+is known from the config, any other once it has been fetched. Arithmetic follows the rule of 2 operations a parameter
+and token forward and 6 with the backward pass (Kaplan et al., 2020, arXiv 2001.08361, section 2.1).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from workflow import task
+from workflow.data import corpora
+from workflow.jobs import devices
+from workflow.models import checkpoints
+from workflow.study import grid, indicators
+from workflow.training import objectives
+
+Needs = Mapping[str, float]
+
+FORWARD, TRAINING = 2, 6  # operations for each parameter and token
+NAMES = ("mem_mb", "gpu_mem_mb", "runtime")
+PROCESS = 3000  # MB of Python, torch, transformers and CUDA
+TRAINED = 16  # bytes a parameter in fp32: weight, gradient and AdamW's two moments
+BYTES = {"fp32": 4, "bf16": 2}
+# Bytes that the forward pass keeps for each token, layer and unit of width: measured as what autograd saves, the most
+# of OLMo, OLMo 2, Llama and GPT-NeoX with feed-forward layers of four times the width. Attention stores no scores.
+KEPT = {"fp32": 121, "bf16": 99}
+LAYERS = 32  # of a large model; smaller ones have fewer and need less
+START = 30.0  # minutes that any job may take: a queue of readers before a shared disk, a slow start
+SLACK = 2.0
+TOGETHER = 0.2  # share of a spread model that each GPU puts together: embeddings, and three of the blocks at a time
+GPU_SPEED = {"fp32": 1e13, "bf16": 1e14}  # operations in a second
+CPU_SPEED = 2e10
+WRITTEN = 500.0  # tokens in a second
+BYTES_PER_TOKEN = 4.2  # English text in a vocabulary of 50,000
+MEAN_TOKENS = 1024  # of a prompt with its demonstrations, on average; few data sets come near it
+
+
+class Size(NamedTuple):
+    """How large a model is: its parameters, and its layers times their width."""
+
+    parameters: float
+    layers_times_width: float
+
+
+def asked(study: Mapping[str, Any], stage: Callable[..., Needs]) -> dict[str, Callable[..., int]]:
+    """Resource functions of a rule: what the stage needs, doubled at the second attempt, tripled at the third.
+
+    Snakemake takes a function that meets a file not yet made as one to ask again when the job is ready.
+    """
+
+    def resource(name: str) -> Callable[..., int]:
+        def amount(wildcards: Any, input: Any, attempt: int) -> int:
+            return attempt * math.ceil(stage(study, wildcards, input)[name])
+
+        return amount
+
+    return {name: resource(name) for name in NAMES}
+
+
+def pretraining(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
+    """Needs of a training: MB, MB, minutes. From scratch it runs on the CPU; from a base on, on a GPU where there is one."""
+    block = study["families"][wildcards.family]["pretraining"]
+    size, tokens = _start_size(block, input), block["batch"] * block["sequence"]
+    held = TRAINED * size.parameters + KEPT["fp32"] * size.layers_times_width * tokens
+    minutes = _minutes(TRAINING * size.parameters * tokens * block["steps"] / CPU_SPEED)
+    memory = PROCESS + held / 1e6
+    return {"mem_mb": memory, "gpu_mem_mb": memory if "continue_from" in block else 0, "runtime": minutes}
+
+
+def tuning(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
+    """Needs of a tuning, or of a trial of a learning rate: MB, MB, minutes."""
+    recipe = study["recipes"][wildcards.recipe]
+    size = model_size(study, wildcards.family, input.base)
+    # Of a LoRA the base, and adapters of no more than a tenth of it.
+    state = (TRAINED if recipe["method"] == "full" else BYTES["fp32"] + 0.1 * TRAINED) * size.parameters
+    tokens = recipe["batch"] * recipe["max_tokens"]
+    activations = KEPT[recipe["precision"]] * size.layers_times_width * tokens
+    rows = recipe["examples"] if "examples" in recipe else recipe.get("fraction", 1) * _rows([input.task])
+    operations = TRAINING * size.parameters * recipe["epochs"] * rows * min(recipe["max_tokens"], MEAN_TOKENS)
+    needs = _needs(state, activations, operations / GPU_SPEED[recipe["precision"]] / recipe["gpus"])
+    # A rehearsal loads the model a second time, in the host's memory.
+    needs["mem_mb"] = max(needs["mem_mb"], PROCESS + 2 * BYTES["fp32"] * size.parameters / 1e6)
+    return needs if recipe["gpus"] == 1 else _spread(needs, recipe["gpus"], BYTES["fp32"] * size.parameters)
+
+
+def _spread(needs: Needs, gpus: int, weights: float) -> Needs:
+    """Needs of a job on several GPUs, all together: each has a process, which loads the whole model before it keeps a shard."""
+    host = PROCESS + weights / 1e6
+    return dict(needs) | {
+        "mem_mb": needs["mem_mb"] + gpus * host, "gpu_mem_mb": needs["gpu_mem_mb"] + (gpus - 1) * PROCESS
+    }  # fmt: skip
+
+
+def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
+    """Needs of a part of a cell: MB, MB, minutes."""
+    suite = study["suites"][wildcards.suite]
+    size = model_size(study, wildcards.family, input.base)
+    state = BYTES[suite["precision"]] * size.parameters
+    tests = grid.part_tests(suite, wildcards.train, wildcards.tests)
+    # Keys and values of every layer, where rows are written those of several packs, and as much for what one layer does.
+    packs = 1 + (devices.PACKS if any(_written(name, suite) for name in tests) else 1)
+    activations = 2 * packs * BYTES[suite["precision"]] * size.layers_times_width * suite["batch_tokens"]
+    rows = len(tests) * suite["limit"] if "limit" in suite else _rows(input.tasks)
+    rows *= len(suite["formats"]) * len(suite["shots"])
+    read = FORWARD * size.parameters * rows * MEAN_TOKENS / GPU_SPEED[suite["precision"]]
+    seconds, gpus = read + rows * suite["new_tokens"] / WRITTEN, suite["gpus"]
+    if gpus == 1:
+        return _needs(state, activations, seconds)
+    # Rows are divided, so each GPU has a pack of its own; the parent loads nothing.
+    needs = _needs(state, gpus * (TOGETHER * state + activations), seconds / gpus)
+    return _spread(needs | {"mem_mb": PROCESS}, gpus, state)
+
+
+def _written(test: str, suite: Mapping[str, Any]) -> bool:
+    """Whether rows of a test are answered by text that is written."""
+    method = task.KINDS[task.load(test).kind].method
+    return method in ("generate", "answer") or (method == "label" and suite["labels"] != "score")
+
+
+def measuring(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
+    """Needs of a base's indicators, one after the other in one process: MB, MB, minutes."""
+    size = model_size(study, wildcards.family, input.base)
+    state = activations = seconds = 0.0
+    for block in indicators.run_for(study).values():
+        own, kept, operations = _measured(block, size, input, _text_bytes(study, block))
+        state, activations = max(state, own), max(activations, kept)
+        seconds += operations / GPU_SPEED[block["precision"]]
+    return _needs(state, activations, seconds)
+
+
+def _text_bytes(study: Mapping[str, Any], block: Mapping[str, Any]) -> float:
+    """Size of the text that an indicator reads whole; of text that another job makes next to nothing, as generated text is."""
+    if "corpus" not in block or "documents" in block or corpora.made(block["corpus"]):
+        return 0.0
+    folder = corpora.folder(block, study["data_root"])
+    return float(sum(path.stat().st_size for path in corpora.files(folder, block.get("domains"), block["split"])))
+
+
+def _measured(block: Mapping[str, Any], size: Size, input: Any, text: float) -> tuple[float, float, float]:
+    """Bytes of weights and what belongs to them, bytes of activations, operations of one indicator; text: its bytes."""
+    width, draws = BYTES[block["precision"]], block.get("draws", 1)
+    held = 4 * width * size.layers_times_width * block["batch_tokens"]  # as of a prediction
+    if block["measure"] == "tuning_probe":
+        tokens = block["batch"] * block["max_tokens"]
+        read = draws * (TRAINING * block["steps"] * block["batch"] + 2 * FORWARD * block["validation"]) * MEAN_TOKENS
+        kept = KEPT[block["precision"]] * size.layers_times_width * tokens
+        return (TRAINED + width) * size.parameters, max(held, kept), read * size.parameters
+    if "corpus" in block:
+        tokens = block["documents"] * block["window"] if "documents" in block else text / BYTES_PER_TOKEN
+    else:
+        tokens = len(block["tests"]) * block["limit"] if "limit" in block else _rows(input.tasks)
+        tokens *= MEAN_TOKENS
+    copies = 2 if block["measure"] == "weight_noise" else 1
+    return copies * width * size.parameters, held, FORWARD * size.parameters * tokens * (draws + 1)
+
+
+def _needs(state: float, activations: float, seconds: float) -> dict[str, float]:
+    """Needs of a job on a GPU; the host holds the state once, on its way from and to the disk."""
+    return {
+        "mem_mb": PROCESS + state / 1e6,
+        "gpu_mem_mb": PROCESS + (state + activations) / 1e6,
+        "runtime": _minutes(seconds),
+    }
+
+
+def _minutes(seconds: float) -> float:
+    """Wall time that a job may take."""
+    return START + SLACK * seconds / 60
+
+
+def _rows(parts: Sequence[str]) -> int:
+    """Rows of prepared tasks, all splits together."""
+    from pyarrow.parquet import read_metadata
+
+    total = 0
+    for part in parts:
+        # Python's own error names the file, by which Snakemake knows that it is an input.
+        with open(part, "rb") as file:
+            total += read_metadata(file).num_rows
+    return total
+
+
+def model_size(study: Mapping[str, Any], family: str, base: str) -> Size:
+    """Size of a family's models: by arithmetic when it is trained here, else of a fetched base.
+
+    base: path of the manifest that `fetch` writes. Errors: FileNotFoundError while it is needed and not yet there.
+    """
+    block = study["families"][family]
+    from_scratch = block["source"] == "trained" and "continue_from" not in block["pretraining"]
+    return trained_here(block["pretraining"]) if from_scratch else fetched(base, _place(family, block, base))
+
+
+def _start_size(block: Mapping[str, Any], input: Any) -> Size:
+    """Size of what a training starts with."""
+    if "continue_from" not in block:
+        return trained_here(block)
+    if "folder" in block["continue_from"]:
+        folder = block["continue_from"]["folder"]
+        return checkpoint(Path(folder), [Path(file).name for file in checkpoints.checkpoint_files(folder)])
+    return fetched(input.start[0])
+
+
+def trained_here(block: Mapping[str, Any]) -> Size:
+    """Size of a model trained here: tied embeddings, attention and gated feed-forward layers, norms without weights."""
+    layer = 4 * block["hidden"] ** 2 + 3 * block["hidden"] * block["intermediate"]
+    words = block["vocabulary"] + len(objectives.special_tokens(block))
+    parameters = words * block["hidden"] + block["layers"] * layer
+    return Size(parameters, block["layers"] * block["hidden"])
+
+
+def _place(name: str, family: Mapping[str, Any], base: str) -> Path | None:
+    """Where the base of a manifest lies now, if the config says so."""
+    if family["source"] != "folder":
+        return None
+    return checkpoints.folder(name, family, checkpoints.read_base(base)["step"])
+
+
+@functools.cache
+def fetched(base: str, place: Path | None = None) -> Size:
+    """Size of a base: parameters as the headers of its weight files list them, layers and width from its config.
+
+    place: where it lies now, if not where its manifest says.
+
+    A config that calls these otherwise is taken for a model of LAYERS layers: it has 12 x layers x width^2 parameters
+    (Kaplan et al., table 1).
+    """
+    manifest = checkpoints.read_base(base, place)
+    return checkpoint(Path(manifest["path"]), manifest["files"])
+
+
+def checkpoint(folder: Path, files: Iterable[str]) -> Size:
+    """Size of the model in a folder, from its weight files among some files, and its config."""
+    parameters = sum(_listed(folder / name) for name in files if name.endswith(".safetensors"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if {"num_hidden_layers", "hidden_size"} <= set(config):
+        return Size(parameters, config["num_hidden_layers"] * config["hidden_size"])
+    return Size(parameters, math.sqrt(parameters * LAYERS / 12))
+
+
+def _listed(path: Path) -> int:
+    """Numbers that a safetensors file holds: its header is JSON behind the header's length in eight bytes."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")

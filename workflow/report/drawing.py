@@ -1,0 +1,366 @@
+"""What figures share: which rows they show, the same colour and marker for the same thing, steps to scale, one legend.
+
+Figures are made without pyplot, so that drawing leaves nothing behind. Every figure reads analysis rows in the columns of
+`tables.ANALYSIS` with `analysis` and `origin` (see `overlaid`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from workflow import task
+from workflow.data.prompts import FORMATS
+from workflow.errors import StudyError
+from workflow.evaluation import metric_names
+from workflow.study import token_axis
+
+MARKERS = "sD^vPX*"
+LINES = ("-", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+BASELINES = {"chance": ":", "majority": "--"}
+PANEL = (1.75, 1.55)  # inches
+WIDTH = 7.0  # inches, of the text
+TOUCHING = 0.02  # share of a panel's width within which markers touch, however much nearer they are
+
+PLACE = ["family", "suite"]
+WAY = ["test_format", "shots"]
+SHARED = ["analysis", "group", "train", "format", "test", "test_format", "shots"]  # what makes a cell, its step aside
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one thing is drawn."""
+
+    colour: str
+    marker: str
+    line: Any = "-"
+    label: str = ""
+
+
+BASE = Style("black", "o", label="untouched base")
+PUBLISHED = Style("grey", "o", label="published")
+
+
+# Which rows are shown
+
+
+def overlaid(analysis: pd.DataFrame, overlays: Mapping[str, str]) -> pd.DataFrame:
+    """The analysis with a column `origin`, and imported families laid over the study's own: overlays, own -> imported.
+
+    Rows of an imported family become rows of the own one, `published` (all others: `own`), in each suite of the own
+    family that has the same cell, its step aside: task and format of tuning, test, test format and demonstrations. Other
+    imported rows of the family are left out; of a cell in several imported suites the suite with most rows is taken.
+    Recipes keep their own names.
+    Errors: StudyError for an imported family without rows, or without any such cell.
+    """
+    rows = analysis.assign(origin="own")
+    published = []
+    for own, imported in overlays.items():
+        place = f"config.yaml: overlays/{own}"
+        found = rows[rows["family"] == imported]
+        if found.empty:
+            families = ", ".join(sorted(rows["family"].dropna().unique()))
+            raise StudyError(f"{place}: found no scores of '{imported}'; allowed: {families}")
+        places = rows.loc[rows["family"] == own, [*SHARED, "suite"]].drop_duplicates()
+        laid = _main_suites(found).drop(columns="suite").merge(places, on=SHARED).assign(family=own, origin="published")
+        if laid.empty:
+            raise StudyError(
+                f"{place}: found no test that '{imported}' was put to in the same way, expected at least one"
+            )
+        published.append(laid[rows.columns])
+    return pd.concat([rows[~rows["family"].isin(overlays.values())], *published], ignore_index=True)
+
+
+def _main_suites(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one family with each cell in one suite, that which has most rows."""
+    size = rows["suite"].map(rows["suite"].value_counts())
+    return rows[size == size.groupby([rows[key] for key in SHARED], dropna=False).transform("max")]
+
+
+def only(analysis: pd.DataFrame, name: str, *estimators: str) -> pd.DataFrame:
+    """The rows of one analysis, by all or some of its estimators, each suite tested in one way (see `chosen`)."""
+    rows = analysis[analysis["analysis"] == name]
+    return chosen(rows[rows["estimator"].isin(estimators)] if estimators else rows)
+
+
+def chosen(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each family's suite that are tested in its main way: the format and number of demonstrations of most rows.
+
+    Models count, and are kept, where they are tested in the format they were tuned in. Suites without such a model are
+    left out, unless all are: then the bases count. Among equals the first format and the fewest demonstrations win.
+    """
+    own = rows["format"] == rows["test_format"]
+    shown = rows[own] if own.any() else rows[rows["train"] == "none"]
+    counts = shown[shown["origin"] == "own"].groupby([*PLACE, *WAY]).size().reset_index(name="rows")
+    counts["rank"] = counts["test_format"].map({name: place for place, name in enumerate(FORMATS)})
+    best = counts.sort_values(["rows", "rank", "shots"], ascending=[False, True, True]).drop_duplicates(PLACE)
+    kept = rows[own | (rows["train"] == "none")]
+    return kept.merge(best[[*PLACE, *WAY]], on=[*PLACE, *WAY])
+
+
+def relation(train: str, test: str) -> str:
+    """What a test is to a model tuned on a task: `base` (not tuned), `instructed` (tuned on conversations), `in_domain`,
+    `out_of_domain` (of the same kind), `cross_task`, or `benchmark` where test or task tuned on is none of this package, so
+    that its kind is not known."""
+    if train == "none":
+        return "base"
+    if task.domain(train) == task.domain(test):
+        return "in_domain"
+    if not (task.known(train) and task.known(test)):
+        return "benchmark"
+    if task.kind(train) == "messages":
+        return "instructed"
+    return "out_of_domain" if task.kind(train) == task.kind(test) else "cross_task"
+
+
+def related(rows: pd.DataFrame, relations: Collection[str]) -> pd.DataFrame:
+    """The rows of models for which the test is one of the relations."""
+    found = [relation(train, test) in relations for train, test in zip(rows["train"], rows["test"], strict=True)]
+    return rows[np.array(found, dtype=bool)]
+
+
+def with_bases(tuned: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Tuned models, led by the untouched bases on the same tests."""
+    keys = [*PLACE, "test"]
+    return pd.concat([rows[rows["train"] == "none"].merge(tuned[keys].drop_duplicates(), on=keys), tuned])
+
+
+# How things look
+
+
+def palette(analysis: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for each task of a study, whatever a figure shows: tasks tuned on first, then by kind and name."""
+    tuned = _tuned(analysis)
+    tasks = tuned | set(analysis["test"].dropna())
+    order = sorted(tasks, key=lambda name: (name not in tuned, _kind_place(name), name))
+    return dict(zip(order, looks(), strict=False))
+
+
+def ranks(analysis: pd.DataFrame) -> dict[str, int]:
+    """The place of each test among panels or rows: by kind, tasks tuned on first, then by name."""
+    tuned = _tuned(analysis)
+    tests = set(analysis["test"].dropna())
+    order = sorted(tests, key=lambda name: (_kind_place(name), name not in tuned, name))
+    return {name: place for place, name in enumerate(order)}
+
+
+def _kind_place(name: str) -> int:
+    """The place of a task's kind among all kinds; tests that are no task here come last."""
+    kinds = list(task.KINDS)
+    return kinds.index(task.kind(name)) if task.known(name) else len(kinds)
+
+
+def _tuned(analysis: pd.DataFrame) -> set[str]:
+    """All tasks that some model was tuned on."""
+    return set(analysis["train"].dropna()) - {"none"}
+
+
+def looks() -> Iterator[tuple[str, str]]:
+    """Colours of the style's cycle with markers; they repeat out of step, so that few pairs come twice."""
+    cycle = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+    for index in range(len(cycle) * len(MARKERS)):
+        yield cycle[index % len(cycle)], MARKERS[index % len(MARKERS)]
+
+
+def model_styles(analysis: pd.DataFrame, shown: pd.DataFrame) -> dict[tuple[str, str], Style]:
+    """How each model, (train, recipe), is drawn: colour and marker of its task, a line for each recipe of that task.
+
+    The label names the recipe where the rows that a figure shows have several of the task.
+    """
+    tasks = palette(analysis)
+    styles = {("none", "none"): BASE}
+    models = analysis[["train", "recipe"]].dropna().drop_duplicates()
+    there = shown[shown["origin"] == "own"].groupby("train")["recipe"].nunique()
+    for train, recipes in models[models["train"] != "none"].groupby("train")["recipe"]:
+        for place, recipe in enumerate(sorted(recipes)):
+            label = f"tuned on {train}" + (f", {recipe}" if there.get(train, 0) > 1 else "")
+            styles[train, recipe] = Style(*tasks[train], LINES[place % len(LINES)], label)
+    return styles
+
+
+def named(name: str) -> str:
+    """The name of a group for readers."""
+    return name.replace("_", " ").replace("pretraining", "pre-training")
+
+
+def metric_label(test: str, scores: pd.DataFrame | None = None) -> str:
+    """Name of the metric that a test is read in, for an axis: as the scores have it, else that of the task."""
+    there = [] if scores is None else metric_names.primary(scores[scores["test"] == test])["metric"].unique()
+    return metric_names.label(there[0] if len(there) else metric_names.PRIMARY[task.method(test)])
+
+
+def place_label(rows: pd.DataFrame, family: str, suite: str, first: str = "") -> str:
+    """Label of a panel: what it shows, and below it suite and family where the figure has several of them."""
+    several = [name for name, key in ((suite, "suite"), (family, "family")) if rows[key].nunique() > 1]
+    return "\n".join(part for part in (first, ", ".join(several)) if part)
+
+
+# Parts of figures
+
+
+def panels(count: int, columns: int = 4, size: tuple[float, float] = PANEL) -> tuple[Figure, list[Axes]]:
+    """A figure with that many panels in rows, each of a size in inches."""
+    columns = min(columns, count)
+    height = math.ceil(count / columns)
+    figure = Figure(figsize=(max(WIDTH / 2, columns * size[0]), 0.5 + height * size[1]), layout="constrained")
+    axes = list(figure.subplots(height, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
+
+
+def lines(axis: Axes, rows: pd.DataFrame, keys: Sequence[str], style: Callable[..., Style]) -> None:
+    """A line along the steps for each combination of the keys, and of the origin; style: its values -> Style."""
+    for (origin, *found), line in rows.groupby(["origin", *keys], sort=False, dropna=False):
+        interval_line(axis, line, style(*found), published=origin == "published")
+    step_axis(axis, rows["step"])
+
+
+def interval_line(axis: Axes, line: pd.DataFrame, style: Style, published: bool = False) -> None:
+    """Values along the steps with their interval as a band; line: columns step, value, low, high; published: dashed, hollow."""
+    line = line.sort_values("step")
+    steps = line["step"].astype(float)
+    drawn = replace(style, line="--", label=PUBLISHED.label) if published else style
+    face = {"markerfacecolor": "white"} if published else {}
+    axis.plot(
+        steps, line["value"], color=drawn.colour, marker=drawn.marker, linestyle=drawn.line, label=drawn.label, **face
+    )
+    axis.fill_between(steps, line["low"], line["high"], color=drawn.colour, alpha=0.15, linewidth=0)
+
+
+def step_axis(axis: Axes, steps: Iterable[int]) -> None:
+    """Steps to scale: linear, square root or logarithmic above the smallest positive step, whichever spreads them most
+    evenly (the largest product of the gaps between neighbours)."""
+    own = np.unique(np.array(list(steps), dtype=float))
+    scale = step_scale(own)
+    if scale == "log":
+        axis.set_xscale("symlog", linthresh=own[own > 0].min(), linscale=0.5)
+    elif scale == "root":
+        axis.set_xscale("function", functions=(_root, lambda place: np.sign(place) * place**2))
+        axis.set_xticks([0, *(float(f"{own.max() * third**2 / 9:.0e}") for third in (1, 2, 3))])
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    if scale != "log":
+        axis.xaxis.set_major_formatter(FuncFormatter(_number))
+    axis.set_xlabel("pre-training step")
+
+
+def log_axis(axis: Axes, places: Iterable[float], label: str) -> None:
+    """A logarithmic axis of steps or tokens from the smallest above 0 on, with room for 0 before it."""
+    own = np.unique(np.array(list(places), dtype=float))
+    if (own > 0).any():
+        smallest = own[own > 0].min()
+        axis.set_xscale("symlog", linthresh=smallest, linscale=0.5)
+        decades = np.arange(np.ceil(np.log10(smallest)), np.floor(np.log10(own.max())) + 1)
+        shown = decades[:: max(1, math.ceil(len(decades) / 3))]
+        axis.set_xticks([*([0.0] if own[0] == 0 else []), *10.0**shown])
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda place, _: token_axis.amount(place)))
+        axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlabel(label)
+
+
+def step_scale(steps: np.ndarray) -> str:
+    """The scale on which steps, sorted, without repeats, spread most evenly: `linear`, `root` or `log`."""
+    if len(steps) < 3:
+        return "linear"
+    smallest = steps[steps > 0].min()
+    places = {"linear": steps, "root": _root(steps), "log": np.log1p(steps / smallest)}
+    gaps = {name: np.diff(own) / (own[-1] - own[0]) for name, own in places.items()}
+    spread = {name: np.log(np.maximum(own, TOUCHING)).sum() for name, own in gaps.items()}
+    return max(spread, key=lambda name: spread[name])
+
+
+def _root(steps: np.ndarray) -> np.ndarray:
+    """Square root, of negative numbers (a margin of the axis) with their sign."""
+    return np.sign(steps) * np.sqrt(np.abs(steps))
+
+
+def _number(step: float, place: int) -> str:
+    """A tick's label, in thousands where it is long."""
+    return f"{step / 1000:g}k" if abs(step) >= 10_000 else f"{step:g}"
+
+
+def outer(axes: Sequence[Axes]) -> None:
+    """Axis labels at the bottom of each column of panels only."""
+    spots = {axis: axis.get_subplotspec() for axis in axes}
+    for axis, spot in spots.items():
+        if any(o.colspan.start == spot.colspan.start and o.rowspan.start > spot.rowspan.start for o in spots.values()):
+            axis.set_xlabel("")
+
+
+def baselines(axis: Axes, scores: pd.DataFrame, **place: Any) -> None:
+    """Horizontal lines at chance and at the majority class of a test, where the test has them."""
+    for metric, value in baseline_values(scores, **place).items():
+        axis.axhline(value, color="grey", linestyle=BASELINES[metric], linewidth=0.8, label=metric)
+
+
+def baseline_values(scores: pd.DataFrame, **place: Any) -> dict[str, float]:
+    """Chance and majority of a test, as far as it has them; place: family, suite, test."""
+    rows = scores[(scores[list(place)] == pd.Series(place)).all(axis=1)]
+    found = {metric: rows.loc[rows["metric"] == metric, "value"] for metric in BASELINES}
+    return {metric: float(values.iloc[0]) for metric, values in found.items() if len(values)}
+
+
+def curves(scores: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[tuple[str, str], Style]) -> Figure:
+    """One panel for each family, suite and test: a line for each model along the steps, and the test's baselines.
+
+    rows: of the analysis `performance`, each model once at each step. Accuracies share one scale, ROUGE-L another.
+    """
+    order = ranks(rows)
+    found = sorted(rows.groupby([*PLACE, "test"]), key=lambda panel: (*panel[0][:2], order[panel[0][2]]))
+    figure, axes = panels(len(found))
+    labels = {test: metric_label(test, scores) for test in rows["test"].unique()}
+    tops = rows.groupby(rows["test"].map(labels))[["value", "high"]].max().max(axis=1)
+    for axis, ((family, suite, test), panel) in zip(axes, found, strict=True):
+        metric = labels[test]
+        lines(axis, panel, ["train", "recipe"], lambda *model: styles[model])
+        baselines(axis, scores, family=family, suite=suite, test=test)
+        axis.set_title(place_label(rows, family, suite, test))
+        axis.set_ylabel(metric)
+        axis.set_ylim(0, 1.02 if metric == "accuracy" else 1.08 * tops[metric])
+    outer(axes)
+    legend(figure, axes)
+    return figure
+
+
+def intervals(axis: Axes, rows: pd.DataFrame, style: Callable[[Any], Style], label: Callable[[Any], str]) -> None:
+    """One horizontal interval for each row, the first on top; style, label: of a row as a tuple; `published` hollow."""
+    for place, row in enumerate(rows.itertuples()):
+        drawn, published = style(row), row.origin == "published"
+        face = "white" if published else drawn.colour
+        axis.plot([row.low, row.high], [place, place], color=drawn.colour, linestyle="--" if published else "-")
+        axis.plot(row.value, place, color=drawn.colour, marker=drawn.marker, markerfacecolor=face, label=drawn.label)
+    axis.set_yticks(range(len(rows)), [label(row) for row in rows.itertuples()])
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+
+
+def legend(figure: Figure, axes: Iterable[Axes]) -> None:
+    """One legend for all panels below them, each label once, baselines last; what is published in grey, whatever its colour."""
+    entries: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if PUBLISHED.label in entries:
+        look = {"color": PUBLISHED.colour, "marker": PUBLISHED.marker, "markerfacecolor": "white", "linestyle": "--"}
+        entries[PUBLISHED.label] = Line2D([], [], **look)
+    if entries:
+        widest = 0.5 + 0.055 * max(len(label) for label in entries)  # inches, of handle and text
+        columns = max(1, min(4, len(entries), int(figure.get_figwidth() / widest)))
+        labels = sorted(entries, key=lambda label: (label in BASELINES, label == PUBLISHED.label))
+        handles = [entries[label] for label in labels]
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def nothing(figure: str, key: str, wanted: str) -> StudyError:
+    """The error of a figure that finds no row to draw, naming the config's key that would bring some."""
+    return StudyError(f"config.yaml: {key}: figure '{figure}' needs {wanted}; found none")

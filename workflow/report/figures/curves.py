@@ -1,0 +1,25 @@
+"""Untouched bases and tuned models along pre-training, tested at home (arXiv 2408.06663, v5 Figures 7, 9 and 10; v1 3, 8, 9)."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from workflow.report import drawing
+
+NEEDS = ()
+SECTION = "tuned"
+INTERVAL = "over resampled test rows, and over tuning seeds where there are several"
+CONCLUSIONS = ("gains", "turning_points", "declines", "extrapolation")
+
+
+def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
+    """One panel for each family, suite and test: the base, and every model tuned on a task of the test's domain or on
+    conversations. A study that tunes nothing shows its bases.
+
+    Each suite is shown in the main way it tests (`drawing.chosen`).
+    """
+    rows = drawing.only(analysis, "performance")
+    tuned = drawing.related(rows, {"in_domain", "instructed"})
+    shown = rows if tuned.empty else drawing.with_bases(tuned, rows)
+    return drawing.curves(scores, shown, drawing.model_styles(analysis, shown))

@@ -1,0 +1,63 @@
+"""What tuning changes out of domain, by kind of task (arXiv 2408.06663, v5 Figure 5, v1 7; of another family v5 Figure 15)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from workflow import task
+from workflow.report import drawing
+from workflow.report.drawing import Style
+
+NEEDS = ("models",)
+SECTION = "transfer"
+INTERVAL = "over resampled steps (of a mean over pairs: resampled pairs), and rows within them"
+CONCLUSIONS = ("domains", "transfer")
+ROW = 0.17  # inches
+
+
+def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
+    """One panel for each family and suite, pooled over steps: the mean difference of each kind with its interval, where it
+    has several pairs of task tuned on and test, and below it that of each pair.
+
+    Each suite is shown in the main way it tests (`drawing.chosen`).
+    Errors: StudyError when no model is tested out of its domain.
+    """
+    rows = drawing.only(analysis, "domain_change", "difference_of_means")
+    rows = rows[rows["step"].isna() & (rows["train"].notna() | (rows["n"] > 1))]
+    if rows.empty:
+        raise drawing.nothing("domain_change", "suites", "a model tested on another task of the kind it was tuned on")
+    found = list(rows.groupby(drawing.PLACE))
+    tallest = max(len(panel) for _, panel in found)
+    figure, axes = drawing.panels(len(found), columns=2, size=(3.5, 0.6 + ROW * tallest))
+    tasks = drawing.palette(analysis)
+    for axis, ((family, suite), panel) in zip(axes, found, strict=True):
+        drawing.intervals(axis, _ordered(panel), lambda row: _style(row, tasks), lambda row: _label(row, rows))
+        axis.axvline(0, color="black", linewidth=0.6)
+        axis.set_xlabel("score, tuned − base")
+        axis.set_title(drawing.place_label(rows, family, suite))
+    return figure
+
+
+def _ordered(panel: pd.DataFrame) -> pd.DataFrame:
+    """Kind after kind, each led by what is pooled over its pairs."""
+    kinds = list(task.KINDS)
+    place = panel.assign(kind=panel["group"].map(kinds.index), pair=panel["train"].notna())
+    return place.sort_values(["kind", "pair", "train", "test", "recipe", "origin"])
+
+
+def _style(row: Any, tasks: dict[str, tuple[str, str]]) -> Style:
+    """Black for what is pooled, else the look of the task tuned on."""
+    if pd.isna(row.train):
+        return Style("black", "d")
+    return Style(*tasks[row.train])
+
+
+def _label(row: Any, rows: pd.DataFrame) -> str:
+    """What a row is about: a kind, or a pair; its recipe where there are several for it; whether it is published."""
+    name = row.group if pd.isna(row.train) else f"{row.train} → {row.test}"
+    alike = rows[(rows["group"] == row.group) & (rows["train"].eq(row.train) | pd.isna(row.train))]
+    several = alike.loc[alike["origin"] == row.origin, "recipe"].nunique() > 1 and not pd.isna(row.recipe)
+    return name + (f", {row.recipe}" if several else "") + (", published" if row.origin == "published" else "")

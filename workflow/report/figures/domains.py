@@ -1,0 +1,26 @@
+"""Tuned models on other tasks of the same kind, beside the base (arXiv 2408.06663, v5 Figures 4 and 11; v1 6 and 10)."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from workflow.report import drawing
+
+NEEDS = ("models",)
+SECTION = "transfer"
+INTERVAL = "over resampled test rows, and over tuning seeds where there are several"
+CONCLUSIONS = ("transfer", "domains")
+
+
+def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
+    """One panel for each family, suite and test: the base, and every model tuned on the test's kind in another domain.
+
+    Each suite is shown in the main way it tests (`drawing.chosen`).
+    Errors: StudyError when no model is tested out of its domain.
+    """
+    rows = drawing.only(analysis, "performance")
+    tuned = drawing.related(rows, {"out_of_domain"})
+    if tuned.empty:
+        raise drawing.nothing("domains", "suites", "a model tested on another task of the kind it was tuned on")
+    return drawing.curves(scores, drawing.with_bases(tuned, rows), drawing.model_styles(analysis, tuned))

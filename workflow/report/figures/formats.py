@@ -1,0 +1,70 @@
+"""Bases and models tuned on the test's task, in each format of the prompt (arXiv 2408.06663, v5 Figures 2, 3, 14; v1 5, 13)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from workflow.data.prompts import FORMATS
+from workflow.report import drawing
+from workflow.report.drawing import Style
+
+NEEDS = ("formats",)
+SECTION = "formats"
+INTERVAL = "over resampled test rows, and over tuning seeds where there are several"
+CONCLUSIONS = ("formats",)
+BASE_LINE = (0, (1, 1.5))
+
+
+def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
+    """One panel for each family, suite, test and recipe: a solid line for the tuned model and a dotted one for the base in
+    each format of the test. Published values are shown of tuned models.
+
+    Models are those tuned in the format of most, with the number of demonstrations of most (`drawing.chosen`).
+    Errors: StudyError when no task is tested in several formats by a model tuned on it.
+    """
+    shown = _shown(analysis[analysis["analysis"] == "performance"])
+    keys = [*drawing.PLACE, "test", "recipe"]
+    if shown.empty:
+        raise drawing.nothing("formats", "suites", "a task that is tuned on and tested in several formats")
+    own = shown[(shown["train"] != "none") & (shown["origin"] == "own")]
+    found = list(own.groupby(keys))
+    figure, axes = drawing.panels(len(found))
+    for axis, ((family, suite, test, recipe), tuned) in zip(axes, found, strict=True):
+        beside = (shown["train"] == "none") == (shown["origin"] == "own")  # own bases, published models
+        _panel(axis, pd.concat([tuned, shown[beside & (shown[keys[:3]] == [family, suite, test]).all(axis=1)]]))
+        drawing.baselines(axis, scores, family=family, suite=suite, test=test)
+        several = own.loc[own["test"] == test, "recipe"].nunique() > 1
+        axis.set_title(drawing.place_label(shown, family, suite, f"{test}, {recipe}" if several else test))
+        axis.set_ylabel(drawing.metric_label(test, scores))
+        axis.set_ylim(bottom=0)
+    drawing.outer(axes)
+    drawing.legend(figure, axes)
+    return figure
+
+
+def _shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """Models tested on the very task they were tuned on in several formats, and their bases."""
+    main = drawing.chosen(rows)
+    models = main.loc[main["train"] == main["test"], [*drawing.PLACE, "train", "test", "format", "shots"]]
+    tuned = rows.merge(models.drop_duplicates(), on=list(models.columns))
+    several = tuned.groupby([*drawing.PLACE, "test"])["test_format"].transform("nunique") > 1
+    tuned = tuned[several]
+    places = tuned[[*drawing.PLACE, "test", "test_format", "shots"]].drop_duplicates()
+    return pd.concat([tuned, rows[rows["train"] == "none"].merge(places, on=list(places.columns))])
+
+
+def _panel(axis: Axes, rows: pd.DataFrame) -> None:
+    """Lines of one model and its base in each format, the colour and marker of a format the same in all panels."""
+    looks = dict(zip(FORMATS, drawing.looks(), strict=False))
+
+    def style(test_format: str, train: str) -> Style:
+        tuned = Style(*looks[test_format], label=f"tuned, {test_format}")
+        return replace(tuned, line=BASE_LINE, label=f"base, {test_format}") if train == "none" else tuned
+
+    order = pd.Categorical(rows["test_format"], list(FORMATS), ordered=True)
+    ordered = rows.assign(order=order, base=rows["train"] == "none").sort_values(["base", "order"])
+    drawing.lines(axis, ordered, ["test_format", "train"], style)

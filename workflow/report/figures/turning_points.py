@@ -1,0 +1,74 @@
+"""Where curves along pre-training bend, of bases, tuned models and gains (arXiv 2408.06663, section 6.2).
+
+The paper names such steps by eye; here they are the analysis `turning_point`'s, with intervals, and most have no name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from workflow.report import drawing
+from workflow.report.drawing import Style
+
+NEEDS = ()
+SECTION = "tuned"
+INTERVAL = "the steps at which a bend cannot be ruled out, moved outwards to steps of the study"
+CONCLUSIONS = ("turning_points",)
+ROW = 0.17  # inches
+LINE = [*drawing.PLACE, "group", "train", "format", "recipe", "test", *drawing.WAY, "origin"]
+PANELS = ("base", "tuned", "tuned − base")
+
+
+def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
+    """Three panels for each family and suite: the bend that fits best of the base on each test, of models tested in tuning's
+    domain or tuned on conversations, and of their gains over the base. Grey: no turning step is named, since a straight line or
+    a smooth law of learning predicts held-out steps as well or the bend moves when steps are left out. Vertical lines: the first
+    and the last step.
+
+    Each suite is shown in the main way it tests (`drawing.chosen`).
+    Errors: StudyError when no curve is long enough.
+    """
+    rows = _shown(analysis)
+    if rows.empty:
+        raise drawing.nothing("turning_points", "families", "a family with enough steps for a turning point")
+    found = list(rows.groupby([*drawing.PLACE, "panel"], sort=True))
+    tallest = max(len(panel) for _, panel in found)
+    figure, axes = drawing.panels(len(found), columns=2, size=(drawing.WIDTH / 2, 0.6 + ROW * tallest))
+    styles = drawing.model_styles(analysis, rows)
+    for axis, ((family, suite, name), panel) in zip(axes, found, strict=True):
+        drawing.intervals(axis, panel, lambda row: _style(row, styles), _label)
+        steps = analysis.loc[(analysis["family"] == family) & (analysis["analysis"] == "performance"), "step"]
+        for end in (steps.min(), steps.max()):
+            axis.axvline(end, color="lightgrey", linewidth=0.6)
+        drawing.step_axis(axis, steps)
+        axis.set_title(drawing.place_label(rows, family, suite, name))
+    drawing.legend(figure, axes)
+    return figure
+
+
+def _shown(analysis: pd.DataFrame) -> pd.DataFrame:
+    """Bends, `named` or not, with the panel that each belongs to, in the panels' order of tests."""
+    turns = drawing.only(analysis, "turning_point", "turning_step", "knot")
+    named = turns.loc[(turns["estimator"] == "turning_step") & turns["value"].notna(), LINE].drop_duplicates()
+    rows = turns[turns["estimator"] == "knot"].merge(named, on=LINE, how="left", indicator="named")
+    rows = drawing.related(rows.assign(named=rows["named"] == "both"), {"base", "in_domain", "instructed"})
+    names = rows["group"].map({"level": "tuned", "gain": "tuned − base"}).where(rows["train"] != "none", "base")
+    rows = rows.assign(panel=pd.Categorical(names, PANELS, ordered=True), order=rows["test"].map(drawing.ranks(rows)))
+    rows["panel"] = rows["panel"].cat.remove_unused_categories()
+    return rows.sort_values(["order", "train", "recipe", "origin"])
+
+
+def _style(row: Any, styles: dict[tuple[str, str], Style]) -> Style:
+    """The model's look; grey where no turning step is named."""
+    own = replace(styles[row.train, row.recipe], label="")
+    return own if row.named else Style("silver", own.marker, label="no turning step named")
+
+
+def _label(row: Any) -> str:
+    """The test, led by the task tuned on where it is another one."""
+    name = row.test if row.train in ("none", row.test) else f"{row.train} → {row.test}"
+    return name + (", published" if row.origin == "published" else "")

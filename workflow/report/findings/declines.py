@@ -1,0 +1,49 @@
+"""Whether scores have fallen again by the last steps of pre-training, of untouched bases and of tuned models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from workflow.report import drawing
+from workflow.report.findings import Material, about, ci, finding, siblings, signed
+from workflow.report.findings.turning_points import KEYS, named_curve, placed, sort_of
+from workflow.statistics import holm
+
+SECTION = "base"
+READS = ("analysis",)
+
+
+def find(material: Material) -> Iterator[dict[str, Any]]:
+    """One finding for each curve whose decline is significant among all curves of its sort; for each sort one that counts the
+    others."""
+    whole = material.rows("decline")
+    rows = drawing.related(whole[whole["estimator"] == "decline"], {"base", "in_domain", "instructed"})
+    rows = rows[rows["group"] == "level"]
+    for _, own in rows.groupby([*drawing.PLACE, rows["train"] == "none"], sort=False):
+        falls = pd.Series(holm(own["p_value"].to_numpy(dtype=float)) < 1 - material.level, index=own.index)
+        for _, row in own[falls].sort_values("value", ascending=False, kind="stable").iterrows():
+            yield placed(row) | finding(_decline(material, rows, row, dict(siblings(whole, row, KEYS))), row, KEYS)
+        yield placed(own.iloc[0]) | _others(rows, own, int((~falls).sum()))
+
+
+def _decline(material: Material, rows: pd.DataFrame, row: Any, beside: Mapping[str, Any]) -> str:
+    ends = {name: f"{beside[name]['value']:.0f}" for name in ("best_from", "best_to", "last_from", "last_to")}
+    last, best = (_run(ends[f"{run}_from"], ends[f"{run}_to"]) for run in ("last", "best"))
+    return (
+        f"{named_curve(rows, row)}: scores fall again. The mean over {last}, the last, is {row['value']:.3f} below the mean over "
+        f"{best} ({ci(material.level)} at least {signed(row['low'])}, both choices allowed for; significant, Holm)."
+    )
+
+
+def _run(first: str, last: str) -> str:
+    return f"step {first}" if first == last else f"steps {first} to {last}"
+
+
+def _others(rows: pd.DataFrame, own: pd.DataFrame, count: int) -> dict[str, Any]:
+    row = own.iloc[0]
+    text = f"No significant decline (Holm) is seen in {count} of {len(own)} curves of {sort_of(row)}{about(rows, row)}."
+    keys = [key for key in KEYS if key not in ("train", "format", "recipe", "test")]
+    return finding(text, row, keys, value=count, low=None, high=None, n=len(own))

@@ -1,0 +1,85 @@
+"""What more pre-training is forecast to change of scores of untouched bases and tuned models, or that it cannot be told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from workflow.analysis.analyses.extrapolation import COVERAGE, SCORES
+from workflow.report import drawing
+from workflow.report.findings import Material, about, finding, siblings, signed
+from workflow.report.findings.turning_points import named_curve, placed, sort_of
+from workflow.statistics import holm
+
+SECTION = "base"
+READS = ("analysis",)
+RELATED = {"base", "in_domain", "instructed"}
+KEYS = [
+    "analysis", "group", "family", "step", "train", "format", "recipe", "suite", "test", "test_format", "shots", "estimator"
+]  # fmt: skip
+SORT = [*drawing.PLACE, "recipe", "group"]
+
+
+def find(material: Material) -> Iterator[dict[str, Any]]:
+    """For each sort of curves, at the latest step that can be forecast: one finding for each change that is significant among
+    all of its sort, and one that counts the others; where nothing can be forecast, one that says so."""
+    whole = material.rows("extrapolation", missing=True)
+    gains = whole[whole["estimator"] == "held_out_gain"]
+    changes = whole[whole["estimator"] == "later_change"]
+    for place, own in gains.groupby(SORT, sort=False):
+        there = changes[(changes[SORT] == list(place)).all(axis=1) & changes["value"].notna()]
+        latest = drawing.related(there[there["step"] == there["step"].max()], RELATED)
+        if there.empty:
+            yield _unknown(gains, own)
+        elif len(latest):
+            yield from _forecasts(material, whole, latest)
+
+
+def _forecasts(material: Material, whole: pd.DataFrame, latest: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The forecasts of one sort of curves at one step."""
+    p_values = latest["p_value"].to_numpy(dtype=float)
+    moves = pd.Series(holm(p_values) < 1 - material.level, index=latest.index)
+    for _, row in latest[moves].sort_values("value", ascending=False, kind="stable").iterrows():
+        score = dict(siblings(whole, row, KEYS))["later_score"]
+        text = (
+            f"{named_curve(whole, row)}: by step {int(row['step'])} more pre-training is forecast to change the score by "
+            f"{interval(row)}, to {interval(score, '.3f')}; significant (Holm)."
+        )
+        yield placed(row) | finding(text, row, KEYS)
+    row, same, mean = latest.iloc[0], int((~moves).sum()), signed(float(latest["value"].mean()), "+.3f")
+    half = float((latest["high"] - latest["low"]).median() / 2)
+    what = "score" if row["group"] == SCORES else row["group"]
+    text = (
+        f"More pre-training of {sort_of({**row, 'group': None})}{about(whole, row, 'recipe')}: by step {int(row['step'])} no "
+        f"significant change (Holm) of the {what} is forecast for {same} of {len(latest)} curves; their mean forecast is {mean}, "
+        f"the median {100 * COVERAGE:g} % interval ±{half:.3f}."
+    )
+    keys = [key for key in KEYS if key not in ("train", "format", "test")]
+    yield placed(row) | finding(text, row, keys, value=same, low=None, high=None, n=len(latest))
+
+
+def interval(row: Any, form: str = "+.3f") -> str:
+    """A forecast with its interval."""
+    value, low, high = (signed(row[name], form) for name in ("value", "low", "high"))
+    return f"{value} ({100 * COVERAGE:g} % interval {low} to {high})"
+
+
+def _unknown(gains: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
+    """That nothing is forecast, and why."""
+    known = own[own["value"].notna()]
+    row = (own if known.empty else known).iloc[0]
+    sort = {**row, "train": "none" if row["recipe"] == "none" else None}
+    who = f"{sort_of({**sort, 'group': None})}{about(gains, sort, 'recipe')}"
+    if pd.isna(row["value"]):
+        why = "it takes four curves over the same steps, and held-out steps as far behind at least two others"
+    else:
+        why = (
+            f"forecasts of held-out steps are not significantly better than the last score, or no better than a line "
+            f"in log steps (squared error {abs(row['value']):.0%} {'lower' if row['value'] > 0 else 'higher'} than the last "
+            f"score's, p = {row['p_value']:.3f})"
+        )
+    what = "scores" if row["group"] == SCORES else row["group"]
+    text = f"What more pre-training would change of {what} of {who} cannot be told: {why}."
+    return placed(sort) | finding(text, row, KEYS)

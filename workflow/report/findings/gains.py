@@ -1,0 +1,41 @@
+"""What tuning changes at home: tuned minus base on tests of the domain tuned on, at the last step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from workflow.report import drawing
+from workflow.report.findings import Material, about, finding, one_seed
+
+SECTION = "tuned"
+READS = ("analysis",)
+KEYS = [
+    "analysis", "family", "step", "train", "format", "recipe", "suite", "test", "test_format", "shots", "estimator"
+]  # fmt: skip
+
+
+def find(material: Material) -> Iterator[dict[str, Any]]:
+    """One finding for each model and test, those that tuning raises most first."""
+    rows = material.last(material.rows("tuning_difference", "difference_of_means"))
+    rows = drawing.related(rows, {"in_domain", "instructed"})
+    verdicts, sure = material.verdicts(rows), material.significant(rows)
+    for place, row in rows.sort_values("value", ascending=False, kind="stable").iterrows():
+        name = f"{row['train']}{about(rows, row, 'recipe')}"
+        where = f"{drawing.metric_label(row['test'])} on {row['test']}"
+        step = f"at step {int(row['step'])}"
+        if sure[place]:
+            verb = "raises" if row["value"] > 0 else "lowers"
+            size = {**row, **dict(zip(("value", "low", "high"), _size(row), strict=True))}
+            text = f"Tuning on {name} {verb} {where} by {material.interval(size)} {step}: {verdicts[place]}."
+        else:
+            text = f"Tuning on {name} changes {where} by {material.interval(row)} {step}: {verdicts[place]}."
+        yield finding(text + one_seed(row), row, KEYS)
+
+
+def _size(row: Any) -> tuple[float, float, float]:
+    """A change without its sign: value, low, high."""
+    ends = np.sign(row["value"]) * np.array([row["low"], row["high"]], dtype=float)
+    return abs(row["value"]), float(ends.min()), float(ends.max())

@@ -1,0 +1,47 @@
+"""Which base to tune for a task, or to take as it is, in the words of the table of recommendations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from workflow.audit.inputs import listed
+from workflow.evaluation import metric_names
+
+SECTION = "answer"
+READS = ("recommendations",)
+TOPICS = ("answer", "cheapest", "pretraining")  # of the others, one for each base or indicator, the table has a page
+KEPT = ("statement", "value", "low", "high", "n", "table", "filter")
+
+
+def find(material: Any) -> Iterator[dict[str, Any]]:
+    """The recommendations of some topics as findings, in their order.
+
+    Of untouched bases those about tests that are no part of a mean, and of all families' later pre-training one together: the
+    table has each of them.
+    """
+    table = material.tables["recommendations"]
+    parts = metric_names.parts(material.tables["scores"]) if "scores" in material.tables else set()
+    for row in table[(table["recipe"] != "none") & table["topic"].isin(TOPICS)].to_dict("records"):
+        yield {name: row[name] for name in KEPT} | {"pairs": material.targets.get(row["task"], {}).get("tests", ())}
+    untouched = table[(table["recipe"] == "none") & ~table["task"].isin(parts)]
+    for row in untouched[untouched["topic"] == "answer"].to_dict("records"):
+        yield {name: row[name] for name in KEPT}
+    later = untouched[(untouched["topic"] == "pretraining") & untouched["low"].notna()]
+    for title, own in later.groupby(later["statement"].str.split(": ").str[0], sort=False):
+        yield _together(title, own)
+
+
+def _together(title: str, rows: pd.DataFrame) -> dict[str, Any]:
+    """What later pre-training does to one test in all families: in which its interval leaves 0 out."""
+    rising, falling = (sorted(rows.loc[own, "family"]) for own in (rows["low"] > 0, rows["high"] < 0))
+    told = [f"it {verb} in {len(own)} ({listed(own)})" for verb, own in (("rises", rising), ("falls", falling)) if own]
+    rest = len(rows) - len(rising) - len(falling)
+    told += [f"in {rest} its interval holds no change"] if rest else []
+    text = f"{title}: the score forecast for more pre-training, in {len(rows)} families: {'; '.join(told)}."
+    first = rows.iloc[0]
+    return {"statement": text, "value": float(len(rising)), "low": None, "high": None, "n": len(rows)} | {
+        name: first[name] for name in ("table", "filter")
+    }

@@ -1,0 +1,58 @@
+"""What tuning changes elsewhere: on other tasks of its kind, and on tasks of other kinds, at the last step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from workflow.report import drawing
+from workflow.report.findings import Material, about, finding, one_seed
+from workflow.statistics import POWER
+
+SECTION = "transfer"
+READS = ("analysis",)
+KEYS = [
+    "analysis", "family", "step", "train", "format", "recipe", "suite", "test", "test_format", "shots", "estimator"
+]  # fmt: skip
+
+
+def find(material: Material) -> Iterator[dict[str, Any]]:
+    """One finding for each test of tuning's own kind; of tests of other kinds one for each that changes, and one for
+    each model that counts the rest."""
+    rows = material.last(material.rows("tuning_difference", "difference_of_means"))
+    near, far = drawing.related(rows, {"out_of_domain"}), drawing.related(rows, {"cross_task"})
+    yield from (_changed(near, *own, material) for own in _ranked(material, near))
+    yield from (_changed(far, *own, material) for own in _ranked(material, far) if own[1])
+    sure, small = material.significant(far), material.detectable(far)
+    for _, own in far.groupby([*drawing.PLACE, "train", "format", "recipe"], sort=False):
+        yield _rest(far, own, small[own.index][~sure[own.index]])
+
+
+def _ranked(material: Material, rows: pd.DataFrame) -> Iterator[tuple[pd.Series, bool, str]]:
+    """Rows by their change, the worst first, whether it is significant, and the verdict in words."""
+    sure, verdicts = material.significant(rows), material.verdicts(rows)
+    for place, row in rows.sort_values("value", kind="stable").iterrows():
+        yield row, bool(sure[place]), verdicts[place]
+
+
+def _changed(rows: pd.DataFrame, row: pd.Series, sure: bool, verdict: str, material: Material) -> dict[str, Any]:
+    near = drawing.relation(row["train"], row["test"]) == "out_of_domain"
+    kind = "out of its domain" if near else "of another kind"
+    name = f"{row['train']}{about(rows, row, 'recipe')}"
+    change = f"{material.interval(row)} at step {int(row['step'])}: {verdict}."
+    verb = "helps" if row["value"] > 0 else "hurts"
+    text = f"{verb} on {row['test']}, {kind}: {change}" if sure else f"changes {row['test']}, {kind}, by {change}"
+    return finding(f"Tuning on {name} {text}{one_seed(row)}", row, KEYS)
+
+
+def _rest(rows: pd.DataFrame, own: pd.DataFrame, small: pd.Series) -> dict[str, Any]:
+    """How many tests of other kinds a tuning leaves without a significant change, and which change would have been one."""
+    row, known = own.iloc[0], small.dropna()
+    name = f"{row['train']}{about(rows, row, 'recipe')}"
+    text = f"Tuning on {name}: on {len(small)} of {len(own)} tests of other kinds the change is not significant (Holm)"
+    if len(known):
+        text += f"; on each of them a change of {known.max():.3f} or more would have been found (power {POWER:g})"
+    keys = [key for key in KEYS if key != "test"]
+    return finding(f"{text}.{one_seed(row)}", row, keys, value=len(small), low=None, high=None, n=len(own))

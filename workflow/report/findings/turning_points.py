@@ -1,0 +1,78 @@
+"""Where more pre-training begins to add less: to untouched bases, to tuned models, to what tuning gains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from workflow.analysis.curves import PER, unit
+from workflow.report import drawing
+from workflow.report.findings import Material, about, ci, finding, siblings
+from workflow.statistics import holm
+
+SECTION = "base"
+READS = ("analysis",)
+KEYS = [
+    "analysis", "group", "family", "train", "format", "recipe", "suite", "test", "test_format", "shots", "estimator"
+]  # fmt: skip
+
+
+def find(material: Material) -> Iterator[dict[str, Any]]:
+    """One finding for each curve with a turning step, significant among all curves of its sort; for each sort one that counts
+    those without."""
+    whole = material.rows("turning_point", missing=True)
+    turns = drawing.related(whole[whole["estimator"] == "turning_step"], {"base", "in_domain", "instructed"})
+    levels = material.analysis[material.analysis["analysis"] == "performance"]
+    span = levels.groupby("family")["step"].agg(["min", "max"])
+    for _, own in turns.groupby([*drawing.PLACE, "group", turns["train"] == "none"], sort=False):
+        named = own["value"].notna() & (holm(own["p_value"].to_numpy(dtype=float)) < 1 - material.level)
+        for _, row in own[named].sort_values("value", kind="stable").iterrows():
+            text = _bend(material, turns, row, dict(siblings(whole, row, KEYS)), unit(*span.loc[row["family"]]))
+            yield placed(row) | finding(text, row, KEYS)
+        yield placed(own.iloc[0]) | _unnamed(turns, own, int((~named).sum()))
+
+
+def placed(row: Mapping[str, Any]) -> dict[str, str]:
+    """Where in the report a curve belongs."""
+    return {"section": SECTION if row["train"] == "none" else "tuned"}
+
+
+def named_curve(rows: pd.DataFrame, row: Mapping[str, Any]) -> str:
+    """What a curve is of."""
+    if row["train"] == "none":
+        return f"{row['test']}{about(rows, row)}, untouched base"
+    what = "gain by tuning on" if row["group"] == "gain" else "tuned on"
+    return f"{row['test']}{about(rows, row, 'recipe')}, {what} {row['train']}"
+
+
+def sort_of(row: Mapping[str, Any]) -> str:
+    """What the curves of a sort are of."""
+    if row["train"] == "none":
+        return "untouched bases"
+    return "gains by tuning" if row["group"] == "gain" else "tuned models"
+
+
+def _bend(material: Material, turns: pd.DataFrame, row: Any, beside: Mapping[str, Any], steps: int) -> str:
+    """A named step with the slopes before and after it."""
+    slopes = []
+    for side, word in (("slope_before", "before"), ("slope_after", "after")):
+        points = {name: beside[side][name] * steps / PER * 100 for name in ("value", "low", "high")}
+        slopes.append(f"{material.interval(points, '+.2f')} points for {steps:,} steps {word} it")
+    return (
+        f"{named_curve(turns, row)}: turns at step {row['value']:.0f} ({ci(material.level)} {row['low']:.0f} to "
+        f"{row['high']:.0f}; a straight line and smooth laws of learning fit less well, p = {row['p_value']:.3f}), with "
+        f"{slopes[0]} and {slopes[1]}."
+    )
+
+
+def _unnamed(turns: pd.DataFrame, own: pd.DataFrame, count: int) -> dict[str, Any]:
+    """How many curves of a sort have no turning step."""
+    row = own.iloc[0]
+    text = (
+        f"No turning step is named for {count} of {len(own)} curves of {sort_of(row)}{about(turns, row)}: a straight line or a "
+        "smooth law of learning predicts held-out steps as well, or the step moves when other steps are left out."
+    )
+    keys = [key for key in KEYS if key not in ("train", "format", "recipe", "test")]
+    return finding(text, row, keys, value=count, low=None, high=None, n=len(own))

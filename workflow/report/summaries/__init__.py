@@ -1,0 +1,91 @@
+"""One module for each table of a study: `summarise(material) -> DataFrame`, a row for each thing that it lists.
+
+A module also names the keys of the config that it READS, and what it NEEDS of a study (see `grid.read`). Numbers keep
+their full precision in the frame and the CSV file; the Markdown file rounds them and puts an interval behind its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workflow.errors import StudyError
+from workflow.models import checkpoints
+from workflow.storage import tables
+
+INTERVAL = ["value", "low", "high"]
+FACTS = ("n", "p_value", "seed_variance")
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that a table may be made of.
+
+    study: the config, as far as the module READS it; scores, analysis: the gathered tables, imported scores among them;
+    manifests: of the bases; prepared: tasks as prepared rows; benchmarks: folder with what Snakemake measured of jobs.
+    """
+
+    study: Mapping[str, Any]
+    scores: pd.DataFrame
+    analysis: pd.DataFrame
+    manifests: Sequence[Path]
+    prepared: Sequence[Path]
+    benchmarks: Path
+
+    @cached_property
+    def bases(self) -> list[dict[str, Any]]:
+        """The manifest of each base (`checkpoints.locate`)."""
+        return [checkpoints.read_base(path) for path in self.manifests]
+
+    @cached_property
+    def rows(self) -> dict[str, dict[str, int]]:
+        """Prepared task -> split -> number of rows."""
+        return {path.stem: tables.read(path, ["split"])["split"].value_counts().to_dict() for path in self.prepared}
+
+    def seconds(self, job: str) -> float | None:
+        """Wall time of a job, by its path below the folder of benchmarks; None where nothing was measured."""
+        path = self.benchmarks / f"{job}.tsv"
+        if not path.is_file():
+            return None
+        return float(pd.read_csv(path, sep="\t")["s"].iloc[-1])
+
+    def analysed(self, name: str) -> pd.DataFrame:
+        """The rows of one analysis by what they are about, then by step; those without a value last; no empty columns.
+
+        Errors: StudyError when there is no row.
+        """
+        rows = self.analysis[self.analysis["analysis"] == name]
+        if rows.empty:
+            raise StudyError(f"config.yaml: summaries: '{name}' has no row to show: no model was tested for it")
+        order = [key for key in ("family", "suite", *tables.ANALYSIS.names) if key not in ("step", *INTERVAL, *FACTS)]
+        keys = list(dict.fromkeys([*order, "step"]))
+        found = rows.assign(missing=rows["value"].isna()).sort_values(["missing", *keys])
+        return found[[*keys, *INTERVAL, *FACTS]].dropna(axis="columns", how="all")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown: shares to three decimals with their interval, other numbers to three digits, no value as –."""
+    merged = {"low", "high"} if set(INTERVAL) <= set(table.columns) else set()
+    columns = [name for name in table.columns if name not in merged]
+    lines = [columns, ["---"] * len(columns)]
+    for row in table.to_dict("records"):
+        ends = f" [{row['low']:.3f}, {row['high']:.3f}]" if merged and not pd.isna(row["low"]) else ""
+        lines.append(
+            [_cell(row[name], ".3f") + ends if name == "value" else _cell(row[name], ".3g") for name in columns]
+        )
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _cell(value: Any, form: str) -> str:
+    """One value in a cell; text with a line break (as ⏎, since a cell has one line) or a space at its end as code."""
+    if pd.isna(value):
+        return "–"
+    if isinstance(value, float):
+        return format(value, form)
+    text = str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", "⏎")
+    return f"`{text}`" if "⏎" in text or text != text.strip() else text

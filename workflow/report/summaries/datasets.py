@@ -1,0 +1,71 @@
+"""The data sets of a study, what each is there for and on what terms (arXiv 2408.06663, Tables 1 and 7)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from workflow import task
+from workflow.report.drawing import relation
+from workflow.report.summaries import Material
+
+READS = ()
+NEEDS = ()
+SECTION = "study"
+RELATIONS = {"instructed": "after", "in_domain": "in domain of", "out_of_domain": "out of domain of"}
+COLUMNS = [
+    *("task", "kind", "role", "hub", "subset", "train_split", "train_rows", "test_split", "test_rows"),
+    *("scored", "metric", "labels", "licence"),
+]
+
+
+def summarise(material: Material) -> pd.DataFrame:
+    """One row for each task that is tuned on or tested, imported tests that are no task of Tunecast last.
+
+    Columns COLUMNS. role: `tuned on`, and for a test its relation to each task of its kind tuned on, `transfer` where
+    there is none and `tested` where no tuned model was; splits are those that Tunecast reads, which a release may not have
+    used; train_rows, test_rows: as prepared, else as the dataset states; scored: rows behind a score, fewer than test_rows
+    where a suite sets a limit.
+    """
+    cells = material.scores[["train", "test"]].drop_duplicates()
+    trains = set(cells["train"]) - {"none"}
+    scored = material.scores.groupby("test")["n"].max()
+    rows = [_row(name, cells, material) | {"scored": scored.get(name)} for name in sorted(trains | set(cells["test"]))]
+    known = sorted(rows, key=lambda row: row["task"] not in task.names())
+    return pd.DataFrame(known, columns=COLUMNS).convert_dtypes()
+
+
+def _row(name: str, cells: pd.DataFrame, material: Material) -> dict[str, Any]:
+    """What is known of one task."""
+    tuned = sorted(set(cells.loc[cells["test"] == name, "train"]) - {"none"})
+    if name not in task.names():
+        return {"task": name, "role": "tested"}
+    found = task.load(name)
+    counts = {**found.sizes, **material.rows.get(name, {})}
+    roles = ["tuned on"] if name in set(cells["train"]) else []
+    near = [(relation(train, name), train) for train in tuned if train != name]
+    roles += [f"{RELATIONS[how]} {train}" for how, train in near if how in RELATIONS]
+    return {
+        "task": name,
+        "kind": found.kind,
+        "role": "; ".join(roles) or ("transfer" if tuned else "tested"),
+        "hub": found.hub,
+        "subset": found.subset,
+        "train_split": found.train,
+        "train_rows": counts.get(found.train),
+        "test_split": found.test,
+        "test_rows": counts.get(found.test),
+        "metric": _metric(found),
+        "labels": ", ".join(found.labels) or None,
+        "licence": found.licence,
+    }
+
+
+def _metric(found: task.Task) -> str | None:
+    """The primary metric; none where the task is only tuned on."""
+    from workflow.evaluation.metrics import (
+        PRIMARY,
+    )  # slow to import; the Snakefile reads what each table needs at every start
+
+    return PRIMARY.get(task.KINDS[found.kind].method)

@@ -1,0 +1,54 @@
+"""The pre-training runs of a study: where from, which steps, how large (arXiv 2408.06663, v5 Table 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from workflow.released import runs
+from workflow.report.summaries import Material
+from workflow.study import token_axis
+
+READS = ("families", "imports")
+NEEDS = ()
+SECTION = "study"
+
+
+def summarise(material: Material) -> pd.DataFrame:
+    """One row for each family: columns family, source, place, steps (how many), first, last, listed, tokens, weights_bytes.
+
+    tokens: seen by the last step, where they are known; weights_bytes: of the last step's weights; a family of
+    imported scores has no weights, and its place is the releases' citation.
+    """
+    steps = {name: sorted(rows["step"].unique()) for name, rows in material.scores.groupby("family")}
+    cited = "; ".join(runs.cited(block) for block in material.study["imports"].values())
+    seen = token_axis.seen(material.scores) | token_axis.of_study(material.study)
+    rows = []
+    for name, own in steps.items():
+        family = material.study["families"].get(name, {"source": "imported", "path": cited})
+        place = {"first": own[0], "last": own[-1], "listed": ", ".join(map(str, own))}
+        known = {"tokens": _tokens(seen.get(name, {}), own[-1]), "weights_bytes": _bytes(material, name, own[-1])}
+        rows.append(
+            {"family": name, "source": family["source"], "place": _place(family), "steps": len(own), **place, **known}
+        )
+    return pd.DataFrame(rows).convert_dtypes()
+
+
+def _place(family: Mapping[str, Any]) -> str | None:
+    """Repository, repositories or folder of a family; none where it is trained here."""
+    repos = [entry["repo"] for entry in family.get("repos", [])]
+    return family.get("repo") or family.get("path") or ", ".join(repos) or None
+
+
+def _tokens(seen: Mapping[int, float], step: int) -> int | None:
+    """Tokens that a family has seen by a step, where they are known."""
+    return int(seen[step]) if step in seen else None
+
+
+def _bytes(material: Material, name: str, step: int) -> int | None:
+    """Size of a base's weights; none where the family is imported."""
+    files = [base["files"] for base in material.bases if (base["family"], base["step"]) == (name, step)]
+    sizes = [facts["bytes"] for own in files for path, facts in own.items() if path.endswith(".safetensors")]
+    return sum(sizes) if sizes else None

@@ -1,0 +1,60 @@
+"""What a study's jobs took, by stage and task tuned on, as measured by Snakemake (arXiv 2408.06663, v5 Table 4, v1 Table 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from workflow.report.summaries import Material
+from workflow.study import grid
+
+READS = ("families", "models", "recipes", "suites")
+NEEDS = ("suites",)
+SECTION = "cost"
+KEYS = ["stage", "family", "train", "suite"]
+
+
+def summarise(material: Material) -> pd.DataFrame:
+    """One row for each stage, family, task tuned on and suite, and their sum: columns KEYS, jobs, measured, hours, unmeasured.
+
+    hours: wall time of the measured jobs times the GPUs that each holds where there are any; of a job that was run again
+    its last run; null where none was measured. unmeasured: the jobs of which there is no measurement, by their keys.
+    """
+    jobs = [{**job, "seconds": material.seconds(f"{job['stage']}/{job['job']}")} for job in _jobs(material)]
+    found = pd.DataFrame(jobs).astype({"seconds": float})
+    found["seconds"] *= found["gpus"]
+    rows = [
+        {**dict(zip(KEYS, keys, strict=True)), **_sum(part)}
+        for keys, part in found.groupby(KEYS, sort=False, dropna=False)
+    ]
+    return pd.DataFrame([*rows, {"stage": "all", **_sum(found)}])
+
+
+def _jobs(material: Material) -> Iterator[dict[str, Any]]:
+    """Each job of a stage that takes a GPU where there is one: the keys it is counted by, its path, its GPUs."""
+    study = material.study
+    models = grid.models(study)
+    trained = [{"family": name} for name, family in study["families"].items() if family["source"] == "trained"]
+    stages = {
+        "pretrain": (["family"], trained),
+        "try_rate": (grid.TRIAL_KEYS, grid.trials(study).to_dict("records")),
+        "tune": (grid.MODEL_KEYS, models[models["recipe"] != "none"].to_dict("records")),
+        "predict": (grid.PART_KEYS, grid.parts(study).to_dict("records")),
+    }
+    for stage, (keys, rows) in stages.items():
+        for row in rows:
+            counted = {key: row.get(key) for key in KEYS[1:]}
+            yield {"stage": stage, **counted, "job": grid.path(row, keys), "gpus": grid.gpus(study, row)}
+
+
+def _sum(part: pd.DataFrame) -> dict[str, Any]:
+    """What several jobs took together."""
+    missing = part.loc[part["seconds"].isna(), "job"]
+    return {
+        "jobs": len(part),
+        "measured": len(part) - len(missing),
+        "hours": part["seconds"].sum(min_count=1) / 3600,
+        "unmeasured": "; ".join(missing) or None,
+    }

@@ -1,0 +1,19 @@
+"""Tuned minus base by group and step, with the robust estimate beside the published one (arXiv 2408.06663, Table 6)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from workflow.report.summaries import Material
+
+READS = ()
+NEEDS = ("groups",)
+SECTION = "tuned"
+
+
+def summarise(material: Material) -> pd.DataFrame:
+    """The rows of the analysis `performance_difference`, each with its interval and n.
+
+    Errors: StudyError when there is none.
+    """
+    return material.analysed("performance_difference")

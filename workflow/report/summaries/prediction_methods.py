@@ -1,0 +1,45 @@
+"""How labels are predicted, and how well: methods side by side at the last step (arXiv 2408.06663, v5 Table 3, v1 Table 2).
+
+Of a study's own suites the method is the key `labels` (score: log-probability, generate: free text, constrained: text
+that must hold a label). Of imported scores the reader of the release says it (LABELS), `released` where that is not known.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from workflow import task
+from workflow.released import runs
+from workflow.report.summaries import INTERVAL, Material
+
+READS = ("families", "suites", "imports")
+NEEDS = ()
+SECTION = "formats"
+KEYS = ["family", "step", "test", "train", "recipe", "seed", "test_format", "shots", "suite"]
+
+
+def summarise(material: Material) -> pd.DataFrame:
+    """One row for each label test, model (the untouched base, or one tuned on a task of the test's kind) and suite.
+
+    Columns: KEYS, protocol, method, value (accuracy) with interval, and n rows. The last step is that of each family.
+    """
+    scores = material.scores[material.scores["metric"] == "accuracy"]
+    kinds = {name: task.load(name).kind for name in task.names()}
+    tests = [kind for kind, own in task.KINDS.items() if own.method == "label"]
+    own = scores["test"].map(kinds).isin(tests) & (
+        (scores["train"] == "none") | (scores["train"].map(kinds) == scores["test"].map(kinds))
+    )
+    last = scores["step"] == scores.groupby("family")["step"].transform("max")
+    rows = scores[own & last].sort_values(KEYS)
+    made = [_made(material, family, suite) for family, suite in rows[["family", "suite"]].itertuples(index=False)]
+    rows["protocol"], rows["method"] = zip(*made, strict=True) if made else ((), ())
+    return rows[[*KEYS, "protocol", "method", *INTERVAL, "n"]]
+
+
+def _made(material: Material, family: str, suite: str) -> tuple[str, str]:
+    """Protocol and method of a family's scores in a suite; an imported family may share a suite's name with the study."""
+    study = material.study
+    if family in study["families"]:
+        return study["suites"][suite]["protocol"], study["suites"][suite]["labels"]
+    known = [runs.reader(block).LABELS for block in study["imports"].values()]
+    return next((own[suite] for own in known if suite in own), ("released", "released"))

@@ -1,0 +1,34 @@
+"""The prompt templates of a study, trailing space included (arXiv 2408.06663, v5 Table 5, v1 Table 4)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from workflow import task
+from workflow.data import prompts
+from workflow.report.summaries import Material
+
+READS = ()
+NEEDS = ()
+SECTION = "study"
+
+
+def summarise(material: Material) -> pd.DataFrame:
+    """One row for each format and template, with the tasks that use it: columns format, kind, tasks, template.
+
+    Conversations have no template, nor have imported tests that are no task of Tunecast.
+    """
+    tested = material.scores[["test", "test_format"]].set_axis(["task", "format"], axis=1)
+    tuned = material.scores.loc[material.scores["train"] != "none", ["train", "format"]].set_axis(
+        ["task", "format"], axis=1
+    )
+    used = pd.concat([tested, tuned]).drop_duplicates().sort_values("task")
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for name, format in used.itertuples(index=False):
+        if name in task.names() and task.load(name).kind != "messages":
+            found = task.load(name)
+            rows.setdefault((format, found.kind, prompts.template(found, format)), []).append(name)
+    order = [list(prompts.FORMATS), list(task.KINDS)]
+    found = sorted(rows, key=lambda key: (order[0].index(key[0]), order[1].index(key[1])))
+    cells = [(format, kind, ", ".join(rows[format, kind, text]), text) for format, kind, text in found]
+    return pd.DataFrame(cells, columns=["format", "kind", "tasks", "template"])

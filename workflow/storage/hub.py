@@ -1,0 +1,378 @@
+"""Repositories on the hub, through its ordinary client: the commit that a name means, its files, and getting them whole.
+
+A pin says once and for all what is meant: a repository's commit, and of each file that is wanted its size and the hub's own
+hash. What is pinned and lies whole in the client's cache is read without a network. A mirror (HF_ENDPOINT), the cache
+(HF_HOME), HF_HUB_OFFLINE and HF_TOKEN mean here what they mean everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import itertools
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from workflow.errors import StudyError, escaped, first_line, shown
+from workflow.storage.checksums import digest
+from workflow.storage.files import json_object
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+Pin = Mapping[str, Any]
+Result = TypeVar("Result")
+
+LIMITED = 20  # waits for the end of a rate limit, whose window is five minutes on the public hub
+UNTOLD = 30.0  # seconds to wait where a rate limit does not say how long it lasts
+FAILING = 2  # repetitions after an error of the server itself, beside the client's own
+CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")  # what says how a dataset's files are to be read
+SIZES = ("bytes", "kB", "MB", "GB", "TB")
+
+
+def refs(repo: str, kind: str = "model") -> dict[str, set[str]]:
+    """Branches and tags of a repository with their commits: two where a branch and a tag of one name differ.
+
+    Offline they are those that the cache knows.
+    """
+    from huggingface_hub import HfApi, is_offline_mode
+
+    if is_offline_mode():
+        root = _storage(repo, kind) / "refs"
+        names = [path for path in root.rglob("*") if path.is_file()]
+        return {path.relative_to(root).as_posix(): {path.read_text().strip()} for path in names}
+    listing = patiently(lambda: HfApi().list_repo_refs(repo, repo_type=kind))
+    found: dict[str, set[str]] = {}
+    for ref in [*listing.branches, *listing.tags]:
+        found.setdefault(ref.name, set()).add(ref.target_commit)
+    return found
+
+
+def snapshot(repo: str, kind: str, commit: str) -> Path:
+    """The folder of a commit's files in the client's cache, there or not."""
+    return _storage(repo, kind) / "snapshots" / commit
+
+
+def _storage(repo: str, kind: str) -> Path:
+    """A repository's folder in the client's cache, whose layout is documented: refs, snapshots, blobs."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=kind)
+
+
+def pin(repo: str, kind: str, reference: str | None, wanted: Callable[[list[str]], Iterable[str]]) -> dict[str, Any]:
+    """What a reference (branch, tag or commit; None: main) means now: repo, kind, revision, commit, files.
+
+    wanted: the repository's file names -> those to pin; files: name -> bytes and either `sha256` (large files) or `git`
+    (Git's own SHA-1 of a blob). Offline the files are those in the cache.
+    Errors: StudyError for a name that leads out of the folder that the files are put in.
+    """
+    from huggingface_hub import HfApi, is_offline_mode
+
+    offline, api = is_offline_mode(), HfApi()
+    # Resolving by name records the name in the cache: without it an offline run could not find the commit again.
+    revision = patiently(
+        lambda: api.resolve_revision(repo, revision=reference, repo_type=kind, local_files_only=offline)
+    )
+    commit = revision.resolved
+    files = _cached_files(repo, kind, commit) if offline else patiently(lambda: _listed_files(api, repo, kind, commit))
+    for name in files:
+        if "\\" in name or {"", ".", ".."} & set(name.split("/")):
+            raise StudyError(
+                f"{repo} at {revision}: lists a file {shown(name)}; allowed: names without .., backslash or a leading slash"
+            )
+    return {
+        "repo": repo,
+        "kind": kind,
+        "revision": str(revision),
+        "commit": commit,
+        "files": {name: files[name] for name in wanted(sorted(files))},
+    }
+
+
+def read_pin(path: Path | str) -> dict[str, Any]:
+    """A pin that was written down."""
+    return json_object(Path(path))
+
+
+def _listed_files(api: Any, repo: str, kind: str, commit: str) -> dict[str, dict[str, Any]]:
+    """All files of a commit with size and hash, as the hub states them."""
+    from huggingface_hub.hf_api import RepoFile
+
+    entries = api.list_repo_tree(repo, recursive=True, revision=commit, repo_type=kind)
+    return {
+        entry.path: {"bytes": entry.size, **({"sha256": entry.lfs.sha256} if entry.lfs else {"git": entry.blob_id})}
+        for entry in entries
+        if isinstance(entry, RepoFile)
+    }
+
+
+def _cached_files(repo: str, kind: str, commit: str) -> dict[str, dict[str, Any]]:
+    """Files of a commit in the cache; a blob is named by the hub's hash of it."""
+    folder = _storage(repo, kind) / "snapshots" / commit
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        blob = path.resolve().name
+        named = {40: "git", 64: "sha256"}.get(len(blob)) if re.fullmatch("[0-9a-f]+", blob) else None
+        stated = {named: blob} if named else {"sha256": digest(path)}
+        found[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, **stated}
+    return found
+
+
+def pin_dataset(repo: str, subset: str | None, reference: str | None, folders: bool) -> dict[str, Any]:
+    """The pin of a dataset's subset, with how its rows are read: loader, options, features, splits (name -> files).
+
+    Which files make up a subset is told by `datasets` itself. folders: whether a subset is a folder (of an export) rather
+    than a configuration by name.
+    """
+    import datasets
+
+    whole = pin(repo, "dataset", reference, list)
+    part = {"data_dir": subset} if folders else {"name": subset}
+    builder = patiently(lambda: datasets.load_dataset_builder(repo, **part, revision=whole["commit"]))
+    root = f"hf://datasets/{repo}@{whole['commit']}/"
+    splits = {
+        str(split): [str(path).removeprefix(root) for path in paths]
+        for split, paths in builder.config.data_files.items()
+    }
+    own = {*CARDS, *itertools.chain.from_iterable(splits.values())}
+    features = builder.info.features
+    return {
+        **whole,
+        "files": {name: stated for name, stated in whole["files"].items() if name in own},
+        "loader": type(builder).__module__.rsplit(".", 1)[1],
+        "options": _options(builder.config),
+        "features": features.to_dict() if features else None,
+        "splits": splits,
+    }
+
+
+def _options(settings: Any) -> dict[str, Any]:
+    """What a dataset's card sets of how its files are read, such as a separator, beside which they are."""
+    unread = {"name", "version", "data_dir", "data_files", "description", "features"}
+    plain = (str, int, float, bool, list)
+    return {
+        field.name: value
+        for field in dataclasses.fields(settings)
+        if field.name not in unread
+        and isinstance(value := getattr(settings, field.name), plain)
+        and value != field.default
+    }
+
+
+def rows(pinned: Pin, split: str) -> Iterator[dict[str, Any]]:
+    """Rows of a split of a pinned dataset, which is fetched where it is not in the cache.
+
+    Errors: StudyError when there is no such split, or it cannot be fetched whole.
+    """
+    import datasets
+
+    place = pinned["repo"]
+    if split not in pinned["splits"]:
+        raise StudyError(f"{place}: split {split!r} is not there; allowed: {', '.join(pinned['splits'])}")
+    with errors(place):
+        folder, _ = fetched(pinned)
+    files = [str(folder / name) for name in pinned["splits"][split]]
+    features = datasets.Features.from_dict(pinned["features"]) if pinned["features"] else None
+    # An answer "None" or "N/A" is a text; pandas would read it as a blank.
+    blanks = {"keep_default_na": False, "na_values": [""]} if pinned["loader"] == "csv" else {}
+    try:
+        # Read as it stands: a copy in Arrow form would double the disk that is needed.
+        yield from datasets.load_dataset(
+            pinned["loader"],
+            data_files={split: files},
+            split=split,
+            features=features,
+            streaming=True,
+            **(blanks | pinned["options"]),
+        )
+    except Exception as error:  # every reader of every kind of file has its own
+        raise StudyError(f"{place}: split {split!r} cannot be read: {first_line(error)}") from error
+
+
+def fetched(pinned: Pin) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """The folder of a pin's files, downloaded where they are not in the cache, and name -> bytes, sha256 of each.
+
+    Without any request where all are there. Errors: StudyError for a file that is not what the hub states; it is removed,
+    since the client would take it for whole.
+    """
+    from huggingface_hub import snapshot_download
+
+    repo, kind, commit = pinned["repo"], pinned["kind"], pinned["commit"]
+    folder = snapshot(repo, kind, commit)
+    if lacking(pinned):
+        names = [glob.escape(name) for name in pinned["files"]]
+        patiently(lambda: snapshot_download(repo, repo_type=kind, revision=commit, allow_patterns=names))
+    return folder, {name: _verified(pinned, folder, name) for name in pinned["files"]}
+
+
+def lacking(pinned: Pin) -> dict[str, int]:
+    """Bytes of each file of a pin that is not whole in the cache."""
+    folder = snapshot(pinned["repo"], pinned["kind"], pinned["commit"])
+    return {
+        name: stated["bytes"]
+        for name, stated in pinned["files"].items()
+        if not (folder / name).is_file() or (folder / name).stat().st_size != stated["bytes"]
+    }
+
+
+def _verified(pinned: Pin, folder: Path, name: str) -> dict[str, Any]:
+    """Size and SHA-256 of a file that is what its pin states."""
+    path, stated = folder / name, pinned["files"][name]
+    found = {"bytes": path.stat().st_size, "sha256": digest(path)}
+    same = found["sha256"] == stated["sha256"] if "sha256" in stated else _git(path) == stated["git"]
+    if not same:
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        raise StudyError(
+            f"{pinned['repo']} at {pinned['revision']}: {name} is not what the hub states (its hash differs); "
+            f"removed, so that another run fetches it again"
+        )
+    return found
+
+
+def _git(path: Path) -> str:
+    """Git's SHA-1 of a file as a blob."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as content:
+        while chunk := content.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def need(pins: Iterable[Pin]) -> int:
+    """Bytes that are yet to be fetched of some pins, each file once."""
+    files = {}
+    for pinned in pins:
+        for name, size in lacking(pinned).items():
+            stated = pinned["files"][name]
+            files[pinned["kind"], pinned["repo"], stated.get("sha256", stated.get("git"))] = size
+    return sum(files.values())
+
+
+def prefetch(pins: Sequence[Pin], tell: Callable[[str], None]) -> None:
+    """Fetch and verify all files of the pins; what it takes is told and compared with the free space first.
+
+    Errors: StudyError when the disk is too small, or a file cannot be fetched whole.
+    """
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    there = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
+    wanted, free = need(pins), shutil.disk_usage(there).free
+    tell(f"{amount(wanted)} to fetch for {len(pins)} checkpoints and datasets; {amount(free)} free in {cache}")
+    if wanted > free:
+        raise StudyError(
+            f"{cache}: {amount(free)} are free, {amount(wanted)} are to be fetched; free some, or set HF_HOME to a larger disk"
+        )
+    for pinned in pins:
+        with errors(f"{pinned['repo']} at {pinned['revision']}"):
+            fetched(pinned)
+        tell(escaped(f"{pinned['kind']} {pinned['repo']} at {pinned['revision']} ({pinned['commit']}): whole"))
+
+
+def amount(size: float) -> str:
+    """A number of bytes to read."""
+    for unit in SIZES:
+        if size < 1000 or unit == SIZES[-1]:
+            return f"{size:.0f} {unit}" if unit == SIZES[0] else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("no unit is beyond the last")
+
+
+def patiently(call: Callable[[], Result]) -> Result:
+    """The result of a call of the client, made again when a rate limit has passed, and after an error of the server."""
+    for attempt in itertools.count(1):
+        try:
+            return call()
+        except Exception as error:  # of any class: the answer that it stems from decides
+            pause = _pause(error, attempt)
+            if pause is None:
+                raise
+            logging.getLogger(__name__).warning("the hub asks for patience: next attempt in %g s", pause)
+            time.sleep(pause)
+    raise AssertionError("attempts have no end of their own")
+
+
+def _pause(error: BaseException, attempt: int) -> float | None:
+    """Seconds to wait before another attempt; None where there is to be none."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    answer = _answer(error)
+    if answer is None:
+        return None
+    status, headers = answer.response.status_code, answer.response.headers
+    if status == 429 and attempt <= LIMITED:
+        limit, told = parse_ratelimit_headers(headers), headers.get("retry-after", "")
+        if limit and limit.remaining == 0:
+            return limit.reset_in_seconds + 1.0
+        return float(told) if told.isdigit() else UNTOLD
+    return float(2 ** (attempt - 1)) if status >= 500 and attempt <= FAILING else None
+
+
+def _answer(error: BaseException | None) -> HfHubHTTPError | None:
+    """The hub's own answer behind an error, if that is where it stems from: the client wraps it at times."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    while error is not None and not isinstance(error, HfHubHTTPError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+@contextmanager
+def errors(place: str) -> Iterator[None]:
+    """Turn whatever the hub's client raises into a StudyError of one line."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:  # the client lets some twenty unrelated classes through; each needs its owner's hand
+        # Neither the message nor the chain: they quote addresses and headers, in which credentials can stand.
+        raise StudyError(f"{place}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """What an error of the hub's client means to its user."""
+    from huggingface_hub import constants, errors
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    if isinstance(error, errors.GatedRepoError):
+        return f"gated by {host}: accept its terms there, then log in with a token that may read it"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"not found on {host}: there is no such repository, or it is private and no token that may read it is set"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"the revision is not found on {host}"
+    if isinstance(error, ValueError) and "BuilderConfig" in str(error):
+        return f"the subset is not there; {first_line(error)}"
+    if isinstance(error, ValueError) and "Data files don't belong" in str(error):
+        return "its card names files that are not in the repository, which are not read"
+    is_code = isinstance(error, RuntimeError) and "scripts" in str(error)
+    if is_code or (isinstance(error, FileNotFoundError) and type(error).__module__.startswith("datasets")):
+        return "holds no data files that can be read; code that loads a dataset is never run"
+    if answer := _answer(error):
+        status = answer.response.status_code
+        return f"{host} answered with status {status}" + ("; check the token" if status in (401, 403) else "")
+    absent = errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | errors.RevisionResolutionError
+    if constants.is_offline_mode() and isinstance(error, absent):
+        return "not whole in the local cache (HF_HUB_OFFLINE is set); fetch it once with a connection"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be written to the local cache: {error.strerror}"
+    return f"cannot be read from {host} ({type(error).__name__}); check the connection, HF_ENDPOINT and the token"
+
+
+def where() -> str:
+    """Where revisions were looked for, for messages."""
+    from huggingface_hub import is_offline_mode
+
+    return " in the local cache (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""

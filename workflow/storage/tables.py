@@ -1,0 +1,485 @@
+"""The tables of a study: their columns, how a part is written whole, how parts are read together.
+
+Keys of a row that its path already holds (hive style) are not repeated inside the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workflow.errors import StudyError, first_line
+from workflow.storage import checksums
+from workflow.storage.files import whole
+
+RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "pyarrow")
+
+
+def _columns(**types: pa.DataType | tuple[pa.DataType, str]) -> pa.Schema:
+    """Schema from `name=(type, description)`; the description travels in the file."""
+    return pa.schema([pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in types.items()])
+
+
+TEXT, TEXTS, INT, FLOAT, FLOATS = pa.string(), pa.list_(pa.string()), pa.int64(), pa.float64(), pa.list_(pa.float64())
+
+EXAMPLES = _columns(
+    id=(TEXT, "split and row key"),
+    split=(TEXT, "split of the dataset"),
+    fields=(pa.map_(TEXT, TEXT), "what the templates name"),
+    choices=(TEXTS, "label words or answer options; empty for free text"),
+    leads=(TEXTS, "text read but not scored before each choice"),
+    answer=(TEXT, "reference answer"),
+    gold=(pa.int32(), "index of the answer among the choices; null for free text"),
+    turns=(pa.list_(pa.struct([("role", TEXT), ("content", TEXT)])), "the turns of a conversation; empty elsewhere"),
+)
+
+KEYS = _columns(
+    family=(TEXT, "family"),
+    step=(INT, "training step of the base"),
+    train=(TEXT, "task tuned on; none for the untouched base"),
+    format=(TEXT, "format tuned in; none for the untouched base"),
+    recipe=(TEXT, "recipe tuned by; none for the untouched base"),
+    seed=(INT, "seed of the tuning"),
+    suite=(TEXT, "suite"),
+)
+
+# What other tables are keyed by.
+OTHER_KEYS = _columns(
+    analysis=(TEXT, "analysis: a module of workflow/analysis/analyses"),
+    cohort=(TEXT, "cohort of bases that are forecast"),
+    split=(TEXT, "how bases are split into those learnt from and those forecast"),
+)
+
+HISTORY = _columns(
+    update=(INT, "optimizer step of the tuning"),
+    loss=(FLOAT, "mean over the batch's examples of the mean loss over their target tokens, nats"),
+    learning_rate=(FLOAT, "learning rate of this step"),
+    gradient_norm=(FLOAT, "gradient norm before clipping"),
+    tokens=(INT, "prompt and completion tokens seen so far"),
+    seconds=(FLOAT, "wall time so far, pauses of a killed run left out"),
+)
+
+TRIALS = _columns(
+    learning_rate=(FLOAT, "learning rate that was tried"),
+    id=(TEXT, "validation row of the task: of its training split, but not trained on"),
+    tokens=(INT, "target tokens"),
+    nll=(FLOAT, "summed negative log-likelihood of the target tokens, nats; null where the tuning diverged"),
+    loss=(FLOAT, "negative log-likelihood of a target token, nats; null where the tuning diverged"),
+)
+
+CHOICES = _columns(
+    rate=(INT, "place of the learning rate in the recipe's list, from 0"),
+    learning_rate=(FLOAT, "learning rate that was tried"),
+    loss=(FLOAT, "mean over validation rows of their mean loss over the trials' bases; null where a trial diverged"),
+    error=(FLOAT, "standard error of the loss over resampled validation rows"),
+    low=(FLOAT, "lower end of the interval over resampled validation rows"),
+    high=(FLOAT, "upper end of the interval"),
+    n=(INT, "validation rows"),
+    diverged=(pa.bool_(), "whether a trial by this rate left the finite numbers"),
+    chosen=(pa.bool_(), "whether models are tuned by this rate"),
+)
+
+PREDICTIONS = _columns(
+    test=(TEXT, "task"),
+    test_format=(TEXT, "prompt format"),
+    shots=(INT, "demonstrations asked for"),
+    id=(TEXT, "row of the task"),
+    prompt_sha256=(TEXT, "hash of the rendered prompt"),
+    prompt_tokens=(INT, "tokens of the rendered prompt"),
+    shots_used=(INT, "demonstrations that fitted"),
+    shown=(TEXTS, "rows of the task that are the demonstrations of this prompt, in order"),
+    truncated=(pa.bool_(), "whether input fields lost their beginning"),
+    cut_tokens=(INT, "tokens that the prompt lost at its beginning, of demonstrations and input fields together"),
+    spanning=(
+        pa.bool_(),
+        "whether a token spans the end of the prompt and the beginning of a candidate; null for free text",
+    ),
+    output=(TEXT, "predicted label, choice or text"),
+    reference=(TEXT, "reference answer"),
+    choices=(TEXTS, "candidates; empty for free text"),
+    gold=(pa.int32(), "index of the reference among the candidates; null for free text"),
+    logprobs=(FLOATS, "log-probability of each candidate given the prompt, nats; empty for free text"),
+    candidate_tokens=(pa.list_(INT), "scored tokens of each candidate"),
+    output_tokens=(INT, "generated tokens; null where none were generated"),
+    priors=(FLOATS, "log-probability of each label where the prompt says nothing, nats; empty where none was taken"),
+    free_output=(TEXT, "greedy text beside an output that was forced to hold a label; null elsewhere"),
+)
+
+ITEMS = _columns(
+    test=(TEXT, "task"),
+    test_format=(TEXT, "prompt format"),
+    shots=(INT, "demonstrations asked for"),
+    metric=(TEXT, "metric whose mean over rows is the score"),
+    id=(TEXT, "row of the task"),
+    value=(FLOAT, "value for this row"),
+)
+
+SCORES = _columns(
+    test=(TEXT, "task"),
+    test_format=(TEXT, "prompt format"),
+    shots=(INT, "demonstrations asked for"),
+    metric=(TEXT, "metric"),
+    value=(FLOAT, "the score"),
+    error=(FLOAT, "standard error of the score over rows"),
+    low=(FLOAT, "lower end of the confidence interval over rows"),
+    high=(FLOAT, "upper end of the interval"),
+    n=(INT, "scored rows"),
+    primary=(pa.bool_(), "whether this is the metric that the test is read in by analyses, figures and audits"),
+    better=(TEXT, "which way the metric is better: higher or lower; null for neither"),
+    part_of=(TEXT, "mean over several tests that this one is a part of, such as mmlu; null elsewhere"),
+    tokens=(FLOAT, "tokens seen in pre-training by the base's step; null where not known"),
+)
+
+# What a reader of others' scores says of each; `score_rows` adds the rest.
+IMPORTED = pa.schema(
+    [*KEYS, *(field for field in SCORES if field.name not in ("primary", "better", "part_of", "tokens"))]
+)
+
+RELEASED = _columns(
+    file=(TEXT, "file of results, below the folder of the import"),
+    model=(TEXT, "model that the file names, with its revision"),
+    family=(TEXT, "family that the study's patterns make of it"),
+    step=(INT, "training step, likewise"),
+    tokens=(FLOAT, "tokens seen in pre-training by that step; null where not known"),
+    seed=(INT, "seed, likewise"),
+    shots=(TEXT, "numbers of demonstrations that the file states"),
+    scores=(INT, "scores that are taken from it"),
+    remark=(TEXT, "what is to be known of it: `mismatch`, `repeated`, `skipped` or `other`; null for nothing"),
+    evidence=(TEXT, "the remark in one sentence"),
+)
+
+ANALYSIS = _columns(
+    group=(TEXT, "what the value is averaged over or compared within; null for a single pair of task and test"),
+    family=(TEXT, "family"),
+    step=(INT, "training step of the base, of a forecast the later one; null where pooled over steps"),
+    train=(TEXT, "task tuned on; null where pooled"),
+    format=(TEXT, "format tuned in"),
+    recipe=(TEXT, "recipe tuned by"),
+    suite=(TEXT, "suite"),
+    test=(TEXT, "test; null where pooled"),
+    test_format=(TEXT, "prompt format of the test"),
+    shots=(INT, "demonstrations"),
+    estimator=(TEXT, "what the value estimates, and what is resampled for its interval"),
+    value=(FLOAT, "the estimate"),
+    low=(FLOAT, "lower end of the interval, of the study's level; of a forecast for 80 %"),
+    high=(FLOAT, "upper end of the interval; null where it has none"),
+    n=(INT, "number of units that the interval is over"),
+    p_value=(FLOAT, "two-sided p-value against no difference, by the margins of the interval; null where not tested"),
+    seed_variance=(
+        pa.bool_(),
+        "whether the interval holds the variance between seeds of tuning, false where no tuning has two seeds; null where "
+        "nothing was tuned",
+    ),
+)
+
+MEASURED = _columns(
+    indicator=(TEXT, "indicator"),
+    corpus=(TEXT, "text that was read, as the config names it, or task"),
+    group=(TEXT, "text domain, or task"),
+    variant=(TEXT, "which loss of the indicator: see the module of its measure"),
+    draw=(INT, "which of the masks, noises, tunings or sets of demonstrations, from 0"),
+    id=(TEXT, "document, or row of the task"),
+    tokens=(INT, "scored tokens"),
+    bytes=(INT, "UTF-8 bytes that the scored tokens stand for"),
+    nll=(FLOAT, "summed negative log-likelihood of the scored tokens, nats; of variants that compare, its change"),
+)
+
+INDICATORS = _columns(
+    indicator=(TEXT, "indicator"),
+    measure=(TEXT, "what is measured: a module of workflow/indicators/measures"),
+    corpus=(TEXT, "text that was read, as the config names it, or task"),
+    group=(TEXT, "text domain, or task"),
+    variant=(TEXT, "which loss of the indicator: see the module of its measure"),
+    draw=(
+        INT,
+        "which of the masks, noises, tunings or sets of demonstrations; null: each document summed over all draws",
+    ),
+    documents=(INT, "documents, or rows of the task"),
+    tokens=(INT, "scored tokens"),
+    bytes=(INT, "UTF-8 bytes that the scored tokens stand for"),
+    nll=(FLOAT, "summed negative log-likelihood of the scored tokens, nats; of variants that compare, its change"),
+    nll_nll=(FLOAT, "sum over documents of the squared nll; with the next ones, what standard errors are made of"),
+    nll_tokens=(FLOAT, "sum over documents of nll times tokens"),
+    tokens_tokens=(FLOAT, "sum over documents of squared tokens"),
+    nll_bytes=(FLOAT, "sum over documents of nll times bytes"),
+    bytes_bytes=(FLOAT, "sum over documents of squared bytes"),
+    manifest=(TEXT, "hash of settings, texts and prompts: rows of one indicator compare where it is the same"),
+    tokenization=(TEXT, "hash of the token ids that were read: losses per token compare where it is the same"),
+    versions=(TEXT, "packages that measured"),
+)
+
+PAIRS = _columns(
+    target=(TEXT, "target"),
+    first=(TEXT, "base that comes first in the table"),
+    second=(TEXT, "base that comes later in the table"),
+    difference=(FLOAT, "target of the first minus target of the second"),
+    gap=(TEXT, "fifth of the target's pairs by the size of the difference, from gap_1, the closest"),
+    shared=(TEXTS, "config fields that both have in common"),
+    twins=(pa.bool_(), "whether both are one model: nearly equal in all indicators and targets"),
+    same_unit=(pa.bool_(), "whether both are of one unit: twins, or of one pre-training run in a cohort of several"),
+)
+
+FORECASTS = _columns(
+    forecaster=(TEXT, "indicator, combination, config field or model that prefers one base to another; chance"),
+    kind=(TEXT, "chance, field, config (all fields), indicator, combination, comparer (of indicators), both"),
+    source=(TEXT, "target that it was fitted on; null where nothing is fitted"),
+    target=(TEXT, "target that is forecast"),
+    subset=(TEXT, "pairs that are counted: all, a gap, same_F, only_F or a contrast"),
+    ties=(TEXT, "tie rule: gt, strict or half"),
+    accuracy=(FLOAT, "share of the pairs in which the better base is preferred"),
+    sd=(FLOAT, "standard deviation of the accuracy over the rounds of the split; null for a single round"),
+    low=(FLOAT, "lower end of the interval over resampled bases; of chance: over random orders; null for few bases"),
+    high=(FLOAT, "upper end of the interval"),
+    gain=(FLOAT, "accuracy minus that of all config fields together, fitted on the target"),
+    gain_low=(FLOAT, "lower end of the interval of the gain over resampled bases"),
+    gain_high=(FLOAT, "upper end of the interval of the gain"),
+    n_pairs=(INT, "different pairs"),
+    n_bases=(INT, "different units in these pairs, which are resampled: bases, twins as one, or pre-training runs"),
+    joint_low=(
+        FLOAT,
+        "lower end of an interval that holds for all indicators and their means at once; null of other forecasters and "
+        "of what was chosen on the targets",
+    ),
+    joint_high=(FLOAT, "upper end of that interval"),
+    p_value=(FLOAT, "two-sided p-value of the accuracy against .5, corrected for all indicators and their means"),
+    gain_joint_low=(FLOAT, "lower end of such an interval of the gain"),
+    gain_joint_high=(FLOAT, "upper end of that interval"),
+    gain_p_value=(FLOAT, "two-sided p-value of the gain against 0, corrected for all indicators and their means"),
+    lead=(FLOAT, "accuracy minus that of the best single indicator on the same pairs"),
+    lead_low=(FLOAT, "lower end of the interval of the lead over units"),
+    lead_high=(FLOAT, "upper end of the interval of the lead"),
+    lead_p_value=(FLOAT, "two-sided p-value of the lead against 0"),
+    chosen_on_targets=(pa.bool_(), "whether it is a combination that the config says was chosen on the targets"),
+)
+
+RANKINGS = _columns(
+    forecaster=(TEXT, "as in the forecasts"),
+    kind=(TEXT, "as in the forecasts"),
+    source=(TEXT, "target that it was fitted on; null where nothing is fitted"),
+    target=(TEXT, "target that bases are ranked for"),
+    statistic=(TEXT, "recall_of_best, recall_of_top_five, regret, shortlist, longest_shortlist"),
+    k=(INT, "length of the shortlist that a recall is for; null elsewhere"),
+    value=(FLOAT, "mean over the rounds of the split; of longest_shortlist the maximum"),
+    sd=(FLOAT, "standard deviation over rounds; null for a single one"),
+    low=(FLOAT, "lower end of the interval that rounds lie in"),
+    high=(FLOAT, "upper end of the interval that rounds lie in"),
+    n=(INT, "rounds"),
+)
+
+IMPORTANCE = _columns(
+    forecaster=(TEXT, "LightGBM on indicators (lightgbm), or on config fields and indicators"),
+    source=(TEXT, "target that it was fitted on"),
+    column=(TEXT, "indicator or config field"),
+    value=(FLOAT, "its share of the gain of all splits of the trees, mean over fits"),
+    sd=(FLOAT, "standard deviation over fits"),
+    low=(FLOAT, "lower end of the interval that fits lie in"),
+    high=(FLOAT, "upper end of the interval that fits lie in"),
+    n=(INT, "fits"),
+)
+
+RECOMMENDATIONS = _columns(
+    task=(TEXT, "task, or target of a cohort, that a base is wanted for"),
+    recipe=(TEXT, "recipe that the bases were tuned by"),
+    suite=(TEXT, "suite that they were tested in"),
+    topic=(TEXT, "answer, base (each one), regret (of picking by an indicator), cheapest (indicator), pretraining"),
+    family=(TEXT, "family of the base that the sentence is about; null where it is about several"),
+    step=(INT, "its training step"),
+    indicator=(TEXT, "indicator that picks the base; chance and last_step need no measuring"),
+    statement=(TEXT, "the recommendation in one sentence"),
+    value=(
+        FLOAT,
+        "score after tuning; of regret and cheapest: the loss against the best base, which its noise does not raise; of "
+        "pretraining: the change of that score that more pre-training is forecast to bring; null where it cannot be told",
+    ),
+    low=(
+        FLOAT,
+        "lower end of the interval over resampled rows and the luck of seeds, cut to 0 to 1; of single seeds rows alone; of "
+        "pretraining: of the forecast, for 80 %",
+    ),
+    high=(FLOAT, "upper end of the interval"),
+    measured=(
+        FLOAT,
+        "of regret and cheapest: the loss of the scores as they are, raised by choosing the best of noisy ones",
+    ),
+    probability=(
+        FLOAT,
+        "probability that the base is the best, its score drawn towards the mean; of single seeds over rows alone",
+    ),
+    n=(INT, "scored rows; of pretraining: held-out steps that the forecast was learnt from, or steps"),
+    seconds=(FLOAT, "wall time of the job that measures the indicator on a base, others of the base included"),
+    table=(TEXT, "table that the sentence rests on, below results/"),
+    filter=(TEXT, "its rows there, as JSON: column -> value; of a mean over tests those of the first"),
+)
+
+AUDIT = _columns(
+    check=(TEXT, "name of the check"),
+    severity=(TEXT, "error: the number means something else; warning: less than it seems; note: to be known"),
+    family=(TEXT, "family; null where the finding is not about one, as for all keys"),
+    step=(INT, "training step of the base"),
+    train=(TEXT, "task tuned on"),
+    format=(TEXT, "format tuned in"),
+    recipe=(TEXT, "recipe tuned by"),
+    seed=(INT, "seed of the tuning"),
+    suite=(TEXT, "suite"),
+    test=(TEXT, "test"),
+    test_format=(TEXT, "prompt format of the test"),
+    shots=(INT, "demonstrations"),
+    metric=(TEXT, "metric"),
+    value=(FLOAT, "the figure that raised the finding"),
+    limit=(FLOAT, "the limit that it crossed"),
+    n=(INT, "rows, cells or models that were looked at"),
+    cohort=(TEXT, "cohort"),
+    evidence=(TEXT, "what was found, in one sentence with its figures"),
+)
+
+AUDIT_KEYS = [
+    "family", "step", "train", "format", "recipe", "seed", "suite", "test", "test_format", "shots", "metric", "cohort"
+]  # fmt: skip
+
+FINDINGS = _columns(
+    section=(TEXT, "section of the report"),
+    finding=(TEXT, "kind of finding: the module that made it"),
+    statement=(TEXT, "what was found, in one sentence"),
+    value=(FLOAT, "the number that it is about"),
+    low=(FLOAT, "lower end of its interval"),
+    high=(FLOAT, "upper end of its interval"),
+    n=(INT, "what the number is made of, as in its table"),
+    table=(TEXT, "table that the number is from, below results/"),
+    filter=(
+        TEXT,
+        "the row of that table, as JSON: column -> value; rows that differ in `estimator` alone may be quoted too",
+    ),
+    warnings=(TEXTS, "what the audit says against it"),
+)
+
+
+def provenance(**facts: Any) -> dict[str, str]:
+    """Facts about how a part was made: what it was made of, and the versions of the packages that can change it."""
+    versions = {name: version(name) for name in RECORDED_PACKAGES}
+    facts |= {"made_of": checksums.used(), "versions": versions}
+    return {"tunecast": json.dumps(facts, sort_keys=True, ensure_ascii=False)}
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """The facts that `provenance` put into a part.
+
+    Errors: StudyError when the file is not a whole part.
+    """
+    with _reading(path):
+        checksums.check(path)
+        facts = (pq.read_schema(path).metadata or {}).get(b"tunecast")
+    if facts is None:
+        raise StudyError(f"{path}: does not say how it was made, so no job made it; delete it and run again")
+    return json.loads(facts)
+
+
+def keys_of(path: Path | str) -> dict[str, str]:
+    """The keys that a path holds, hive style, in its folders and in its own name without suffix."""
+    return dict(name.split("=", 1) for name in Path(path).with_suffix("").parts if "=" in name)
+
+
+def check_origin(path: Path | str) -> dict[str, Any]:
+    """The facts of a part that was made for the place where it lies, of what there is now.
+
+    Errors: StudyError for a part of other keys, or made of other files.
+    """
+    facts = recorded(Path(path))
+    for name, value in keys_of(path).items():
+        if str(facts.get(name, value)) != value:
+            raise StudyError(
+                f"{path}: was made for {name}={facts[name]}, so it is another cell's; delete it and run again"
+            )
+    checksums.check_used(Path(path), facts.get("made_of", {}))
+    return facts
+
+
+def write(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, path: Path, **facts: Any) -> None:
+    """Write rows as a part, whole or not at all; a column that a row lacks is null.
+
+    Errors: pyarrow.ArrowInvalid for a value of another type than the schema's.
+    """
+    save(pa.Table.from_pylist(list(rows), schema=schema), path, **facts)
+
+
+def save(table: pa.Table, path: Path, **facts: Any) -> None:
+    """Write a table whole or not at all, with the facts about how it was made."""
+    with whole(path) as unfinished:
+        pq.write_table(table.replace_schema_metadata(provenance(**facts)), unfinished)
+
+
+def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """One table as a frame, integers of a type that can be null; of `columns`, where given, those that it has.
+
+    Errors: StudyError when the file is not a whole Parquet file.
+    """
+    return frame(_opened(path, columns))
+
+
+def frame(table: pa.Table) -> pd.DataFrame:
+    """A table as a frame, integers of a type that can be null."""
+    return table.to_pandas(types_mapper={INT: pd.Int64Dtype()}.get)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """One table as plain Python rows.
+
+    Errors: StudyError when the file is not a whole Parquet file.
+    """
+    return _opened(path).to_pylist()
+
+
+def matching(table: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of a table with these values; None stands for null."""
+    for key, value in conditions.items():
+        table = table[table[key].isna() if pd.isna(value) else (table[key] == value).fillna(False).astype(bool)]
+    return table
+
+
+def _opened(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file without the hive keys of its path; of `columns`, where given, those that it has."""
+    with _reading(path):
+        checksums.check(path)
+        file = pq.ParquetFile(path)
+        return file.read(columns and [name for name in file.schema_arrow.names if name in columns])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name a file that is not a whole part, or cannot be read."""
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StudyError(f"{path}: not a whole Parquet file: {first_line(error)}; delete it and run again") from error
+
+
+def gather(parts: Sequence[Path], keys: Sequence[str], schema: pa.Schema) -> pa.Table:
+    """All parts in one table, each row led by the keys of its part's hive path.
+
+    Errors: StudyError for a part that is not whole, or not of this study as it is now.
+    """
+    known = {field.name: field for field in (*KEYS, *OTHER_KEYS)}
+    fields = [known.get(name, pa.field(name, TEXT)) for name in keys]
+    whole = pa.schema([*fields, *schema])
+    return pa.concat_tables([whole.empty_table(), *(_keyed(part, whole, keys) for part in parts)])
+
+
+def _keyed(part: Path, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:
+    """A part with its keys as leading columns: those of its path, or its own where it holds many cells."""
+    check_origin(part)
+    table, found = _opened(part), keys_of(part)
+    for place, name in enumerate(keys):
+        if name not in table.column_names:
+            column = pa.array([found[name]] * len(table)).cast(schema.field(name).type)
+            table = table.add_column(place, name, column)
+    for name in schema.names:
+        if name not in table.column_names:
+            raise StudyError(f"{part}: column {name!r} is missing, so another version made it; delete it and run again")
+    return table.select(schema.names).cast(schema)

@@ -1,0 +1,211 @@
+"""From a study's config to its tables of bases, models and cells. No torch, no network: it runs at each start."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from workflow import task
+from workflow.data import corpora
+from workflow.errors import MistakesError, StudyError
+from workflow.models import checkpoints
+from workflow.study import config as configs
+from workflow.study import indicators
+
+BASE_KEYS = ["family", "step"]
+MODEL_KEYS = [*BASE_KEYS, "train", "format", "recipe", "seed"]
+CELL_KEYS = [*MODEL_KEYS, "suite"]
+PART_KEYS = [*CELL_KEYS, "tests"]
+TEST_KEYS = ["test", "test_format", "shots"]
+CHOICE_KEYS = ["family", "train", "format", "recipe"]
+TRIAL_KEYS = [*BASE_KEYS, "train", "format", "recipe", "rate"]
+UNTOUCHED = {"train": "none", "format": "none", "recipe": "none", "seed": 0}
+WHOLE = "all"  # the part of a cell that is all of it
+
+
+def collected(study: Mapping[str, Any]) -> list[str]:
+    """The corpora of the hub that a study reads."""
+    trained = [family["pretraining"] for family in study["families"].values() if "pretraining" in family]
+    names = {block["corpus"] for block in (*trained, *study["indicators"].values()) if "corpus" in block}
+    return sorted(name.removeprefix(corpora.HUB) for name in names if name.startswith(corpora.HUB))
+
+
+def passage_files(study: Mapping[str, Any], name: str) -> list[str]:
+    """The files with the passages that a task's contexts are found in; none for a task without contexts.
+
+    Errors: StudyError where a task needs passages and the study names none.
+    """
+    if not task.load(name).retrieved:
+        return []
+    block = study["passages"]
+    if block is None:
+        raise StudyError(
+            f"config.yaml: passages: missing; expected the text that the contexts of {name!r} are found in"
+        )
+    if corpora.made(block["corpus"]):
+        raise StudyError(
+            f"config.yaml: passages/corpus: {block['corpus']!r} is not allowed; allowed: a folder with text domains"
+        )
+    folder = corpora.folder(block, study["data_root"], "passages/corpus")
+    return [str(path) for path in corpora.files(folder, block.get("domains"), block["split"])]
+
+
+def trained_on(study: Mapping[str, Any]) -> set[str]:
+    """All tasks that some model of the study is tuned on."""
+    return {name for block in study["models"] for name in block["train"]}
+
+
+def bases(study: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each base: columns BASE_KEYS."""
+    rows = [(name, step) for name, family in study["families"].items() for step in checkpoints.steps(name, family)]
+    return pd.DataFrame(rows, columns=BASE_KEYS)
+
+
+def models(study: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each model, the untouched bases (recipe `none`) first: columns MODEL_KEYS."""
+    all_bases = bases(study)
+    tables = [all_bases.assign(**UNTOUCHED)]
+    for block in study["models"]:
+        chosen = all_bases[all_bases["family"].isin(block.get("families", list(study["families"])))]
+        if "steps" in block:
+            chosen = chosen[chosen["step"].isin(block["steps"])]
+        axes = itertools.product(block["train"], block["formats"], block["recipes"], block["seeds"])
+        tables.append(chosen.merge(pd.DataFrame(axes, columns=MODEL_KEYS[2:]), how="cross"))
+    return pd.concat(tables, ignore_index=True)[MODEL_KEYS].drop_duplicates(ignore_index=True)
+
+
+def trials(study: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each trial of each listed learning rate, `rate` its place in the list: columns TRIAL_KEYS.
+
+    A trial runs on the bases that `search/steps` lists, else on the last one that is tuned.
+    """
+    rows = []
+    for keys, tuned in models(study).groupby(CHOICE_KEYS, sort=False):
+        family, train, format, name = keys
+        search = study["recipes"].get(name, {}).get("search")
+        if search is None:
+            continue
+        steps = search.get("steps", [int(tuned["step"].max())])
+        for step, rate in itertools.product(steps, range(len(study["recipes"][name]["learning_rate"]))):
+            rows.append((family, step, train, format, name, rate))
+    return pd.DataFrame(rows, columns=TRIAL_KEYS)
+
+
+def recipe_for(study: Mapping[str, Any], name: str, train: str) -> dict[str, Any]:
+    """A recipe as it tunes on a task: with the task's own learning rate where it gives one for each.
+
+    Errors: StudyError when it gives none for this task.
+    """
+    found = study["recipes"][name]
+    rates = found["learning_rate"]
+    if not isinstance(rates, Mapping):
+        return found
+    if train not in rates:
+        raise StudyError(
+            f"config.yaml: recipes/{name}/learning_rate: {train!r} is missing; it is tuned on by this recipe"
+        )
+    return {**found, "learning_rate": rates[train]}
+
+
+def at_rate(recipe: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+    """A recipe that lists learning rates at one of them; on which bases the trials run is left out."""
+    return {**recipe, "learning_rate": learning_rate, "search": {"validation": recipe["search"]["validation"]}}
+
+
+def cells(study: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each model on each suite meant for it: columns CELL_KEYS."""
+    all_models = models(study)
+    tables = []
+    for name, suite in study["suites"].items():
+        meant = [train for train in all_models["train"].unique() if suite_tests(suite, train)]
+        tables.append(all_models[all_models["train"].isin(meant)].assign(suite=name))
+    return pd.concat(tables, ignore_index=True)[CELL_KEYS] if tables else pd.DataFrame(columns=CELL_KEYS)
+
+
+def parts(study: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each job that predicts: a cell in one part or several, columns PART_KEYS."""
+    all_cells = cells(study)
+    rows = [
+        (name, train, part)
+        for name, suite in study["suites"].items()
+        for train in all_cells["train"].unique()
+        for part in part_names(suite, train)
+    ]
+    return all_cells.merge(pd.DataFrame(rows, columns=["suite", "train", "tests"]), how="left", on=["suite", "train"])
+
+
+def part_names(suite: Mapping[str, Any], train: str) -> list[str]:
+    """The parts of a cell: WHOLE, but each test by itself for an untouched base on a suite with tests for each task.
+
+    What a base is tested on there is shared by several tasks tuned on. By itself, a test is predicted once for all of them, a
+    slice takes those that it shows, and another task adds its own. A list of tests is shown whole wherever it is shown.
+    """
+    return suite_tests(suite, train) if train == "none" and isinstance(suite["tests"], Mapping) else [WHOLE]
+
+
+def part_tests(suite: Mapping[str, Any], train: str, part: str) -> list[str]:
+    """The tests of one part of a cell."""
+    return suite_tests(suite, train) if part == WHOLE else [part]
+
+
+def slice_of(study: Mapping[str, Any], train: str, suite: str) -> pd.DataFrame:
+    """The parts that show a task tuned on beside its untouched bases on a suite: columns PART_KEYS.
+
+    Errors: StudyError for a task or suite that the study lacks.
+    """
+    lines = [
+        *configs.unknown("slice/suite", [suite], study["suites"]),
+        *configs.unknown("slice/train", [train], ["none", *trained_on(study)]),
+    ]
+    if lines:
+        raise MistakesError(lines)
+    table = parts(study)
+    shown = [WHOLE, *suite_tests(study["suites"][suite], train)]
+    meant = (table["train"] == train) | ((table["train"] == "none") & table["tests"].isin(shown))
+    return table[meant & (table["suite"] == suite)]
+
+
+def gpus(study: Mapping[str, Any], keys: Mapping[str, str]) -> int:
+    """GPUs that a job holds where there are any, by its keys: as its suite says, else its recipe, else one."""
+    if "suite" in keys:
+        return study["suites"][keys["suite"]]["gpus"]
+    return study["recipes"][keys["recipe"]]["gpus"] if "recipe" in keys else 1
+
+
+def suite_tests(suite: Mapping[str, Any], train: str) -> list[str]:
+    """The tests of a suite that a model tuned on a task is put to; all of them for the untouched base (`none`)."""
+    if not isinstance(suite["tests"], Mapping):
+        return suite["tests"]
+    if train == "none":
+        return list(dict.fromkeys(test for tests in suite["tests"].values() for test in tests))
+    return suite["tests"].get(train, [])
+
+
+def tests(study: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each test of each suite: columns suite and TEST_KEYS."""
+    rows = [
+        (name, *row)
+        for name, suite in study["suites"].items()
+        for row in itertools.product(suite_tests(suite, "none"), suite["formats"], suite["shots"])
+    ]
+    return pd.DataFrame(rows, columns=["suite", *TEST_KEYS])
+
+
+def tasks(study: Mapping[str, Any]) -> list[str]:
+    """All tasks the study reads, trained on, tested or measured on, sorted."""
+    tested = {test for suite in study["suites"].values() for test in suite_tests(suite, "none")}
+    measured = {name for block in study["indicators"].values() for name in indicators.tasks(block)}
+    return sorted(trained_on(study) | tested | measured)
+
+
+def path(keys: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Hive path of a row: `family=olmo/step=1000/…` over the named keys."""
+    return "/".join(f"{name}={keys[name]}" for name in names)
+
+
+def pattern(names: Sequence[str]) -> str:
+    """Hive path with a wildcard for each key: `family={family}/step={step}/…`."""
+    return "/".join(f"{name}={{{name}}}" for name in names)

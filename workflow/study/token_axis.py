@@ -1,0 +1,139 @@
+"""How far pre-training has come, on an axis that runs share: tokens where they are known, else steps.
+
+Runs of different batch size are at different steps when they have seen the same text. Tokens of a step come from a family's
+`tokens_per_step` or table `tokens`, from the names of its revisions or folders, or from an import.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from workflow.models import checkpoints
+from workflow.storage import tables
+
+Seen = Mapping[str, Mapping[int, float]]  # family -> step -> tokens
+
+STEPS, TOKENS = "pre-training step", "pre-training tokens"
+UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
+
+
+NAMED = re.compile(r"(?<![a-z])tokens([0-9]+(?:\.[0-9]+)?[KMBT]?)(?![0-9A-Za-z])")
+
+
+def named(name: str) -> float | None:
+    """The tokens that the name of a revision or folder says, as `step1000-tokens4B`; None where it says none."""
+    found = NAMED.search(name)
+    return number(found[1]) if found else None
+
+
+def number(text: str) -> float:
+    """A number of tokens as names give it: 4B is 4e9."""
+    sizes = {unit: size for size, unit in UNITS}
+    return float(text.rstrip("KMBT")) * sizes.get(text[-1], 1.0)
+
+
+def of_study(study: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+    """The tokens of the steps of a study's own families, as far as their config or the names of their folders tell."""
+    return {name: found for name, family in study["families"].items() if (found := of_family(name, family))}
+
+
+def of_family(name: str, family: Mapping[str, Any]) -> dict[int, float]:
+    """The tokens of a family's steps: by `tokens_per_step`, by the batches that it is trained with here, by its table
+    `tokens`, or by the names of its folders."""
+    steps = checkpoints.steps(name, family)
+    how = family.get("pretraining", {})
+    per_step = family.get("tokens_per_step") or (how["batch"] * how["sequence"] if how else None)
+    if per_step:
+        return {step: float(step * per_step) for step in steps}
+    if "tokens" in family:
+        table = {int(step): float(tokens) for step, tokens in family["tokens"].items()}
+        return {step: float(at(table, step) or 0.0) for step in steps}
+    there = {step: named(place.name) for step in steps if (place := checkpoints.folder(name, family, step))}
+    return {step: tokens for step, tokens in there.items() if tokens is not None}
+
+
+def with_tokens(table: pa.Table, known: Seen, pins: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """A table of scores with the tokens of its steps where these are known and not there yet.
+
+    known: of the study's families; pins: of bases on the hub (`hub.pin`), each with its `path`, whose revision may tell.
+    """
+    found = {family: {int(step): float(tokens) for step, tokens in own.items()} for family, own in known.items()}
+    for pin in pins:
+        keys = tables.keys_of(pin["path"])
+        tokens = named(str(pin.get("revision") or ""))
+        if tokens is not None:
+            found.setdefault(keys["family"], {}).setdefault(int(keys["step"]), tokens)
+    keys = zip(*(table[name].to_pylist() for name in ("family", "step", "tokens")), strict=True)
+    column = [found.get(family, {}).get(step) if own is None else own for family, step, own in keys]
+    place = table.column_names.index("tokens")
+    return table.set_column(place, table.schema.field("tokens"), pa.array(column, pa.float64()))
+
+
+def seen(scores: pd.DataFrame) -> dict[str, dict[int, float]]:
+    """The tokens of each family's steps, as far as the gathered scores have them."""
+    if "tokens" not in scores:
+        return {}
+    known = scores[["family", "step", "tokens"]].dropna().drop_duplicates()
+    found: dict[str, dict[int, float]] = {}
+    for family, step, tokens in known.itertuples(index=False, name=None):
+        found.setdefault(family, {})[int(step)] = float(tokens)
+    return found
+
+
+def at(tokens: Mapping[int, float], step: float) -> float | None:
+    """The tokens at any step of a family by its known ones: between two of them in proportion, beyond the last at the rate
+    of the last two, before the first at the rate from 0; None where none is known."""
+    if not tokens:
+        return None
+    known = {0: 0.0, **tokens}
+    steps = np.array(sorted(known), dtype=float)
+    values = np.array([known[int(step)] for step in steps])
+    if len(steps) > 1 and step > steps[-1]:
+        return float(values[-1] + (step - steps[-1]) * (values[-1] - values[-2]) / (steps[-1] - steps[-2]))
+    return float(np.interp(step, steps, values))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis that families share. tokens: of their steps; None for an axis of steps."""
+
+    tokens: Seen | None
+
+    @property
+    def label(self) -> str:
+        """Name of the axis."""
+        return STEPS if self.tokens is None else TOKENS
+
+    def place(self, family: str, step: float) -> float:
+        """Where a step stands."""
+        return float(step) if self.tokens is None else float(at(self.tokens[family], step) or 0.0)
+
+
+def axis(scores: pd.DataFrame, shown: pd.DataFrame) -> Axis:
+    """The axis for some rows, columns family and step: of tokens where they are known of every step."""
+    found = seen(scores)
+    there = {(family, step) for family, own in found.items() for step in own}
+    steps = shown[["family", "step"]].drop_duplicates().itertuples(index=False, name=None)
+    wanted = {(family, int(step)) for family, step in steps}
+    return Axis(found if wanted and wanted <= there else None)
+
+
+def amount(tokens: float) -> str:
+    """A number of tokens to read: 2.1B, 300B."""
+    for size, unit in UNITS:
+        if tokens >= size:
+            return f"{tokens / size:.3g}{unit}"
+    return f"{tokens:.0f}"
+
+
+def told(tokens: Seen, family: str, step: float) -> str:
+    """A step in a sentence, with its tokens where they are known: `step 1000 (2.1B tokens)`."""
+    number = at(tokens.get(family, {}), step)
+    return f"step {step:.0f}" + ("" if number is None else f" ({amount(number)} tokens)")

@@ -1,0 +1,213 @@
+"""Pre-training: a small model from scratch or any base continued, checkpoints at listed steps.
+
+A model from scratch has the OLMo architecture (Groeneveld et al., 2024, arXiv 2402.00838) and a tokenizer of its own; each
+checkpoint is a folder in the hub's layout, so that everything behind reads it as it reads a published one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerFast
+from transformers.generation.configuration_utils import GenerationConfig
+from transformers.models.olmo.configuration_olmo import OlmoConfig
+from transformers.models.olmo.modeling_olmo import OlmoForCausalLM
+
+from workflow.data.corpora import Document
+from workflow.errors import StudyError
+from workflow.models.encoding import eos, padding
+from workflow.models.engine import linear
+from workflow.storage.files import whole
+from workflow.training import data_mix, objectives
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+END, PADDING = "<|endoftext|>", "<|padding|>"
+BETAS = (0.9, 0.95)  # arXiv 2402.00838, table 5
+FINAL_SHARE = 0.1  # the cosine ends at this share of the peak, ibid.
+UNSCORED = -100  # a place that is not scored, as in transformers
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def pretrain(
+    documents: Sequence[Document],
+    recipe: Mapping[str, Any],
+    out: Path,
+    progress: Callable[[dict[str, Any]], None] = lambda row: None,
+    start: tuple[PreTrainedModel, PreTrainedTokenizerFast] | None = None,
+) -> list[dict[str, Any]]:
+    """Train on the documents and leave a checkpoint in `out/step=<N>` for each step that the recipe saves.
+
+    recipe: vocabulary, hidden, layers, heads, intermediate, context (tokens) of a model from scratch; sequence (tokens),
+    batch, steps, save (a list of steps, 0 for the start), learning_rate, warmup (share of the steps), weight_decay, clip
+    (largest gradient norm), seed, precision (a key of DTYPES); see `objectives` for objective, weights, mode_tokens and
+    `data_mix` for mix, tag, length. start: model and tokenizer to go on from. progress: called with each row of the history.
+
+    Returns the history, one row a step: step, loss (nats a scored token), learning_rate, tokens (so far, scored or not).
+    """
+    model, tokenizer = start or _from_scratch(documents, recipe)
+    if start:
+        extend(model, tokenizer, objectives.special_tokens(recipe), recipe["seed"])
+    linear.adopt(model)
+    optimizer = torch.optim.AdamW(weight_groups(model, recipe["weight_decay"]), lr=recipe["learning_rate"], betas=BETAS)
+    rows = batches(data_mix.encode(tokenizer, documents, recipe), recipe, tokenizer)
+    history = []
+    for step in range(recipe["steps"] + 1):
+        if step in recipe["save"]:
+            save(model, tokenizer, out / f"step={step}")
+        if step < recipe["steps"]:
+            rate = learning_rate(step, recipe)
+            loss = update(model, optimizer, next(rows), rate, recipe["clip"], DTYPES[recipe["precision"]])
+            tokens = (step + 1) * recipe["batch"] * recipe["sequence"]
+            history.append({"step": step + 1, "loss": loss, "learning_rate": rate, "tokens": tokens})
+            progress(history[-1])
+    (out / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+    return history
+
+
+def _from_scratch(
+    documents: Sequence[Document], recipe: Mapping[str, Any]
+) -> tuple[OlmoForCausalLM, PreTrainedTokenizerFast]:
+    """A random model and its tokenizer, learned from all documents whatever mix or filter the recipe has.
+
+    So families that differ in these alone cut text into the same tokens, and their losses per token compare.
+    """
+    texts = [document.text for document in documents]
+    tokenizer = train_tokenizer(texts, recipe["vocabulary"], recipe["context"])
+    tokenizer.add_tokens(objectives.special_tokens(recipe), special_tokens=True)
+    return initial(recipe, tokenizer), tokenizer
+
+
+def extend(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str], seed: int) -> None:
+    """Give tokenizer and model the special tokens that they lack; rows of the embedding that are free are used first."""
+    tokenizer.add_tokens(list(tokens), special_tokens=True)
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model.resize_token_embeddings(len(tokenizer))
+
+
+def train_tokenizer(documents: Sequence[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of that many tokens, learned from the documents; no text is unknown to it."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=[END, PADDING], initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(documents, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token=END,
+        pad_token=PADDING,
+        clean_up_tokenization_spaces=False,
+        model_max_length=context,
+    )
+
+
+def initial(recipe: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast) -> OlmoForCausalLM:
+    """The randomly initialised model of the recipe's shape and seed, with input and output embeddings tied."""
+    config = OlmoConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe["hidden"],
+        num_hidden_layers=recipe["layers"],
+        num_attention_heads=recipe["heads"],
+        intermediate_size=recipe["intermediate"],
+        max_position_embeddings=recipe["context"],
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe["seed"])
+        return OlmoForCausalLM(config)
+
+
+def weight_groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
+    """The optimiser's parameter groups: matrices decay; embeddings, norms and biases do not."""
+    embedding = model.get_input_embeddings().weight
+    matrices = [weight for weight in model.parameters() if weight.dim() > 1 and weight is not embedding]
+    others = [weight for weight in model.parameters() if weight.dim() < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": [embedding, *others], "weight_decay": 0.0}]
+
+
+class Batch(NamedTuple):
+    """Token ids, int64 (rows, sequence), and what each place foretells: the same ids, UNSCORED where it is not scored."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+
+
+def batches(
+    documents: Sequence[data_mix.Encoded], recipe: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> Iterator[Batch]:
+    """Endless batches of a recipe; the order of documents and the draws of the objective have a generator each."""
+    numbers = data_mix.order(documents, recipe.get("mix"), torch.Generator().manual_seed(recipe["seed"]))
+    special = objectives.special_tokens(recipe)
+    ids = dict(zip(special, tokenizer.convert_tokens_to_ids(special), strict=True))
+    generator = np.random.default_rng(recipe["seed"])
+    take, end, pad = data_mix.stream(documents, numbers), eos(tokenizer), padding(tokenizer)
+    rows = objectives.rows(take, recipe, ids, end, pad, generator)
+    while True:
+        batch = [next(rows) for _ in range(recipe["batch"])]
+        fed = torch.tensor([row.ids for row in batch])
+        yield Batch(fed, fed.masked_fill(~torch.tensor([row.scored for row in batch]), UNSCORED))
+
+
+def learning_rate(step: int, recipe: Mapping[str, Any]) -> float:
+    """The rate of a step, counted from 0: linear warm-up, then a cosine down to FINAL_SHARE of the peak."""
+    warmup = max(1, round(recipe["warmup"] * recipe["steps"]))
+    if step < warmup:
+        return recipe["learning_rate"] * (step + 1) / warmup
+    done = (step - warmup) / max(1, recipe["steps"] - warmup)
+    share = FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * done))
+    return recipe["learning_rate"] * share
+
+
+def update(
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    rate: float,
+    clip: float,
+    dtype: torch.dtype,
+) -> float:
+    """One optimiser step on a batch, gradients clipped to that norm; returns its loss in nats a scored token.
+
+    Errors: StudyError where loss or gradient is not finite.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    device = model.device
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
+        logits = model(input_ids=batch.ids.to(device), use_cache=False).logits
+    labels = batch.labels[:, 1:].flatten().to(device)
+    loss = cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels, ignore_index=UNSCORED)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
+    if not math.isfinite(norm + loss.item()):
+        raise StudyError(
+            f"pretraining: the loss is {loss.item()}, the gradient norm {norm}, expected finite numbers; lower learning_rate"
+        )
+    optimizer.step()
+    return loss.item()
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a checkpoint in the hub's layout, whole or not at all."""
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    with whole(folder, sealed=False) as unfinished:  # the family's folder is, once all steps are in it
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
