@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from workflow.analysis import recommendation
+from workflow.analysis import best_base, recommendation
 from workflow.analysis.evidence import Sample
-from workflow.report.summaries import markdown
 from workflow.statistics import Resampling
 from workflow.storage import tables
+from workflow.storage.markdown import markdown
 
 SHARES = (0.4, 0.3, 0.3)  # of the variance of what decides a row: the row's own, that of base and row, of seed and row
 LEVEL = 0.6  # of all bases but the one that leads
@@ -42,7 +42,7 @@ def simulated(bases: int, seeds: int, rows: int, lead: float, noise: float, rng:
 
 def answered(samples: Sequence[Sample], how: Resampling) -> dict[str, Any]:
     """Which base is called the best, None for none; of picking the first base the regret row."""
-    asked = recommendation.questions(samples, {}, how)
+    asked = best_base.questions(samples, {}, how)
     picks = {"pick": {("f", step): -float(step) for step in range(len(samples))}}
     rows = [*recommendation.recommend(asked, picks, {}, NOTHING, 0.02, how)]
     answer = next(row for row in rows if row["topic"] == "answer")

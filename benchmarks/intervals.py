@@ -18,8 +18,8 @@ from workflow.analysis.recommendation import chances
 from workflow.evaluation import metrics
 from workflow.forecasting.forecast_accuracy import _jointly
 from workflow.forecasting.pairs import credit, differences, resampled_weights
-from workflow.report.summaries import markdown
 from workflow.statistics import Resampling, Values, bounded
+from workflow.storage.markdown import markdown
 
 HOW = Resampling(500, 0.95, 0)
 MODEL = {"family": "f", "step": 1, "suite": "s", "test": "mnli", "test_format": "default", "shots": 0}

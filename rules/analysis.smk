@@ -202,6 +202,7 @@ rule recommend:
         benchmarks=BENCHMARKS,
         code=content_hashes.of_code(
             "analysis/recommendation",
+            "analysis/best_base",
             "analysis/seed_variance",
             "analysis/evidence",
             "statistics",

@@ -19,8 +19,8 @@ from workflow.jobs import locks
 JOB = """
 import logging, os, signal, sys, time
 from pathlib import Path
-from workflow import claims
-claims.PAUSE = 0.05
+from workflow.jobs import locks
+locks.PAUSE = 0.05
 log, told, name, deaf = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
 def end(*_):
     time.sleep(deaf)  # what it takes to save a state
@@ -28,7 +28,7 @@ def end(*_):
     os._exit(3)
 signal.signal(signal.SIGTERM, end)
 logging.basicConfig(filename=log)
-with claims.claimed(log):
+with locks.claimed(log):
     with told.open("a") as file: file.write(f"{name} works\\n")
     while not log.with_name("enough").exists(): time.sleep(0.01)
 """

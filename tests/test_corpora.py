@@ -201,7 +201,8 @@ def test_an_unknown_corpus_of_the_hub_is_refused() -> None:
 COLLECT = """
 import json, sys
 from pathlib import Path
-from workflow import corpora, hub
+from workflow.data import corpora
+from workflow.storage import hub
 block = json.loads(sys.argv[1])
 pinned = corpora.pin("web", block)
 corpora.collect("web", block, lambda split: hub.rows(pinned, split), Path(sys.argv[2]))

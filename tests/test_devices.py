@@ -95,7 +95,7 @@ def test_a_killed_job_s_promise_is_void(tmp_path: Path) -> None:
     held = f"""
 import sys, time
 from pathlib import Path
-from workflow import devices
+from workflow.jobs import devices
 with devices.promised(20000, {{"one": 24000}}, Path({str(tmp_path)!r})):
     print("held", flush=True)
     time.sleep(60)
@@ -187,7 +187,7 @@ def test_a_job_of_two_devices_sees_both_and_never_fewer(tmp_path: Path, monkeypa
 # A job that states its need, tells its device and when it had it, and works for a moment.
 SHARING = """
 import os, sys, time
-from workflow import devices
+from workflow.jobs import devices
 devices.PAUSE = 0.02
 with devices.own(int(sys.argv[1])):
     print(os.environ[devices.VISIBLE], time.monotonic(), flush=True)

@@ -17,7 +17,7 @@ from workflow.analysis import analyses
 from workflow.analysis.evidence import Evidence
 from workflow.errors import StudyError
 from workflow.planning import config_checks
-from workflow.report import drawing, figures
+from workflow.report import drawing, figures, selection
 from workflow.statistics import Resampling
 from workflow.storage import tables
 from workflow.study import grid
@@ -50,7 +50,7 @@ def levels(train, test, values, steps=(10, 20), **keys):
 def frame(*parts, overlays=None):
     """The analysis that figures read."""
     rows = pa.Table.from_pylist([row for part in parts for row in part], schema=schema())
-    return drawing.overlaid(tables.frame(rows), overlays or {})
+    return selection.overlaid(tables.frame(rows), overlays or {})
 
 
 def schema():
@@ -151,13 +151,13 @@ def test_a_suite_is_shown_in_the_way_of_most_rows(ways, expected):
         steps = range(count)
         parts.append(levels("mnli", "mnli", [0.5] * count, steps, format=format, test_format=format, shots=shots))
         parts.append(levels("none", "mnli", [0.3] * count, steps, test_format=format, shots=shots))
-    rows = drawing.chosen(frame(*parts))
+    rows = selection.chosen(frame(*parts))
     assert set(zip(rows["test_format"], rows["shots"], strict=True)) == {expected}
     assert len(rows) == 2 * ways[expected]
 
 
 def test_models_tested_in_another_format_do_not_count():
-    rows = drawing.chosen(
+    rows = selection.chosen(
         frame(
             levels("mnli", "mnli", [0.5], [10]),
             levels("mnli", "mnli", [0.1, 0.2], [10, 20], test_format="io"),
@@ -429,7 +429,7 @@ def everything():
         for name in registry.modules(analyses)
         for row in registry.module(analyses, name).analyse(evidence, groups, Resampling(100, 0.95, 0))
     ]
-    return drawing.overlaid(tables.frame(pa.Table.from_pylist(parts, schema=schema())), {})
+    return selection.overlaid(tables.frame(pa.Table.from_pylist(parts, schema=schema())), {})
 
 
 @pytest.mark.parametrize("name", registry.modules(figures))
@@ -480,7 +480,7 @@ def crowded():
         for name in registry.modules(analyses)
         for row in registry.module(analyses, name).analyse(evidence, groups, Resampling(100, 0.95, 0))
     ]
-    return drawing.overlaid(tables.frame(pa.Table.from_pylist(parts, schema=schema())), {})
+    return selection.overlaid(tables.frame(pa.Table.from_pylist(parts, schema=schema())), {})
 
 
 BASELINES = pd.DataFrame(

@@ -14,7 +14,7 @@ import truths
 from workflow import registry
 from workflow.analysis import analyses
 from workflow.analysis.evidence import Evidence
-from workflow.report import drawing, findings, sections
+from workflow.report import findings, sections, selection
 from workflow.statistics import Resampling, holm
 from workflow.storage import tables
 from workflow.study import grid
@@ -98,7 +98,7 @@ def test_changes_that_are_said_to_be_told_from_0_are_those_of_holm(found, analys
         "in_domain": "(?:raises|lowers)",
         "out_of_domain": "(?:helps|hurts) on .*, out of its domain",
     }.items():
-        rows = last[[drawing.relation(a, b) == relation for a, b in zip(last["train"], last["test"], strict=True)]]
+        rows = last[[selection.relation(a, b) == relation for a, b in zip(last["train"], last["test"], strict=True)]]
         said = found[found["statement"].str.contains(f"^Tuning on [a-z_]+ {verbs}")]
         pairs = {(f["train"], f["test"]) for f in map(json.loads, said["filter"])}
         sure = rows[truths.told(rows)]
@@ -107,7 +107,7 @@ def test_changes_that_are_said_to_be_told_from_0_are_those_of_holm(found, analys
 
 def test_tests_of_other_kinds_are_counted(found, analysed):
     last = analysed[(analysed["analysis"] == "tuning_difference") & (analysed["step"] == STEPS[-1])]
-    far = last[[drawing.relation(a, b) == "cross_task" for a, b in zip(last["train"], last["test"], strict=True)]]
+    far = last[[selection.relation(a, b) == "cross_task" for a, b in zip(last["train"], last["test"], strict=True)]]
     same = far[~truths.told(far)].groupby("train").size()
     said = found[found["statement"].str.contains("of other kinds the change is not significant")]
     assert len(said) == len(TUNED)

@@ -286,7 +286,7 @@ def test_real_memory_that_runs_out_halves_a_batch_and_changes_no_loss(scarce: An
 
 SHARING = """
 import sys, time
-from workflow import devices
+from workflow.jobs import devices
 with devices.own(int(sys.argv[1])) as device:
     start = time.monotonic()
     import torch

@@ -15,7 +15,7 @@ import pytest
 import running
 from running import SMOKE
 
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.figures import curves
 from workflow.storage import tables
 
@@ -158,5 +158,5 @@ def test_figures_show_what_was_added(smoke: Path, tmp_path: Path) -> None:
 def drawn(place: Path) -> list[set[float]]:
     """The steps at which each panel of the curves has points."""
     scores, analysis = (tables.read(place / f"study/results/{name}.parquet") for name in ("scores", "analysis"))
-    figure = curves.draw(scores, drawing.overlaid(analysis, {}))
+    figure = curves.draw(scores, selection.overlaid(analysis, {}))
     return [{float(x) for line in axes.lines for x in line.get_xdata()} for axes in figure.axes if axes.lines]

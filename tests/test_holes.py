@@ -18,7 +18,8 @@ from test_audits import material, score
 from workflow.models import checkpoints
 from workflow.storage import tables
 from workflow.study import config as configs
-from workflow.study import grid, missing_models
+from workflow.study import grid
+from workflow.training import missing_models
 
 BASE = {"family": "tiny", "step": 20, "path": "somewhere", "files": {"model.safetensors": {"bytes": 1, "sha256": "a"}}}
 REASON = "tuning stopped at step 3: the loss is nan, the gradient norm nan"

@@ -32,7 +32,9 @@ STEPS = {"source": "hub", "repo": MODEL, "pattern": "step{step}", "steps": [1, 2
 PREFETCH = """
 import json, os, resource, sys, traceback
 from pathlib import Path
-from workflow import hub, sources, task
+from workflow import task
+from workflow.models import checkpoints
+from workflow.storage import hub
 from workflow.errors import StudyError
 family, steps, tasks, kept = json.loads(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3]), Path(sys.argv[4])
 if "LARGEST" in os.environ:
@@ -41,7 +43,7 @@ try:
     if kept.is_file():
         pins = json.loads(kept.read_text())
     else:
-        pins = [sources.pin("olmo", family, step) for step in steps] + [task.pin(name) for name in tasks]
+        pins = [checkpoints.pin("olmo", family, step) for step in steps] + [task.pin(name) for name in tasks]
     hub.prefetch(pins, lambda line: print(line, file=sys.stderr))
     kept.write_text(json.dumps(pins))
     rows = {name: [row["answer"] for row in task.prepared(name, None, pins[len(steps) + place])]

@@ -19,7 +19,7 @@ from workflow import registry, task
 from workflow.data import prompts
 from workflow.data.corpora import Document
 from workflow.errors import StudyError
-from workflow.indicators import measuring
+from workflow.indicators import aggregation, measuring
 from workflow.indicators.measures.span_corruption import sentinels, stream
 from workflow.indicators.measures.weight_noise import disturb
 from workflow.indicators.measuring import Loss, Material, Subject
@@ -166,7 +166,7 @@ NO_SCORES = pd.DataFrame(columns=["recipe"])
 
 def value(found: list[Loss], **settings: Any) -> pd.Series:
     """The one value of losses."""
-    rows = indicators.values(table(found), {"it": filled({**CLM, **settings})}, NO_SCORES)
+    rows = aggregation.values(table(found), {"it": filled({**CLM, **settings})}, NO_SCORES)
     return rows.iloc[0]
 
 
@@ -217,7 +217,7 @@ def test_standard_errors_are_the_spread_of_repeated_measurements(document: float
         effects = document * generator.normal(size=(40, 1)) + draw * generator.normal(size=(1, 4))
         losses_of = tokens[:, None] * (5 + effects + both * generator.normal(size=(40, 4)))
         found += [loss._replace(corpus=str(number)) for loss in some(losses_of, tokens)]
-    estimates = [indicators.estimate(own, "token", "neg_loss")[:2] for _, own in table(found).groupby("corpus")]
+    estimates = [aggregation.estimate(own, "token", "neg_loss")[:2] for _, own in table(found).groupby("corpus")]
     values, errors = np.array(estimates).T
     assert len(values) == 400 and 0.9 < np.sqrt((errors**2).mean()) / values.std() < 1.2
 
@@ -238,13 +238,13 @@ def two_bases(**second: Any) -> pd.DataFrame:
 
 def test_rows_with_another_manifest_are_refused() -> None:
     with pytest.raises(StudyError, match="indicator it: g at step 1 were measured with other settings"):
-        indicators.values(two_bases(manifest="n"), {"it": filled(CLM)}, NO_SCORES)
+        aggregation.values(two_bases(manifest="n"), {"it": filled(CLM)}, NO_SCORES)
 
 
 def test_other_tokens_compare_per_byte_alone() -> None:
     with pytest.raises(StudyError, match="indicators/it/per: token is not allowed, since g at step 1 cut"):
-        indicators.values(two_bases(tokenization="u"), {"it": filled(CLM)}, NO_SCORES)
-    per_byte = indicators.values(two_bases(tokenization="u"), {"it": filled({**CLM, "per": "byte"})}, NO_SCORES)
+        aggregation.values(two_bases(tokenization="u"), {"it": filled(CLM)}, NO_SCORES)
+    per_byte = aggregation.values(two_bases(tokenization="u"), {"it": filled({**CLM, "per": "byte"})}, NO_SCORES)
     assert list(per_byte["family"]) == ["f", "g"]
 
 
@@ -261,10 +261,10 @@ def test_a_mean_of_scores_is_a_plain_one_of_untouched_bases() -> None:
     others = [{"recipe": "full"}, {"shots": 0}, {"metric": "chance"}, {"suite": "t"}, {"test_format": "io"}]
     rows = [SCORE, SCORE | {"test": "piqa", "value": 0.8, "error": 0.04, "n": 30}]
     scores = pd.DataFrame([*rows, *(SCORE | {"value": 0.0} | other for other in others)])
-    found = indicators.values(tables.frame(tables.INDICATORS.empty_table()), {"it": filled(KSHOT)}, scores).iloc[0]
+    found = aggregation.values(tables.frame(tables.INDICATORS.empty_table()), {"it": filled(KSHOT)}, scores).iloc[0]
     assert (found.value, found.n, found.unit) == (pytest.approx(0.65), 40, "accuracy")
     assert found.error == pytest.approx(0.05 / 2)
-    one = indicators.values(pd.DataFrame(), {"it": filled({**KSHOT, "tests": ["piqa"]})}, scores).iloc[0]
+    one = aggregation.values(pd.DataFrame(), {"it": filled({**KSHOT, "tests": ["piqa"]})}, scores).iloc[0]
     assert one.value == 0.8
 
 
@@ -274,12 +274,12 @@ def test_a_base_that_lacks_a_test_has_no_mean_of_scores() -> None:
         [SCORE | {"step": step, "test": test} for step in (1, 2, 3) for test in ("boolq", "piqa")][:-1]
     )
     scores.loc[(scores["step"] == 2) & (scores["test"] == "piqa"), "value"] = None
-    assert list(indicators.values(pd.DataFrame(), {"it": filled(KSHOT)}, scores)["step"]) == [1]
+    assert list(aggregation.values(pd.DataFrame(), {"it": filled(KSHOT)}, scores)["step"]) == [1]
 
 
 def test_a_mean_of_scores_that_are_not_there_is_refused() -> None:
     with pytest.raises(StudyError, match=r"indicators/it: suite 's' has no 'accuracy' of winogrande with 5 shots"):
-        indicators.values(
+        aggregation.values(
             pd.DataFrame(), {"it": filled({**KSHOT, "tests": ["boolq", "winogrande"]})}, pd.DataFrame([SCORE])
         )
 

@@ -12,7 +12,7 @@ import pytest
 import running
 
 SCRIPT = """
-from workflow.jobs import clock, job
+from workflow.jobs.job import clock, job
 import gc, sys
 from types import SimpleNamespace
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workflow.data import miniworld
 from workflow.data.corpora import Document
-from workflow.indicators import measuring
+from workflow.indicators import aggregation, measuring
 from workflow.models import loading
 from workflow.study import config as configs
 from workflow.study import indicators
@@ -232,7 +232,7 @@ def losses(folder, texts):
         rows, _, _ = measuring.measure(name, settings, subject, measuring.Material(texts, {}))
         table = pd.DataFrame(rows).astype({"draw": "Int64"})
         own = table[table["variant"] == indicators.variant(settings)]
-        value, error, _ = indicators.estimate(own, "token", "neg_loss")
+        value, error, _ = aggregation.estimate(own, "token", "neg_loss")
         found[name] = (-value, error)
     return found
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from workflow.analysis import recommendation
+from workflow.analysis import best_base, recommendation
 from workflow.analysis.evidence import Reported, Sample
 from workflow.errors import StudyError
 from workflow.statistics import Resampling
@@ -36,7 +36,7 @@ def sample(step: int, share: float, generator: np.random.Generator, seeds: int =
 
 def rows(levels: list, picks: dict | None = None, **changes: Any) -> pd.DataFrame:
     settings = {"seconds": {}, "analysis": NOTHING, "limit": 0.02} | changes
-    asked = recommendation.questions(levels, changes.pop("targets", {}), HOW)
+    asked = best_base.questions(levels, changes.pop("targets", {}), HOW)
     settings.pop("targets", None)
     return pd.DataFrame(recommendation.recommend(asked, picks or {}, how=HOW, **settings))
 
@@ -70,7 +70,7 @@ def test_of_two_equal_bases_hardly_any_is_called_the_best() -> None:
     """With two seeds each, whose spread is known by two degrees of freedom: .43 by a bootstrap, .10 without shrinkage."""
     generator = np.random.default_rng(0)
     called = [
-        max(recommendation.questions([lucky(step, 2, 0.03, generator) for step in (1, 2)], {}, HOW)[0].probability)
+        max(best_base.questions([lucky(step, 2, 0.03, generator) for step in (1, 2)], {}, HOW)[0].probability)
         for _ in range(400)
     ]
     assert np.mean(np.array(called) >= 0.95) < 0.1
@@ -79,7 +79,7 @@ def test_of_two_equal_bases_hardly_any_is_called_the_best() -> None:
 def test_a_base_of_one_seed_has_the_luck_that_others_show() -> None:
     generator = np.random.default_rng(0)
     levels = [lucky(1, 8, 0.03, generator), lucky(2, 8, 0.03, generator), lucky(3, 1, 0.0, generator)]
-    (question,) = recommendation.questions(levels, {}, HOW)
+    (question,) = best_base.questions(levels, {}, HOW)
     spread = np.sqrt(np.mean([level.values[:, 0].var(ddof=1) for level in levels[:2]]))
     low, high = np.quantile(question.resampled[2], [0.025, 0.975])
     assert question.lucky and high - low == pytest.approx(2 * stats.t(14).ppf(0.975) * spread, rel=0.1)
@@ -111,7 +111,7 @@ def test_bases_that_were_scored_on_different_rows_are_refused() -> None:
     with pytest.raises(
         StudyError, match=r"^suite mini, test mini_facts: mini at step 1 and mini at step 2 were scored"
     ):
-        recommendation.questions(levels, {}, HOW)
+        best_base.questions(levels, {}, HOW)
 
 
 @pytest.mark.parametrize("spread", [0.005, 0.02, 0.05])
@@ -122,7 +122,7 @@ def test_the_chance_to_be_the_best_is_as_often_so_as_it_is_said(spread: float) -
     for _ in range(150):
         truth = generator.normal(0.5, spread, 6)
         values, errors = truth + generator.normal(0, 0.012, 6), generator.normal(0, 0.012, (6, 400))
-        said.append(recommendation.chances(values, errors, errors)[values.argmax()])
+        said.append(best_base.chances(values, errors, errors)[values.argmax()])
         right.append(truth.argmax() == values.argmax())
     assert np.mean(said) == pytest.approx(np.mean(right), abs=3 * np.std(right) / np.sqrt(150))
 
@@ -130,9 +130,9 @@ def test_the_chance_to_be_the_best_is_as_often_so_as_it_is_said(spread: float) -
 def test_chances_by_hand_where_little_is_left_to_chance() -> None:
     """Errors of .001: .1 ahead is certain. The same score thrice, without any error: a third each."""
     errors = np.random.default_rng(0).normal(0, 0.001, (3, 500))
-    assert recommendation.chances(np.array([0.5, 0.6, 0.4]), errors, errors).tolist() == [0, 1, 0]
+    assert best_base.chances(np.array([0.5, 0.6, 0.4]), errors, errors).tolist() == [0, 1, 0]
     even = np.zeros((3, 500))
-    assert recommendation.chances(np.full(3, 0.5), even, even).tolist() == pytest.approx([1 / 3] * 3)
+    assert best_base.chances(np.full(3, 0.5), even, even).tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_a_tie_is_called_a_tie() -> None:
@@ -257,7 +257,7 @@ def test_a_target_needs_two_seeds_of_each_of_its_tunings() -> None:
     trains = {"mini_facts": 2, "mini_inference": 1}
     levels = [sample(step, 0.5, generator, n, train=t, test=t) for t, n in trains.items() for step in (1, 2)]
     targets = {"both": {"tests": [(train, train) for train in trains], "way": WAY}}
-    found = recommendation.questions(levels, targets, HOW)
+    found = best_base.questions(levels, targets, HOW)
     assert [question.lucky for question in found] == [True, False, False]
 
 
@@ -296,7 +296,7 @@ def test_a_target_is_a_mean_over_tests_and_needs_all_of_them() -> None:
 
 def test_reported_scores_are_answered_alike_and_those_without_an_error_left_out() -> None:
     levels = [Reported(keys(1), 0.5, 0.01, 400), Reported(keys(2), 0.52, 0.01, 400), Reported(keys(3), 0.9, None)]
-    found = rows(recommendation.uncertain(levels))
+    found = rows(best_base.uncertain(levels))
     assert found.loc[found["topic"] == "base", "step"].tolist() == [2, 1]
     assert 0.8 < one(found, "answer")["probability"] < 0.921  # below the normal's, z = .02/(.01 * sqrt 2)
 
@@ -305,10 +305,10 @@ def test_the_way_of_testing_is_that_of_most_bases() -> None:
     generator = np.random.default_rng(0)
     levels = [sample(1, 0.9, generator), *(sample(step, 0.5, generator, shots=4) for step in (1, 2, 3))]
     assert sorted(rows(levels).query("topic == 'base'")["step"]) == [1, 2, 3]
-    (question,) = recommendation.questions(levels, {}, HOW)
+    (question,) = best_base.questions(levels, {}, HOW)
     assert question.way["shots"] == 4 and json.dumps(question.where)
     both = [*levels, *(sample(step, 0.5, generator) for step in (2, 3))]
-    assert recommendation.questions(both, {}, HOW)[0].way["shots"] == 0
+    assert best_base.questions(both, {}, HOW)[0].way["shots"] == 0
 
 
 def test_forecasts_say_whether_more_pretraining_pays() -> None:

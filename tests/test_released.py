@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import running
 
-from workflow.analysis import recommendation
+from workflow.analysis import best_base, recommendation
 from workflow.analysis.evidence import Evidence
 from workflow.audit import inputs
 from workflow.audit.checks import ambiguous_tests, released_files, scores_below_chance
@@ -560,7 +560,7 @@ def test_untouched_bases_alone_are_recommended_by_the_way_that_is_better(tmp_pat
     write(tmp_path, "a.csv", LONG)
     found = adopt(tmp_path, "table", columns=COLUMNS | {"metric": "metric", "value": "value"})
     how = Resampling(resamples=200, level=0.95, seed=0)
-    asked = recommendation.questions(evidence(found).levels, {}, how)
+    asked = best_base.questions(evidence(found).levels, {}, how)
     assert [(question.name, question.tuned, question.better) for question in asked] == [
         ("arc_easy", False, "higher"),
         ("wikitext", False, "lower"),
@@ -581,7 +581,7 @@ def test_a_test_of_which_no_way_is_better_is_no_question(tmp_path: Path) -> None
         tmp_path, "a.csv", LONG.replace("bits_per_byte", "pct_stereotype").replace("1.2", "0.2").replace("1.0,", "0.1,")
     )
     found = adopt(tmp_path, "table", columns=COLUMNS | {"metric": "metric", "value": "value"})
-    asked = recommendation.questions(evidence(found).levels, {}, Resampling(resamples=100, level=0.95, seed=0))
+    asked = best_base.questions(evidence(found).levels, {}, Resampling(resamples=100, level=0.95, seed=0))
     assert [question.name for question in asked] == ["arc_easy"]
 
 

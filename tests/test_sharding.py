@@ -20,6 +20,7 @@ from scripts import Job
 from test_tuning import METHODS, encoded, fresh, recipe, state
 
 from workflow import task
+from workflow.errors import StoppedError
 from workflow.evaluation import prediction
 from workflow.models import loading
 from workflow.models.encoding import padding
@@ -62,9 +63,9 @@ def test_two_processes_find_what_one_finds_from_its_state_and_to_its_state(check
     expected = finetuning.tune(plain, *work, state(tmp_path / "one"))
 
     kept, stopped = state(tmp_path / "two"), r"^told to stop after step \d+ of 28; the same command goes on"
-    with pytest.raises(finetuning.StoppedError, match=stopped):
+    with pytest.raises(StoppedError, match=stopped):
         finetuning.tune(fresh(checkpoint), *work, kept, told_at(2))
-    with pytest.raises(finetuning.StoppedError, match=stopped) as raised:
+    with pytest.raises(StoppedError, match=stopped) as raised:
         multi_gpu.tune(fresh(checkpoint), work[0], settings | {"gpus": 2}, *work[2:], kept, told_at(8))
     assert 8 < int(str(raised.value).split()[5]) < 28
     assert [path.name for path in kept.path.parent.iterdir()] == ["state.safetensors"]
@@ -79,13 +80,14 @@ INTERRUPTED = """
 import json, os, signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
-from workflow import models, sharding, states
-from workflow.encoding import Masked
+from workflow.models import loading
+from workflow.models.encoding import Masked
+from workflow.training import multi_gpu, saved_state
 checkpoint, folder, given = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-model, _ = models.untouched({"path": checkpoint})
+model, _ = loading.untouched({"path": checkpoint})
 rows = [Masked(*row) for row in given["rows"]]
 told = lambda done, steps: os.killpg(0, signal.SIGINT) if done == 3 else None
-sharding.tune(model, rows, given["recipe"], 1, given["pad"], states.State(folder / "state.safetensors", "a"), told)
+multi_gpu.tune(model, rows, given["recipe"], 1, given["pad"], saved_state.State(folder / "state.safetensors", "a"), told)
 """
 
 

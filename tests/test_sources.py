@@ -166,8 +166,8 @@ def test_steps_of_a_trained_family() -> None:
 def test_steps_need_no_heavy_library(tmp_path: Path) -> None:
     (tmp_path / "step1").mkdir()
     code = (
-        "import sys; from workflow import sources\n"
-        f"assert sources.steps('mine', {local(tmp_path)!r}) == [1]\n"
+        "import sys; from workflow.models import checkpoints\n"
+        f"assert checkpoints.steps('mine', {local(tmp_path)!r}) == [1]\n"
         "print([name for name in ('torch', 'transformers', 'huggingface_hub', 'safetensors') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -526,11 +526,11 @@ def test_tokenizer_that_does_not_fit_is_refused(copy: Path) -> None:
 LOCATE = """
 import json, sys, traceback
 from pathlib import Path
-from workflow import checkpoint_settings, sources
+from workflow.models import checkpoint_settings, checkpoints
 from workflow.errors import StudyError
 try:
     family, step = json.loads(sys.argv[1]), int(sys.argv[2])
-    print(json.dumps(sources.locate("olmo", family, step, Path("unused"), sources.pin("olmo", family, step))))
+    print(json.dumps(checkpoints.locate("olmo", family, step, Path("unused"), checkpoints.pin("olmo", family, step))))
 except StudyError as error:
     print(error)
     traceback.print_exc()
@@ -742,7 +742,7 @@ def test_damage_on_the_hub_is_found_after_the_download(hub: HubServer, client: C
 
 def test_of_all_model_classes_that_of_the_checkpoint_alone_is_imported(checkpoints) -> None:
     code = (
-        "import sys; from workflow import sources; sources.import_model(sys.argv[1]); "
+        "import sys; from workflow.models import checkpoints; checkpoints.import_model(sys.argv[1]); "
         "print(*(name for name in sys.modules if '.modeling_' in name and name.count('.') == 3))"
     )
     command = [sys.executable, "-c", code, str(checkpoints["llama"].path)]

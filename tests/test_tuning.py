@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from workflow import task
-from workflow.errors import StudyError
+from workflow.errors import DivergedError, StoppedError, StudyError
 from workflow.models import loading
 from workflow.models.encoding import Masked, padding
 from workflow.models.engine import attention, feeding
@@ -522,7 +522,7 @@ def test_a_loss_that_is_no_number_ends_the_run(checkpoints, tmp_path):
     message = (
         r"^tuning stopped at step 1: the loss is (nan|inf), the gradient norm \w+, expected finite numbers and a loss"
     )
-    with pytest.raises(finetuning.DivergedError, match=message) as raised:
+    with pytest.raises(DivergedError, match=message) as raised:
         finetuning.tune(
             fresh(checkpoints["olmo"]), encoded(tokenizer), settings, 0, padding(tokenizer), state(tmp_path)
         )
@@ -546,7 +546,7 @@ def test_a_loss_ten_times_that_of_guessing_ends_the_run(checkpoints, tmp_path):
     with torch.no_grad():
         model.get_output_embeddings().weight *= 100
     message = r"^tuning stopped at step 0: the loss is \d{3}\.\d+, the gradient norm .* a loss of at most 60; lower"
-    with pytest.raises(finetuning.DivergedError, match=message):
+    with pytest.raises(DivergedError, match=message):
         finetuning.tune(model, encoded(tokenizer), recipe(), 0, padding(tokenizer), state(tmp_path))
 
 
@@ -700,7 +700,7 @@ def test_a_run_told_to_stop_saves_its_state_at_once_and_goes_on_to_the_same_bits
         return model, finetuning.tune(model, rows, recipe(save_every=100), 1, pad, state(folder), progress)
 
     model, history = run(tmp_path / "unbroken")
-    with pytest.raises(finetuning.StoppedError, match=r"^told to stop after step 5 of 14; the same command goes on"):
+    with pytest.raises(StoppedError, match=r"^told to stop after step 5 of 14; the same command goes on"):
         run(tmp_path / "stopped", told_at(4))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     seen = []
@@ -714,7 +714,7 @@ def test_a_trial_that_diverges_has_null_losses(checkpoints, tmp_path):
     tokenizer, rows = checkpoints["olmo"].tokenizer, encoded(checkpoints["olmo"].tokenizer)
     settings = recipe(learning_rate=1e30, warmup=0.0)
     model = fresh(checkpoints["olmo"])
-    with pytest.raises(finetuning.DivergedError) as raised:
+    with pytest.raises(DivergedError) as raised:
         finetuning.tried(model, rows[5:], rows[:5], settings, 0, padding(tokenizer), state(tmp_path))
     assert [row["update"] for row in raised.value.history] == list(range(len(raised.value.history)))
     assert finetuning.unmeasured(rows[:5]) == [

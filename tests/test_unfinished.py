@@ -18,7 +18,7 @@ from workflow.storage import files
 WRITER = """
 import sys, time
 from pathlib import Path
-from workflow.files import whole
+from workflow.storage.files import whole
 with whole(Path("out")) as folder:
     folder.mkdir()
     (folder / sys.argv[1]).write_text("x")

@@ -321,16 +321,16 @@ def comment(place: Path) -> None:
 GPU_STAGES = [
     f"workflow/{name}.py"
     for name in (
-        "pretraining",
-        "sources",
-        "models",
-        "encoding",
-        "tuning",
-        "prediction",
-        "engine/losses",
-        "engine/reading",
-        "measuring",
-        "indicators/clm",
+        "training/pretraining",
+        "models/checkpoints",
+        "models/loading",
+        "models/encoding",
+        "training/finetuning",
+        "evaluation/prediction",
+        "models/engine/losses",
+        "models/engine/reading",
+        "indicators/measuring",
+        "indicators/measures/clm",
     )
 ]
 ANOTHER_FAMILY = SMOKE["families"] | {"other": SMOKE["families"]["tiny"]}

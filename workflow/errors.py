@@ -41,6 +41,18 @@ def row_named(place: str) -> Iterator[None]:
         raise StudyError(f"{place}: {error}") from error
 
 
+class DivergedError(StudyError):
+    """A tuning whose loss or gradient has exploded; holds its history to that step, what is no number there as None."""
+
+    def __init__(self, message: str, history: list[dict[str, float | None]]) -> None:
+        super().__init__(message)
+        self.history = history
+
+
+class StoppedError(StudyError):
+    """A tuning that was told to stop and saved its state."""
+
+
 def told(error: BaseException) -> str | None:
     """The one line for an error that its user can mend: in the study, of memory, or a file that the system refuses; else None."""
     if isinstance(error, StudyError):

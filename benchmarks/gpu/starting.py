@@ -18,20 +18,21 @@ from benchmarks.gpu.subjects import Setting
 
 JOB = """
 import sys, json
-from workflow import jobs
-begun = jobs.clock()
-from workflow import sources, models, prediction
-sources.import_model(sys.argv[1])
-imported = jobs.clock()
-model, tokenizer = models.untouched({"path": sys.argv[1]}, sys.argv[2])
+from workflow.jobs.job import clock
+begun = clock()
+from workflow.evaluation import prediction
+from workflow.models import checkpoints, loading
+checkpoints.import_model(sys.argv[1])
+imported = clock()
+model, tokenizer = loading.untouched({"path": sys.argv[1]}, sys.argv[2])
 import torch
 if torch.cuda.is_available():
     torch.cuda.synchronize()
-loaded = jobs.clock()
-from workflow.engine.reading import reading
+loaded = clock()
+from workflow.models.engine.reading import reading
 with reading(model, 8192) as reader:
     reader.after([[5, 6, 7]]).tolist()
-print(json.dumps([float(mark.split()[0]) for mark in (begun, imported, loaded, jobs.clock())]))
+print(json.dumps([float(mark.split()[0]) for mark in (begun, imported, loaded, clock())]))
 """
 
 

@@ -4,8 +4,8 @@ A level is known row by row (`Sample`, from a study's own predictions) or as a s
 from imported results). Either has margins of confidence and can be resampled, so analyses need not know which it is.
 
 A single level or difference has its interval in closed form (`statistics.Margins`): of its rows, and of the variance between
-seeds of tuning where the study has several seeds of a tuning (`seed_variance`). A mean over tests or pairs has Student's interval, with
-one degree of freedom less than there are of them; it is never narrower than the noise of their rows alone.
+seeds of tuning where the study has several seeds of a tuning (`seed_variance`). A mean over tests or pairs has Student's
+interval, with one degree of freedom less than there are of them; it is never narrower than the noise of their rows alone.
 """
 
 from __future__ import annotations

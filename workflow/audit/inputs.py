@@ -34,8 +34,8 @@ class Material:
     scores, analysis: the gathered tables (imported scores among them); parts: predictions, each of a cell or of one of its
     parts; manifests: of the bases; prepared: tasks as prepared rows; groups: the study's; forecasting: of each of
     its cohorts; indicators: the gathered table, None where no base is run for one; measures: the study's block of
-    indicators; holes: the models that are missing because their tuning diverged (`missing_models.found`); files: of all imports, in the
-    columns of `tables.RELEASED`.
+    indicators; holes: the models that are missing because their tuning diverged (`missing_models.found`); files: of all
+    imports, in the columns of `tables.RELEASED`.
     """
 
     scores: pd.DataFrame

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from workflow.task import ROLES, Example, Task, Turn
 
@@ -101,11 +101,26 @@ def demonstration(task: Task, example: Example, format: str, protocol: str = "so
     return prompt(task, example.fields, format, protocol) + solved + SEPARATOR[protocol]
 
 
+def conversation(turns: Sequence[Turn], end: str) -> tuple[str, list[tuple[int, int]]]:
+    """A conversation in open-instruct's form, and the assistant's words with the `end` (EOS) after them as (start, stop).
+
+    The published study tunes on conversations in this form (released code of arXiv 2408.06663, built on open-instruct).
+    """
+    text, spans = "", []
+    for turn in turns:
+        text += f"<|{turn.role}|>\n"
+        start = len(text)
+        text += turn.content
+        if turn.role == "assistant":
+            text += end
+            spans.append((start, len(text)))
+        text += "\n"
+    return text, spans
+
+
 def tuned_on(task: Task, format: str) -> str:
     """Hash of the words around the fields of an example that a model is tuned on in a format."""
     if task.kind == "messages":
-        from workflow.models.encoding import conversation
-
         return _hashed(conversation([Turn(role, f"<{role}>") for role in ROLES], "<eos>"))
     probe = _probe(task, format)
     return _hashed([prompt(task, probe.fields, format), completion(probe.answer)])

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 
 from workflow.forecasting.results import Forecasting
-from workflow.report import summaries
 from workflow.storage import files
 
 ORDER = ["chance", "field", "config", "indicator", "combination", "comparer", "both"]
@@ -99,4 +98,4 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 def write(table: pd.DataFrame, csv: Path, markdown: Path) -> None:
     """Write a table as CSV in full precision and as Markdown to read."""
     files.write_text(table.to_csv(index=False), csv)
-    files.write_text(summaries.markdown(readable(table)), markdown)
+    files.write_text(markdown(readable(table)), markdown)

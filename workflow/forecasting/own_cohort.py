@@ -16,6 +16,7 @@ from workflow.forecasting.splits import names as split_names
 from workflow.models import checkpoints
 from workflow.study import token_axis
 from workflow.study.families import NO_VALUE
+from workflow.training import missing_models
 
 
 def bases(study: Mapping[str, Any], block: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -77,13 +78,11 @@ def table(
 ) -> pd.DataFrame:
     """One row for each base: columns BASE, RUN, fields, indicators, targets; what a base lacks is null.
 
-    found: `bases`; scores: the gathered table; indicators: `workflow.study.indicators.values`; missing: models that the study lacks.
+    found: `bases`; scores: the gathered table; indicators: `aggregation.values`; missing: models that the study lacks.
     A base whose tuning diverged with one seed lacks that score: a mean over the seeds that did not would flatter it.
     Bases of one pre-training run are one RUN in a cohort of several families, otherwise each is its own: within a single
     run all that can be asked is which of its steps to take.
     """
-    from workflow.study import missing_models  # it imports the grid, which imports this module
-
     keys = pd.DataFrame({"family": [b["family"] for b in found], "step": [b["step"] for b in found]})
     whole = pd.DataFrame({BASE: [_name(base) for base in found], RUN: _runs(found)}).join(
         pd.DataFrame([dict(base["config"]) for base in found])

@@ -1,4 +1,6 @@
-"""Work that several processes of one machine do together, as seen from their parent; `models.process_group` has what one of them sees.
+"""Work that several processes of one machine do together, as their parent sees it.
+
+`models.process_group` has what one of them sees.
 
 torchrun starts them, each for a GPU of its own. What goes between them and their parent lies in a folder that is there as
 long as they are: the work as JSON, then its outcome. They are told to stop by SIGTERM, and are when their parent is gone.

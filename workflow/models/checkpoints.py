@@ -164,9 +164,9 @@ def locate(
 
     place: of a local family the step's folder, of a trained one the folder of all trained families, in which it lies at
     `family=<name>/step=<step>`; pinned: what `pin` says of a step on the hub; contents: what tells a local checkpoint from
-    others (`content_hashes.of_checkpoint`). The manifest: family, step, source, repo and revision (the hub's commit; None for other
-    sources), path (folder; absolute, but for trained families, so that a study can be moved), files (name -> bytes, sha256),
-    and of a local one contents and dates (name -> time of last change in nanoseconds), by which a later start knows
+    others (`content_hashes.of_checkpoint`). The manifest: family, step, source, repo and revision (the hub's commit; None for
+    other sources), path (folder; absolute, but for trained families, so that a study can be moved), files (name -> bytes,
+    sha256), and of a local one contents and dates (name -> time of last change in nanoseconds), by which a later start knows
     unchanged files.
     Errors: StudyError when there is no such checkpoint or it is not one that can be loaded safely and whole.
     """

@@ -90,23 +90,6 @@ class Masked(NamedTuple):
     scored: list[bool]
 
 
-def conversation(turns: Sequence[Turn], end: str) -> tuple[str, list[tuple[int, int]]]:
-    """A conversation in open-instruct's form, and the assistant's words with the `end` (EOS) after them as (start, stop).
-
-    The published study tunes on conversations in this form (released code of arXiv 2408.06663, built on open-instruct).
-    """
-    text, spans = "", []
-    for turn in turns:
-        text += f"<|{turn.role}|>\n"
-        start = len(text)
-        text += turn.content
-        if turn.role == "assistant":
-            text += end
-            spans.append((start, len(text)))
-        text += "\n"
-    return text, spans
-
-
 def masked(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], room: int) -> Masked:
     """A conversation of which the assistant's words and each EOS after them are scored; nothing where none is left.
 
@@ -114,7 +97,7 @@ def masked(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], room: int)
     the loss. The newline after an EOS is not scored, since a model that is used stops before it; open-instruct's is.
     """
     eos(tokenizer)  # says so where there is none
-    text, spans = conversation(turns, tokenizer.eos_token)
+    text, spans = prompts.conversation(turns, tokenizer.eos_token)
     # A tokenizer may be set to split special tokens found in a text; here the EOS is one.
     [(ids, ends)] = tokenized(tokenizer, [text], split_special_tokens=False)
     scored = [_overlaps(spans, before, end) for before, end in zip([0, *ends], ends[:room], strict=False)]

@@ -7,15 +7,15 @@ from pathlib import Path
 import pandas as pd
 
 from workflow.forecasting import own_cohort
+from workflow.indicators import aggregation
 from workflow.storage import files, tables
-from workflow.study import indicators
 
 with job("assemble", snakemake) as log:
     found, settings = snakemake.input, snakemake.params.indicators
     scores = tables.read(Path(found.scores))
     # K-shot indicators are scores: a study of these alone measures nothing else.
     measured = tables.read(Path(found.indicators[0])) if found.indicators else pd.DataFrame()
-    values = indicators.values(measured, settings, scores)
+    values = aggregation.values(measured, settings, scores)
     table = own_cohort.table(snakemake.params.cohort, snakemake.params.bases, scores, values, snakemake.params.holes)
     log.info("%d bases, of which %d have all indicators and targets", len(table), len(table.dropna()))
     files.write_text(table.to_csv(index=False), Path(snakemake.output[0]))

@@ -8,7 +8,7 @@ import matplotlib.style
 
 from workflow import registry
 from workflow.evaluation import metric_names
-from workflow.report import drawing, figures
+from workflow.report import figures, selection
 from workflow.storage import tables
 from workflow.storage.files import whole
 
@@ -18,7 +18,7 @@ with job("draw", snakemake) as log:
     scores, analysis = tables.read(snakemake.input.scores), tables.read(snakemake.input.analysis)
     # Of tests that are part of a mean the mean alone is drawn; it is known better, and a page holds few panels.
     analysis = analysis[~analysis["test"].isin(metric_names.parts(scores))]
-    figure = module.draw(scores, drawing.overlaid(analysis, snakemake.params.overlays))
+    figure = module.draw(scores, selection.overlaid(analysis, snakemake.params.overlays))
     for kind, facts in (("pdf", {"CreationDate": None}), ("png", None)):
         with whole(Path(snakemake.output[kind])) as unfinished:
             figure.savefig(unfinished, format=kind, metadata=facts)

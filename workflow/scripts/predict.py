@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 
 from workflow import task
-from workflow.evaluation import metrics, prediction
+from workflow.evaluation import metrics, multi_gpu, prediction
 from workflow.models import checkpoints, loading
 from workflow.storage import tables
-from workflow.training import multi_gpu
 
 with job("predict", snakemake) as log:
     torch.set_num_threads(snakemake.threads)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow.analysis import recommendation
+from workflow.analysis import best_base, recommendation
 from workflow.analysis.evidence import Evidence
+from workflow.indicators import aggregation
 from workflow.statistics import Resampling
 from workflow.storage import files, tables
-from workflow.study import grid, indicators
+from workflow.study import grid
 
 
 def seconds(paths: list[str]) -> list[float]:
@@ -22,17 +23,17 @@ def seconds(paths: list[str]) -> list[float]:
 with job("recommend", snakemake) as log:
     found, asked, how = snakemake.input, snakemake.params, Resampling(**snakemake.params.statistics)
     reported = tables.gather([Path(part) for part in found.imported], grid.CELL_KEYS, tables.SCORES)
-    levels = recommendation.uncertain(Evidence(tables.read(Path(found.rows)), tables.frame(reported)).levels)
+    levels = best_base.uncertain(Evidence(tables.read(Path(found.rows)), tables.frame(reported)).levels)
     scores, analysis = tables.read(Path(found.scores)), tables.read(Path(found.analysis))
     measured = tables.read(Path(found.indicators[0])) if found.indicators else pd.DataFrame()
-    values = indicators.values(measured, asked.indicators, scores)
+    values = aggregation.values(measured, asked.indicators, scores)
     picks = {
         name: {(family, int(step)): value for family, step, value in own[["family", "step", "value"]].to_numpy()}
         for name, own in values.groupby("indicator", sort=False)
     }
     measured_jobs = {name: seconds(paths) for name, paths in asked.benchmarks.items()}
     costs = recommendation.costs(asked.indicators, measured_jobs, max(1, len(asked.benchmarks["measure"])))
-    questions = recommendation.questions(levels, asked.targets, how)
+    questions = best_base.questions(levels, asked.targets, how)
     rows = list(recommendation.recommend(questions, picks, costs, analysis, asked.regret, how))
     log.info("%d questions, %d rows", len(questions), len(rows))
     tables.write(rows, tables.RECOMMENDATIONS, Path(snakemake.output.table))

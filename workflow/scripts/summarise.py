@@ -7,6 +7,7 @@ from pathlib import Path
 from workflow import registry
 from workflow.report import summaries
 from workflow.storage import files, tables
+from workflow.storage.markdown import markdown
 
 with job("summarise", snakemake) as log:
     found = snakemake.input
@@ -21,4 +22,4 @@ with job("summarise", snakemake) as log:
     table = registry.module(summaries, snakemake.wildcards.summary).summarise(material)
     log.info("%d rows", len(table))
     files.write_text(table.to_csv(index=False), Path(snakemake.output.csv))
-    files.write_text(summaries.markdown(table), Path(snakemake.output.markdown))
+    files.write_text(markdown(table), Path(snakemake.output.markdown))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from workflow.errors import DivergedError
 from workflow.models.encoding import padding
 from workflow.storage import tables
 from workflow.training import finetuning, multi_gpu, setup
@@ -23,7 +24,7 @@ with job("try_rate", snakemake) as log:
     try:
         with start.recorded(Path(snakemake.params.record)):
             losses = tried(start.model, start.rows, list(start.held.values()), *how)
-    except finetuning.DivergedError as error:
+    except DivergedError as error:
         log.warning("%s", error)
         losses = finetuning.unmeasured(start.held.values())
     lost = sum(loss["loss"] is None for loss in losses)

@@ -1,6 +1,6 @@
 """Tülu v2: instructions and conversations to tune on, from a dozen sources (Ivison et al., 2023). Licence: ODC-BY.
 
-A conversation has a form of its own (`encoding.conversation`) and is never a test. Models tuned on it have the format
+A conversation has a form of its own (`prompts.conversation`) and is never a test. Models tuned on it have the format
 `default` all the same: the form belongs to the dataset, it is not one of the formats that are compared.
 """
 

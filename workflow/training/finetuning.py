@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from workflow.data import prompts
-from workflow.errors import StudyError, first_line, row_named
+from workflow.errors import DivergedError, StoppedError, StudyError, first_line, row_named
 from workflow.models import adapters, process_group
 from workflow.models.encoding import Framing, Masked, batches, check_tokens, cut, eos, masked, split
 from workflow.models.engine import feeding, repeating
@@ -38,18 +38,6 @@ Row = TypeVar("Row")
 History = list[dict[str, float]]  # a row for each optimizer step, in the columns of `tables.HISTORY`
 
 EXPLODED = 10  # times the loss of guessing among all tokens alike, which no tuning that learns comes near
-
-
-class DivergedError(StudyError):
-    """A tuning whose loss or gradient has exploded; holds its history to that step, what is no number there as None."""
-
-    def __init__(self, message: str, history: list[dict[str, float | None]]) -> None:
-        super().__init__(message)
-        self.history = history
-
-
-class StoppedError(StudyError):
-    """A tuning that was told to stop and saved its state."""
 
 
 def divided(rows: Sequence[Row], recipe: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:

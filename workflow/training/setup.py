@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workflow import task
+from workflow.errors import DivergedError
 from workflow.jobs import job
 from workflow.models import adapters, checkpoints, loading
 from workflow.models.encoding import Masked, context_length
@@ -44,7 +45,7 @@ class Outset:
         record.unlink(missing_ok=True)
         try:
             yield
-        except finetuning.DivergedError as error:
+        except DivergedError as error:
             tables.write(error.history, tables.HISTORY, record, **self.lineage, error=str(error))
             raise
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from workflow.audit.inputs import Material, counted, finding, listed
+from workflow.indicators import aggregation
 from workflow.study import indicators
 
 COLUMNS = {
@@ -32,7 +33,7 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
 
 def _differing(rows: pd.DataFrame, name: str, column: str, severity: str, how: str) -> Iterator[dict[str, Any]]:
     """The finding for bases of one indicator that were not measured like most."""
-    bases = rows[[*indicators.BASE, column]].drop_duplicates()
+    bases = rows[[*aggregation.BASE, column]].drop_duplicates()
     if bases[column].nunique() < 2:
         return
     others = bases[bases[column] != bases[column].mode().iloc[0]]
@@ -46,7 +47,7 @@ def _differing(rows: pd.DataFrame, name: str, column: str, severity: str, how: s
 def _not_finite(rows: pd.DataFrame, name: str, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The finding for bases whose value of one indicator is no finite number."""
     own = rows[(rows["variant"] == indicators.variant(settings)) & rows["draw"].isna()]
-    sums = own.groupby(indicators.BASE, as_index=False, sort=False)["nll"].sum(skipna=False)
+    sums = own.groupby(aggregation.BASE, as_index=False, sort=False)["nll"].sum(skipna=False)
     bad = sums[~np.isfinite(sums["nll"])]
     if len(bad):
         evidence = f"indicator {name} is no finite number on {_named(bad)}"
@@ -55,5 +56,5 @@ def _not_finite(rows: pd.DataFrame, name: str, settings: Mapping[str, Any]) -> I
 
 def _named(bases: pd.DataFrame) -> str:
     """Bases by family and step."""
-    rows = bases[indicators.BASE].itertuples(index=False)
+    rows = bases[aggregation.BASE].itertuples(index=False)
     return f"{counted(len(bases), 'base')} ({listed(f'{family} at step {step}' for family, step in rows)})"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from workflow.data.demonstrations import Rows
-from workflow.errors import StudyError
+from workflow.errors import DivergedError, StudyError
 from workflow.indicators.measuring import Loss, Material, Measurement, Progress, Subject, restored
 from workflow.models.encoding import Masked, context_length, padding
 from workflow.models.engine import finite, losses
@@ -108,7 +108,7 @@ def _tuned(
         state = saved_state.State(Path(folder) / "state", "")  # of a probe that is not told to stop none is saved
         try:
             finetuning.tune(subject.model, seen, recipe, seed, padding(subject.tokenizer), state)
-        except finetuning.DivergedError:
+        except DivergedError:
             return [math.nan] * len(held)
     return _losses(subject, held, recipe)
 

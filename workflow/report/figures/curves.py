@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from workflow.report import drawing
+from workflow.report import drawing, selection
 
 NEEDS = ()
 SECTION = "tuned"
@@ -17,9 +17,9 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     """One panel for each family, suite and test: the base, and every model tuned on a task of the test's domain or on
     conversations. A study that tunes nothing shows its bases.
 
-    Each suite is shown in the main way it tests (`drawing.chosen`).
+    Each suite is shown in the main way it tests (`selection.chosen`).
     """
-    rows = drawing.only(analysis, "performance")
-    tuned = drawing.related(rows, {"in_domain", "instructed"})
-    shown = rows if tuned.empty else drawing.with_bases(tuned, rows)
+    rows = selection.only(analysis, "performance")
+    tuned = selection.related(rows, {"in_domain", "instructed"})
+    shown = rows if tuned.empty else selection.with_bases(tuned, rows)
     return drawing.curves(scores, shown, drawing.model_styles(analysis, shown))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from workflow.report import drawing
+from workflow.report import drawing, selection
 from workflow.report.drawing import LINES, Style
 
 NEEDS = ("groups",)
@@ -17,16 +17,16 @@ CONCLUSIONS = ("groups",)
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     """One panel for each family and suite; a line for each group, and each recipe where there are several.
 
-    Each suite is shown in the main way it tests (`drawing.chosen`). A step at which a test of the group is missing has no
+    Each suite is shown in the main way it tests (`selection.chosen`). A step at which a test of the group is missing has no
     value, so the line has a gap there.
     Errors: StudyError when no model of a group is tested in the format it was tuned in.
     """
-    rows = drawing.only(analysis, "performance_difference", "difference_of_means")
+    rows = selection.only(analysis, "performance_difference", "difference_of_means")
     if rows.empty:
         raise drawing.nothing(
             "differences", "groups", "a group with a task that is tuned on, tested in tuning's format"
         )
-    found = list(rows.groupby(drawing.PLACE))
+    found = list(rows.groupby(selection.PLACE))
     figure, axes = drawing.panels(len(found), columns=2, size=(3.5, 2.4))
     groups = dict(zip(sorted(rows["group"].unique()), drawing.looks(), strict=False))
     for axis, ((family, suite), panel) in zip(axes, found, strict=True):
@@ -34,13 +34,13 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
 
         def style(group: str, recipe: str | None, recipes: list[str] = recipes) -> Style:
             place = recipes.index(recipe) if recipe in recipes else 0
-            label = drawing.named(group) + (f", {recipe}" if len(recipes) > 1 and recipe in recipes else "")
+            label = selection.named(group) + (f", {recipe}" if len(recipes) > 1 and recipe in recipes else "")
             return Style(*groups[group], LINES[place % len(LINES)], label)
 
         drawing.lines(axis, panel, ["group", "recipe"], style)
         axis.axhline(0, color="black", linewidth=0.6)
         axis.set_ylabel("score, tuned − base")
-        axis.set_title(drawing.place_label(rows, family, suite))
+        axis.set_title(selection.place_label(rows, family, suite))
     drawing.outer(axes)
     drawing.legend(figure, axes)
     return figure

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from workflow import task
-from workflow.report import drawing
+from workflow.report import drawing, selection
 from workflow.report.drawing import Style
 
 NEEDS = ("models",)
@@ -22,14 +22,14 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     """One panel for each family and suite, pooled over steps: the mean difference of each kind with its interval, where it
     has several pairs of task tuned on and test, and below it that of each pair.
 
-    Each suite is shown in the main way it tests (`drawing.chosen`).
+    Each suite is shown in the main way it tests (`selection.chosen`).
     Errors: StudyError when no model is tested out of its domain.
     """
-    rows = drawing.only(analysis, "domain_change", "difference_of_means")
+    rows = selection.only(analysis, "domain_change", "difference_of_means")
     rows = rows[rows["step"].isna() & (rows["train"].notna() | (rows["n"] > 1))]
     if rows.empty:
         raise drawing.nothing("domain_change", "suites", "a model tested on another task of the kind it was tuned on")
-    found = list(rows.groupby(drawing.PLACE))
+    found = list(rows.groupby(selection.PLACE))
     tallest = max(len(panel) for _, panel in found)
     figure, axes = drawing.panels(len(found), columns=2, size=(3.5, 0.6 + ROW * tallest))
     tasks = drawing.palette(analysis)
@@ -37,7 +37,7 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
         drawing.intervals(axis, _ordered(panel), lambda row: _style(row, tasks), lambda row: _label(row, rows))
         axis.axvline(0, color="black", linewidth=0.6)
         axis.set_xlabel("score, tuned − base")
-        axis.set_title(drawing.place_label(rows, family, suite))
+        axis.set_title(selection.place_label(rows, family, suite))
     return figure
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from workflow.report import drawing
+from workflow.report import drawing, selection
 
 NEEDS = ("models",)
 SECTION = "transfer"
@@ -16,11 +16,11 @@ CONCLUSIONS = ("transfer", "domains")
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     """One panel for each family, suite and test: the base, and every model tuned on the test's kind in another domain.
 
-    Each suite is shown in the main way it tests (`drawing.chosen`).
+    Each suite is shown in the main way it tests (`selection.chosen`).
     Errors: StudyError when no model is tested out of its domain.
     """
-    rows = drawing.only(analysis, "performance")
-    tuned = drawing.related(rows, {"out_of_domain"})
+    rows = selection.only(analysis, "performance")
+    tuned = selection.related(rows, {"out_of_domain"})
     if tuned.empty:
         raise drawing.nothing("domains", "suites", "a model tested on another task of the kind it was tuned on")
-    return drawing.curves(scores, drawing.with_bases(tuned, rows), drawing.model_styles(analysis, tuned))
+    return drawing.curves(scores, selection.with_bases(tuned, rows), drawing.model_styles(analysis, tuned))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workflow.data.prompts import FORMATS
-from workflow.report import drawing
+from workflow.report import drawing, selection
 from workflow.report.drawing import Style
 
 NEEDS = ("formats",)
@@ -23,11 +23,11 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     """One panel for each family, suite, test and recipe: a solid line for the tuned model and a dotted one for the base in
     each format of the test. Published values are shown of tuned models.
 
-    Models are those tuned in the format of most, with the number of demonstrations of most (`drawing.chosen`).
+    Models are those tuned in the format of most, with the number of demonstrations of most (`selection.chosen`).
     Errors: StudyError when no task is tested in several formats by a model tuned on it.
     """
     shown = _shown(analysis[analysis["analysis"] == "performance"])
-    keys = [*drawing.PLACE, "test", "recipe"]
+    keys = [*selection.PLACE, "test", "recipe"]
     if shown.empty:
         raise drawing.nothing("formats", "suites", "a task that is tuned on and tested in several formats")
     own = shown[(shown["train"] != "none") & (shown["origin"] == "own")]
@@ -38,8 +38,8 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
         _panel(axis, pd.concat([tuned, shown[beside & (shown[keys[:3]] == [family, suite, test]).all(axis=1)]]))
         drawing.baselines(axis, scores, family=family, suite=suite, test=test)
         several = own.loc[own["test"] == test, "recipe"].nunique() > 1
-        axis.set_title(drawing.place_label(shown, family, suite, f"{test}, {recipe}" if several else test))
-        axis.set_ylabel(drawing.metric_label(test, scores))
+        axis.set_title(selection.place_label(shown, family, suite, f"{test}, {recipe}" if several else test))
+        axis.set_ylabel(selection.metric_label(test, scores))
         axis.set_ylim(bottom=0)
     drawing.outer(axes)
     drawing.legend(figure, axes)
@@ -48,12 +48,12 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
 
 def _shown(rows: pd.DataFrame) -> pd.DataFrame:
     """Models tested on the very task they were tuned on in several formats, and their bases."""
-    main = drawing.chosen(rows)
-    models = main.loc[main["train"] == main["test"], [*drawing.PLACE, "train", "test", "format", "shots"]]
+    main = selection.chosen(rows)
+    models = main.loc[main["train"] == main["test"], [*selection.PLACE, "train", "test", "format", "shots"]]
     tuned = rows.merge(models.drop_duplicates(), on=list(models.columns))
-    several = tuned.groupby([*drawing.PLACE, "test"])["test_format"].transform("nunique") > 1
+    several = tuned.groupby([*selection.PLACE, "test"])["test_format"].transform("nunique") > 1
     tuned = tuned[several]
-    places = tuned[[*drawing.PLACE, "test", "test_format", "shots"]].drop_duplicates()
+    places = tuned[[*selection.PLACE, "test", "test_format", "shots"]].drop_duplicates()
     return pd.concat([tuned, rows[rows["train"] == "none"].merge(places, on=list(places.columns))])
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from workflow.report import drawing
+from workflow.report import drawing, selection
 from workflow.report.drawing import Style
 
 NEEDS = ()
@@ -23,27 +23,27 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     """One panel for each family, suite and group: the base on each test of the group, with the test's baseline (the
     higher of chance and majority) as a thin dotted line of the same colour.
 
-    Each suite is shown in the main way it tests (`drawing.chosen`). A test is in the group that most resamples put it in.
+    Each suite is shown in the main way it tests (`selection.chosen`). A test is in the group that most resamples put it in.
     Errors: StudyError when no test has been grouped.
     """
     rows = _grouped(analysis)
     if rows.empty:
         raise drawing.nothing("learning", "models", "models tuned on the tested tasks, and several steps")
     found = sorted(
-        rows.groupby([*drawing.PLACE, "group"]), key=lambda panel: (*panel[0][:2], GROUPS.index(panel[0][2]))
+        rows.groupby([*selection.PLACE, "group"]), key=lambda panel: (*panel[0][:2], GROUPS.index(panel[0][2]))
     )
     figure, axes = drawing.panels(len(found), columns=2, size=(3.5, 2.1))
     tasks, dotted = drawing.palette(analysis), None
     for axis, ((family, suite, group), panel) in zip(axes, found, strict=True):
         drawing.lines(axis, panel, ["test"], lambda test: Style(*tasks[test], label=test))
         for test in panel["test"].unique():
-            values = drawing.baseline_values(scores, family=family, suite=suite, test=test).values()
+            values = selection.baseline_values(scores, family=family, suite=suite, test=test).values()
             if values:
                 axis.axhline(max(values), color=tasks[test][0], linestyle=":", linewidth=0.7)
                 dotted = Line2D([], [], color="grey", linestyle=":", linewidth=0.7)
         axis.set_ylabel("accuracy or ROUGE-L")
         axis.set_ylim(0, 1.02)
-        axis.set_title(drawing.place_label(rows, family, suite, drawing.named(group)))
+        axis.set_title(selection.place_label(rows, family, suite, selection.named(group)))
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     if dotted:
         figure.legend([dotted], ["higher of chance and majority"], loc="outside lower center")
@@ -53,8 +53,8 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
 
 def _grouped(analysis: pd.DataFrame) -> pd.DataFrame:
     """Levels of the bases on tests that have a group, in the column `group`."""
-    keys = [*drawing.PLACE, "test", *drawing.WAY]
+    keys = [*selection.PLACE, "test", *selection.WAY]
     shares = analysis[(analysis["analysis"] == "learning") & (analysis["estimator"] == "share_of_resamples")]
     best = shares[shares["origin"] == "own"].sort_values("value", ascending=False).drop_duplicates(keys)
-    rows = drawing.only(analysis, "performance")
+    rows = selection.only(analysis, "performance")
     return rows[rows["train"] == "none"].drop(columns="group").merge(best[[*keys, "group"]], on=keys)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from workflow.evaluation import metric_names
-from workflow.report import drawing
+from workflow.report import drawing, selection
 from workflow.report.drawing import Style
 from workflow.study import token_axis
 
@@ -36,9 +36,9 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     rows = rows[~rows["test"].isin(metric_names.parts(scores))]
     if rows.empty:
         raise drawing.nothing("sizes", "imports", "a test of untouched bases")
-    keys = ["suite", "test", *drawing.WAY]
+    keys = ["suite", "test", *selection.WAY]
     found = sorted(rows.groupby(keys), key=lambda panel: (-panel[1]["family"].nunique(), -len(panel[1]), panel[0]))
-    order = drawing.ranks(rows)
+    order = selection.test_order(rows)
     shown = sorted(found[:MOST], key=lambda panel: (panel[0][0], order[panel[0][1]], *panel[0][1:]))
     figure, axes = drawing.panels(len(shown))
     axis_of = token_axis.axis(scores, pd.concat([own for _, own in shown]))
@@ -58,8 +58,8 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
         drawing.baselines(axis, scores, suite=suite, test=test)
         # A long name is broken behind one of its underscores.
         name = "\n".join(textwrap.wrap(f"{test}, {shots}-shot".replace("_", "_ "), WRAPPED)).replace("_ ", "_")
-        axis.set_title(drawing.place_label(rows, "", suite, name) if rows["suite"].nunique() > 1 else name)
-        axis.set_ylabel(drawing.metric_label(test, scores))
+        axis.set_title(selection.place_label(rows, "", suite, name) if rows["suite"].nunique() > 1 else name)
+        axis.set_ylabel(selection.metric_label(test, scores))
     drawing.outer(axes)
     drawing.legend(figure, axes)
     if len(found) > MOST:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from workflow.report import drawing
+from workflow.report import drawing, selection
 from workflow.report.drawing import Style
 
 NEEDS = ()
@@ -19,7 +19,7 @@ SECTION = "tuned"
 INTERVAL = "the steps at which a bend cannot be ruled out, moved outwards to steps of the study"
 CONCLUSIONS = ("turning_points",)
 ROW = 0.17  # inches
-LINE = [*drawing.PLACE, "group", "train", "format", "recipe", "test", *drawing.WAY, "origin"]
+LINE = [*selection.PLACE, "group", "train", "format", "recipe", "test", *selection.WAY, "origin"]
 PANELS = ("base", "tuned", "tuned − base")
 
 
@@ -29,13 +29,13 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     a smooth law of learning predicts held-out steps as well or the bend moves when steps are left out. Vertical lines: the first
     and the last step.
 
-    Each suite is shown in the main way it tests (`drawing.chosen`).
+    Each suite is shown in the main way it tests (`selection.chosen`).
     Errors: StudyError when no curve is long enough.
     """
     rows = _shown(analysis)
     if rows.empty:
         raise drawing.nothing("turning_points", "families", "a family with enough steps for a turning point")
-    found = list(rows.groupby([*drawing.PLACE, "panel"], sort=True))
+    found = list(rows.groupby([*selection.PLACE, "panel"], sort=True))
     tallest = max(len(panel) for _, panel in found)
     figure, axes = drawing.panels(len(found), columns=2, size=(drawing.WIDTH / 2, 0.6 + ROW * tallest))
     styles = drawing.model_styles(analysis, rows)
@@ -45,19 +45,21 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
         for end in (steps.min(), steps.max()):
             axis.axvline(end, color="lightgrey", linewidth=0.6)
         drawing.step_axis(axis, steps)
-        axis.set_title(drawing.place_label(rows, family, suite, name))
+        axis.set_title(selection.place_label(rows, family, suite, name))
     drawing.legend(figure, axes)
     return figure
 
 
 def _shown(analysis: pd.DataFrame) -> pd.DataFrame:
     """Bends, `named` or not, with the panel that each belongs to, in the panels' order of tests."""
-    turns = drawing.only(analysis, "turning_point", "turning_step", "knot")
+    turns = selection.only(analysis, "turning_point", "turning_step", "knot")
     named = turns.loc[(turns["estimator"] == "turning_step") & turns["value"].notna(), LINE].drop_duplicates()
     rows = turns[turns["estimator"] == "knot"].merge(named, on=LINE, how="left", indicator="named")
-    rows = drawing.related(rows.assign(named=rows["named"] == "both"), {"base", "in_domain", "instructed"})
+    rows = selection.related(rows.assign(named=rows["named"] == "both"), {"base", "in_domain", "instructed"})
     names = rows["group"].map({"level": "tuned", "gain": "tuned − base"}).where(rows["train"] != "none", "base")
-    rows = rows.assign(panel=pd.Categorical(names, PANELS, ordered=True), order=rows["test"].map(drawing.ranks(rows)))
+    rows = rows.assign(
+        panel=pd.Categorical(names, PANELS, ordered=True), order=rows["test"].map(selection.test_order(rows))
+    )
     rows["panel"] = rows["panel"].cat.remove_unused_categories()
     return rows.sort_values(["order", "train", "recipe", "origin"])
 

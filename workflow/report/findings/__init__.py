@@ -20,14 +20,13 @@ from workflow import registry
 from workflow.analysis.analyses.ratio_of_change import direction
 from workflow.audit import checks
 from workflow.evaluation import metric_names
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.sections import SECTIONS
 from workflow.statistics import NORMAL, POWER, detectable, holm, student_width
 from workflow.storage import tables
-from workflow.study import grid
 
 ANALYSIS = "analysis"
-TEST_WAY = [*drawing.PLACE, *drawing.WAY]
+TEST_WAY = [*selection.PLACE, *selection.WAY]
 WEAKENING = ("error", "warning")
 WEAKENED = ("answer", "base", "tuned", "transfer", "formats", "forecasts")  # sections whose findings are about scores
 UNTOUCHED = {"train": "none", "format": "none", "recipe": "none", "seed": 0}
@@ -46,13 +45,13 @@ class Material:
     @cached_property
     def analysis(self) -> pd.DataFrame:
         """The analysis table, every row the study's own; of tests that are part of a mean the mean alone, which says more."""
-        rows = drawing.overlaid(self.tables[ANALYSIS], {})
+        rows = selection.overlaid(self.tables[ANALYSIS], {})
         return rows[~rows["test"].isin(metric_names.parts(self.tables["scores"]))] if "scores" in self.tables else rows
 
     @cached_property
     def ways(self) -> pd.DataFrame:
-        """The main way in which each family's suite tests (`drawing.chosen`): columns family, suite, test_format, shots."""
-        return drawing.only(self.analysis, "performance")[TEST_WAY].drop_duplicates()
+        """The main way in which each family's suite tests (`selection.chosen`): columns family, suite, test_format, shots."""
+        return selection.only(self.analysis, "performance")[TEST_WAY].drop_duplicates()
 
     def rows(self, analysis: str, *estimators: str, missing: bool = False) -> pd.DataFrame:
         """The rows with a value of one analysis, by some or all of its estimators, in the main way of testing.
@@ -204,7 +203,7 @@ def _pairs(material: Material, known: Mapping[str, Any]) -> list[tuple[str, str]
         found = found[[direction(*pair) == known["group"] for pair in zip(found["train"], found["test"], strict=True)]]
     elif known["analysis"] == "learning":
         found = rows[(rows["analysis"] == "tuning_difference") & (rows["test"] == known["test"])]
-        found = drawing.related(found, {"in_domain", "instructed"})
+        found = selection.related(found, {"in_domain", "instructed"})
         return [("none", known["test"]), *dict.fromkeys(zip(found["train"], found["test"], strict=True))]
     else:
         found = rows[rows["analysis"] == known["analysis"]]
@@ -213,7 +212,7 @@ def _pairs(material: Material, known: Mapping[str, Any]) -> list[tuple[str, str]
         if (
             known["analysis"] == "tuning_difference"
         ):  # counted: of one model over tests of other kinds, of all over all others
-            found = drawing.related(found, {"cross_task"} if known.get("train") else {"cross_task", "out_of_domain"})
+            found = selection.related(found, {"cross_task"} if known.get("train") else {"cross_task", "out_of_domain"})
     return list(dict.fromkeys(zip(found["train"], found["test"], strict=True)))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.analysis.analyses.pretraining_change import COMPARED, FLAT
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.findings import Material, about, finding
 
 SECTION = "tuned"
@@ -68,10 +68,10 @@ def _unlearned_gain_more(material: Material) -> Iterator[dict[str, Any]]:
 def _forgetting(material: Material) -> Iterator[dict[str, Any]]:
     """Counted over tests that models were tuned for and over all others, each considered together."""
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
-    for _, there in rows.groupby(drawing.PLACE, sort=False):
+    for _, there in rows.groupby(selection.PLACE, sort=False):
         home, own = (
-            drawing.related(there, {"in_domain", "instructed"}),
-            drawing.related(there, {"out_of_domain", "cross_task"}),
+            selection.related(there, {"in_domain", "instructed"}),
+            selection.related(there, {"out_of_domain", "cross_task"}),
         )
         if own.empty:
             continue
@@ -92,7 +92,7 @@ def _prompts(material: Material) -> Iterator[dict[str, Any]]:
     gaps = material.analysis[(material.analysis["analysis"] == "format_gap") & material.analysis["test"].isna()]
     gaps = gaps[gaps["train"].isna() & gaps["value"].notna() & gaps["group"].str.startswith("default_minus_")]
     gaps = gaps[gaps["format"].isna() | (gaps["format"] == "default")]
-    place = [*drawing.PLACE, "shots"]
+    place = [*selection.PLACE, "shots"]
     gaps = gaps.merge(material.ways[place], on=place)
     changes = gaps[gaps["estimator"] == "last_minus_first"]
     told = material.significant(changes)
@@ -112,7 +112,7 @@ def _prompts(material: Material) -> Iterator[dict[str, Any]]:
 
 def _first(gaps: pd.DataFrame, row: Any) -> float | None:
     """The mean gap at the first step of the same models."""
-    keys = ["group", *drawing.PLACE, "shots"]
+    keys = ["group", *selection.PLACE, "shots"]
     same = gaps[(gaps[keys] == row[keys]).all(axis=1) & (gaps["estimator"] == "difference_of_means")]
     same = same[same["recipe"].isna()] if pd.isna(row["recipe"]) else same[same["recipe"] == row["recipe"]]
     return float(same.sort_values("step")["value"].iloc[0]) if len(same) else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.findings import Material, about, finding, one_seed
 
 SECTION = "tuned"
@@ -22,7 +22,7 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     rows = material.analysis[material.analysis["analysis"] == "contrast"]
     rows = rows[rows["test"].isna() & rows["value"].notna()]
     rows = material.last(
-        rows.merge(material.ways[[*drawing.PLACE, "shots"]].drop_duplicates(), on=[*drawing.PLACE, "shots"])
+        rows.merge(material.ways[[*selection.PLACE, "shots"]].drop_duplicates(), on=[*selection.PLACE, "shots"])
     )
     verdicts = material.verdicts(rows, pooled=True)
     for place, row in rows.iterrows():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.findings import Material, about, ci, finding, siblings, signed
 from workflow.report.findings.turning_points import KEYS, named_curve, placed, sort_of
 from workflow.statistics import holm
@@ -20,9 +20,9 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each curve whose decline is significant among all curves of its sort; for each sort one that counts the
     others."""
     whole = material.rows("decline")
-    rows = drawing.related(whole[whole["estimator"] == "decline"], {"base", "in_domain", "instructed"})
+    rows = selection.related(whole[whole["estimator"] == "decline"], {"base", "in_domain", "instructed"})
     rows = rows[rows["group"] == "level"]
-    for _, own in rows.groupby([*drawing.PLACE, rows["train"] == "none"], sort=False):
+    for _, own in rows.groupby([*selection.PLACE, rows["train"] == "none"], sort=False):
         falls = pd.Series(holm(own["p_value"].to_numpy(dtype=float)) < 1 - material.level, index=own.index)
         for _, row in own[falls].sort_values("value", ascending=False, kind="stable").iterrows():
             yield placed(row) | finding(_decline(material, rows, row, dict(siblings(whole, row, KEYS))), row, KEYS)

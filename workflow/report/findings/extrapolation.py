@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.analysis.analyses.extrapolation import COVERAGE, SCORES
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.findings import Material, about, finding, siblings, signed
 from workflow.report.findings.turning_points import named_curve, placed, sort_of
 from workflow.statistics import holm
@@ -19,7 +19,7 @@ RELATED = {"base", "in_domain", "instructed"}
 KEYS = [
     "analysis", "group", "family", "step", "train", "format", "recipe", "suite", "test", "test_format", "shots", "estimator"
 ]  # fmt: skip
-SORT = [*drawing.PLACE, "recipe", "group"]
+SORT = [*selection.PLACE, "recipe", "group"]
 
 
 def find(material: Material) -> Iterator[dict[str, Any]]:
@@ -30,7 +30,7 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     changes = whole[whole["estimator"] == "later_change"]
     for place, own in gains.groupby(SORT, sort=False):
         there = changes[(changes[SORT] == list(place)).all(axis=1) & changes["value"].notna()]
-        latest = drawing.related(there[there["step"] == there["step"].max()], RELATED)
+        latest = selection.related(there[there["step"] == there["step"].max()], RELATED)
         if there.empty:
             yield _unknown(gains, own)
         elif len(latest):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.findings import Material, about, finding
 
 SECTION = "formats"
@@ -21,7 +21,7 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each pair of formats, averaged over tests where there are several."""
     gaps = material.analysis[material.analysis["analysis"] == "format_gap"]
     gaps = gaps[(gaps["estimator"] == "difference_of_means") & gaps["value"].notna()]
-    place = [*drawing.PLACE, "shots"]
+    place = [*selection.PLACE, "shots"]
     rows = material.last(gaps[gaps["test"].isna()].merge(material.ways[place], on=place))
     verdicts = material.verdicts(rows, pooled=True)
     for index, row in rows.iterrows():

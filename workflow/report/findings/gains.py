@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.findings import Material, about, finding, one_seed
 
 SECTION = "tuned"
@@ -20,11 +20,11 @@ KEYS = [
 def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each model and test, those that tuning raises most first."""
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
-    rows = drawing.related(rows, {"in_domain", "instructed"})
+    rows = selection.related(rows, {"in_domain", "instructed"})
     verdicts, sure = material.verdicts(rows), material.significant(rows)
     for place, row in rows.sort_values("value", ascending=False, kind="stable").iterrows():
         name = f"{row['train']}{about(rows, row, 'recipe')}"
-        where = f"{drawing.metric_label(row['test'])} on {row['test']}"
+        where = f"{selection.metric_label(row['test'])} on {row['test']}"
         step = f"at step {int(row['step'])}"
         if sure[place]:
             verb = "raises" if row["value"] > 0 else "lowers"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.findings import Material, about, finding, one_seed
 
 SECTION = "tuned"
@@ -19,7 +19,7 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     verdicts = material.verdicts(rows, pooled=True)
     for place, row in rows.iterrows():
         text = (
-            f"Group {drawing.named(row['group'])}{about(rows, row, 'recipe')}: tuned minus base is "
+            f"Group {selection.named(row['group'])}{about(rows, row, 'recipe')}: tuned minus base is "
             f"{material.interval(row)} on average over {int(row['n'])} tests at step {int(row['step'])}: {verdicts[place]}."
         )
         yield finding(text + one_seed(row), row, KEYS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.findings import Material, about, finding, siblings
 
 SECTION = "base"
@@ -31,7 +31,7 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     holds in every second resample is not settled."""
     whole = material.rows("learning")
     shares = whole[whole["estimator"] == "share_of_resamples"]
-    for _, own in shares.groupby([*drawing.PLACE, "test"], sort=False):
+    for _, own in shares.groupby([*selection.PLACE, "test"], sort=False):
         ranked = own.sort_values("value", ascending=False, kind="stable")
         best = ranked.iloc[0]
         place = f"{best['test']}{about(shares, best)}"
@@ -49,7 +49,7 @@ def _between(ranked: pd.DataFrame) -> str:
 
 def _called(group: str) -> str:
     """What a sentence calls a group."""
-    return "no learning found" if group == NOTHING else drawing.named(group)
+    return "no learning found" if group == NOTHING else selection.named(group)
 
 
 def _grouped(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.findings import Material, about, finding, siblings
 
 SECTION = "transfer"
@@ -24,7 +24,7 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
         mean = beside.get("mean_of_ratios")
         aside = "" if mean is None else f"; the mean of the single ratios is {mean['value']:.3f}".replace("-", "−")
         text = (
-            f"{drawing.named(row['group']).capitalize()}{about(shown, row, 'recipe')}: tuning changes the mean score by "
+            f"{selection.named(row['group']).capitalize()}{about(shown, row, 'recipe')}: tuning changes the mean score by "
             f"{material.interval(row)} of the base's over {int(row['n'])} pairs and all steps: {verdicts[place]}{aside}."
         )
         yield finding(text, row, KEYS)

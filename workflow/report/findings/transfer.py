@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.findings import Material, about, finding, one_seed
 from workflow.statistics import POWER
 
@@ -22,11 +22,11 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each test of tuning's own kind; of tests of other kinds one for each that changes, and one for
     each model that counts the rest."""
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
-    near, far = drawing.related(rows, {"out_of_domain"}), drawing.related(rows, {"cross_task"})
+    near, far = selection.related(rows, {"out_of_domain"}), selection.related(rows, {"cross_task"})
     yield from (_changed(near, *own, material) for own in _ranked(material, near))
     yield from (_changed(far, *own, material) for own in _ranked(material, far) if own[1])
     sure, small = material.significant(far), material.detectable(far)
-    for _, own in far.groupby([*drawing.PLACE, "train", "format", "recipe"], sort=False):
+    for _, own in far.groupby([*selection.PLACE, "train", "format", "recipe"], sort=False):
         yield _rest(far, own, small[own.index][~sure[own.index]])
 
 
@@ -38,7 +38,7 @@ def _ranked(material: Material, rows: pd.DataFrame) -> Iterator[tuple[pd.Series,
 
 
 def _changed(rows: pd.DataFrame, row: pd.Series, sure: bool, verdict: str, material: Material) -> dict[str, Any]:
-    near = drawing.relation(row["train"], row["test"]) == "out_of_domain"
+    near = selection.relation(row["train"], row["test"]) == "out_of_domain"
     kind = "out of its domain" if near else "of another kind"
     name = f"{row['train']}{about(rows, row, 'recipe')}"
     change = f"{material.interval(row)} at step {int(row['step'])}: {verdict}."

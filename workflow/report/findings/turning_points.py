@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.analysis.curves import PER, unit
-from workflow.report import drawing
+from workflow.report import selection
 from workflow.report.findings import Material, about, ci, finding, siblings
 from workflow.statistics import holm
 
@@ -23,10 +23,10 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     """One finding for each curve with a turning step, significant among all curves of its sort; for each sort one that counts
     those without."""
     whole = material.rows("turning_point", missing=True)
-    turns = drawing.related(whole[whole["estimator"] == "turning_step"], {"base", "in_domain", "instructed"})
+    turns = selection.related(whole[whole["estimator"] == "turning_step"], {"base", "in_domain", "instructed"})
     levels = material.analysis[material.analysis["analysis"] == "performance"]
     span = levels.groupby("family")["step"].agg(["min", "max"])
-    for _, own in turns.groupby([*drawing.PLACE, "group", turns["train"] == "none"], sort=False):
+    for _, own in turns.groupby([*selection.PLACE, "group", turns["train"] == "none"], sort=False):
         named = own["value"].notna() & (holm(own["p_value"].to_numpy(dtype=float)) < 1 - material.level)
         for _, row in own[named].sort_values("value", kind="stable").iterrows():
             text = _bend(material, turns, row, dict(siblings(whole, row, KEYS)), unit(*span.loc[row["family"]]))

@@ -17,8 +17,8 @@ import pandas as pd
 from workflow.errors import StudyError
 from workflow.models import checkpoints
 from workflow.storage import tables
+from workflow.storage.markdown import INTERVAL
 
-INTERVAL = ["value", "low", "high"]
 FACTS = ("n", "p_value", "seed_variance")
 
 
@@ -66,26 +66,3 @@ class Material:
         keys = list(dict.fromkeys([*order, "step"]))
         found = rows.assign(missing=rows["value"].isna()).sort_values(["missing", *keys])
         return found[[*keys, *INTERVAL, *FACTS]].dropna(axis="columns", how="all")
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown: shares to three decimals with their interval, other numbers to three digits, no value as –."""
-    merged = {"low", "high"} if set(INTERVAL) <= set(table.columns) else set()
-    columns = [name for name in table.columns if name not in merged]
-    lines = [columns, ["---"] * len(columns)]
-    for row in table.to_dict("records"):
-        ends = f" [{row['low']:.3f}, {row['high']:.3f}]" if merged and not pd.isna(row["low"]) else ""
-        lines.append(
-            [_cell(row[name], ".3f") + ends if name == "value" else _cell(row[name], ".3g") for name in columns]
-        )
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def _cell(value: Any, form: str) -> str:
-    """One value in a cell; text with a line break (as ⏎, since a cell has one line) or a space at its end as code."""
-    if pd.isna(value):
-        return "–"
-    if isinstance(value, float):
-        return format(value, form)
-    text = str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", "⏎")
-    return f"`{text}`" if "⏎" in text or text != text.strip() else text

@@ -1,0 +1,49 @@
+"""Predictions of a model that is spread over several GPUs of one machine (see `models.sharding`)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workflow import task
+from workflow.evaluation import prediction
+from workflow.jobs.processes import Progress
+from workflow.models import loading, sharding
+
+MODULE = "workflow.evaluation.multi_gpu"  # `__name__` is `__main__` in the processes
+
+
+def predict(
+    base: Mapping[str, Any],
+    tuned: str | None,
+    suite: Mapping[str, Any],
+    tests: Mapping[str, str],
+    gpus: int,
+    beside: Path,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """All predictions of a suite, as `prediction.predict` makes them of the model that `loading.ready` loads.
+
+    tests: name -> file of the prepared task; beside: the path beside which the processes leave files while they work.
+    Errors: as `prediction.predict`, and StudyError when memory runs out; RuntimeError when a process ended unforeseen.
+    """
+    work = {"base": dict(base), "model": tuned, "suite": dict(suite), "tests": dict(tests)}
+    with sharding.done(MODULE, work, gpus, beside, progress) as (found, _):
+        return found
+
+
+def _predicted(work: Mapping[str, Any], device: torch.device, folder: Path) -> list[dict[str, Any]]:
+    """All predictions of a suite."""
+    suite = work["suite"]
+    model, tokenizer = loading.ready(work["base"], work["model"], suite["precision"], "cpu")
+    sharding.spread(model, device)
+    tests = {name: task.examples(name, Path(path)) for name, path in work["tests"].items()}
+    return list(prediction.predict(model, tokenizer, suite, tests, sharding.printed))
+
+
+if __name__ == "__main__":
+    sharding.serve(Path(sys.argv[1]), _predicted)

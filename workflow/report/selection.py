@@ -1,0 +1,146 @@
+"""Which rows a figure or a finding shows, and what they are called; without the drawing code, which takes a second to import.
+
+Rows are those of the analysis, in the columns of `tables.ANALYSIS` with `analysis` and `origin` (see `overlaid`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workflow import task
+from workflow.data.prompts import FORMATS
+from workflow.errors import StudyError
+from workflow.evaluation import metric_names
+
+PLACE = ["family", "suite"]
+WAY = ["test_format", "shots"]
+SHARED = ["analysis", "group", "train", "format", "test", "test_format", "shots"]  # what makes a cell, its step aside
+METRICS = ("chance", "majority")  # scores that a test has by itself
+
+
+def overlaid(analysis: pd.DataFrame, overlays: Mapping[str, str]) -> pd.DataFrame:
+    """The analysis with a column `origin`, and imported families laid over the study's own: overlays, own -> imported.
+
+    Rows of an imported family become rows of the own one, `published` (all others: `own`), in each suite of the own
+    family that has the same cell, its step aside: task and format of tuning, test, test format and demonstrations. Other
+    imported rows of the family are left out; of a cell in several imported suites the suite with most rows is taken.
+    Recipes keep their own names.
+    Errors: StudyError for an imported family without rows, or without any such cell.
+    """
+    rows = analysis.assign(origin="own")
+    published = []
+    for own, imported in overlays.items():
+        place = f"config.yaml: overlays/{own}"
+        found = rows[rows["family"] == imported]
+        if found.empty:
+            families = ", ".join(sorted(rows["family"].dropna().unique()))
+            raise StudyError(f"{place}: found no scores of '{imported}'; allowed: {families}")
+        places = rows.loc[rows["family"] == own, [*SHARED, "suite"]].drop_duplicates()
+        laid = _main_suites(found).drop(columns="suite").merge(places, on=SHARED).assign(family=own, origin="published")
+        if laid.empty:
+            raise StudyError(
+                f"{place}: found no test that '{imported}' was put to in the same way, expected at least one"
+            )
+        published.append(laid[rows.columns])
+    return pd.concat([rows[~rows["family"].isin(overlays.values())], *published], ignore_index=True)
+
+
+def _main_suites(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one family with each cell in one suite, that which has most rows."""
+    size = rows["suite"].map(rows["suite"].value_counts())
+    return rows[size == size.groupby([rows[key] for key in SHARED], dropna=False).transform("max")]
+
+
+def only(analysis: pd.DataFrame, name: str, *estimators: str) -> pd.DataFrame:
+    """The rows of one analysis, by all or some of its estimators, each suite tested in one way (see `chosen`)."""
+    rows = analysis[analysis["analysis"] == name]
+    return chosen(rows[rows["estimator"].isin(estimators)] if estimators else rows)
+
+
+def chosen(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each family's suite that are tested in its main way: the format and number of demonstrations of most rows.
+
+    Models count, and are kept, where they are tested in the format they were tuned in. Suites without such a model are
+    left out, unless all are: then the bases count. Among equals the first format and the fewest demonstrations win.
+    """
+    own = rows["format"] == rows["test_format"]
+    shown = rows[own] if own.any() else rows[rows["train"] == "none"]
+    counts = shown[shown["origin"] == "own"].groupby([*PLACE, *WAY]).size().reset_index(name="rows")
+    counts["rank"] = counts["test_format"].map({name: place for place, name in enumerate(FORMATS)})
+    best = counts.sort_values(["rows", "rank", "shots"], ascending=[False, True, True]).drop_duplicates(PLACE)
+    kept = rows[own | (rows["train"] == "none")]
+    return kept.merge(best[[*PLACE, *WAY]], on=[*PLACE, *WAY])
+
+
+def relation(train: str, test: str) -> str:
+    """What a test is to a model tuned on a task: `base` (not tuned), `instructed` (tuned on conversations), `in_domain`,
+    `out_of_domain` (of the same kind), `cross_task`, or `benchmark` where test or task tuned on is none of this package, so
+    that its kind is not known."""
+    if train == "none":
+        return "base"
+    if task.domain(train) == task.domain(test):
+        return "in_domain"
+    if not (task.known(train) and task.known(test)):
+        return "benchmark"
+    if task.kind(train) == "messages":
+        return "instructed"
+    return "out_of_domain" if task.kind(train) == task.kind(test) else "cross_task"
+
+
+def related(rows: pd.DataFrame, relations: Collection[str]) -> pd.DataFrame:
+    """The rows of models for which the test is one of the relations."""
+    found = [relation(train, test) in relations for train, test in zip(rows["train"], rows["test"], strict=True)]
+    return rows[np.array(found, dtype=bool)]
+
+
+def with_bases(tuned: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Tuned models, led by the untouched bases on the same tests."""
+    keys = [*PLACE, "test"]
+    return pd.concat([rows[rows["train"] == "none"].merge(tuned[keys].drop_duplicates(), on=keys), tuned])
+
+
+def test_order(analysis: pd.DataFrame) -> dict[str, int]:
+    """The place of each test among panels or rows: by kind, tasks tuned on first, then by name."""
+    tuned = tuned_on(analysis)
+    tests = set(analysis["test"].dropna())
+    order = sorted(tests, key=lambda name: (kind_place(name), name not in tuned, name))
+    return {name: place for place, name in enumerate(order)}
+
+
+def kind_place(name: str) -> int:
+    """The place of a task's kind among all kinds; tests that are no task here come last."""
+    kinds = list(task.KINDS)
+    return kinds.index(task.kind(name)) if task.known(name) else len(kinds)
+
+
+def tuned_on(analysis: pd.DataFrame) -> set[str]:
+    """All tasks that some model was tuned on."""
+    return set(analysis["train"].dropna()) - {"none"}
+
+
+def named(name: str) -> str:
+    """The name of a group for readers."""
+    return name.replace("_", " ").replace("pretraining", "pre-training")
+
+
+def metric_label(test: str, scores: pd.DataFrame | None = None) -> str:
+    """Name of the metric that a test is read in, for an axis: as the scores have it, else that of the task."""
+    there = [] if scores is None else metric_names.primary(scores[scores["test"] == test])["metric"].unique()
+    return metric_names.label(there[0] if len(there) else metric_names.PRIMARY[task.method(test)])
+
+
+def place_label(rows: pd.DataFrame, family: str, suite: str, first: str = "") -> str:
+    """Label of a panel: what it shows, and below it suite and family where the figure has several of them."""
+    several = [name for name, key in ((suite, "suite"), (family, "family")) if rows[key].nunique() > 1]
+    return "\n".join(part for part in (first, ", ".join(several)) if part)
+
+
+def baseline_values(scores: pd.DataFrame, **place: Any) -> dict[str, float]:
+    """Chance and majority of a test, as far as it has them; place: family, suite, test."""
+    rows = scores[(scores[list(place)] == pd.Series(place)).all(axis=1)]
+    found = {metric: rows.loc[rows["metric"] == metric, "value"] for metric in METRICS}
+    return {metric: float(values.iloc[0]) for metric, values in found.items() if len(values)}
