@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
+from workflow.analysis.best_base import chances
 from workflow.analysis.evidence import Change, Difference, Reported, Sample, mean_over, seeded
-from workflow.analysis.recommendation import chances
 from workflow.evaluation import metrics
 from workflow.forecasting.forecast_accuracy import _jointly
 from workflow.forecasting.pairs import credit, differences, resampled_weights

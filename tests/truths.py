@@ -49,7 +49,7 @@ def check(finding: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> Non
     quoted = ("estimator", "group") if finding["finding"] == "learning" else ("estimator",)
     own, siblings = _rows(table, conditions), _rows(table, {k: v for k, v in conditions.items() if k not in quoted})
     if finding["finding"] == "recommendations":
-        assert len(own)  # of several tests or bases; tests/test_recommending.py has their numbers
+        assert len(own)  # of several tests or bases; tests/analysis/test_recommendation.py has their numbers
         return
     if finding["finding"] == "audit":
         assert finding["value"] == len(own) and finding["n"] == len(table)

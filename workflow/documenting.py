@@ -17,8 +17,8 @@ from workflow.study import config
 
 ROOT = Path(__file__).parents[1]
 MADE = "<!-- Made by `make docs`; edit {home} instead. -->\n\n"
+INCLUDED = re.compile(r'^include: "rules/(\w+)\.smk"', re.MULTILINE)
 RULE = re.compile(r'^(?:rule|checkpoint) (?P<name>\w+):\n    """(?P<text>.*?)"""', re.MULTILINE | re.DOTALL)
-FILES = ("inputs", "tuning", "evaluation", "indicators", "reporting", "forecasting")  # as the Snakefile includes them
 LIMITS = {
     "minimum": "{} or more",
     "maximum": "{} or less",
@@ -79,7 +79,7 @@ def _facts(node: Mapping[str, Any]) -> Iterator[str]:
 def rules() -> str:
     """Every rule with its docstring, in the order of the files."""
     blocks = []
-    for name in FILES:
+    for name in INCLUDED.findall((ROOT / "Snakefile").read_text(encoding="utf-8")):
         text = (ROOT / "rules" / f"{name}.smk").read_text(encoding="utf-8")
         about = text.split('"""')[1]
         items = [f"- **`{rule['name']}`** {' '.join(rule['text'].split())}" for rule in RULE.finditer(text)]

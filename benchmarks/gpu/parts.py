@@ -100,7 +100,9 @@ def _tested(setting: Any) -> dict[str, Any]:
                 self.failed += [report.nodeid.rsplit("::", 1)[-1]] if report.failed else []
 
     seen = Counting()
-    code = pytest.main(["-m", "gpu", "-p", "no:cacheprovider", "-q", "--tb=short", "tests/test_gpu.py"], [seen])
+    code = pytest.main(
+        ["-m", "gpu", "-p", "no:cacheprovider", "-q", "--tb=short", "tests/models/engine/test_gpu.py"], [seen]
+    )
     if code or not seen.counts["passed"]:
         raise RuntimeError(f"{seen.counts}, pytest ended with {int(code)}: {', '.join(seen.failed)}")
     return seen.counts

@@ -173,10 +173,10 @@ def _estimate(flops: float, written: float) -> Any:
     """`snakemake estimate` of the published study at a speed, by rule."""
     import yaml
 
-    from workflow.planning import costs
+    from workflow.planning import config_checks, costs
     from workflow.study import grid
 
-    study = grid.read(yaml.safe_load((running.ROOT / STUDY).read_text(encoding="utf-8")))
+    study = config_checks.read(yaml.safe_load((running.ROOT / STUDY).read_text(encoding="utf-8")))
     study["estimate"] |= {"flops": flops, "written": written}
     return costs.estimate(study, costs.sizes(grid.tasks(study), running.ROOT / "resources/tasks")).set_index("rule")
 

@@ -20,6 +20,7 @@ from workflow.data import corpora, prompts
 from workflow.data.corpora import Document
 from workflow.data.demonstrations import Rows
 from workflow.errors import StudyError
+from workflow.indicators import measures
 from workflow.models.encoding import padding
 from workflow.storage import files, tables
 from workflow.study import indicators
@@ -177,7 +178,7 @@ def measure(
     name: str, settings: Mapping[str, Any], subject: Subject, material: Material, progress: Progress | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     """An indicator of a base: rows of `tables.INDICATORS`, rows of `tables.MEASURED`, and the manifest behind its hash."""
-    found = registry.module(indicators, settings["measure"]).measure(subject, settings, material, progress)
+    found = registry.module(measures, settings["measure"]).measure(subject, settings, material, progress)
     manifest = {
         "settings": files.portable(indicators.measured(settings)),
         "material": material.fingerprint,

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from workflow import task
-from workflow.report.drawing import relation
+from workflow.report.selection import relation
 from workflow.report.summaries import Material
 
 READS = ()

@@ -13,8 +13,9 @@ from workflow.errors import StudyError
 from workflow.planning import config_checks
 from workflow.released import renaming
 from workflow.report import summaries
-from workflow.report.summaries import Material, markdown
+from workflow.report.summaries import Material
 from workflow.storage import tables
+from workflow.storage.markdown import markdown
 from workflow.study import config as configs
 from workflow.study import grid
 

@@ -241,7 +241,7 @@ def test_losses_are_those_of_rows_alone_whatever_the_architecture(name):
 
 
 def test_shards_of_a_model_whose_rows_have_to_be_apart_are_refused(monkeypatch):
-    monkeypatch.setattr(feeding.ranks, "place", lambda: (0, 2))
+    monkeypatch.setattr(feeding.process_group, "place", lambda: (0, 2))
     model = transformers.AutoModelForCausalLM.from_config(UNPACKED["rwkv"]()).eval()
     monkeypatch.setattr(feeding, "bears_padding", lambda model, pad: False)
     with pytest.raises(StudyError, match=r"^recipes/gpus: rows of RwkvForCausalLM cannot be fed beside"):

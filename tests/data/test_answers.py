@@ -19,7 +19,7 @@ from workflow.planning import config_checks
 from workflow.storage import tables
 from workflow.study import grid
 
-DATA = Path(os.environ.get("TUNECAST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("TUNECAST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 @pytest.mark.parametrize(

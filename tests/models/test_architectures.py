@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizer_shapes import SHAPES
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import architectures
 
 from workflow.models import checkpoints, encoding, tokenization

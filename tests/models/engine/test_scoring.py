@@ -10,7 +10,7 @@ import transformers
 from conftest import small_model, small_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_attention import OTHERS, REFUSED, random_model
+from models.engine.test_attention import OTHERS, REFUSED, random_model
 
 from workflow.errors import StudyError
 from workflow.models import checkpoints as sources

@@ -17,10 +17,11 @@ import running
 import torch
 from safetensors.torch import load_file, save_file
 from scripts import Job
-from test_tuning import METHODS, encoded, fresh, recipe, state
+from training.test_finetuning import METHODS, encoded, fresh, recipe, state
 
 from workflow import task
 from workflow.errors import StoppedError
+from workflow.evaluation import multi_gpu as evaluation_gpus
 from workflow.evaluation import prediction
 from workflow.models import loading
 from workflow.models.encoding import padding
@@ -203,7 +204,9 @@ def test_two_processes_predict_what_one_predicts(checkpoints, tmp_path, architec
     read = {name: task.examples(name, path) for name, path in paths.items()}
     expected = list(prediction.predict(*loading.ready(base, tuned, "fp32"), settings, read))
     steps = []
-    found = multi_gpu.predict(base, tuned, settings, paths, 2, tmp_path / "shards", lambda *step: steps.append(step))
+    found = evaluation_gpus.predict(
+        base, tuned, settings, paths, 2, tmp_path / "shards", lambda *step: steps.append(step)
+    )
     check_alike(found, expected)
     assert len(found) == sum(len(ROWS[name]) for name in paths) * len(settings["shots"]) * len(settings["formats"])
     assert steps and not (tmp_path / "shards").exists()
@@ -241,7 +244,7 @@ def test_a_killed_process_ends_the_others(checkpoints, tmp_path):
             os.kill(killed[0], signal.SIGKILL)
 
     with pytest.raises(RuntimeError, match=r"^one of 2 processes was killed, or failed"):
-        multi_gpu.predict({"path": str(checkpoints["olmo"].path)}, None, settings, paths, 2, folder, kill)
+        evaluation_gpus.predict({"path": str(checkpoints["olmo"].path)}, None, settings, paths, 2, folder, kill)
     assert not list(tmp_path.glob("*shards*")) and workers(folder) == []
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import running
+from audit.test_checks import found as findings
+from audit.test_checks import material, score
 from running import SMOKE
-from test_audits import found as findings
-from test_audits import material, score
 
 from workflow.models import checkpoints
 from workflow.storage import tables

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import running
 from hub_server import HubServer
-from test_sources import save_checkpoint
+from models.test_checkpoints import save_checkpoint
 
 from workflow.storage import tables
 

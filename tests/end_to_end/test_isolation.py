@@ -38,7 +38,15 @@ def test_hub_and_rows_are_tested_alike_beside_a_cache_full_of_foreign_things(tmp
     }
     foreign |= {"HF_DATASETS_CACHE": str(home / "datasets"), "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     before = sorted(path.relative_to(home) for path in home.rglob("*"))
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_hub.py", "tests/test_tasks.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "tests/storage/test_hub.py",
+        "tests/data/test_tasks.py",
+    ]
     ended = subprocess.run(
         [*command, "-k", "read_without_a_network or subset"], cwd=running.ROOT, env=os.environ | foreign,
         capture_output=True, text=True,

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow import task
+from workflow.data import prompts
 from workflow.errors import StudyError
 from workflow.models import encoding, loading
 from workflow.storage import tables
@@ -51,7 +52,7 @@ def answers(row):
 
 
 def test_a_conversation_as_text_by_hand():
-    text, spans = encoding.conversation(turns_of(*SHAPES["system"], *SHAPES["one question"]), "[E]")
+    text, spans = prompts.conversation(turns_of(*SHAPES["system"], *SHAPES["one question"]), "[E]")
     assert text == (
         "<|system|>\nAnn has an owl.\n<|user|>\nWho has it?\n<|assistant|>\nAnn[E]\n"
         "<|user|>\nCan a cat fly?\n<|assistant|>\nNo, the cat eats fish.[E]\n"
@@ -66,7 +67,7 @@ def test_scored_are_the_assistant_s_words_and_each_eos(shape, tokenizer):
     said = [content for role, content in SHAPES[shape] if role == "assistant"]
     assert [tokenizer.decode(run) for run in answers(row)] == [content + tokenizer.eos_token for content in said]
     assert all(run.count(tokenizer.eos_token_id) == 1 for run in answers(row))
-    whole, _ = encoding.conversation(turns_of(*SHAPES[shape]), tokenizer.eos_token)
+    whole, _ = prompts.conversation(turns_of(*SHAPES[shape]), tokenizer.eos_token)
     ids = tokenizer(whole)["input_ids"]
     assert row.ids == ids[: len(row.ids)], "tokens are those of the whole text"
     assert tokenizer.eos_token_id not in ids[len(row.ids) :], "no more than what follows the last EOS is left out"

@@ -204,7 +204,7 @@ def test_a_list_of_prompts_and_the_arguments_of_gpt_neox(tmp_path: Path) -> None
 
 def test_the_table_of_the_docs_is_read_as_they_say(tmp_path: Path) -> None:
     text = (
-        (Path(__file__).parents[1] / "docs" / "adding.md").read_text("utf-8").split("## Results that already exist")[1]
+        (Path(__file__).parents[2] / "docs" / "adding.md").read_text("utf-8").split("## Results that already exist")[1]
     )
     csv = text.split("# file: study/scores/mine.csv\n")[1].split("```")[0]
     block = config.yaml.safe_load(text.split("# config\n")[1].split("```")[0])["imports"]["mine"]
@@ -506,7 +506,7 @@ def pythia() -> tuple[Path, score_rows.Adopted]:
     if not folder:
         pytest.skip("TUNECAST_PYTHIA_EVALS does not name a folder with the released files")
     study = config.yaml.safe_load(
-        (Path(__file__).parents[1] / "studies/pythia-released/config.yaml").read_text("utf-8")
+        (Path(__file__).parents[2] / "studies/pythia-released/config.yaml").read_text("utf-8")
     )
     block = study["imports"]["pythia"] | {"path": folder}
     return Path(folder), score_rows.adopted(block, lm_eval, "lm_eval")

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, OlmoConfig, OlmoForCa
 from workflow.errors import StudyError
 from workflow.models import checkpoint_settings, checkpoints
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = "a bird can fly and a fish can swim"
 TOKEN = "hf_NeverToBeSeenInAnyOutput"
 

@@ -22,7 +22,7 @@ from workflow.statistics import Resampling
 from workflow.storage import tables
 
 HOW = Resampling(resamples=200, level=0.95, seed=0)
-STUDY = Path(__file__).parents[1] / "studies" / "published" / "config.yaml"
+STUDY = Path(__file__).parents[2] / "studies" / "published" / "config.yaml"
 
 # Table 6: learned in pre-training, learned in fine-tuning.
 TABLE_6 = {

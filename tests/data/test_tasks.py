@@ -16,7 +16,7 @@ from workflow.data import prompts
 from workflow.errors import StudyError
 from workflow.storage import tables
 
-DATA = Path(os.environ.get("TUNECAST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("TUNECAST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 LETTERED = {"text": ["ice", "steam", "rain"], "label": ["A", "B", "C"]}
 
 # task -> (a row as on the hub, what it is read as)

@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 from conftest import ARCHITECTURES, loss_of, small_model, small_tokenizer
-from test_attention import OTHERS, ROWS, alone, random_model
-from test_scoring import loop, random_ids, requests_of_all_sorts, written
+from models.engine.test_attention import OTHERS, ROWS, alone, random_model
+from models.engine.test_scoring import loop, random_ids, requests_of_all_sorts, written
 
 from workflow.models.encoding import Masked, padding
 from workflow.models.engine import attention, feeding, flash, generation, reading, replaying, scoring

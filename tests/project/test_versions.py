@@ -13,12 +13,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import running
-from test_locks import LOWEST, locked
+from project.test_requirement_locks import LOWEST, locked
 
 pytestmark = pytest.mark.faults
 
 SLICE = "results/slices/train=mini_facts/suite=published/scores.parquet"
-READING = ("tests/test_hub.py", "-k", "pinned or subset")
+READING = ("tests/storage/test_hub.py", "-k", "pinned or subset")
 
 
 @pytest.fixture(scope="module")

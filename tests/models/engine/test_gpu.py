@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import ARCHITECTURES, Checkpoint, loss_of, small_model, small_tokenizer
-from test_attention import ROWS, alone
-from test_scoring import loop, requests_of_all_sorts, written
-from test_tuning import (
+from models.engine.test_attention import ROWS, alone
+from models.engine.test_scoring import loop, requests_of_all_sorts, written
+from training.test_finetuning import (
     METHODS,
     KilledError,
     copied,
@@ -302,7 +302,7 @@ def test_two_jobs_share_a_gpu_by_the_memory_they_state(tmp_path: Path, monkeypat
     """Of three that state .45 of it each two run at a time; each sees one GPU."""
     total = torch.cuda.get_device_properties(0).total_memory // MEGABYTE
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-c", SHARING, str(int(0.45 * total))]
     jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(3)]
     told = [job.communicate(timeout=120)[0].split() for job in jobs]

@@ -29,7 +29,7 @@ from workflow.statistics import Resampling
 from workflow.storage import tables
 from workflow.task import Example
 
-DATA = Path(os.environ.get("TUNECAST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("TUNECAST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 HARNESS = Path(lm_eval.__file__).parent / "tasks"
 
 LABELS = ("entailment", "neutral", "contradiction")
