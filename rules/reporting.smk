@@ -57,7 +57,7 @@ def summary_code(wildcards):
 
 def summary_settings(wildcards):
     """The part of the config that a summary reads."""
-    keys = registry.module(summaries, wildcards.summary).READS
+    keys = registry.constant(summaries, wildcards.summary, "READS")
     return {key: STUDY[key] for key in keys}
 
 

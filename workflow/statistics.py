@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy  # its parts are imported when they are used: each start of Snakemake imports this module
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtr, stdtrit
 
 Values = NDArray[np.float64]
 Margins = Callable[[float], tuple[float, float]]  # level of confidence -> how far below and above the estimate
@@ -137,17 +137,17 @@ def weighted_median(values: Values, weights: Values) -> Values:
 
 def student_width(level: float, freedom: float) -> float:
     """Half-width of the two-sided interval of Student's t, in standard errors. freedom: degrees of freedom, from 1."""
-    return float(stdtrit(min(freedom, NORMAL), (1 + level) / 2))
+    return float(scipy.special.stdtrit(min(freedom, NORMAL), (1 + level) / 2))
 
 
 def student_tail(statistic: float, freedom: float) -> float:
     """Two-sided p-value of Student's t."""
-    return float(2 * stdtr(min(freedom, NORMAL), -abs(statistic)))
+    return float(2 * scipy.special.stdtr(min(freedom, NORMAL), -abs(statistic)))
 
 
 def normal_width(level: float) -> float:
     """Half-width of the two-sided interval of a normal distribution, in standard errors."""
-    return float(ndtri((1 + level) / 2))
+    return float(scipy.special.ndtri((1 + level) / 2))
 
 
 def bounded(values: Values) -> Margins:

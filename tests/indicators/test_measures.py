@@ -19,7 +19,7 @@ from workflow import registry, task
 from workflow.data import prompts
 from workflow.data.corpora import Document
 from workflow.errors import StudyError
-from workflow.indicators import aggregation, measuring
+from workflow.indicators import aggregation, measures, measuring
 from workflow.indicators.measures.span_corruption import sentinels, stream
 from workflow.indicators.measures.weight_noise import disturb
 from workflow.indicators.measuring import Loss, Material, Subject
@@ -52,12 +52,12 @@ def subject(checkpoint: Checkpoint) -> Subject:
 def measured(block: dict[str, Any], checkpoint: Checkpoint, material: Material) -> measuring.Measurement:
     """What a measure finds on a checkpoint."""
     settings = filled(block)
-    return registry.module(indicators, settings["measure"]).measure(subject(checkpoint), settings, material)
+    return registry.module(measures, settings["measure"]).measure(subject(checkpoint), settings, material)
 
 
 def test_every_measure_is_a_module_and_has_its_settings_in_the_schema() -> None:
     block = configs.schema()["properties"]["indicators"]["additionalProperties"]
-    names = sorted([*registry.modules(indicators), indicators.SCORED])
+    names = sorted([*registry.modules(measures), indicators.SCORED])
     assert sorted(block["properties"]["measure"]["enum"]) == names
     assert sorted(branch["properties"]["measure"]["const"] for branch in block["oneOf"]) == names
 

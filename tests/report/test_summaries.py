@@ -11,13 +11,12 @@ import pytest
 from workflow import registry
 from workflow.errors import StudyError
 from workflow.planning import config_checks
-from workflow.released import renaming
+from workflow.released import renaming, runs
 from workflow.report import summaries
 from workflow.report.summaries import Material
 from workflow.storage import tables
 from workflow.storage.markdown import markdown
 from workflow.study import config as configs
-from workflow.study import grid
 
 CONFIG = {
     "families": {
@@ -96,7 +95,7 @@ def test_prediction_methods_stand_side_by_side_at_the_last_step(material):
 
 
 def test_imported_labels_were_predicted_as_their_release_says(material, tmp_path, monkeypatch):
-    monkeypatch.setattr(grid, "released_files", lambda *asked: [])
+    monkeypatch.setattr(runs, "input_files", lambda *asked: [])
     imports = {"amuro": {"reader": "amuro_char", "path": str(tmp_path)}}
     own = {**CONFIG["suites"], "published": {"tests": ["mini_inference"], "labels": "constrained"}}
     scores = [*SCORES, score("none", "mini_inference", 0.5, family="other", step=5, suite="ranked", n=None)]

@@ -37,6 +37,9 @@ def apart(one, other):
     return max(float((parameter - weights[name]).detach().abs().max()) for name, parameter in one.named_parameters())
 
 
+MODULES = {"workflow.training.multi_gpu", "workflow.evaluation.multi_gpu"}
+
+
 def told_at(last):
     return lambda done, steps: os.kill(os.getpid(), signal.SIGTERM) if done == last else None
 
@@ -47,7 +50,7 @@ def workers(beside):
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             arguments = place.read_text().split("\0")
-            if any(one.startswith(folder) for one in arguments) and "workflow.training.multi_gpu" in arguments:
+            if any(one.startswith(folder) for one in arguments) and MODULES & set(arguments):
                 found.append(("workflow.jobs.processes" in arguments, int(place.parent.name)))
     return [number for _, number in sorted(found)]
 

@@ -95,7 +95,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=ends).assign(**merged)
 
 
-def write(table: pd.DataFrame, csv: Path, markdown: Path) -> None:
+def write(table: pd.DataFrame, csv: Path, page: Path) -> None:
     """Write a table as CSV in full precision and as Markdown to read."""
     files.write_text(table.to_csv(index=False), csv)
-    files.write_text(markdown(readable(table)), markdown)
+    files.write_text(markdown(readable(table)), page)

@@ -456,7 +456,7 @@ def _shown(study: Mapping[str, Any]) -> Iterator[str]:
         legal = registry.modules(package)
         yield from unknown(key, study[key], legal)
         for name in [name for name in study[key] if name in legal]:
-            for need in registry.module(package, name).NEEDS:
+            for need in registry.constant(package, name, "NEEDS"):
                 if not there[need]:
                     yield f"config.yaml: {NEEDED[need]}, which {name!r} of {key} shows"
 
