@@ -9,6 +9,7 @@ import pandas as pd
 
 from workflow.forecasting.results import Forecasting
 from workflow.storage import files
+from workflow.storage.markdown import markdown
 
 ORDER = ["chance", "field", "config", "indicator", "combination", "comparer", "both"]
 ROWS = ["split", "subset", "kind", "forecaster"]
