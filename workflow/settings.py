@@ -162,7 +162,7 @@ class Suite(TypedDict):
 
 
 class Indicator(TypedDict):
-    """A number of untouched bases that may forecast how they turn out after fine-tuning; `measure` says which other keys it has."""
+    """A number of untouched bases that may forecast how they turn out after fine-tuning; `measure` says which keys it has."""
 
     measure: str
     corpus: NotRequired[str]
