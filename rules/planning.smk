@@ -1,33 +1,11 @@
 """What a study costs before it has run; what a run has before it, and what failed in it."""
 
-from workflow.planning import messages
+
+include: "functions/planning.smk"
 
 
 localrules:
     estimate,
-
-
-def to_do():
-    """The jobs that this run has before it: rule -> keys of each, in the order of the rules."""
-    jobs = {known.name: [] for known in workflow.rules if known.name != "all"}
-    for job in workflow.dag.needrun_jobs():
-        if job.rule.name in jobs:
-            jobs[job.rule.name].append(dict(job.wildcards_dict))
-    return {name: own for name, own in jobs.items() if own}
-
-
-def failed():
-    """The jobs of this run that failed, whatever Snakemake said of them; those that a retry made good left out."""
-    return [
-        messages.Failed(
-            single.rule.name,
-            single.jobid,
-            next(map(str, single.log), ""),
-            job.groupid if job.is_group() else None,
-        )
-        for job in workflow.scheduler.failed
-        for single in (job if job.is_group() else [job])
-    ]
 
 
 rule estimate:
