@@ -37,11 +37,12 @@ wheels:  ## wheels/ with what a GPU machine without a network lacks: `make gpu A
 docs: .venv/run  ## pages of docs/ whose facts have their home elsewhere
 	$(BIN)/python -m workflow.documenting
 
-check: .venv/test  ## lint and format
+check: .venv/test  ## lint, format, and the order of imports
 	$(BIN)/snakemake --lint
 	$(BIN)/snakefmt --check .
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PYTHONPATH=. $(BIN)/lint-imports --no-logo
 
 # Without dependencies, since the locks hold all of them. PyPI's torch is the CUDA build, whose own packages `pip check` then misses.
 .venv/run: requirements.lock requirements-cuda.lock

@@ -43,6 +43,7 @@ rule score:
         "../envs/analysis.yaml"
     params:
         statistics=STUDY["statistics"],
+        stemmer=STUDY["rouge"]["stemmer"],
         code=content_hashes.of_code("evaluation/metrics", "statistics"),
     script:
         "../workflow/scripts/score.py"

@@ -273,6 +273,12 @@ class Statistics(TypedDict):
     seed: int
 
 
+class Rouge(TypedDict):
+    """How generated texts are compared with their references."""
+
+    stemmer: bool
+
+
 class MiniWorld(TypedDict):
     """The generated text and tasks."""
 
@@ -312,6 +318,7 @@ class Study(TypedDict):
     recommend: Recommend
     keep_weights: bool
     statistics: Statistics
+    rouge: Rouge
     groups: dict[str, dict[str, list[str]]]
     estimate: Estimate
     holes: Literal["refuse", "allow"]

@@ -35,8 +35,8 @@ METRICS = {
     "mini_inference": LABEL_METRICS,
     "mini_inference_ood": LABEL_METRICS,
     "mini_paraphrase": LABEL_METRICS,
-    "mini_question": ["rouge_l"],
-    "mini_summary": ["rouge_l"],
+    "mini_question": ["rouge_1", "rouge_2", "rouge_l"],
+    "mini_summary": ["rouge_1", "rouge_2", "rouge_l"],
 }
 MODEL = ["family", "step", "train", "format", "recipe", "seed"]
 CELL = [*MODEL, "suite"]

@@ -1,9 +1,12 @@
-"""Metrics by hand, against scikit-learn and rouge-score, and on resampled rows against the rows themselves."""
+"""Metrics by hand, against scikit-learn and definitions, and on resampled rows against the rows themselves."""
+
+import itertools
+import re
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
-from rouge_score import rouge_scorer
 from sklearn.metrics import accuracy_score, f1_score
 
 from workflow import task
@@ -15,6 +18,7 @@ from workflow.study import config as configs
 
 NLI = ("entailment", "neutral", "contradiction")
 LABEL = ["accuracy", "chance", "macro_f1", "majority", "most_predicted"]
+ROUGE = ["rouge_1", "rouge_2", "rouge_l"]
 SOUND = {"protocol": "sound", "labels": "score"}
 HOW = Resampling(resamples=400, level=0.9, seed=1)
 
@@ -99,22 +103,49 @@ def test_macro_f1_by_hand():
     assert (one("accuracy", rows), one("majority", rows), one("chance", rows)) == pytest.approx((0.5, 0.75, 1 / 3))
 
 
-def test_rouge_l_equals_rouge_score_and_the_hand():
+def plain_rouge(reference: str, output: str, kind: str) -> float:
+    """ROUGE by its definition: words, pairs of words, or the table of longest common subsequences."""
+    one, other = (re.findall("[a-z0-9]+", text.lower()) for text in (reference, output))
+    if kind == "rouge_l":
+        longest = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
+        for i, j in itertools.product(range(len(one)), range(len(other))):
+            both = longest[i][j] + 1 if one[i] == other[j] else max(longest[i][j + 1], longest[i + 1][j])
+            longest[i + 1][j + 1] = both
+        common, sizes = longest[-1][-1], (len(one), len(other))
+    else:
+        length = int(kind[-1])
+        first, second = (Counter(zip(*(words[k:] for k in range(length)), strict=False)) for words in (one, other))
+        common, sizes = (first & second).total(), (first.total(), second.total())
+    return 2 * common / sum(sizes) if common else 0.0
+
+
+@pytest.mark.parametrize("kind", ROUGE)
+def test_rouge_is_that_of_its_definition(kind):
     rows = texts(np.random.default_rng(0))
-    scorer = rouge_scorer.RougeScorer(["rougeL"])
-    pairs = zip(rows["reference"], rows["output"], strict=True)
-    expected = [scorer.score(target=reference, prediction=output)["rougeL"].fmeasure for reference, output in pairs]
-    assert metrics.rouge_l(rows).tolist() == expected and 0 < min(expected) < max(expected) < 1
     # Other texts than words of a few: cases, digits, apostrophes, letters that are not ASCII, repeats, nothing at all.
     pieces = ["The", "cat's", "CAT", "3.14", "naïve", "日本", "a", "a", "İstanbul", "-", "\n", "re-read", ""]
     draw = np.random.default_rng(1)
     pairs = [[" ".join(draw.choice(pieces, size=draw.integers(0, 90))) for _ in range(2)] for _ in range(200)]
-    expected = [scorer.score(target=one, prediction=other)["rougeL"].fmeasure for one, other in pairs]
-    assert metrics.rouge_l(frame({"reference": one, "output": other} for one, other in pairs)).tolist() == expected
-    # Longest common subsequence "the cat": precision 2/2, recall 2/3; no stemming, so "cats" is not "cat".
+    pairs += list(zip(rows["reference"], rows["output"], strict=True))
+    expected = [plain_rouge(*pair, kind) for pair in pairs]
+    assert metrics.METRICS[kind].values(
+        frame({"reference": one, "output": other} for one, other in pairs)
+    ).tolist() == (pytest.approx(expected, abs=1e-12))
+    assert min(expected) == 0 and max(expected) > 0.5
+
+
+def test_rouge_by_hand():
     outputs = ["The cat", "the cats", ""]
     rows = frame({"output": output, "reference": "the black cat"} for output in outputs)
-    assert metrics.rouge_l(rows).tolist() == pytest.approx([0.8, 0.4, 0.0])
+    by_hand = {
+        "rouge_1": [0.8, 0.4, 0.0],  # "the", "cat": precision 2/2, recall 2/3; without a stemmer "cats" is not "cat"
+        "rouge_2": [0.0, 0.0, 0.0],  # no two words stand side by side in both
+        "rouge_l": [0.8, 0.4, 0.0],
+    }
+    for kind, expected in by_hand.items():
+        assert metrics.METRICS[kind].values(rows).tolist() == pytest.approx(expected), kind
+    stemmed = metrics.METRICS["rouge_l"].values(rows.assign(stemmer=True)).tolist()
+    assert stemmed == pytest.approx([0.8, 0.8, 0.0])  # "cats" has the stem "cat"
 
 
 # Predictions that do not read
@@ -286,7 +317,13 @@ def answers(rng, rows):
 def test_a_resample_is_scored_as_if_its_rows_were_written_out(name):
     """Multiplicities as weights give what the metric gives on rows repeated so often, classes that are gone left out."""
     rng = np.random.default_rng(3)
-    makers = {"rouge_l": texts, "forced": constrained, "accuracy_forced": constrained}
+    makers = {
+        "rouge_1": texts,
+        "rouge_2": texts,
+        "rouge_l": texts,
+        "forced": constrained,
+        "accuracy_forced": constrained,
+    }
     makers |= dict.fromkeys(("exact_match", "answer_f1", "answer_log_likelihood"), answers)
     rows = makers.get(name, compared)(rng, 5)
     weights = rng.multinomial(5, np.full(5, 1 / 5), size=50).astype(float)
@@ -309,10 +346,10 @@ def test_scores_and_items_of_a_cell():
     found = [(row["test"], row["test_format"], row["metric"], row["n"]) for row in scores]
     label = ["accuracy", "accuracy_calibrated", "chance", "macro_f1", "majority", "most_predicted"]
     expected = [("mnli", format, metric, 60) for format in ("default", "io") for metric in label]
-    assert found == [*expected, ("xsum", "default", "rouge_l", 20)]
+    assert found == [*expected, *(("xsum", "default", name, 20) for name in ROUGE)]
     table = pd.DataFrame(items)
     for row in scores:
-        if row["metric"] in ("accuracy", "accuracy_calibrated", "chance", "rouge_l"):
+        if row["metric"] in ("accuracy", "accuracy_calibrated", "chance", *ROUGE):
             own = table[
                 (table[["test", "test_format", "metric"]] == [row["test"], row["test_format"], row["metric"]]).all(
                     axis=1
@@ -321,7 +358,7 @@ def test_scores_and_items_of_a_cell():
             assert own["value"].mean() == pytest.approx(row["value"]) and own["id"].nunique() == row["n"]
         if row["metric"] != "chance":
             assert row["low"] < row["value"] < row["high"] or row["metric"] == "majority"
-    assert set(table["metric"]) == {"accuracy", "accuracy_calibrated", "chance", "rouge_l"}
+    assert set(table["metric"]) == {"accuracy", "accuracy_calibrated", "chance", *ROUGE}
 
 
 @pytest.mark.parametrize(
@@ -331,7 +368,7 @@ def test_scores_and_items_of_a_cell():
         ("label", ["accuracy", "accuracy_calibrated", *LABEL[1:]]),
         ("label_generated", LABEL),
         ("label_constrained", ["accuracy", "accuracy_forced", "chance", "forced", *LABEL[2:]]),
-        ("generate", ["rouge_l"]),
+        ("generate", ROUGE),
     ],
 )
 def test_each_method_has_its_metrics(method, names):

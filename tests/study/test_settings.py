@@ -27,6 +27,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "Cohort": ("cohorts", "*"),
     "Target": ("cohorts", "*", "targets", "*"),
     "Statistics": ("statistics",),
+    "Rouge": ("rouge",),
     "MiniWorld": ("miniworld",),
     "Recommend": ("recommend",),
     "Estimate": ("estimate",),

@@ -25,7 +25,8 @@ PREFERRED = (
 BINARY = ("accuracy", "acc", "acc_norm", "acc_bytes", "acc_raw", "acc_per_token", "acc_per_char", "acc_uncond", "acc_per_byte",
           "exact_match", "em", "mc1", "pct_stereotype")  # fmt: skip
 # Other means that lie between 0 and 1.
-SHARES = ("accuracy_per_token", "accuracy_per_byte", "mc2", "brier_score", "win_rate", "toxicity", "chance", "majority")
+SHARES = ("accuracy_per_token", "accuracy_per_byte", "mc2", "brier_score", "win_rate", "toxicity", "chance", "majority",
+          "rouge_1", "rouge_2", "rouge_l")  # fmt: skip
 LOWER = ("ppl", "perplexity", "byte_perplexity", "word_perplexity", "bits_per_byte", "bits_per_token", "loss", "brier_score",
          "toxicity", "ter", "wer", "nll", "logits_per_char")  # fmt: skip
 # How far from even a model is: neither way is better. What guessing gives is no score either.
@@ -83,6 +84,11 @@ def parts(scores: pd.DataFrame) -> set[str]:
 
 def label(metric: str) -> str:
     """Name of a metric for an axis or a sentence."""
-    return {"rouge_l": "ROUGE-L", "rougeL": "ROUGE-L", "acc": "accuracy", "acc_norm": "normalised accuracy"}.get(
-        metric, metric.replace("_", " ")
-    )
+    return {
+        "rouge_1": "ROUGE-1",
+        "rouge_2": "ROUGE-2",
+        "rouge_l": "ROUGE-L",
+        "rougeL": "ROUGE-L",
+        "acc": "accuracy",
+        "acc_norm": "normalised accuracy",
+    }.get(metric, metric.replace("_", " "))

@@ -160,37 +160,22 @@ def chance(rows: pd.DataFrame) -> Values:
     return np.array([1 / len(choices) for choices in rows["choices"]])
 
 
-def rouge_l(rows: pd.DataFrame) -> Values:
-    """ROUGE-L F-measure of the output against the reference (Lin 2004, section 3)."""
-    pairs = zip(rows["reference"], rows["output"], strict=True)
-    return np.array([_f_measure(_words(reference), _words(output)) for reference, output in pairs])
+def rouge(kind: str) -> Callable[[pd.DataFrame], Values]:
+    """A ROUGE F-measure of outputs against their references (Lin 2004, sections 2 and 3), by the rouge-score package.
 
-
-def _words(text: str) -> list[str]:
-    """Runs of ASCII letters and digits in lower case, no stemmer: the words of the rouge-score package.
-
-    The package itself is no dependency, since it imports SciPy and scikit-learn, a second of every job's start.
+    kind: `rouge1`, `rouge2` (words and pairs of words in common) or `rougeL` (longest common subsequence). Words are runs of
+    ASCII letters and digits in lower case; where the column `stemmer` says so, by Porter's stemmer.
     """
-    return re.findall("[a-z0-9]+", text.lower())
 
+    def values(rows: pd.DataFrame) -> Values:
+        from rouge_score.rouge_scorer import RougeScorer  # takes a second, which jobs without such tests need not spend
 
-def _f_measure(reference: Sequence[str], output: Sequence[str]) -> float:
-    """Harmonic mean of precision and recall of the words that both have in common in order; 0 where there are none."""
-    common = _longest_common(reference, output)
-    precision, recall = common / max(1, len(output)), common / max(1, len(reference))
-    return 2 * precision * recall / (precision + recall) if common else 0.0
+        stemmed = "stemmer" in rows and bool(rows["stemmer"].any())
+        scorer = RougeScorer([kind], use_stemmer=stemmed)
+        pairs = zip(rows["reference"], rows["output"], strict=True)
+        return np.array([scorer.score(reference, output)[kind].fmeasure for reference, output in pairs])
 
-
-def _longest_common(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest common subsequence: a row of the usual table at once, as bits of one number (Hyyrö 2004)."""
-    places: dict[str, int] = {}
-    for place, word in enumerate(first):
-        places[word] = places.get(word, 0) | 1 << place
-    whole = row = (1 << len(first)) - 1
-    for word in second:
-        matches = row & places.get(word, 0)
-        row = (row + matches | row - matches) & whole
-    return len(first) - row.bit_count()
+    return values
 
 
 def plain(text: str) -> str:
@@ -329,7 +314,9 @@ METRICS: dict[str, PerRow | Overall] = {
     "macro_f1": Overall(LABEL, macro_f1, macro_f1_uncertainty),
     "majority": Overall(LABEL, majority, lambda rows: _of_most(gold(rows))),
     "most_predicted": Overall(LABEL, most_predicted, lambda rows: _of_most(predicted(rows))),
-    "rouge_l": PerRow(("generate",), rouge_l),
+    "rouge_1": PerRow(("generate",), rouge("rouge1")),
+    "rouge_2": PerRow(("generate",), rouge("rouge2")),
+    "rouge_l": PerRow(("generate",), rouge("rougeL")),
 }
 
 
@@ -372,16 +359,16 @@ def published_value(rows: pd.DataFrame, name: str, how: Resampling) -> float:
 
 
 def scored(
-    predictions: pd.DataFrame, suite: Mapping[str, Any], how: Resampling
+    predictions: pd.DataFrame, suite: Mapping[str, Any], how: Resampling, stemmer: bool = False
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All metrics of a cell: rows of `tables.SCORES`, and rows of `tables.ITEMS` for the metrics that are means.
 
-    suite: the settings that the predictions were made with. In the `published` protocol the value is that of
-    `published_value`. A metric that has no value has a row of nulls.
+    suite: the settings that the predictions were made with; stemmer: whether ROUGE compares stems of words. In the
+    `published` protocol the value is that of `published_value`. A metric that has no value has a row of nulls.
     """
     scores, items = [], []
     keys = ["test", "test_format", "shots"]
-    for found, rows in predictions.assign(protocol=suite["protocol"]).groupby(keys, sort=False):
+    for found, rows in predictions.assign(protocol=suite["protocol"], stemmer=stemmer).groupby(keys, sort=False):
         place = dict(zip(keys, found, strict=True))
         main = PRIMARY[KINDS[task.load(place["test"]).kind].method]
         for name in applicable(method(task.load(place["test"]), suite["labels"]), rows):
@@ -407,12 +394,14 @@ TRIED = Resampling(resamples=100, level=0.95, seed=0)
 def check(suite: Mapping[str, Any], tests: Mapping[str, tuple[Task, Rows, Rows]]) -> None:
     """Score made-up predictions of two rows of each test, so that what cannot be scored is told before a model predicts it.
 
-    suite: its settings; tests: name -> (task, training rows, test rows).
+    suite: its settings; tests: name -> (task, training rows, test rows). ROUGE takes any text, so that its tests are left out.
     Errors: StudyError naming the test.
     """
     from workflow.storage import tables
 
     for name, (read, _, test) in tests.items():
+        if KINDS[read.kind].method == "generate":
+            continue
         try:
             made_up = [_made_up(name, read, suite, *row) for row in test[:2]]
             scored(tables.frame(pa.Table.from_pylist(made_up, schema=tables.PREDICTIONS)), suite, TRIED)

@@ -12,7 +12,8 @@ with job("score", snakemake) as log:
     path = Path(snakemake.input.predictions)
     facts = tables.check_origin(path)
     suite = facts["suite_settings"]
-    scores, items = metrics.scored(tables.read(path), suite, Resampling(**snakemake.params.statistics))
+    resampling, stemmer = Resampling(**snakemake.params.statistics), snakemake.params.stemmer
+    scores, items = metrics.scored(tables.read(path), suite, resampling, stemmer)
     log.info("%d scores of protocol %s", len(scores), suite["protocol"])
     tables.write(scores, tables.SCORES, Path(snakemake.output.scores), **facts)
     tables.write(items, tables.ITEMS, Path(snakemake.output.rows), **facts)
