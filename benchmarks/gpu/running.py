@@ -132,7 +132,7 @@ def run(
             if seconds < min(part.limit, 45):
                 return False
             print(f"{part.name}: {', '.join(cells)}", flush=True)
-            ended = _run(part, cells, results, here, seconds, environment)
+            ended = run_part(part, cells, results, here, seconds, environment)
             if ended is None and seconds < part.limit:
                 return False
             note = f"out of time after {seconds:.0f} s" if ended is None else f"its process ended with {ended}"
@@ -150,7 +150,7 @@ def today() -> str:
     return time.strftime("%Y-%m-%d")
 
 
-def _run(
+def run_part(
     part: Part,
     cells: Sequence[str],
     results: Path,

@@ -169,7 +169,7 @@ def speeds(cells: Cells) -> Speeds | None:
 
 
 @functools.cache
-def _estimate(flops: float, written: float) -> Any:
+def estimate(flops: float, written: float) -> Any:
     """`snakemake estimate` of the published study at a speed, by rule."""
     import yaml
 
@@ -188,7 +188,7 @@ def estimates(found: Speeds) -> dict[str, float]:
     speeds = {"try_rate": found.tuning, "tune": found.tuning, "predict": found.reading}
     hours = {}
     for rule, flops in speeds.items():
-        own = _estimate(flops, found.written).loc[rule]
+        own = estimate(flops, found.written).loc[rule]
         # A start as measured, in place of the one assumed.
         hours[rule] = float(own["gpu_hours"] + own["jobs"] * (found.start - costs.START) / 3600)
     return hours

@@ -84,10 +84,10 @@ def test_what_prefetch_tells_of_a_branch_is_one_line(monkeypatch: pytest.MonkeyP
 
 
 def test_a_log_keeps_its_lines_and_escapes_the_rest() -> None:
-    from workflow.jobs.job import _Printable
+    from workflow.jobs.job import Printable
 
     record = logging.LogRecord("x", logging.WARNING, "", 0, f"tensor {CLEAR}\nnext", None, None)
-    assert _Printable("%(message)s").format(record) == "tensor \\x1b[2J\nnext"
+    assert Printable("%(message)s").format(record) == "tensor \\x1b[2J\nnext"
 
 
 def test_a_file_name_that_is_no_utf_8_can_be_told(tmp_path: Path) -> None:

@@ -296,8 +296,8 @@ def paraphrase_rows(split):
 def test_every_piece_of_a_label_is_a_candidate_once():
     """`ment` ends both spellings of entailment, and is one candidate."""
     words = olmo_tokenizer()
-    assert prediction._pieces(words, LABELS) == [[290, 647, 420, 46518], [27912, 9238], [19657, 324, 2474, 20620]]
-    assert prediction._pieces(words, ("no", "yes")) == [[2369, 642], [9820, 4754]]
+    assert prediction.label_tokens(words, LABELS) == [[290, 647, 420, 46518], [27912, 9238], [19657, 324, 2474, 20620]]
+    assert prediction.label_tokens(words, ("no", "yes")) == [[2369, 642], [9820, 4754]]
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ def test_published_priors_are_those_of_the_pooled_candidates(checkpoint, format)
     shares = []
     for prompt in blank_prompts(shown, template):
         after = last_logprobs(checkpoint, prompt).exp()
-        pools = prediction._pieces(checkpoint.tokenizer, LABELS)
+        pools = prediction.label_tokens(checkpoint.tokenizer, LABELS)
         likely = [max(float(after[token]) for token in pool) for pool in pools]
         shares.append([value / sum(likely) for value in likely])
     expected = [math.log(sum(own) / 3) for own in zip(*shares, strict=True)]

@@ -168,17 +168,25 @@ def test_fields_learn_from_training_bases_alone(tmp_path: Path) -> None:
     assert np.array_equal(np.sign(found["field", "kind"]), np.sign(pairs.differences((kind == "A").astype(float))))
 
 
+def by_fields(target: list[float], train: list[bool], **fields: list[Any]) -> dict[tuple[str, str], np.ndarray]:
+    """Preferences by each of some config fields of bases with these targets."""
+    rows = pd.DataFrame(fields | {"id": [f"b{number}" for number in range(len(target))], "s": target})
+    table = cohorts.Cohort(rows, rows.astype(str), "id", list(fields), [], ["s"])
+    return forecasters.fields(table, np.array(target), np.array(train))
+
+
 def test_fields_say_nothing_where_no_base_is_left_to_learn_from() -> None:
     """Two runs: every fold between them holds all bases out."""
-    none, column = np.zeros(4, dtype=bool), np.array(list("abab"))
-    assert forecasters._level_means(column, np.arange(4.0), none).tolist() == [0, 0, 0, 0]
-    assert forecasters._directed(np.arange(4.0), np.arange(4.0), none).tolist() == [0, 0, 0, 0]
+    found = by_fields([0.0, 1, 2, 3], [False] * 4, level=list("abab"), number=[0.0, 1, 2, 3])
+    assert {name: preferences.tolist() for name, preferences in found.items()} == {
+        ("field", "level"): [0] * 6, ("field", "number"): [0] * 6
+    }  # fmt: skip
 
 
 def test_a_level_without_training_bases_gets_the_mean() -> None:
-    column, target = np.array(["A", "A", "B", "B", "C"]), np.array([1.0, 3, 5, 7, 100])
-    found = forecasters._level_means(column, target, np.array([True, True, True, True, False]))
-    assert found.tolist() == [2, 2, 6, 6, 4]
+    """Of levels A, A, B, B, C the means are 2, 2, 6, 6, and 4 for C, whose own target is not looked at."""
+    found = by_fields([1.0, 3, 5, 7, 100], [True] * 4 + [False], level=list("AABBC"))
+    assert np.array_equal(found["field", "level"], pairs.differences(np.array([2.0, 2, 6, 6, 4])))
 
 
 # --- simulated tables -------------------------------------------------------------------------------------------------

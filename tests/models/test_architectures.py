@@ -51,7 +51,7 @@ def test_the_sweep_sees_an_eos_behind_every_text(tmp_path: Path, monkeypatch: py
 
 
 def test_the_sweep_sees_the_rules_of_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenization, "_as_filed", lambda tokenizer, failure, folder: tokenizer)
+    monkeypatch.setattr(tokenization, "as_filed", lambda tokenizer, failure, folder: tokenizer)
     [one] = architectures.tried("qwen2", ["prefix_first"], tmp_path)
     assert one.outcome == "misfit"
 

@@ -209,4 +209,4 @@ def test_what_cannot_be_reckoned_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(59.4, "59 s"), (90, "1.5 min"), (5400, "1.5 h")])
 def test_times_are_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
-    assert messages._time(seconds) == text
+    assert messages.duration(seconds) == text

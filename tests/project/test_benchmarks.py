@@ -64,7 +64,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             running.add(results, here | row | {"date": running.today()})
         return 0
 
-    monkeypatch.setattr(running, "_run", ended)
+    monkeypatch.setattr(running, "run_part", ended)
     return tmp_path / "results.jsonl", asked
 
 
@@ -128,7 +128,7 @@ def test_a_part_that_outlives_its_limit_is_ended_with_its_children(
         running.subprocess, "Popen", _started_as(running.subprocess.Popen, [sys.executable, "-c", sleeper])
     )
     here = running.facts("cpu")
-    assert running._run(Part("a", "x", ("one",), 1), ["one"], tmp_path / "r", here, 1.0, {}) is None
+    assert running.run_part(Part("a", "x", ("one",), 1), ["one"], tmp_path / "r", here, 1.0, {}) is None
     time.sleep(0.2)
     left = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _readable(path)]
     assert not any(line.startswith(b"sleep\x00987") for line in left)
@@ -214,7 +214,7 @@ def test_hours_of_the_published_study_follow_from_speeds() -> None:
     later = slow._replace(start=3600.0)
     one, two, three = (table.estimates(speeds) for speeds in (slow, fast, later))
     assert {rule: own / 2 for rule, own in one.items()} == pytest.approx(two, rel=1e-6)
-    jobs = table._estimate(1e14, 1000.0)["jobs"]
+    jobs = table.estimate(1e14, 1000.0)["jobs"]
     assert {rule: three[rule] - own for rule, own in one.items()} == pytest.approx({rule: jobs[rule] for rule in one})
 
 

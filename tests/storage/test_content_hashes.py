@@ -32,7 +32,7 @@ def in_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of its own with a memory that has seen nothing."""
     monkeypatch.chdir(tmp_path)
     memory = content_hashes.Memory(content_hashes.MEMORY)
-    monkeypatch.setattr(content_hashes, "_memory", lambda: memory)
+    monkeypatch.setattr(content_hashes, "memory", lambda: memory)
 
 
 def test_comments_docstrings_and_blank_lines_are_no_code() -> None:
@@ -88,9 +88,9 @@ def test_a_file_is_read_once_for_a_date(tmp_path: Path, monkeypatch: pytest.Monk
     path.write_bytes(b"{}\n")
     os.utime(path, (5, 5))
     first = content_hashes.of_file(path)
-    content_hashes._memory().save()
+    content_hashes.memory().save()
     again = content_hashes.Memory(content_hashes.MEMORY)
-    monkeypatch.setattr(content_hashes, "_memory", lambda: again)
+    monkeypatch.setattr(content_hashes, "memory", lambda: again)
     monkeypatch.setattr(content_hashes, "digest", lambda path: pytest.fail("read again"))
     assert content_hashes.of_file(path) == first
 

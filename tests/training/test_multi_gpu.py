@@ -120,7 +120,7 @@ def test_tuned_weights_come_back_to_a_model_as_it_was(checkpoints, tmp_path, met
             parameter += 0.5
     saved_state.write_weights(one, tmp_path / "weights.safetensors")
     assert 0.49 < apart(one, other) < 0.51
-    multi_gpu._take_weights(other, tmp_path / "weights.safetensors")
+    multi_gpu.take_weights(other, tmp_path / "weights.safetensors")
     assert apart(one, other) == 0
 
 

@@ -170,7 +170,7 @@ def _candidates(
 ) -> list[list[Pool]]:
     """For each prompt one pool of requests for each choice, whose best stands for it; see `_pooled` and `_whole`."""
     if framing.protocol == "published" and framing.task.labels:
-        pieces = _pieces(tokenizer, framing.task.labels)
+        pieces = label_tokens(tokenizer, framing.task.labels)
         return [_pooled(tokenizer, prompt, pieces) for prompt, _ in asked]
     return [_whole(tokenizer, prompt, example) for prompt, example in asked]
 
@@ -191,7 +191,7 @@ def _pooled(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, pieces: Sequence
     return [[(context, [token]) for token in own] for own in pieces]
 
 
-def _pieces(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[list[int]]:
+def label_tokens(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[list[int]]:
     """The published candidates of each label: every token of both its spellings, each once.
 
     Source: released code of arXiv 2408.06663 (`--constraint_type next_word`). The paper speaks of a word's first token; in

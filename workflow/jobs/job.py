@@ -86,10 +86,11 @@ def clock() -> str:
     return f"{age:.2f} s after the process, {time.process_time():.2f} s of CPU"
 
 
-class _Printable(logging.Formatter):
+class Printable(logging.Formatter):
     """Lines in which nothing moves a terminal's cursor, whatever names of others a library's warning quotes."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record's lines, each with what a terminal would obey escaped."""
         return "\n".join(map(escaped, super().format(record).split("\n")))
 
 
@@ -99,7 +100,7 @@ def _logger(path: Path) -> logging.Logger:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' bars follow it as well
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(_Printable("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(Printable("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # a log that a full disk refuses must not hide the line that says so

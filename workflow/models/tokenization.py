@@ -45,7 +45,7 @@ def load(folder: Path) -> PreTrainedTokenizerBase:
     """
     tokenizer, failure = _picked(folder)
     if (folder / FILE).is_file():
-        tokenizer = _as_filed(tokenizer, failure, folder)
+        tokenizer = as_filed(tokenizer, failure, folder)
     elif tokenizer is None:
         raise failure
     if not tokenizer.is_fast:
@@ -76,7 +76,7 @@ def _merge_always(rules: Tokenizer) -> bool:
     return bool(dropout)
 
 
-def _as_filed(
+def as_filed(
     tokenizer: PreTrainedTokenizerBase | None, failure: Exception | None, folder: Path
 ) -> PreTrainedTokenizerBase:
     """The tokenizer itself where it agrees with tokenizer.json, else one with the file's rules."""

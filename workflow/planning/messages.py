@@ -64,8 +64,8 @@ def _expected(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place
     stages = list(costs.planned(study, jobs, place / "resources", place / "results/benchmarks"))
     if not stages:
         return
-    parts = ", ".join(f"{stage.rule} {_time(3600 * stage.hours)}" for stage in stages)
-    whole = _time(3600 * sum(stage.hours for stage in stages))
+    parts = ", ".join(f"{stage.rule} {duration(3600 * stage.hours)}" for stage in stages)
+    whole = duration(3600 * sum(stage.hours for stage in stages))
     seen = sum(stage.measured for stage in stages)
     guessed = ", ".join(stage.rule for stage in stages if not stage.measured)
     known = [f"from {_counted(seen, 'measured job')} and the tokens to come"] if seen else []
@@ -73,7 +73,7 @@ def _expected(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place
     yield f"GPU jobs take about {whole} of one GPU ({parts}): {'; '.join(known)}."
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A time in the unit that suits it."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= size:

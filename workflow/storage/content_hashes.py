@@ -72,16 +72,16 @@ class Memory:
 
 
 @functools.cache
-def _memory() -> Memory:
+def memory() -> Memory:
     """The memory of the study in whose folder this process runs."""
-    memory = Memory(MEMORY)
-    atexit.register(memory.save)
-    return memory
+    found = Memory(MEMORY)
+    atexit.register(found.save)
+    return found
 
 
 def of_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes. Errors: OSError for a file that cannot be read."""
-    return _memory().recall("file", Path(path), digest)
+    return memory().recall("file", Path(path), digest)
 
 
 def of_files(paths: Iterable[Path | str], root: Path | None = None) -> dict[str, str]:
@@ -136,7 +136,7 @@ def _code(path: Path, without: tuple[str, ...]) -> str:
     if path.suffix:
         return of_file(path)
     make = functools.partial(_hashed, without=without)
-    return _memory().recall(f"code {','.join(without)}", path.with_name(f"{path.name}.py"), make)
+    return memory().recall(f"code {','.join(without)}", path.with_name(f"{path.name}.py"), make)
 
 
 def _hashed(path: Path, without: tuple[str, ...]) -> str:

@@ -342,7 +342,7 @@ class Steps:
         while True:
             drawn = saved_state.random_state(self.model.device)
             try:
-                return self._parts(batch)
+                return self.accumulate(batch)
             except RuntimeError as error:
                 lacking = self.repeatable and repeating.is_lacking(error)
                 if not (lacking or out_of_memory(error)):
@@ -365,7 +365,8 @@ class Steps:
                 torch.cuda.empty_cache()
             saved_state.set_random_state(drawn, self.model.device)
 
-    def _parts(self, batch: Sequence[Masked]) -> torch.Tensor:
+    def accumulate(self, batch: Sequence[Masked]) -> torch.Tensor:
+        """Add up the gradients of the batch's loss, part by part, and return the loss: a number."""
         total = torch.zeros((), device=self.model.device)
         for start in range(0, len(batch), self.together):
             with _arithmetic(self.model, self.recipe):

@@ -40,7 +40,7 @@ def tune(
     """
     work = _tuning(model, rows, [], recipe, seed, pad, state)
     with sharding.done(MODULE, work, recipe["gpus"], _beside(state), progress) as (found, folder):
-        _take_weights(model, folder / WEIGHTS)
+        take_weights(model, folder / WEIGHTS)
     return found
 
 
@@ -81,7 +81,7 @@ def _beside(state: State) -> Path:
 
 
 @torch.no_grad()
-def _take_weights(model: PreTrainedModel, path: Path) -> None:
+def take_weights(model: PreTrainedModel, path: Path) -> None:
     """Put tuned weights from a file into a model."""
     with safe_open(path, "pt") as file:
         for name, parameter in saved_state.trained(model).items():

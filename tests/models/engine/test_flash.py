@@ -55,7 +55,7 @@ def kernel(monkeypatch):
         return contract(*arguments)
 
     monkeypatch.setattr(flash, "takes", lambda query, value: query.shape[2] == value.shape[2])
-    monkeypatch.setattr(flash, "_kernel", called)
+    monkeypatch.setattr(flash, "kernel", called)
     monkeypatch.setattr(reading, "LEAST", 0)
     return asked
 
@@ -105,7 +105,7 @@ def test_steps_that_are_replayed_change_no_text(checkpoint, kernel, free, slots,
     def captured(run, used):
         return lambda: (replayed.append(used), run())[1]
 
-    monkeypatch.setattr(replaying, "_captured", captured)
+    monkeypatch.setattr(replaying, "captured", captured)
     monkeypatch.setattr(replaying, "DEVICES", ["cpu"])
     monkeypatch.setitem(generation.SLOTS, "cpu", slots)
     monkeypatch.setitem(generation.FREE, "cpu", free)
@@ -160,10 +160,10 @@ def test_gradients_are_those_of_plain_operations(checkpoints, monkeypatch, reque
 @pytest.mark.parametrize(("capability", "taken"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_an_old_gpu_is_not_asked(monkeypatch, capability, taken):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr(flash, "_kernel", contract)
-    flash._works.cache_clear()
-    assert flash._works(torch.device("cpu"), torch.bfloat16, False) == taken
-    flash._works.cache_clear()
+    monkeypatch.setattr(flash, "kernel", contract)
+    flash.works.cache_clear()
+    assert flash.works(torch.device("cpu"), torch.bfloat16, False) == taken
+    flash.works.cache_clear()
 
 
 @pytest.mark.parametrize("fault", ["raises", "off", "no number"])
@@ -175,11 +175,11 @@ def test_a_kernel_that_fails_or_disagrees_is_not_used_and_said_so(monkeypatch, c
         return found, (sums + 1 if fault == "off" else sums * torch.nan)
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(flash, "_kernel", broken)
-    flash._works.cache_clear()
+    monkeypatch.setattr(flash, "kernel", broken)
+    flash.works.cache_clear()
     with caplog.at_level(logging.WARNING, "tunecast"):
-        assert not flash._works(torch.device("cpu"), torch.bfloat16, False)
-    flash._works.cache_clear()
+        assert not flash.works(torch.device("cpu"), torch.bfloat16, False)
+    flash.works.cache_clear()
     told = {"raises": "no kernel image is available", "off": "off by 1.0", "no number": "off by inf"}[fault]
     assert "is not used, which is slow: " in caplog.text and told in caplog.text and "more" not in caplog.text
 

@@ -269,7 +269,7 @@ def test_real_memory_that_runs_out_halves_a_batch_and_changes_no_loss(scarce: An
     settings = recipe(epochs=1, batch=16, learning_rate=1e-5)
     expected = finetuning.tune(wide_model(), rows, settings, 0, 1, state(tmp_path / "a"))
     model, kept = wide_model(), state(tmp_path / "b")
-    parts, plain = [], finetuning.Steps._parts
+    parts, plain = [], finetuning.Steps.accumulate
 
     def watched(steps: Any, batch: Any) -> torch.Tensor:
         parts.append(steps.together)
@@ -278,7 +278,7 @@ def test_real_memory_that_runs_out_halves_a_batch_and_changes_no_loss(scarce: An
         return plain(steps, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetuning.Steps, "_parts", watched)
+        patch.setattr(finetuning.Steps, "accumulate", watched)
         found = finetuning.tune(model, rows, settings, 0, 1, kept)
     assert min(parts) < 16, "memory did not run out"
     assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], abs=1e-4, rel=0)

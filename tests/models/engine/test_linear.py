@@ -32,7 +32,7 @@ def test_products_and_gradients_are_torch_s(shape, bias):
 def test_only_large_products_are_onednn_s(monkeypatch):
     """The bound is on multiplications: 2,000,000 are 125 x 128 x 125."""
     called = []
-    monkeypatch.setattr(linear._Product, "apply", lambda *given: called.append(len(given[0])))
+    monkeypatch.setattr(linear.Product, "apply", lambda *given: called.append(len(given[0])))
     layer = torch.nn.Linear(128, 125)
     linear.adopt(layer)
     for rows in (124, 125, 126):

@@ -314,7 +314,7 @@ def test_layers_that_cannot_all_be_laid_out_are_left_as_they_were(checkpoints, m
             raise RuntimeError("can't allocate memory")
         return weight
 
-    monkeypatch.setattr(reading, "_pays", lambda model: True)
+    monkeypatch.setattr(reading, "pays", lambda model: True)
     monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", lay_out)
     with pytest.raises(RuntimeError, match="can't allocate memory"), reading.reading(model, 100):
         pass

@@ -32,7 +32,7 @@ def takes(query: torch.Tensor, value: torch.Tensor) -> bool:
     size = query.shape[2]
     half = query.dtype in (torch.bfloat16, torch.float16)
     fits = query.is_cuda and half and size == value.shape[2] <= 256 and size % 8 == 0
-    return fits and _works(query.device, query.dtype, query.shape[1] != value.shape[1])
+    return fits and works(query.device, query.dtype, query.shape[1] != value.shape[1])
 
 
 def attend(
@@ -50,11 +50,11 @@ def attend(
     has fewer queries than keys these are its last places. held: keys of each row that count, from its first, int32 of
     shape (rows); not for training. The log-sums carry no gradient.
     """
-    found, sums = _kernel(query.contiguous(), key.contiguous(), value.contiguous(), rows, scale, window, held)
+    found, sums = kernel(query.contiguous(), key.contiguous(), value.contiguous(), rows, scale, window, held)
     return found, sums.transpose(0, 1)
 
 
-def _kernel(
+def kernel(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -75,7 +75,7 @@ def _kernel(
 
 
 @functools.cache
-def _works(device: torch.device, dtype: torch.dtype, grouped: bool) -> bool:
+def works(device: torch.device, dtype: torch.dtype, grouped: bool) -> bool:
     """Whether the kernel is there and agrees with plain operations; says in the log where it does not.
 
     grouped: of models whose queries share heads of keys.

@@ -20,7 +20,7 @@ class Linear(torch.nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The product of input (..., in) and weight, plus bias: (..., out)."""
         if _suits(input, self.weight):
-            return _Product.apply(input, self.weight, self.bias)
+            return Product.apply(input, self.weight, self.bias)
         return super().forward(input)
 
 
@@ -47,17 +47,19 @@ def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
     return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
 
 
-class _Product(torch.autograd.Function):
+class Product(torch.autograd.Function):
     """The product of a linear layer and its gradients."""
 
     @staticmethod
     def forward(ctx: Any, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Input (..., in), weight (out, in), bias (out) or None: (..., out)."""
         ctx.save_for_backward(input, weight)
         return product(input, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of input, weight and bias from that of the product; None of what is frozen."""
         input, weight = ctx.saved_tensors
         rows, slopes = input.flatten(0, -2), slope.flatten(0, -2)
         wanted = ctx.needs_input_grad

@@ -326,7 +326,7 @@ def out_of_memory(error: RuntimeError) -> bool:
 @contextlib.contextmanager
 def _fast_products(model: PreTrainedModel) -> Iterator[None]:
     """Let linear layers compute by oneDNN where that is faster, as long as this lasts; results agree but for rounding."""
-    layers = [layer for layer in model.modules() if type(layer) in (torch.nn.Linear, Linear)] if _pays(model) else []
+    layers = [layer for layer in model.modules() if type(layer) in (torch.nn.Linear, Linear)] if pays(model) else []
     double = sum(layer.weight.nbytes for layer in layers)
     lay_out = double < 0.25 * _free(model.device)
     with contextlib.ExitStack() as stack:
@@ -338,7 +338,7 @@ def _fast_products(model: PreTrainedModel) -> Iterator[None]:
         yield
 
 
-def _pays(model: PreTrainedModel) -> bool:
+def pays(model: PreTrainedModel) -> bool:
     """Whether oneDNN is the faster way: in fp32 on a CPU that MKL was not made for, with weights that stay where they are."""
     plain = model.device.type == "cpu" and model.dtype == torch.float32 and process_group.place()[1] == 1
     return plain and torch.backends.mkldnn.is_available() and _maker() != "GenuineIntel"

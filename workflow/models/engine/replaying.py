@@ -63,7 +63,7 @@ class Replay:
         self.numbers.copy_(sent([tokens, positions, places], self.reader.device))
         self.held.copy_(sent(held, self.reader.device, torch.int32))
         if self.step is None:
-            self.step = _captured(self._run, len(fed))
+            self.step = captured(self._run, len(fed))
         if self.step is None:
             DEVICES.remove(self.reader.device.type)
             return None
@@ -93,7 +93,7 @@ def suits(reader: Reader, keys: torch.Tensor) -> bool:
     return flash.takes(query, keys)
 
 
-def _captured(run: Step, used: int) -> Step | None:
+def captured(run: Step, used: int) -> Step | None:
     """The step as a graph that gives for the slots in use what the step gives; None, and a line in the log, otherwise.
 
     Errors: those of memory, as of any other step.
