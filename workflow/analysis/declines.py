@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy  # its parts are imported when they are used
 from numpy.typing import NDArray
 
 from workflow.analysis.curves import Curve, drawn_noise
@@ -22,9 +23,8 @@ LENGTHS = (1, 2, 3, 5, 8)  # steps in a run
 SETTLED = 100  # steps from the last one's hundredth on are compared: an untrained model's constant answer is no peak
 FEWEST = 6
 FARTHEST = 40.0  # errors that stand for a difference without any error
-MANY = 6  # inner steps from which on their median is taken
+MANY = 6  # inner steps from which on the largest quarter of their squares is left out
 NOTHING = 1e-12  # scores that are 0 but for rounding
-HALF = 0.455  # median of the chi-square distribution with one degree of freedom
 
 
 @dataclass(frozen=True)
@@ -79,56 +79,77 @@ def comparable(curve: Curve) -> bool:
 def decline(curve: Curve, how: Resampling) -> Decline:
     """The largest decline of a curve by its standard error. curve: `comparable`.
 
-    Steps scatter by their rows and seeds, as resamples say, and beyond: by as much as steps are off the line between their
-    neighbours in log steps, by the median of many, so that the few places where a curve turns count little. Of simulated curves
-    that are flat the scatter is estimated anew, so few steps make no decline of themselves.
+    Steps scatter by their rows and seeds, as resamples say, and beyond, which is estimated from how far steps are off the line
+    between their neighbours in log steps. Of simulated curves that are flat it is estimated anew, so few steps make no decline
+    of themselves.
     """
     curve = settled(curve)
-    found, bends = contrasts(len(curve.steps)), _curvatures(curve.steps)
-    sampled = np.einsum("ci,ij,cj->c", found.weights, curve.noise, found.weights)
-    squares = (found.weights**2).sum(axis=1)
-    explained = np.einsum("bi,ij,bj->b", bends, curve.noise, bends)[:, None]
-
-    def scatters(values: Values) -> Values:
-        """Variance between steps beyond rows and seeds, of each curve; values: shape (steps, curves)."""
-        squares = (bends @ values) ** 2
-        if len(bends) < MANY:
-            return np.maximum(0, (squares - explained).mean(axis=0))
-        return np.maximum(0, np.median(squares - HALF * explained, axis=0) / HALF)
-
-    def errors(values: Values) -> Values:
-        """Standard errors of all contrasts, shape (contrasts, curves)."""
-        return np.sqrt(np.maximum(sampled, 0)[:, None] + squares[:, None] * scatters(values))
-
-    values = curve.values[:, None]
-    between = _uncertain(curve, bends, float(explained.mean()), how)
-    flat = drawn_noise(curve, between, how).T
-    largest = _ratio(found.weights @ flat, errors(flat)).max(axis=0)
-    error = errors(values)[:, 0]
-    unknown = squares * float(np.quantile(between, how.level)) ** 2
-    differences = found.weights @ curve.values
-    ratios = _ratio(differences, error)
-    top = int(ratios.argmax())
+    scan = Scan(curve)
+    largest_scatter = scan.largest_scatter(how.level)
+    largest = scan.ratios(drawn_noise(curve, largest_scatter, how).T).max(axis=0)
     bound = float(np.quantile(largest, how.level))
-    ends = curve.steps[found.runs[top]]
+    ratios = scan.ratios(curve.values[:, None])[:, 0]
+    top = int(ratios.argmax())
+    value, error = float(scan.weights[top] @ curve.values), float(scan.errors(curve.values[:, None])[top, 0])
+    freedom = _freedom(scan.freedom, scan.sampled[top], scan.squares[top] * largest_scatter**2)
+    ends = [float(step) for step in curve.steps[scan.runs[top]]]
     return Decline(
-        (float(ends[0]), float(ends[1])),
-        (float(ends[2]), float(ends[3])),
-        float(differences[top]),
-        float(differences[top] - bound * error[top]),
-        _p_value(
-            float(ratios[top]), largest, bound, how.level, _freedom(_freedom_of(bends), sampled[top], unknown[top])
-        ),
+        (ends[0], ends[1]),
+        (ends[2], ends[3]),
+        value,
+        value - bound * error,
+        _p_value(float(ratios[top]), largest, bound, how.level, freedom),
         len(curve.steps),
     )
 
 
-def _uncertain(curve: Curve, bends: Values, explained: float, how: Resampling) -> Values:
-    """Standard deviation between steps beyond rows and seeds, drawn for each resample from its fiducial distribution (Tsui &
-    Weerahandi 1989): as an estimate it would often be 0 where it is not. Shape (resamples, 1)."""
-    variance, freedom = float(((bends @ curve.values) ** 2).mean()), _freedom_of(bends)
-    drawn = variance * freedom / np.random.default_rng([how.seed, len(bends)]).chisquare(freedom, (how.resamples, 1))
-    return np.sqrt(np.maximum(0, drawn - explained))
+class Scan:
+    """All contrasts of a curve with their standard errors, for its own values and for simulated ones.
+
+    runs, weights: of `contrasts`; sampled: variance of each contrast by rows and seeds; squares: what variance 1 between steps
+    adds to it, both of shape (contrasts,); freedom: of the scatter between steps.
+    """
+
+    def __init__(self, curve: Curve) -> None:
+        """Prepare what does not depend on the values. curve: `settled`."""
+        found = contrasts(len(curve.steps))
+        self.curve, self.runs, self.weights = curve, found.runs, found.weights
+        self.sampled = np.maximum(0, np.einsum("ci,ij,cj->c", self.weights, curve.noise, self.weights))
+        self.squares = (self.weights**2).sum(axis=1)
+        self._bends = _curvatures(curve.steps)
+        self._explained = float(np.einsum("bi,ij,bj->b", self._bends, curve.noise, self._bends).mean())
+        self.freedom = _freedom_of(self._bends)
+
+    def ratios(self, values: Values) -> Values:
+        """All differences by their standard errors, shape (contrasts, curves). values: shape (steps, curves)."""
+        return _ratio(self.weights @ values, self.errors(values))
+
+    def errors(self, values: Values) -> Values:
+        """Standard errors of all contrasts, shape (contrasts, curves)."""
+        return np.sqrt(self.sampled[:, None] + self.squares[:, None] * self._scatters(values))
+
+    def _scatters(self, values: Values) -> Values:
+        """Variance between steps beyond rows and seeds of each curve: a mean square over inner steps, of many without the
+        largest quarter, so that the few places where a curve turns or falls count little."""
+        squares = np.sort((self._bends @ values) ** 2, axis=0)
+        kept = len(squares) - (len(squares) // 4 if len(squares) >= MANY else 0)
+        return np.maximum(0, squares[:kept].mean(axis=0) / _smallest(kept / len(squares)) - self._explained)
+
+    def largest_scatter(self, level: float) -> float:
+        """One-sided upper confidence bound of the standard deviation between steps beyond rows and seeds.
+
+        The more flat curves scatter, the larger is their largest ratio. A curve that scatters little by chance has a large one,
+        and beside curves with its own estimated scatter it would stand out too often, so it is compared with curves that scatter
+        by this bound (Berger & Boos 1994).
+        """
+        variance = float(((self._bends @ self.curve.values) ** 2).mean())
+        largest = variance * self.freedom / float(scipy.special.chdtri(self.freedom, level))
+        return max(0.0, largest - self._explained) ** 0.5
+
+
+def _smallest(share: float) -> float:
+    """Mean of the smallest share of squares of a standard normal variable."""
+    return float(scipy.special.chdtr(3, scipy.special.chdtri(1, 1 - share))) / share
 
 
 def _freedom_of(bends: Values) -> float:
