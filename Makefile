@@ -7,7 +7,7 @@ RESOLVE = .lock/bin/uv pip compile --quiet --universal --fork-strategy fewest --
 LOWEST = transformers|datasets|peft|snakemake
 UPGRADE ?=
 
-.PHONY: run test worlds slurm faults browser gpu wheels docs check lock clean
+.PHONY: run test worlds slurm faults browser gpu wheels docs site check lock clean
 
 run: .venv/run  ## the default study
 	$(BIN)/snakemake --cores all
@@ -34,10 +34,13 @@ gpu:  ## tests and benchmarks on a GPU, a table of them; ARGS="--minutes 9" ends
 wheels:  ## wheels/ with what a GPU machine without a network lacks: `make gpu ARGS="--wheels wheels"`
 	$(if $(wildcard .venv/test),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu.wheels $(ARGS)
 
-docs: .venv/run  ## pages of docs/ whose facts have their home elsewhere
+docs: .venv/run  ## the pages of docs/ that are made from the code
 	$(BIN)/python -m workflow.documenting
 
-check: .venv/test  ## lint, format, and the order of imports
+site: .venv/test  ## the documentation as a website, in site/; a broken link is an error
+	$(BIN)/mkdocs build --quiet --strict
+
+check: .venv/test site  ## lint, format, the order of imports, and the documentation's links
 	$(BIN)/snakemake --lint
 	$(BIN)/snakefmt --check .
 	$(BIN)/ruff check .

@@ -1,90 +1,292 @@
-"""Pages of `docs/` that state facts which have their home elsewhere: the schema, the rules, the columns of tables.
+"""Pages of `docs/` that are made from other files: the schema, the rules, the columns of tables, pages of the repository.
 
 `python -m workflow.documenting` (`make docs`) writes them anew.
 """
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from workflow import task
 from workflow.storage import tables
 from workflow.study import config
 
 ROOT = Path(__file__).parents[1]
 MADE = "<!-- Made by `make docs`; edit {home} instead. -->\n\n"
-INCLUDED = re.compile(r'^include: "rules/(\w+)\.smk"', re.MULTILINE)
+INCLUDED = re.compile(r'^include: "(rules/\w+\.smk)"', re.MULTILINE)
 RULE = re.compile(r'^(?:rule|checkpoint) (?P<name>\w+):\n    """(?P<text>.*?)"""', re.MULTILINE | re.DOTALL)
-LIMITS = {
-    "minimum": "{} or more",
-    "maximum": "{} or less",
-    "exclusiveMinimum": "more than {}",
-    "exclusiveMaximum": "less than {}",
+
+Node = Mapping[str, Any]
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+LIMITS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
+TYPES = {"string": "text", "null": "null"}  # others are called as in the schema
+PLURALS = {"integer": "integers", "number": "numbers", "mapping": "mappings"}
+HEAD = "| key | type | default | allowed | meaning |\n|---|---|---|---|---|"
+SHARED_HEAD = "| key | used by | type | default | allowed | meaning |\n|---|---|---|---|---|---|"
+INTRO = """\
+A study is a folder with a `config.yaml`. This page lists every key. "Required" means that a key has no default. Where the
+column "default" is empty, the meaning says what happens without the key. In the column "type", `name →` stands for a
+mapping from names. All mistakes in a config are reported together, before any job starts.
+
+Paths may begin with `~`. Names become part of result paths: lower-case letters, digits and `_ . -`, at most 64. Top-level
+keys that hold a single value can also be given on the command line, as in `--config data_root=FOLDER`.
+"""
+
+
+# Folders below workflow/ whose modules a config selects by name.
+PLUGINS = {
+    "figures": "report/figures",
+    "summaries": "report/summaries",
+    "imports": "released/readers",
+    "indicators": "indicators/measures",
 }
 
 
+class Block(NamedTuple):
+    """An object of the schema that has a section of its own: its title, its node."""
+
+    title: str
+    node: Node
+
+
 def configuration() -> str:
-    """Every key of a study's config, from the schema: what it is, what it allows, what it is when left out."""
+    """Every key of a study's config from its schema: one section for each block, one table row for each key."""
     root = config.schema()
-    lines = [*_keys(root["properties"], root, ())]
     home = MADE.format(home="workflow/schemas/config.schema.yaml")
-    return f"{home}# Configuration\n\n{root['description']}\n\n" + "\n".join(lines) + "\n"
+    overview = [f"| [`{name}`](#{name}) | {_text(config.resolved(node, root))} |" for name, node in _top(root)]
+    parts = [f"{home}# Configuration", root["description"], INTRO.rstrip()]
+    parts.append("\n".join(["| block or key | meaning |", "|---|---|", *overview]))
+    seen: list[Node] = []  # keys of the blocks that have been shown
+    for name, node in _top(root):
+        parts += _section(Block(name, config.resolved(node, root)), root, "##", seen)
+    return "\n\n".join(parts) + "\n"
 
 
-def _keys(properties: Mapping[str, Any], root: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[str]:
-    """A list item for each key and, indented below it, for each key inside of it."""
-    for name, node in properties.items():
-        found = config.resolved(node, root)
-        if len(place) == 0:
-            yield f"\n## {name}\n"
-        facts = "; ".join(_facts(found))
-        text = f"**`{'/'.join((*place, name))}`** {found.get('description', '')}".strip()
-        yield f"{_indent(place)}- {text}{f' *({facts})*' if facts else ''}"
-        yield from _inside(found, root, (*place, name))
+def _top(root: Node) -> Iterable[tuple[str, Node]]:
+    return root["properties"].items()
 
 
-def _inside(node: Mapping[str, Any], root: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[str]:
-    """The keys inside of a key: its own, those of what it lists or names, those of its alternatives."""
-    if "const" not in node:
-        yield from _keys(node.get("properties", {}), root, place)
-    for branch in node.get("oneOf", []):
-        if "properties" in branch:
-            yield f"{_indent(place)}- of {branch['title']}:"
-            yield from _keys(branch["properties"], root, place)
-    for inner, label in ((node.get("items"), "[]"), (node.get("additionalProperties"), "<name>")):
-        if isinstance(inner, Mapping):
-            yield from _inside(config.resolved(inner, root), root, (*place, label))
+def _section(block: Block, root: Node, level: str, seen: list[Node]) -> Iterator[str]:
+    """A block's heading, text and tables, then the blocks inside of it that no section before has shown."""
+    seen.append(_keys(block.node, root))
+    yield f"{level} {block.title}"
+    if text := _text(block.node):
+        yield text
+    inner = _object(block.node, root)
+    branches = [branch for branch in inner.get("oneOf", []) if "properties" in branch]
+    if branches:
+        yield from _alternatives(block.title, branches, root)
+    elif "properties" in inner:
+        yield _table(block.title, inner, root)
+    else:
+        yield _line(block.node, root)
+    if block.title in PLUGINS:
+        yield _modules(ROOT / "workflow" / PLUGINS[block.title])
+    for name, node in _children(inner, branches, root):
+        if _keys(node, root) not in seen:
+            yield from _section(Block(f"{block.title}: {name}", node), root, "###", seen)
 
 
-def _indent(place: tuple[str, ...]) -> str:
-    """The indent of a key's item: two spaces for each key that it is inside of."""
-    return "  " * sum(part not in ("[]", "<name>") for part in place)
+def _modules(folder: Path) -> str:
+    """The modules that a config may name, each with the first sentence of its docstring."""
+    lines = []
+    for path in sorted(folder.glob("[a-z]*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        lines.append(_joined(f"`{path.stem}`", text.split("\n\n")[0]))
+    return "\n".join(["| name | what it is |", "|---|---|", *lines])
 
 
-def _facts(node: Mapping[str, Any]) -> Iterator[str]:
-    """What a key allows, and what it is when left out."""
-    if "enum" in node:
-        yield "one of " + ", ".join(f"`{value}`" for value in node["enum"])
+def _keys(node: Node, root: Node) -> Node:
+    """What a block is known by: the keys of its object, or its alternatives."""
+    inner = _object(node, root)
+    return {name: inner[name] for name in ("properties", "oneOf") if name in inner}
+
+
+def _object(node: Node, root: Node) -> Node:
+    """The object behind a block: itself, or what it lists or names."""
+    while "properties" not in node and "oneOf" not in node:
+        inner = node.get("items", node.get("additionalProperties"))
+        if not isinstance(inner, Mapping):
+            break
+        node = config.resolved(inner, root)
+    return node
+
+
+def _children(inner: Node, branches: Iterable[Node], root: Node) -> Iterator[tuple[str, Node]]:
+    """Keys of a block, or of its alternatives, whose values are objects with keys of their own."""
+    for part in (inner, *branches):
+        for name, node in part.get("properties", {}).items():
+            if _is_block(found := config.resolved(node, root), root):
+                yield name, found
+
+
+def _is_block(node: Node, root: Node) -> bool:
+    """Whether a key holds an object, or a list or mapping of objects, whose keys the schema names."""
+    inner = _object(node, root)
+    return "properties" in inner or any("properties" in branch for branch in inner.get("oneOf", []))
+
+
+def _alternatives(title: str, branches: list[Node], root: Node) -> Iterator[str]:
+    """A table of the keys that alternatives have in common, then one for each alternative with the others.
+
+    The key that chooses an alternative stays with it.
+    """
+    rows = {branch["title"]: dict(_rows(title, branch, root)) for branch in branches}
+    users: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for name, own in rows.items():
+        for key, row in own.items():
+            users.setdefault((key, row), []).append(name)
+    chooses = {key for branch in branches for key, entry in branch["properties"].items() if "const" in entry}
+    shared = {entry: names for entry, names in users.items() if len(names) > 1 and entry[0] not in chooses}
+    if shared:
+        yield f"### {title}: shared keys"
+        lines = [_joined(row[0], _used_by(names, len(rows)), *row[1:]) for (_, row), names in shared.items()]
+        yield "\n".join([SHARED_HEAD, *lines])
+    for branch in branches:
+        yield f"### {title}: {branch['title']}"
+        if text := _text(branch):
+            yield text
+        own = [_joined(*row) for key, row in rows[branch["title"]].items() if (key, row) not in shared]
+        yield "\n".join([HEAD, *own])
+
+
+def _used_by(names: list[str], count: int) -> str:
+    return "all" if len(names) == count else "; ".join(names)
+
+
+def _table(title: str, node: Node, root: Node) -> str:
+    return "\n".join([HEAD, *(_joined(*row) for _, row in _rows(title, node, root))])
+
+
+def _rows(title: str, node: Node, root: Node) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """For each key of an object the cells of its row: key, type, default, allowed values, meaning."""
+    required = set(node.get("required", ()))
+    for name, entry in node["properties"].items():
+        found = config.resolved(entry, root)
+        text = _text(found)
+        if _is_block(found, root):
+            text = f"{text} See [{name}](#{_slug(_home(title, name, found, root))}).".strip()
+        yield name, (f"`{name}`", _type(found, root), _default(name, found, required), _allowed(found, root), text)
+
+
+def _home(title: str, name: str, node: Node, root: Node) -> str:
+    """The title of the section that shows a block: that of the first place where the schema has it."""
+    for top, entry in _top(root):
+        inner = _object(config.resolved(entry, root), root)
+        branches = [branch for branch in inner.get("oneOf", []) if "properties" in branch]
+        if any(_keys(child, root) == _keys(node, root) for _, child in _children(inner, branches, root)):
+            return f"{top}: {name}"
+    return f"{title}: {name}"
+
+
+def _slug(title: str) -> str:
+    """The anchor of a heading, as MkDocs and GitHub make it."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def _line(node: Node, root: Node) -> str:
+    """Type, default and allowed values of a key that is no block, as a sentence."""
+    facts = {"Type": _type(node, root), "default": _default("", node, set()), "allowed": _allowed(node, root)}
+    return "; ".join(f"{name}: {value}" for name, value in facts.items() if value) + "."
+
+
+def _joined(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _text(node: Node) -> str:
+    return str(node.get("description", "")).replace("->", "→")
+
+
+def _type(node: Node, root: Node) -> str:
+    """What kind of value a key takes."""
+    node = config.resolved(node, root)
+    alternatives = node.get("anyOf") or [branch for branch in node.get("oneOf", []) if "properties" not in branch]
+    if alternatives:
+        return " or ".join(dict.fromkeys(_type(part, root) for part in alternatives))
+    if "const" in node or "enum" in node:
+        return _of_values([node["const"]] if "const" in node else node["enum"])
+    if node.get("type") == "array":
+        inner = _type(node["items"], root)
+        return f"list of {PLURALS.get(inner, inner)}"
+    if isinstance(node.get("additionalProperties"), Mapping):
+        return f"name → {_type(node['additionalProperties'], root)}"
+    kinds = node.get("type", "object")
+    names = [TYPES.get(kind, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind != "null"]
+    return "path" if node.get("format") == "path" else "mapping" if names == ["object"] else " or ".join(names)
+
+
+def _of_values(values: Iterable[Any]) -> str:
+    return " or ".join(dict.fromkeys("text" if isinstance(value, str) else type(value).__name__ for value in values))
+
+
+def _default(name: str, node: Node, required: set[str]) -> str:
+    """What a key is when left out; nothing where its meaning says it."""
+    if name in required or "const" in node:
+        return "required"
+    if node.get("default") in (None, {}, []):
+        return ""
+    return f"`{_shown(node['default'])}`"
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML writes it in one line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_shown, value)) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_shown(entry)}" for key, entry in value.items()) + "}"
+    return str(value)
+
+
+def _allowed(node: Node, root: Node) -> str:
+    """The values that a key allows, where its type does not say it: of lists and mappings those of their entries."""
+    node = config.resolved(node, root)
     if "const" in node:
-        yield f"`{node['const']}`"
-    yield from (text.format(node[rule]) for rule, text in LIMITS.items() if rule in node)
-    if "default" in node and node["default"] not in ({}, [], None):
-        yield f"default `{node['default']}`"
+        return f"`{node['const']}`"
+    if "enum" in node:
+        return ", ".join(f"`{value}`" for value in node["enum"])
+    parts = [text.format(node[rule]) for rule, text in LIMITS.items() if rule in node]
+    inner = [node.get("items"), node.get("additionalProperties"), *node.get("anyOf", []), *node.get("oneOf", [])]
+    entries = [_allowed(part, root) for part in inner if isinstance(part, Mapping) and "properties" not in part]
+    return ", ".join(dict.fromkeys([*parts, *filter(None, entries)]))
+
+
+# --- rules, tables, tasks, pages of the repository --------------------------------------------------------------------------
+
+
+TASKS = """\
+Tasks to fine-tune on or to test on. Each is a module of `workflow/tasks/`; [Adding things](adding.md#a-dataset) shows how to
+add one. Rows come from the dataset on the hub, or from `data_root`. Licences are as their dataset cards state them.
+
+The kind says how a task is answered. `inference` and `paraphrase`: one of the label words. `choice`: the answer option with the
+highest log-probability. `answer`: a short generated text, scored by exact match and F1. `summary` and `question`: a
+generated text, scored with ROUGE. `messages`: conversations to fine-tune on only.
+"""
 
 
 def rules() -> str:
-    """Every rule with its docstring, in the order of the files."""
+    """Every rule with its docstring, in the order of the files as the Snakefile includes them."""
     blocks = []
     for name in INCLUDED.findall((ROOT / "Snakefile").read_text(encoding="utf-8")):
-        text = (ROOT / "rules" / f"{name}.smk").read_text(encoding="utf-8")
-        about = text.split('"""')[1]
-        items = [f"- **`{rule['name']}`** {' '.join(rule['text'].split())}" for rule in RULE.finditer(text)]
-        blocks.append(f"## rules/{name}.smk\n\n{about}\n\n" + "\n".join(items))
-    return MADE.format(home="the docstrings in rules/") + "# Rules\n\n" + "\n\n".join(blocks) + "\n"
+        text = (ROOT / name).read_text(encoding="utf-8")
+        items = [f"| `{rule['name']}` | {' '.join(rule['text'].split())} |" for rule in RULE.finditer(text)]
+        if items:
+            about = text.split('"""')[1]
+            blocks.append(f"## {name}\n\n{about}\n\n| rule | what it does |\n|---|---|\n" + "\n".join(items))
+    intro = "`snakemake --list` prints the same. Each rule calls the script of its name in `workflow/scripts/`.\n\n"
+    return MADE.format(home="the docstrings in rules/") + "# Rules\n\n" + intro + "\n\n".join(blocks) + "\n"
 
 
 def columns() -> str:
@@ -93,12 +295,46 @@ def columns() -> str:
     blocks = []
     for name, schema in schemas.items():
         items = [f"| `{field.name}` | {field.type} | {field.metadata[b'description'].decode()} |" for field in schema]
-        blocks.append(f"## {name.lower().replace('_', ' ')}\n\n| column | type | |\n|---|---|---|\n" + "\n".join(items))
-    intro = "Parts below `results/` lack the columns that are keys of their path; gathered tables have them.\n\n"
+        title = name.lower().replace("_", " ")
+        blocks.append(f"## {title}\n\n| column | type | meaning |\n|---|---|---|\n" + "\n".join(items))
+    intro = (
+        "Columns of the Parquet files below `results/`; the files describe them too, in their metadata. Files of a\n"
+        "hive-partitioned folder lack the columns that are keys of their path. The gathered tables have them.\n\n"
+    )
     return MADE.format(home="workflow/storage/tables.py") + "# Tables\n\n" + intro + "\n\n".join(blocks) + "\n"
 
 
-PAGES = {"configuration.md": configuration, "rules.md": rules, "tables.md": columns}
+def task_list() -> str:
+    """Every task that comes with Tunecast: its kind, where its rows are from, its splits, its licence."""
+    lines = []
+    for name in task.names():
+        one = task.load(name)
+        source = "generated mini world" if one.hub is None else " ".join(filter(None, (one.hub, one.subset)))
+        lines.append(
+            _joined(f"`{name}`", one.kind, source, _split(one, one.train), _split(one, one.test), one.licence or "")
+        )
+    head = "| task | kind | dataset | training split | test split | licence |\n|---|---|---|---|---|---|"
+    return MADE.format(home="workflow/tasks/") + f"# Tasks\n\n{TASKS}\n" + "\n".join([head, *lines]) + "\n"
+
+
+def _split(one: task.Task, split: str | None) -> str:
+    """A split with its number of rows where that is known."""
+    rows = one.sizes.get(split or "")
+    return f"{split} ({rows:,})" if rows else split or "none"
+
+
+def copied(name: str) -> str:
+    """A page of the repository's top level as a page of the site."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return MADE.format(home=name) + text.replace("](docs/", "](")
+
+
+PAGES = {
+    "configuration.md": configuration,
+    "rules.md": rules,
+    "tables.md": columns,
+    "tasks.md": task_list,
+}
 
 if __name__ == "__main__":
     for page, made in PAGES.items():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,11 @@ import yaml
 
 from workflow import documenting
 from workflow.storage import tables
+from workflow.study import config as configs
 
 DOCS = running.ROOT / "docs"
 ADDING = (DOCS / "adding.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```(?P<kind>\w*)\n(?P<text>.*?)```", re.DOTALL)
 
 
 @pytest.mark.parametrize("page", documenting.PAGES)
@@ -30,7 +35,40 @@ def test_a_generated_page_is_what_its_source_makes(page: str) -> None:
 def test_every_rule_and_its_docstring_is_on_the_page_of_rules() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((running.ROOT / "rules").glob("*.smk")))
     names = set(re.findall(r"^(?:rule|checkpoint) (\w+):", text, re.MULTILINE))
-    assert names == set(re.findall(r"- \*\*`(\w+)`\*\*", documenting.rules()))
+    assert names == set(re.findall(r"^\| `(\w+)` \|", documenting.rules(), re.MULTILINE))
+
+
+def keys_of(node: Any) -> Iterator[str]:
+    """Every key that a schema allows anywhere."""
+    if isinstance(node, dict):
+        yield from node.get("properties", {})
+        for inner in node.values():
+            yield from keys_of(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from keys_of(inner)
+
+
+def test_every_key_of_a_config_is_on_its_page_and_every_block_once() -> None:
+    page = documenting.configuration()
+    for key in configs.schema()["properties"]:
+        assert f"\n## {key}\n" in page, key
+    rows = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert set(keys_of(configs.schema())) - set(configs.schema()["properties"]) <= rows
+    titles = re.findall(r"^##+ (.+)$", page, re.MULTILINE)
+    assert len(titles) == len(set(titles))
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#(.+?)\)", page)) <= anchors
+
+
+def test_a_row_of_the_configuration_page_by_hand() -> None:
+    rows = documenting.configuration().splitlines()
+    assert (
+        "| `beta1` | number | `0.9` | ≥ 0, < 1 | AdamW's beta1. |" in rows
+        and "| `path` | path | required |  | Folder with one sub-folder for each step. New sub-folders are picked up at the next "
+        "run. |"
+        in rows
+    )
 
 
 def test_links_of_the_docs_lead_somewhere() -> None:
@@ -39,16 +77,9 @@ def test_links_of_the_docs_lead_somewhere() -> None:
             assert link.startswith("https://") or (page.parent / link).exists(), (page.name, link)
 
 
-def test_the_readme_is_short_and_shows_a_figure() -> None:
+def test_the_readme_shows_a_figure() -> None:
     text = (running.ROOT / "README.md").read_text(encoding="utf-8")
     assert re.search(r"!\[[^\]]+\]\(docs/\w+\.png\)", text)
-
-
-def test_the_readme_says_what_every_module_and_folder_is_for() -> None:
-    tree = (running.ROOT / "README.md").read_text(encoding="utf-8").split("## What is where")[1].split("```")[1]
-    for path in (running.ROOT / "workflow").iterdir():
-        if not path.name.startswith("_"):
-            assert re.search(rf"(?<![\w.]){re.escape(path.name)}{'/' if path.is_dir() else ''}(?!\w)", tree), path.name
 
 
 # --- walking through `adding.md` -------------------------------------------------------------------------------------
@@ -168,3 +199,37 @@ def test_an_indicator(place: Path) -> None:
 def test_a_figure(place: Path) -> None:
     study = done(place, "A figure")
     assert (study / "results/figures/levels.pdf").read_bytes().startswith(b"%PDF")
+
+
+# --- the tutorial ----------------------------------------------------------------------------------------------------
+
+
+def unnumbered(text: str) -> str:
+    """A text whose decimal numbers are blanked: other machines compute other digits."""
+    return re.sub(r"\d+\.\d+", "#", text.strip())
+
+
+def test_the_tutorial_from_checkpoints_and_rows_to_an_answer(tmp_path: Path) -> None:
+    """Its files are written, its commands run as they stand, and they print what the page shows."""
+    place = running.lay_out(tmp_path / "place", {})
+    environment = running.ENVIRONMENT | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    printed = ""
+    for block in BLOCK.finditer((DOCS / "tutorial.md").read_text(encoding="utf-8")):
+        first, _, rest = block["text"].partition("\n")
+        if first.startswith("# file: "):
+            path = place / first.removeprefix("# file: ")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(rest, encoding="utf-8")
+        elif block["kind"] == "sh":
+            ended = subprocess.run(
+                ["bash", "-ec", block["text"]], cwd=place, env=environment, capture_output=True, text=True
+            )
+            assert ended.returncode == 0, ended.stderr
+            printed = ended.stdout
+        elif block["kind"] == "text":
+            assert unnumbered(printed) == unnumbered(block["text"])
+    assert (place / "my-study/results/report.html").is_file()
+    scores = pd.read_parquet(place / "my-study/results/scores.parquet").query("metric == 'accuracy'")
+    assert scores.groupby(["step", "recipe"]).size().to_dict() == {
+        (20, "full"): 2, (20, "none"): 1, (400, "full"): 2, (400, "none"): 1,
+    }  # fmt: skip
