@@ -7,7 +7,10 @@ RESOLVE = .lock/bin/uv pip compile --quiet --universal --fork-strategy fewest --
 LOWEST = transformers|datasets|peft|snakemake
 UPGRADE ?=
 
-.PHONY: run test worlds slurm faults browser gpu wheels docs site check lock clean
+.PHONY: help run test worlds slurm faults browser gpu wheels docs site check lock clean
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z]*\):.*##/\1:/p' $(MAKEFILE_LIST)
 
 run: .venv/run  ## the default study
 	$(BIN)/snakemake --cores all

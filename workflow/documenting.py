@@ -334,6 +334,8 @@ PAGES = {
     "rules.md": rules,
     "tables.md": columns,
     "tasks.md": task_list,
+    "contributing.md": lambda: copied("CONTRIBUTING.md"),
+    "changelog.md": lambda: copied("CHANGELOG.md"),
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -80,6 +81,32 @@ def test_links_of_the_docs_lead_somewhere() -> None:
 def test_the_readme_shows_a_figure() -> None:
     text = (running.ROOT / "README.md").read_text(encoding="utf-8")
     assert re.search(r"!\[[^\]]+\]\(docs/\w+\.png\)", text)
+
+
+def literals() -> list[str]:
+    """Every text of the product's code, the parts of f-strings that are computed as `…`."""
+    found = []
+    for path in (running.ROOT / "workflow").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
+                found.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_messages_on_the_page_of_troubleshooting_are_those_of_the_product() -> None:
+    """The first cell of each row that quotes one, but for the line that is Snakemake's."""
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = [
+        message for message in re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE) if not message.startswith("Error:")
+    ]
+    assert len(messages) >= 20
+    told = literals()
+    for message in messages:
+        pieces = [re.escape(piece) for piece in message.split("…")]
+        assert any(re.search(".*".join(pieces), text, re.DOTALL) for text in told), message
 
 
 # --- walking through `adding.md` -------------------------------------------------------------------------------------
