@@ -548,7 +548,7 @@ def test_a_decline_is_dated_and_a_curve_that_levels_off_has_none():
 
 @pytest.mark.parametrize("steps", [7, 15])
 def test_flat_curves_whose_checkpoints_scatter_have_a_decline_as_seldom_as_is_said(steps):
-    """Scatter between checkpoints is twice the error of rows and unknown: estimated too small, it made 8 to 9 % of false calls."""
+    """Scatter between checkpoints is twice the error of rows and unknown: too small an estimate made 8 to 9 % of false calls."""
     generator, axis = np.random.default_rng(3), np.arange(1.0, steps + 1)
     rows, values = generator.normal(0, 0.01, (600, steps, 200)), generator.normal(0, 0.01 * 5**0.5, (600, steps))
     called = [
