@@ -83,6 +83,27 @@ def test_the_readme_shows_a_figure() -> None:
     assert re.search(r"!\[[^\]]+\]\(docs/\w+\.png\)", text)
 
 
+def test_the_tour_of_the_code_has_a_line_for_every_module_and_folder() -> None:
+    """But for the modules inside of plug-in folders and the scripts, which are one line together."""
+    text = (running.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tree = text.split("## Tour of the code")[1].split("```")[1]
+    shown: dict[str, str] = {}
+    above = [""]
+    for line in tree.splitlines():
+        if found := re.match(r"( *)([\w.]+/?)(?: +(.*))?$", line):
+            above[len(found[1]) // 2 :] = [found[2]]
+            shown["".join(above)] = found[3] or ""
+    together = {path for path, text in shown.items() if text.startswith(("plug-ins:", "one thin script"))}
+    assert len(together) >= 8
+    for path in (running.ROOT / "workflow").rglob("*"):
+        name = path.relative_to(running.ROOT).as_posix() + ("/" if path.is_dir() else "")
+        inside = any(name != folder and name.startswith(folder) for folder in together)
+        if (path.suffix == ".py" or path.is_dir()) and "__" not in name and not inside:
+            assert name in shown, name
+    for name in shown:
+        assert (running.ROOT / name).exists(), name
+
+
 def literals() -> list[str]:
     """Every text of the product's code, the parts of f-strings that are computed as `…`."""
     found = []
