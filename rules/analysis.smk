@@ -1,4 +1,4 @@
-"""From scores to tables, analyses, audits and recommendations."""
+"""Tables, analyses, audit and recommendations."""
 
 
 include: "functions/analysis.smk"
@@ -17,7 +17,7 @@ wildcard_constraints:
 
 
 rule gather:
-    """Gather the parts of a table into one, keys as columns."""
+    """Gather the parts of a table into one file, with the keys of their paths as columns."""
     input:
         parts=table_parts,
         pins=token_pins,
@@ -35,7 +35,7 @@ rule gather:
 
 
 rule slice:
-    """Gather the scores of one slice of a study: a task tuned on, untouched bases beside it, on one suite."""
+    """Gather the scores of one slice of a study: one training task and the untouched bases, on one suite."""
     input:
         parts=slice_parts,
     output:
@@ -51,7 +51,7 @@ rule slice:
 
 
 rule analyse:
-    """Make one analysis of all scored rows."""
+    """Run one analysis."""
     input:
         rows="results/items.parquet",
         imported=IMPORTED,
@@ -70,7 +70,7 @@ rule analyse:
 
 
 rule audit:
-    """Look for what makes a study's results untrustworthy."""
+    """Check the results for what makes them misleading."""
     input:
         scores="results/scores.parquet",
         analysis="results/analysis.parquet",
@@ -100,7 +100,7 @@ rule audit:
 
 
 rule recommend:
-    """Answer which base to tune for each task: scores, chances, regrets of picking by an indicator, in words."""
+    """Recommend a base for each task, with probabilities and the regret of picking by an indicator."""
     input:
         rows="results/items.parquet",
         imported=IMPORTED,

@@ -1,4 +1,4 @@
-"""From a hub, a folder or a pre-training here to bases: checkpoints whose files are known by their hashes."""
+"""Checkpoints from the hub, from a folder, or pre-trained in the study."""
 
 
 include: "functions/checkpoints.smk"
@@ -11,7 +11,7 @@ localrules:
 
 
 rule pretrain:
-    """Train a family from scratch, or from a base on, and keep its checkpoints."""
+    """Pre-train a family, from scratch or from a checkpoint, and save its checkpoints."""
     input:
         corpus=corpus_made,
         start=start_base,
@@ -38,7 +38,7 @@ rule pretrain:
 
 
 rule pin_base:
-    """Pin a base on the hub: its commit, its files, their sizes and hashes."""
+    """Record the commit of a checkpoint on the hub, with the sizes and hashes of its files."""
     output:
         f"resources/pins/bases/{BASE}.json",
     log:
@@ -52,7 +52,7 @@ rule pin_base:
 
 
 rule fetch:
-    """Find a base's files, fetching them from the hub if need be, and record what they are."""
+    """Find the files of a checkpoint, or download them, and record their hashes."""
     input:
         checkpoint,
     output:
@@ -70,7 +70,7 @@ rule fetch:
 
 
 rule prefetch:
-    """Fetch everything that the study reads from the hub, so that all other jobs need no network."""
+    """Download everything that the study reads from the hub; all other jobs then need no network."""
     input:
         BASE_PINS,
         TASK_PINS,

@@ -1,4 +1,4 @@
-"""From datasets to texts and rows: the generated mini world, corpora, tasks."""
+"""Texts and rows: the generated mini world, corpora, tasks."""
 
 
 include: "functions/data.smk"
@@ -33,7 +33,7 @@ rule generate:
 
 
 rule pin_task:
-    """Pin a task's dataset on the hub: its commit, its files, their sizes and hashes."""
+    """Record the commit of a task's dataset on the hub, with the sizes and hashes of its files."""
     output:
         "resources/pins/tasks/{task}.json",
     log:
@@ -45,7 +45,7 @@ rule pin_task:
 
 
 rule pin_corpus:
-    """Pin a corpus on the hub: its commit, its files, their sizes and hashes."""
+    """Record the commit of a corpus on the hub, with the sizes and hashes of its files."""
     output:
         "resources/pins/corpora/{corpus}.json",
     log:
@@ -59,7 +59,7 @@ rule pin_corpus:
 
 
 rule collect:
-    """Write a corpus of the hub as text domains."""
+    """Download a corpus from the hub and write it as text domains."""
     input:
         pin="resources/pins/corpora/{corpus}.json",
     output:
@@ -76,7 +76,7 @@ rule collect:
 
 
 rule prepare:
-    """Read a task's rows as prompt fields and reference answers."""
+    """Read the rows of a task: prompt fields and reference answers."""
     input:
         task_rows,
     output:

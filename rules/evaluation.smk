@@ -1,11 +1,11 @@
-"""From models to predictions and scores."""
+"""Predictions and scores."""
 
 
 include: "functions/evaluation.smk"
 
 
 rule predict:
-    """Predict the tests of a suite by one model, in one job; of a base maybe one test alone."""
+    """Predict the tests of a suite with one model, in one job; with a base, in some suites one test per job."""
     input:
         base=f"resources/bases/{BASE}/base.json",
         model=tuned_weights,
@@ -31,7 +31,7 @@ rule predict:
 
 
 rule score:
-    """Compute every metric of predictions, with intervals."""
+    """Compute all metrics of predictions, with confidence intervals."""
     input:
         predictions=f"results/predictions/{PART}/part.parquet",
     output:

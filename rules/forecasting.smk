@@ -1,4 +1,4 @@
-"""From cohorts of bases with indicators and tuned scores to what the indicators forecast."""
+"""How well indicators predict scores after fine-tuning."""
 
 
 include: "functions/forecasting.smk"
@@ -17,7 +17,7 @@ localrules:
 
 
 rule assemble:
-    """Set the study's own bases beside each other: configs, indicators, scores after tuning."""
+    """Make a cohort of the study's own bases: config fields, indicators, scores after fine-tuning."""
     input:
         scores="results/scores.parquet",
         indicators=INDICATORS,
@@ -38,7 +38,7 @@ rule assemble:
 
 
 rule pair:
-    """List the pairs of bases of each target: difference, gap, what their configs share."""
+    """List all pairs of bases for each target: their difference, and the config fields that they share."""
     input:
         table=cohort_table,
     output:
@@ -56,7 +56,7 @@ rule pair:
 
 
 rule forecast:
-    """Forecast a cohort's targets by every forecaster in one split: accuracies, rankings, importance."""
+    """Run every forecaster on one split of a cohort: accuracy, rankings, feature importance."""
     input:
         table=cohort_table,
     output:
@@ -85,7 +85,7 @@ rule forecast:
 
 
 rule tabulate:
-    """Make a cohort's tables of forecasters to read, as CSV in full precision and as Markdown."""
+    """Write the tables of a cohort's forecasters, as CSV in full precision and as Markdown."""
     input:
         gathered=FORECASTED,
         table=cohort_table,
@@ -108,7 +108,7 @@ rule tabulate:
 
 
 rule compare:
-    """Set the published numbers of a cohort beside this study's own."""
+    """Compare published numbers of a cohort with those of this study."""
     input:
         gathered=FORECASTED,
         table=cohort_table,

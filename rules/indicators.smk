@@ -1,11 +1,11 @@
-"""From untouched bases to the numbers that may forecast how they turn out after tuning."""
+"""Indicators: proxy metrics of untouched bases."""
 
 
 include: "functions/indicators.smk"
 
 
 rule measure:
-    """Measure the indicators of a base in one process; those for which nothing has changed keep their rows."""
+    """Measure the indicators of a base in one job; unchanged indicators are not measured again."""
     input:
         base=f"resources/bases/{BASE}/base.json",
         texts=indicator_texts,

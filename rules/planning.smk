@@ -1,4 +1,4 @@
-"""What a study costs before it has run; what a run has before it, and what failed in it."""
+"""The cost of a study, and what a run prints."""
 
 
 include: "functions/planning.smk"
@@ -9,7 +9,7 @@ localrules:
 
 
 rule estimate:
-    """Reckon what the study costs before it has run: jobs, GPU-hours, disk."""
+    """Estimate the cost of a study before it runs: jobs, GPU-hours, disk space."""
     input:
         PREPARED,
     output:

@@ -1,4 +1,4 @@
-"""From evaluation results that already exist to scores."""
+"""Evaluation results that already exist."""
 
 
 include: "functions/released.smk"
@@ -13,7 +13,7 @@ wildcard_constraints:
 
 
 rule adopt:
-    """Read evaluation results that already exist into the tables of a study."""
+    """Read existing evaluation results into the tables of a study."""
     output:
         scores="results/imported/import={released}/part.parquet",
         rows="results/imported/import={released}/items.parquet",

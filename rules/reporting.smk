@@ -1,4 +1,4 @@
-"""From analyses to figures, tables, findings and the report."""
+"""Figures, tables, findings and the report."""
 
 
 include: "functions/reporting.smk"
@@ -39,7 +39,7 @@ rule draw:
 
 
 rule summarise:
-    """Make one table of a study, as CSV in full precision and as Markdown to read."""
+    """Write one table of a study, as CSV in full precision and as Markdown."""
     input:
         scores="results/scores.parquet",
         analysis="results/analysis.parquet",
@@ -60,7 +60,7 @@ rule summarise:
 
 
 rule find:
-    """State in words what the tables show, by fixed rules."""
+    """Write the findings: sentences made from the tables by fixed rules."""
     input:
         tables=TABLES,
     output:
@@ -82,7 +82,7 @@ rule find:
 
 
 rule present:
-    """Make the pages of the report: findings, figures with captions, tables that sort."""
+    """Make the pages of the report: findings, figures with captions, sortable tables."""
     input:
         tables=["results/findings.parquet", TABLES, SUMMARISED],
         figures=expand("results/figures/{figure}.png", figure=STUDY["figures"]),
@@ -116,7 +116,7 @@ rule present:
 
 
 rule report:
-    """Make the report of a study that has run: one HTML file that answers without a terminal, results/report.html."""
+    """Write the report of a finished study to one HTML file, results/report.html."""
     input:
         rules.present.output,
     output:

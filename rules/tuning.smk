@@ -1,4 +1,4 @@
-"""From bases to fine-tuned models; where a recipe lists learning rates, one is chosen first."""
+"""Fine-tuning; if a recipe lists learning rates, one is chosen first."""
 
 
 include: "functions/tuning.smk"
@@ -9,7 +9,7 @@ localrules:
 
 
 rule try_rate:
-    """Tune a base by one of the listed learning rates, with seed 0, and measure held-out rows."""
+    """Fine-tune a checkpoint with one of the listed learning rates (seed 0) and measure the loss on held-out rows."""
     input:
         base=f"resources/bases/{BASE}/base.json",
         task="resources/tasks/{train}.parquet",
@@ -53,7 +53,7 @@ checkpoint choose:
 
 
 rule tune:
-    """Tune a base on a task in a format by a recipe with a seed."""
+    """Fine-tune a checkpoint on a task, with one prompt format, recipe and seed."""
     input:
         base=f"resources/bases/{BASE}/base.json",
         task="resources/tasks/{train}.parquet",
