@@ -148,7 +148,7 @@ def _alternatives(title: str, branches: list[Node], root: Node) -> Iterator[str]
     shared = {entry: names for entry, names in users.items() if len(names) > 1 and entry[0] not in chooses}
     if shared:
         yield f"### {title}: shared keys"
-        lines = [_joined(row[0], _used_by(names, len(rows)), *row[1:]) for (_, row), names in shared.items()]
+        lines = [_joined(row[0], _used_by(names, branches), *row[1:]) for (_, row), names in shared.items()]
         yield "\n".join([SHARED_HEAD, *lines])
     for branch in branches:
         yield f"### {title}: {branch['title']}"
@@ -158,8 +158,20 @@ def _alternatives(title: str, branches: list[Node], root: Node) -> Iterator[str]
         yield "\n".join([HEAD, *own])
 
 
-def _used_by(names: list[str], count: int) -> str:
-    return "all" if len(names) == count else "; ".join(names)
+def _used_by(titles: list[str], branches: list[Node]) -> str:
+    """Alternatives by the value that chooses them, where each has one of its own, else by their titles."""
+    chosen = {branch["title"]: entry["const"] for branch in branches for entry in _chooses(branch)}
+    own = len(set(chosen.values())) == len(branches)
+    names = {branch["title"]: f"`{chosen[branch['title']]}`" if own else branch["title"] for branch in branches}
+    others = [name for title, name in names.items() if title not in titles]
+    if not others:
+        return "all"
+    return f"all but {others[0]}" if own and len(others) == 1 else "; ".join(names[title] for title in titles)
+
+
+def _chooses(branch: Node) -> list[Node]:
+    """The keys of an alternative that have one value only."""
+    return [entry for entry in branch["properties"].values() if "const" in entry]
 
 
 def _table(title: str, node: Node, root: Node) -> str:
@@ -211,12 +223,13 @@ def _type(node: Node, root: Node) -> str:
     node = config.resolved(node, root)
     alternatives = node.get("anyOf") or [branch for branch in node.get("oneOf", []) if "properties" not in branch]
     if alternatives:
-        return " or ".join(dict.fromkeys(_type(part, root) for part in alternatives))
+        parts = list(dict.fromkeys(_type(part, root) for part in alternatives))
+        return (", or " if any(" " in part for part in parts) else " or ").join(parts)
     if "const" in node or "enum" in node:
         return _of_values([node["const"]] if "const" in node else node["enum"])
     if node.get("type") == "array":
-        inner = _type(node["items"], root)
-        return f"list of {PLURALS.get(inner, inner)}"
+        inner = _type(node["items"], root).split(" or ")
+        return "list of " + " or ".join(PLURALS.get(kind, kind) for kind in inner)
     if isinstance(node.get("additionalProperties"), Mapping):
         return f"name → {_type(node['additionalProperties'], root)}"
     kinds = node.get("type", "object")

@@ -83,6 +83,12 @@ def test_the_readme_shows_a_figure() -> None:
     assert re.search(r"!\[[^\]]+\]\(docs/\w+\.png\)", text)
 
 
+def test_the_answer_of_the_default_study_is_the_same_in_readme_and_docs() -> None:
+    texts = [(running.ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/index.md")]
+    answers = [text.split("## The answer of the default study")[1].split("\n## ")[0] for text in texts]
+    assert answers[0].replace("](docs/", "](") == answers[1]
+
+
 def test_the_tour_of_the_code_has_a_line_for_every_module_and_folder() -> None:
     """But for the modules inside of plug-in folders and the scripts, which are one line together."""
     text = (running.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
