@@ -40,6 +40,8 @@ rule pin_task:
         "logs/pin_task/{task}.log",
     conda:
         "../envs/model.yaml"
+    params:
+        dataset=task_dataset,
     script:
         "../workflow/scripts/pin_task.py"
 

@@ -44,6 +44,7 @@ rule score:
     params:
         statistics=STUDY["statistics"],
         stemmer=STUDY["rouge"]["stemmer"],
+        metrics=task_metrics,
         code=content_hashes.of_code("evaluation/metrics", "statistics"),
     script:
         "../workflow/scripts/score.py"

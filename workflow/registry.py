@@ -1,25 +1,76 @@
-"""Modules that a config selects by name: those of one folder, such as tasks, readers, analyses, figures and checks."""
+"""Modules and tasks that a config selects by name: Tunecast's own, and those of the study in the working directory.
+
+A study may bring modules of its own: a Python file in one of the folders of STUDY_FOLDERS, beside its config, stands beside the
+modules of that package. Tasks may also be declared in the config itself (`declare`).
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import os
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from workflow.errors import StudyError
 
+STUDY_FOLDERS = {"workflow.tasks": "tasks"}  # package -> folder of a study with modules of that package
+
+
+class Declared:
+    """The tasks that a study's config declares: its blocks by name, and what was made of them so far."""
+
+    def __init__(self, blocks: Mapping[str, Any]) -> None:
+        self.blocks = blocks
+        self.made: dict[str, Any] = {}
+
+
+tasks = Declared({})
+
+
+def declare(config: Mapping[str, Any]) -> None:
+    """Take the tasks of a config for those of this process, instead of any before."""
+    global tasks
+    tasks = Declared(config.get("tasks") or {})
+
 
 def modules(package: ModuleType) -> list[str]:
-    """Names of the modules in a package, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    """Names of the modules in a package and in the study's folder for it, sorted; helpers (`_name.py`) are left out."""
+    _open(package)
+    names = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def module(package: ModuleType, name: str) -> ModuleType:
     """A module of a package by its name."""
+    _open(package)
     return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def study_modules(package: ModuleType) -> dict[str, Path]:
+    """The modules of the study's folder for a package: name -> file."""
+    _open(package)
+    found = pkgutil.iter_modules(package.__path__[1:])
+    return {module.name: Path(module.module_finder.path) / f"{module.name}.py" for module in found}
+
+
+def path(package: ModuleType, name: str) -> Path:
+    """The file of a module of a package."""
+    _open(package)
+    paths = [Path(folder) / f"{name}.py" for folder in package.__path__]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _open(package: ModuleType) -> None:
+    """Let a package have the modules of the study in the working directory beside its own."""
+    name = STUDY_FOLDERS.get(package.__name__)
+    wanted = [os.path.join(os.getcwd(), name)] if name and os.path.isdir(name) else []
+    if package.__path__[1:] != wanted:
+        package.__path__[1:] = wanted
+        importlib.invalidate_caches()
 
 
 def constant(package: ModuleType, name: str, key: str) -> Any:
@@ -27,8 +78,8 @@ def constant(package: ModuleType, name: str, key: str) -> Any:
 
     Errors: StudyError for a module that assigns none.
     """
-    path = next(Path(folder) / f"{name}.py" for folder in package.__path__)
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    file = path(package, name)
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == key for to in node.targets):
             return ast.literal_eval(node.value)
-    raise StudyError(f"{path}: found no {key}; expected a line `{key} = (...)` with words")
+    raise StudyError(f"{file}: found no {key}; expected a line `{key} = (...)` with words")

@@ -97,6 +97,35 @@ class Corpus(TypedDict):
     documents: NotRequired[int]
 
 
+class DeclaredTask(TypedDict):
+    """A task that the config declares: its rows, where fields and answer are in them, and how a prompt looks."""
+
+    kind: NotRequired[str]
+    method: NotRequired[str]
+    path: NotRequired[str]
+    hub: NotRequired[str]
+    subset: NotRequired[str]
+    revision: NotRequired[str]
+    files: NotRequired[dict[str, str]]
+    train: NotRequired[str]
+    test: NotRequired[str]
+    demonstrations: NotRequired[str]
+    key: NotRequired[str]
+    fields: NotRequired[dict[str, str]]
+    optional: NotRequired[list[str]]
+    templates: NotRequired[dict[Format, str]]
+    answer: NotRequired[str]
+    labels: NotRequired[Any]
+    choices: NotRequired[Any]
+    keys: NotRequired[Any]
+    turns: NotRequired[str]
+    stops: NotRequired[list[str]]
+    metrics: NotRequired[list[str]]
+    domain: NotRequired[str]
+    sizes: NotRequired[dict[str, int]]
+    licence: NotRequired[str]
+
+
 class Search(TypedDict):
     """How a learning rate is chosen among several."""
 
@@ -306,6 +335,7 @@ class Study(TypedDict):
     families: dict[str, Family]
     data_root: str | None
     passages: Passages | None
+    tasks: dict[str, DeclaredTask]
     miniworld: MiniWorld
     corpora: dict[str, Corpus]
     recipes: dict[str, Recipe]

@@ -1,26 +1,28 @@
 """The Task contract: how the rows of one dataset become prompt fields and a reference answer.
 
-A task is a module `workflow/tasks/<name>.py` that defines `TASK`; the module's name is the task's name in paths,
-configs and tables. Nothing else has to be touched to add one.
+A task is a module `workflow/tasks/<name>.py` that defines `TASK`, a module `tasks/<name>.py` of the study that does, or a block
+`tasks/<name>` of the study's config, of which `data.declared` makes a Task. The module's or block's name is the task's name in
+paths, configs and tables. Nothing else has to be touched to add one.
 """
 
 from __future__ import annotations
 
-import importlib
+import glob
 import inspect
 import math
-import pkgutil
+import os
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workflow import tasks
+from workflow import registry, tasks
 from workflow.data.retrieval import Index
-from workflow.errors import StudyError, shown
+from workflow.errors import MistakesError, StudyError, first_line, shown
 from workflow.storage import hub
-from workflow.storage.files import json_lines
+from workflow.storage.files import ROW_FILES, file_rows
 
 Row = Mapping[str, Any]
 
@@ -45,6 +47,7 @@ class Kind:
     new_tokens: int
 
 
+# Kinds that stand for a method alone (`classification`, `generation`) have no templates: their tasks bring their own.
 KINDS = {
     "inference": Kind(method="label", new_tokens=5),
     "paraphrase": Kind(method="label", new_tokens=5),
@@ -53,6 +56,8 @@ KINDS = {
     "question": Kind(method="generate", new_tokens=60),
     "answer": Kind(method="answer", new_tokens=32),
     "messages": Kind(method=None, new_tokens=0),
+    "classification": Kind(method="label", new_tokens=5),
+    "generation": Kind(method="generate", new_tokens=60),
 }
 
 ROLES = ("system", "user", "assistant")
@@ -91,16 +96,19 @@ class Task:
     kind: a key of KINDS; schema: the row's fields and their types as on the hub (a type, a one-element list for a
     list, a dict for a struct, Text for a str that must not be blank; other fields may be there); read: row -> Example,
     raising FieldError for a row that does not fit; labels: the label words of a `label` task in label order; hub:
-    repository id on the hub, None for a generated task; subset: the hub's configuration name; revision: the hub commit
-    or branch, EXPORT where the dataset's own branch holds a loading script, which is never run; folder: name of the
-    folder under `data_root`, the task's own name unless given; train, test: split names, train None where the dataset
-    has no training split of its own, test None where it is only tuned on; files: split name -> file stem in the folder,
-    where they differ; sizes: split name -> rows on the hub, to reckon with before they are read; licence: as its card or
-    source states it; key: the field that identifies a row (None: the row's number); domain: the task whose domain the
-    rows are of, None for one of its own;
-    templates: format -> template where the kind's own does not fit; retrieved: whether the passage of the study's
-    `passages` that fits a row's question best becomes its field `context`; version: raise it when the reading of rows changes
-    what they mean.
+    repository id on the hub, None for rows of `path`, `data_root` or the generated world; subset: the hub's configuration
+    name; revision: the hub commit or branch, EXPORT where the dataset's own branch holds a loading script, which is never
+    run; folder: name of the folder under `data_root`, the task's own name unless given; train, test: split names, train None
+    where the dataset has no training split of its own, test None where it is only tuned on; files: split name -> file stem
+    in the folder, where they differ; sizes: split name -> rows on the hub, to estimate with before they are read; licence: as
+    its card or source states it; key: the field that identifies a row (None: the row's number); domain: the task whose domain
+    the rows are of, None for one of its own; templates: format -> template where the kind's own does not fit; retrieved:
+    whether the passage of the study's `passages` that fits a row's question best becomes its field `context`; version: raise it
+    when the reading of rows changes what they mean;
+    path: folder that holds the rows, instead of one of `data_root`; demonstrations: the split that few-shot examples are drawn
+    from, the training split unless given; fields: names of the fields that each example has, none where only its rows tell;
+    stops: what ends an answer, beside what does in every task of its kind; metrics: those that are computed, the first of which
+    analyses follow, none for all of its method.
     """
 
     kind: str
@@ -121,6 +129,11 @@ class Task:
     templates: Mapping[str, str] = field(default_factory=dict)
     retrieved: bool = False
     version: int = 1
+    path: str | None = None
+    demonstrations: str | None = None
+    fields: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
 
 
 class FieldError(ValueError):
@@ -131,23 +144,78 @@ class FieldError(ValueError):
 
 
 def names() -> list[str]:
-    """Names of all tasks, sorted: the modules of `workflow.tasks`."""
-    return list(_names())
+    """Names of all tasks, sorted: the modules of `workflow.tasks`, those of the study, and those that its config declares."""
+    return sorted({*_modules(os.getcwd()), *registry.tasks.blocks})
 
 
 @cache
-def _names() -> tuple[str, ...]:
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(tasks.__path__)))
+def _modules(study: str) -> frozenset[str]:
+    """Names of the modules that are tasks, for a study in a folder."""
+    return frozenset(registry.modules(tasks))
 
 
 def load(name: str) -> Task:
     """The task of that name.
 
-    Errors: StudyError when there is no such module.
+    Errors: StudyError when there is none, or it is not what a task has to be.
     """
-    if name not in names():
+    if name in registry.tasks.blocks:
+        return _declared(name)
+    if name not in _modules(os.getcwd()):
         raise StudyError(f"task '{name}' is not known; allowed: {', '.join(names())}")
-    return importlib.import_module(f"workflow.tasks.{name}").TASK
+    return _of_module(name, os.getcwd())
+
+
+def _declared(name: str) -> Task:
+    """The task that a block of the config declares."""
+    from workflow.data import declared
+
+    made = registry.tasks.made
+    if name not in made:
+        made[name] = declared.task(name, registry.tasks.blocks[name])
+    return made[name]
+
+
+@cache
+def _of_module(name: str, study: str) -> Task:
+    """The task of a module, for a study in a folder.
+
+    Errors: StudyError naming the file, and the line where its code fails.
+    """
+    path = os.path.relpath(module_path(name))
+    try:
+        found = getattr(registry.module(tasks, name), "TASK", None)
+    except StudyError:
+        raise
+    except Exception as error:  # whatever the code of a study raises
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path)]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else 1)
+        raise StudyError(f"{path}, line {line}: {type(error).__name__}: {first_line(error)}") from error
+    if not isinstance(found, Task):
+        raise StudyError(f"{path}: found no TASK; expected a line `TASK = Task(...)`")
+    if lines := [f"{path}: {line}" for line in misfits(found)]:
+        raise MistakesError(lines)
+    return found
+
+
+def misfits(task: Task) -> Iterator[str]:
+    """What keeps a task from being prepared, tuned on or tested: a line for each, with what was found and what is allowed."""
+    from workflow.data import prompts
+
+    if task.kind not in KINDS:
+        yield f"kind: {task.kind!r} is not known; allowed: {', '.join(KINDS)}"
+        return
+    own = KINDS[task.kind].method
+    if own == "label" and len(set(task.labels)) < 2:
+        yield f"labels: found {shown(task.labels)}, expected two label words or more, which kind {task.kind!r} needs"
+    if own != "label" and task.labels:
+        yield f"labels: found {shown(task.labels)}, expected none, since kind {task.kind!r} has no label words"
+    if not task.train and not task.test:
+        yield "test: found no split, expected `test` or `train`"
+    if own is None and task.test:
+        yield f"test: found {task.test!r}, expected none, since kind {task.kind!r} is only tuned on"
+    for format in sorted(set(task.templates) - set(prompts.FORMATS)):
+        yield f"templates: {format!r} is not known; allowed: {', '.join(prompts.FORMATS)}"
 
 
 def domain(name: str) -> str:
@@ -160,7 +228,7 @@ def domain(name: str) -> str:
 
 def known(name: str) -> bool:
     """Whether there is a task of that name; tests of imported scores may be others."""
-    return name in _names()
+    return name in registry.tasks.blocks or name in _modules(os.getcwd())
 
 
 def kind(name: str) -> str | None:
@@ -179,19 +247,28 @@ def labels(name: str) -> tuple[str, ...]:
 
 
 def module_path(name: str) -> Path:
-    """The file that defines the task: an input of every rule whose result depends on how rows are read."""
-    return Path(tasks.__path__[0]) / f"{name}.py"
+    """The file that defines a task which is a module."""
+    return registry.path(tasks, name)
 
 
 def module_paths(name: str) -> list[Path]:
-    """The file that defines the task and those of the task modules it builds on, sorted."""
-    module = importlib.import_module(f"{tasks.__name__}.{name}")
-    built_on = [
-        value.__name__.rsplit(".", 1)[1]
-        for value in vars(module).values()
-        if inspect.ismodule(value) and value.__name__.startswith(f"{tasks.__name__}.")
-    ]
-    return sorted(module_path(part) for part in (name, *built_on))
+    """The file that defines the task and those of the modules beside it that it builds on, directly or not, sorted."""
+    names, left = {name}, [name]
+    while left:
+        found = _built_on(left.pop()) - names
+        names |= found
+        left += found
+    return sorted(map(module_path, names))
+
+
+def _built_on(name: str) -> set[str]:
+    """The modules beside a task's that it has imported, or imported something from."""
+    values = vars(registry.module(tasks, name)).values()
+    sources = [value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) for value in values]
+    prefix = f"{tasks.__name__}."
+    return {
+        source.removeprefix(prefix) for source in sources if isinstance(source, str) and source.startswith(prefix)
+    } - {name}
 
 
 def one_of(row: Row, name: str, allowed: Iterable[Any]) -> Any:
@@ -266,14 +343,14 @@ def _is_of(value: Any, expected: type) -> bool:
 
 
 def read_folder(root: Path, task: Task, name: str, split: str) -> Iterator[tuple[str, Row]]:
-    """Rows of a split from `<root>/<folder>/<split>.jsonl` with where each stands (`file, row 12`), for messages.
+    """Rows of a split from its files in a folder, with where each stands (`file, row 12`), for messages.
 
-    Errors: StudyError when the file is missing, is not UTF-8, or a line is not a JSON object.
+    Errors: StudyError when a file is missing or cannot be read, or a row is not an object.
     """
-    path = split_file(root, task, name, split)
-    if not path.is_file():
-        raise StudyError(f"{path}: split '{split}' of task '{name}' is missing; expected one JSON object a line")
-    yield from json_lines(path)
+    for path in split_files(root, task, name, split):
+        if not path.is_file():
+            raise StudyError(f"{path}: split '{split}' of task '{name}' is missing; expected {EXPECTED}")
+        yield from file_rows(path)
 
 
 def pin(name: str) -> dict[str, Any]:
@@ -307,6 +384,7 @@ def canonical(task: Task, split: str, rows: Iterable[tuple[str, Row]]) -> Iterat
         try:
             check_types(row, dict(task.schema), "")
             example = task.read(row)
+            check_example(task, example)
         except FieldError as error:
             raise StudyError(f"{place}: {error}") from error
         key = str(row[task.key]) if task.key else str(number)
@@ -327,6 +405,20 @@ def canonical(task: Task, split: str, rows: Iterable[tuple[str, Row]]) -> Iterat
         }
 
 
+def check_example(task: Task, example: Example) -> None:
+    """FieldError for what a task reads of a row where it is not what its kind needs, so that no later job finds out."""
+    own, choices, gold = KINDS[task.kind].method, example.choices, example.gold
+    if own == "label" and choices != task.labels:
+        raise FieldError("choices", choices, f"the label words of the task, {', '.join(task.labels)}")
+    if own in ("label", "rank", "answer"):
+        if type(gold) is not int or not 0 <= gold < len(choices):
+            raise FieldError("gold", gold, f"the place of the answer among {len(choices)} choices, from 0")
+        if choices[gold] != example.answer:
+            raise FieldError("answer", example.answer, f"the choice at place {gold}, {shown(choices[gold])}")
+    if example.leads and len(example.leads) != len(choices):
+        raise FieldError("leads", example.leads, f"one for each of the {len(choices)} choices")
+
+
 def example_of(row: Mapping[str, Any]) -> Example:
     """The Example behind a row of `tables.EXAMPLES`, as read back from Parquet."""
     return Example(
@@ -339,35 +431,78 @@ def example_of(row: Mapping[str, Any]) -> Example:
     )
 
 
-def row_root(task: Task, data_root: str | None) -> Path | None:
-    """The folder that holds the task's rows: the generated world, `data_root`, or None where they come from the hub."""
-    if task.hub is None:
+def generated(name: str) -> bool:
+    """Whether a task's rows are those of the generated world."""
+    task = load(name)
+    return not task.hub and not task.path and (task.folder or name).startswith("mini_")
+
+
+def row_root(name: str, data_root: str | None) -> Path | None:
+    """The folder that holds the task's rows or a folder of them: the generated world, the task's own `path`, `data_root`; None
+    where they come from the hub.
+
+    Errors: StudyError for a task that has none of them.
+    """
+    task = load(name)
+    if generated(name):
         return GENERATED
+    if task.path:
+        return Path(task.path)
+    if data_root is None and not task.hub:
+        raise StudyError(
+            f"task '{name}': no place of its rows is known; expected `hub` or `path` of the task, or `data_root` of the config"
+        )
     return Path(data_root) if data_root else None
 
 
 def splits(task: Task) -> list[str]:
     """The splits a task reads, training first."""
-    return list(dict.fromkeys(split for split in (task.train, task.test) if split))
+    return list(dict.fromkeys(split for split in (task.train, task.demonstrations, task.test) if split))
 
 
 def row_files(name: str, data_root: str | None) -> list[str]:
     """The files that hold the task's rows; none where they come from the hub."""
-    task = load(name)
-    root = row_root(task, data_root)
-    return [str(split_file(root, task, name, split)) for split in splits(task)] if root else []
+    task, root = load(name), row_root(name, data_root)
+    return [str(path) for split in splits(task) for path in split_files(root, task, name, split)] if root else []
+
+
+EXPECTED = f"one JSON object a line (.jsonl), or a table ({', '.join(ROW_FILES[1:])})"
 
 
 def check_files(name: str, data_root: str | None) -> None:
-    """StudyError naming the first file of the task that `data_root` lacks."""
+    """StudyError naming the first file of the task that its folder lacks."""
     for path in row_files(name, data_root):
         if not Path(path).is_file():
-            raise StudyError(f"{path}: missing; expected the rows of task '{name}', one JSON object a line (data_root)")
+            raise StudyError(f"{path}: missing; expected the rows of task '{name}', {EXPECTED} ({_key(name)})")
 
 
-def split_file(root: Path, task: Task, name: str, split: str) -> Path:
-    """The file of a split in a local folder."""
-    return root / (task.folder or name) / f"{task.files.get(split, split)}.jsonl"
+def _key(name: str) -> str:
+    """The key of the config that says where a task's rows are."""
+    return f"tasks/{name}/path" if load(name).path else "data_root"
+
+
+def split_files(root: Path, task: Task, name: str, split: str) -> list[Path]:
+    """The files of a split in a local folder: one of JSON Lines, CSV or Parquet, or the shards of a Parquet file as the hub
+    names them (`train-00000-of-00002.parquet`). Where there is none, the name that a file of JSON Lines would have.
+
+    Errors: StudyError for files of which each could be the split, and for shards that are not all there.
+    """
+    folder, stem = root if task.path else root / (task.folder or name), task.files.get(split, split)
+    if stem.endswith(ROW_FILES):
+        return [folder / stem]
+    whole = [path for suffix in ROW_FILES if (path := folder / f"{stem}{suffix}").is_file()]
+    shards = sorted(folder.glob(f"{glob.escape(stem)}-{'[0-9]' * 5}-of-{'[0-9]' * 5}.parquet"))
+    if shards and len(shards) != int(shards[0].stem[-5:]):
+        raise StudyError(
+            f"{folder}: found {len(shards)} of the {int(shards[0].stem[-5:])} files of split '{split}'; expected all"
+        )
+    there = [*whole, *shards[:1]]
+    if len(there) > 1:
+        named = ", ".join(path.name for path in there)
+        raise StudyError(
+            f"{folder}: split '{split}' of task '{name}' is there more than once ({named}); expected one of them"
+        )
+    return whole or shards or [folder / f"{stem}{ROW_FILES[0]}"]
 
 
 def prepared(
@@ -379,8 +514,7 @@ def prepared(
     none shares a word with it.
     Errors: StudyError naming file, row, field and reason for a row that does not fit, or a split without rows.
     """
-    task = load(name)
-    root = row_root(task, data_root)
+    task, root = load(name), row_root(name, data_root)
     index = Index(passages) if task.retrieved else None
     for split in splits(task):
         found = read_hub(pinned, split) if pinned else read_folder(root, task, name, split)
@@ -403,12 +537,22 @@ Rows = list[tuple[str, Example]]
 
 def examples(name: str, path: Path) -> tuple[Task, Rows, Rows]:
     """A prepared task with its training and its test rows, each (id, Example); either may be none."""
+    task = load(name)
+    train, test = _splits_of(path, task.train, task.test)
+    return task, train, test
+
+
+def tested(name: str, path: Path) -> tuple[Task, Rows, Rows]:
+    """A prepared task with the rows that its demonstrations are drawn from, which may be none, and its test rows."""
+    task = load(name)
+    shown, test = _splits_of(path, task.demonstrations or task.train, task.test)
+    return task, shown, test
+
+
+def _splits_of(path: Path, *splits: str | None) -> list[Rows]:
+    """The rows of some splits of a prepared task."""
     from workflow.storage import tables
 
-    task = load(name)
     tables.check_origin(path)
     rows = tables.rows(path)
-    train, test = (
-        [(row["id"], example_of(row)) for row in rows if row["split"] == split] for split in (task.train, task.test)
-    )
-    return task, train, test
+    return [[(row["id"], example_of(row)) for row in rows if row["split"] == split] for split in splits]

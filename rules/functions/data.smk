@@ -1,11 +1,14 @@
 """Inputs and parameters of the rules in data.smk."""
 
-from workflow import task
+from workflow import registry, task
+from workflow.data import declared
+
+NOT_ABOUT_ROWS = ["licence", "sizes", "templates", "stops", "metrics"]
 
 TASK_PINS = [
     f"resources/pins/tasks/{name}.json"
     for name in grid.tasks(STUDY)
-    if not task.row_root(task.load(name), STUDY["data_root"])
+    if not task.row_root(name, STUDY["data_root"])
 ]
 CORPUS_PINS = [f"resources/pins/corpora/{name}.json" for name in grid.collected(STUDY)]
 
@@ -17,23 +20,23 @@ def hub_corpus(wildcards):
 
 def task_rows(wildcards):
     """What a task's rows are read from: the generated world, or what is pinned on the hub; none of the user's own files."""
-    if task.load(wildcards.task).hub is None:
+    if task.generated(wildcards.task):
         return noted("resources/miniworld")
-    pinned = f"resources/pins/tasks/{wildcards.task}.json"
-    return [pinned] if STUDY["data_root"] is None else []
+    is_local = task.row_root(wildcards.task, STUDY["data_root"])
+    return [] if is_local else [f"resources/pins/tasks/{wildcards.task}.json"]
 
 
 def row_root(wildcards):
     """Where the folders of rows are; none for a generated task, which none of them concerns."""
-    own = task.load(wildcards.task).hub is not None
-    return given_folder(STUDY["data_root"] if own else None)
+    made = task.generated(wildcards.task)
+    return given_folder(None if made else STUDY["data_root"])
 
 
 def row_contents(wildcards):
     """What the files of the user's hold that a task's rows are read from."""
-    own = task.load(wildcards.task).hub is not None
+    made = task.generated(wildcards.task)
     return content_hashes.of_files(
-        task.row_files(wildcards.task, STUDY["data_root"]) if own else []
+        [] if made else task.row_files(wildcards.task, STUDY["data_root"])
     )
 
 
@@ -54,5 +57,16 @@ def passage_contents(wildcards):
 
 def task_code(wildcards):
     """How the task's rows are read: its module and those it builds on, but for what says nothing of its rows."""
-    modules = [f"tasks/{path.stem}" for path in task.module_paths(wildcards.task)]
-    return content_hashes.of_code(*modules, without=["licence", "sizes", "templates"])
+    if wildcards.task in registry.tasks.blocks:
+        own = declared.fingerprint(task.load(wildcards.task))
+        return own + content_hashes.of_code("data/declared")
+    modules = [path.with_suffix("") for path in task.module_paths(wildcards.task)]
+    return content_hashes.of_code(*modules, without=NOT_ABOUT_ROWS)
+
+
+def task_dataset(wildcards):
+    """The dataset that a declared task is pinned to; of others, which their module names, nothing that counts."""
+    if wildcards.task not in registry.tasks.blocks:
+        return content_hashes.UNCOUNTED
+    found = task.load(wildcards.task)
+    return [found.hub, found.subset, found.revision]

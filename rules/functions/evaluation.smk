@@ -31,6 +31,13 @@ def suite_prompts(wildcards):
     }
 
 
+def task_metrics(wildcards):
+    """The metrics that tasks name for their tests; where none does, nothing that counts."""
+    tests = suite(wildcards)["tests"]
+    named = {name: own for name in tests if (own := task.load(name).metrics)}
+    return named or content_hashes.UNCOUNTED
+
+
 def suite_tasks(wildcards):
     """The prepared tasks that a suite tests."""
     return expand("resources/tasks/{test}.parquet", test=suite(wildcards)["tests"])

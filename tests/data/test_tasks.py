@@ -330,7 +330,7 @@ def read_split(name: str) -> str:
 
 def written(root: Path, name: str, lines: list[bytes]) -> Path:
     """The file of a task's split below `root`, made of these lines."""
-    path = task.split_file(root, task.load(name), name, read_split(name))
+    path = task.split_files(root, task.load(name), name, read_split(name))[0]
     path.parent.mkdir()
     path.write_bytes(b"".join(line + b"\n" for line in lines))
     return path
@@ -458,7 +458,7 @@ def test_a_task_depends_on_the_modules_it_builds_on():
 
 def real_file(name: str, split: str) -> Path:
     """The sample's file of a split; skips the test where there is none."""
-    path = task.split_file(DATA, task.load(name), name, split)
+    path = task.split_files(DATA, task.load(name), name, split)[0]
     if not path.is_file():
         pytest.skip(f"no file {path}: set TUNECAST_DATA to the folder of dataset samples")
     return path

@@ -646,7 +646,7 @@ TEMPLATES = {
 def ranked_rows(name, tokenizer):
     """Hand-made rows of a dataset, and real ones that fit the small context where the sample is there."""
     read = task.load(name)
-    path = task.split_file(DATA, read, name, "validation")
+    path = task.split_files(DATA, read, name, "validation")[0]
     real = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
     def length(row):

@@ -121,7 +121,7 @@ def test_a_whole_number_is_a_number_and_what_is_none_is_refused(value: str, answ
     """STS-B: a similarity of 5, of at most 5, is a paraphrase; 0 is none."""
     row = f'{{"sentence1": "p", "sentence2": "h", "idx": 0, "label": {value}}}\n'
     for split in task.splits(task.load("stsb")):
-        path = task.split_file(tmp_path, task.load("stsb"), "stsb", split)
+        path = task.split_files(tmp_path, task.load("stsb"), "stsb", split)[0]
         path.parent.mkdir(exist_ok=True)
         path.write_text(row)
     if answer is None:

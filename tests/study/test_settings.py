@@ -15,6 +15,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "Study": (),
     "Family": ("families", "*"),
     "Pretraining": ("families", "*", "pretraining"),
+    "DeclaredTask": ("tasks", "*"),
     "Corpus": ("corpora", "*"),
     "Passages": ("passages",),
     "Recipe": ("recipes", "*"),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from workflow.errors import StudyError
 from workflow.task import ROLES, Example, Task, Turn
 
 FORMATS: dict[str, dict[str, str]] = {
@@ -66,12 +67,43 @@ SEPARATOR = {"sound": "\n\n", "published": "\n"}
 
 def stops(task: Task, format: str) -> tuple[str, ...]:
     """What ends a completion of a task in the sound protocol."""
-    return (*STOPS[format], ANSWER_STOP) if task.kind == "answer" else STOPS[format]
+    own = (*STOPS[format], ANSWER_STOP) if task.kind == "answer" else STOPS[format]
+    return (*own, *task.stops)
 
 
 def template(task: Task, format: str) -> str:
-    """The task's template in a format: its own where it has one, else its kind's."""
-    return task.templates.get(format, FORMATS[format][task.kind])
+    """The task's template in a format: its own where it has one, else its kind's.
+
+    Errors: StudyError where neither has one.
+    """
+    found = task.templates.get(format) or FORMATS[format].get(task.kind)
+    if found is None:
+        raise StudyError(
+            f"format '{format}': a task of kind {task.kind!r} has no template in it; allowed: one of its own"
+        )
+    return found
+
+
+def formats(task: Task) -> list[str]:
+    """The formats in which a task can be shown, as far as its fields are known without its rows."""
+    return [
+        format
+        for format, kinds in FORMATS.items()
+        if (text := task.templates.get(format) or kinds.get(task.kind))
+        and (not task.fields or set(field_names(text)) <= set(task.fields))
+    ]
+
+
+def left_out(task: Task, format: str, rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """Fields that hold text in every row, given as fields of examples, and that the task's template in a format leaves out."""
+    shown = set(field_names(template(task, format)))
+    left: list[str] | None = None
+    for fields in rows:
+        texts = [name for name, text in fields.items() if text.strip() and name not in shown]
+        left = texts if left is None else [name for name in left if name in texts]
+        if not left:
+            return []
+    return left or []
 
 
 def field_names(text: str) -> list[str]:

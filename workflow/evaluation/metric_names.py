@@ -6,6 +6,7 @@ Names are those of this package (`metrics.METRICS`) and of the evaluation harnes
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,10 +51,33 @@ def better(metric: str) -> str | None:
     return "lower" if base(metric) in LOWER else "higher"
 
 
+def main(read: task.Task, names: Iterable[str]) -> str | None:
+    """The metric that a task is read in: the first of its own that is among the names, else its method's."""
+    own = [name for name in read.metrics if name in names]
+    return own[0] if own else PRIMARY.get(task.KINDS[read.kind].method or "")
+
+
+def named(
+    scores: list[dict[str, Any]], items: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Scores and their rows, of a task that names metrics in these alone, the first of them primary; both with test and metric.
+
+    What guessing gives stays, as does every metric of a task that names none of those that its predictions have.
+    """
+    tests = {test: {row["metric"] for row in scores if row["test"] == test} for test in {row["test"] for row in scores}}
+    own = {test: [name for name in task.load(test).metrics if name in there] for test, there in tests.items()}
+    kept = [
+        [row for row in rows if not own[row["test"]] or row["metric"] in (*own[row["test"]], *NEITHER)]
+        for rows in (scores, items)
+    ]
+    primary = [row | {"primary": row["metric"] == own[row["test"]][0]} if own[row["test"]] else row for row in kept[0]]
+    return primary, kept[1]
+
+
 def preferred(test: str, metrics: Iterable[str]) -> str:
     """The metric that a test is read in, among those that it has."""
     there = sorted(metrics)
-    own = PRIMARY.get(task.method(test) or "")
+    own = main(task.load(test), there) if task.known(test) else None
     order = [name for wanted in (own, *PREFERRED) for name in there if base(name) == wanted]
     return order[0] if order else ([name for name in there if base(name) not in NEITHER] or there)[0]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
-from workflow import task
+from workflow import registry, task
 from workflow.evaluation import prediction
 from workflow.jobs.processes import Progress
 from workflow.models import loading, sharding
@@ -32,6 +33,7 @@ def predict(
     Errors: as `prediction.predict`, and StudyError when memory runs out; RuntimeError when a process ended unforeseen.
     """
     work = {"base": dict(base), "model": tuned, "suite": dict(suite), "tests": dict(tests)}
+    work["declared"] = yaml.safe_dump(dict(registry.tasks.blocks))  # JSON would make text of keys that are numbers
     with sharding.done(MODULE, work, gpus, beside, progress) as (found, _):
         return found
 
@@ -39,9 +41,10 @@ def predict(
 def _predicted(work: Mapping[str, Any], device: torch.device, folder: Path) -> list[dict[str, Any]]:
     """All predictions of a suite."""
     suite = work["suite"]
+    registry.declare({"tasks": yaml.safe_load(work["declared"])})
     model, tokenizer = loading.ready(work["base"], work["model"], suite["precision"], "cpu")
     sharding.spread(model, device)
-    tests = {name: task.examples(name, Path(path)) for name, path in work["tests"].items()}
+    tests = {name: task.tested(name, Path(path)) for name, path in work["tests"].items()}
     return list(prediction.predict(model, tokenizer, suite, tests, sharding.printed))
 
 

@@ -84,7 +84,7 @@ class Material:
         for document in self.documents:
             found.update(json.dumps(document).encode())
         for name, (task, *splits) in sorted(self.tasks.items()):
-            formats = prompts.FORMATS if task.kind != "messages" else ()
+            formats = prompts.formats(task) if task.kind != "messages" else ()
             words = [prompts.evaluated(task, format, "sound") for format in formats]
             found.update(json.dumps([name, words]).encode())
             for rows in splits:

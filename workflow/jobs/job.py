@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from workflow import registry
 from workflow.errors import escaped, first_line, lacks_memory, told
 from workflow.jobs import devices, locks
 from workflow.storage import checksums
@@ -50,6 +51,7 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
         logger = _logger(log)
     except OSError as error:
         sys.exit(f"{place}: {told(error) or error}")
+    registry.declare(snakemake.config)
     asked, begun = snakemake.resources.get, clock()
     gc.freeze()
     gc.enable()

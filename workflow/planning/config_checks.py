@@ -7,12 +7,13 @@ torch, the network or the rows of a task is left to the jobs, which check it bef
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workflow import registry, task
-from workflow.data import corpora
+from workflow import registry, task, tasks
+from workflow.data import corpora, prompts
 from workflow.errors import MistakesError, StudyError, told
 from workflow.forecasting import own_cohort, settings
 from workflow.models import checkpoints
@@ -41,6 +42,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
     if valid:
         study = {"families": {}, "suites": {}, "imports": {}, "cohorts": {}, "passages": None} | valid
         blocks = tuple(f"config.yaml: {'/'.join(map(str, place[:2]))}" for place in places)
+        registry.declare(study)
         lines += [line for line in _found(study) if not line.startswith(blocks)]
     if lines:
         raise MistakesError(lines)
@@ -177,6 +179,39 @@ def _text(
         yield from _refusals(check)
 
 
+# --- tasks of the study's own --------------------------------------------------------------------------------------------
+
+
+def _tasks(study: Mapping[str, Any]) -> Iterator[str]:
+    """Tasks that the config declares, and those of the study's modules that it names, are sound; each name is there once."""
+    modules = registry.study_modules(tasks)
+    for name, path in modules.items():
+        if (Path(tasks.__path__[0]) / f"{name}.py").is_file():
+            yield f"{os.path.relpath(path)}: a task {name!r} of Tunecast is there already; choose another name of the file"
+    for name in study["tasks"]:
+        if name in registry.modules(tasks):
+            where = os.path.relpath(modules[name]) if name in modules else "Tunecast"
+            yield f"config.yaml: tasks/{name}: a task of that name is in {where} already; choose another name"
+    for name in {**study["tasks"], **{name: None for name in modules if name in grid.tasks(study)}}:
+        yield from _refusals(task.load, name)
+
+
+def _known(names: Iterable[str]) -> list[str]:
+    """Those of some tasks that are known and sound; what is wrong with the others is said elsewhere."""
+    return [name for name in names if task.known(name) and not list(_refusals(task.load, name))]
+
+
+def _formats(place: str, names: Iterable[str], formats: Iterable[str]) -> Iterator[str]:
+    """Each of some tasks has a template in each format that it is used in."""
+    for name in [name for name in names if task.load(name).kind != "messages"]:
+        legal = prompts.formats(task.load(name))
+        for format in [format for format in formats if format not in legal]:
+            yield (
+                f"config.yaml: {place}: {name!r} has no template in format {format!r} that fits its fields; allowed: "
+                f"{', '.join(legal)}"
+            )
+
+
 # --- models --------------------------------------------------------------------------------------------------------------
 
 
@@ -253,9 +288,10 @@ def _recipes(study: Mapping[str, Any]) -> Iterator[str]:
 def _training_tasks(place: str, found: Sequence[str], formats: Sequence[str]) -> Iterator[str]:
     """Each task is known and has a training split; of conversations there is one format alone."""
     yield from unknown(place, found, task.names())
-    for name in [name for name in found if name in task.names()]:
+    yield from _formats(place, _known(found), formats)
+    for name in _known(found):
         if not task.load(name).train:
-            legal = ", ".join(other for other in task.names() if task.load(other).train)
+            legal = ", ".join(other for other in _known(task.names()) if task.load(other).train)
             yield f"config.yaml: {place}: {name!r} has no training split; allowed: {legal}"
         if task.load(name).kind == "messages" and list(formats) != ["default"]:
             listed = ", ".join(formats)
@@ -272,7 +308,7 @@ def _suites(study: Mapping[str, Any]) -> Iterator[str]:
     """Suites test tasks that have a test split; tests for each task are for tasks that are tuned on."""
     for name, suite in study["suites"].items():
         place = f"suites/{name}/tests"
-        yield from _tests(place, grid.suite_tests(suite, "none"))
+        yield from _tests(place, grid.suite_tests(suite, "none"), suite["formats"])
         if isinstance(suite["tests"], Mapping):
             yield from unknown(place, suite["tests"], _trained_on(study))
 
@@ -292,12 +328,13 @@ def _known_or_all(names: Iterable[str]) -> Iterable[str]:
     return names if set(names) <= set(task.names()) else task.names()
 
 
-def _tests(place: str, found: Sequence[str]) -> Iterator[str]:
-    """Each task is known and has a test split."""
+def _tests(place: str, found: Sequence[str], formats: Sequence[str]) -> Iterator[str]:
+    """Each task is known, and has a test split and a template in each format."""
     yield from unknown(place, found, task.names())
-    for name in found:
-        if name in task.names() and not task.load(name).test:
-            legal = ", ".join(other for other in task.names() if task.load(other).test)
+    yield from _formats(place, _known(found), formats)
+    for name in _known(found):
+        if not task.load(name).test:
+            legal = ", ".join(other for other in _known(task.names()) if task.load(other).test)
             yield f"config.yaml: {place}: {name!r} has no test split; allowed: {legal}"
 
 
@@ -308,7 +345,7 @@ def _indicators(study: Mapping[str, Any]) -> Iterator[str]:
         if block["measure"] == indicators.SCORED:
             yield from _scored(place, block, study)
         elif block.get("rows") == "test":
-            yield from _tests(f"{place}/tests", block["tests"])
+            yield from _tests(f"{place}/tests", block["tests"], [block.get("format", "default")])
         else:
             key = "train" if "train" in block else "tests"
             yield from _training_tasks(f"{place}/{key}", indicators.tasks(block), [block.get("format", "default")])
@@ -336,8 +373,8 @@ def _metric(place: str, metric: str, suite: Mapping[str, Any], tests: Iterable[s
         metrics,
     )  # only where a metric is named: it takes longer to import than all else here to check
 
-    for name in tests:
-        if name in task.names() and task.load(name).test:
+    for name in _known(tests):
+        if task.load(name).test:
             method = metrics.method(task.load(name), suite["labels"])
             legal = [own for own, how in metrics.METRICS.items() if method in how.methods]
             yield from unknown(f"{place}, test {name!r}", [metric], legal)
@@ -463,9 +500,9 @@ def _shown(study: Mapping[str, Any]) -> Iterator[str]:
 
 def _rows(study: Mapping[str, Any]) -> Iterator[str]:
     """The local rows of each task, and passages for those whose contexts are found there, can be read."""
-    for name in [name for name in grid.tasks(study) if name in task.names()]:
+    for name in _known(grid.tasks(study)):
         yield from _refusals(grid.passage_files, study, name)
-        if task.load(name).hub:
+        if not task.generated(name):
             yield from _refusals(_check_rows, name, study["data_root"])
 
 
@@ -477,6 +514,7 @@ def _check_rows(name: str, root: str | None) -> None:
 
 CHECKS: tuple[Callable[[Mapping[str, Any]], Iterator[str]], ...] = (
     _families,
+    _tasks,
     _models,
     _recipes,
     _suites,

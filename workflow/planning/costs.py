@@ -37,6 +37,8 @@ TYPICAL = {
     "question": (49.0, 8.4, 1.0),
     "answer": (23.0, 3.8, 1.0),
     "messages": (173.0, 0.0, 1.0),
+    "classification": (44.0, 1.0, 2.0),
+    "generation": (49.0, 29.5, 1.0),
 }
 TYPICAL_ROWS = 2000  # of a split that is not prepared and whose size the hub does not state
 # The last line of what Snakemake measured; a full disk may have left none, which is no reason not to begin.
@@ -64,7 +66,7 @@ def size(read: Task, train: Sequence[tuple[str, Example]], test: Sequence[tuple[
     if read.kind == "messages":
         texts = ["".join(turn.content for turn in row.turns) for row in rows]
         return Size(**counts, prompt=_tokens(texts), answer=0.0, choices=1.0)
-    asked = [prompts.prompt(read, row.fields, "default") for row in rows]
+    asked = [prompts.prompt(read, row.fields, prompts.formats(read)[0]) for row in rows]
     choices = sum(max(1, len(row.choices)) for row in rows) / len(rows)
     return Size(**counts, prompt=_tokens(asked), answer=_tokens([row.answer for row in rows]), choices=choices)
 

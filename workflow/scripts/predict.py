@@ -18,7 +18,7 @@ with job("predict", snakemake) as log:
     tuned = next(iter(snakemake.input.model), None)
     tests, output = dict(zip(suite["tests"], snakemake.input.tasks, strict=True)), Path(snakemake.output[0])
     report = progress(log, "predict")
-    read = {name: task.examples(name, path) for name, path in tests.items()}
+    read = {name: task.tested(name, path) for name, path in tests.items()}
     metrics.check(suite, read)
     checkpoints.import_model(base["path"])
     log.info("imported: %s", clock())

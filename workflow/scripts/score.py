@@ -4,7 +4,7 @@ from workflow.jobs.job import job
 
 from pathlib import Path
 
-from workflow.evaluation import metrics
+from workflow.evaluation import metric_names, metrics
 from workflow.statistics import Resampling
 from workflow.storage import tables
 
@@ -13,7 +13,7 @@ with job("score", snakemake) as log:
     facts = tables.check_origin(path)
     suite = facts["suite_settings"]
     resampling, stemmer = Resampling(**snakemake.params.statistics), snakemake.params.stemmer
-    scores, items = metrics.scored(tables.read(path), suite, resampling, stemmer)
+    scores, items = metric_names.named(*metrics.scored(tables.read(path), suite, resampling, stemmer))
     log.info("%d scores of protocol %s", len(scores), suite["protocol"])
     tables.write(scores, tables.SCORES, Path(snakemake.output.scores), **facts)
     tables.write(items, tables.ITEMS, Path(snakemake.output.rows), **facts)

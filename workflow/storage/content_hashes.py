@@ -40,6 +40,9 @@ class Places:
     paths: tuple[Path, ...]
 
 
+UNCOUNTED = Places(())  # a param of jobs for which it says nothing, which is as if it were not there
+
+
 class Memory:
     """Hashes of files by path, size and time of last change, so that a file is read once; kept in the study's folder."""
 
@@ -122,8 +125,8 @@ def of_checkpoint(files: Sequence[Path], recorded: Mapping[str, Any] | None) -> 
     return found
 
 
-def of_code(*modules: str, without: Sequence[str] = ()) -> str:
-    """Hash of what modules of this package do, by their paths without `.py`: comments and docstrings do not count.
+def of_code(*modules: str | Path, without: Sequence[str] = ()) -> str:
+    """Hash of what modules do, by their paths without `.py`, in this package or whole: comments and docstrings do not count.
 
     without: keyword arguments of calls that do not count either. Other files count whole.
     """

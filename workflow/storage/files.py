@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workflow.errors import StudyError, lacks_memory, mend, system_error
+from workflow.errors import StudyError, first_line, lacks_memory, mend, system_error
 from workflow.storage import checksums
 
 UNFINISHED = re.compile(r"\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<start>\d+)\.unfinished")
@@ -118,6 +118,37 @@ def _object(line: bytes, place: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise StudyError(f"{place}: found a JSON {type(row).__name__}, expected an object")
     return row
+
+
+ROW_FILES = (".jsonl", ".parquet", ".csv")  # what rows are read from
+
+
+def file_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a file of JSON Lines, Parquet or CSV (all text), by its name's end; each with where it stands.
+
+    Errors: StudyError naming the file, and the row where it is one.
+    """
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+    elif path.suffix == ".csv":
+        for number, row in enumerate(csv_rows(path)[1], start=1):
+            yield f"{path}, row {number}", row
+    else:
+        yield from json_lines(path)
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a Parquet file, a batch in memory at a time; each with where it stands."""
+    import pyarrow
+    import pyarrow.parquet
+
+    checksums.check(path)
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+            yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: not Parquet that can be read: {first_line(error)}") from error
 
 
 def check_readable(paths: Iterable[Path | str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from workflow import task
+from workflow.evaluation import metric_names
 from workflow.report.selection import relation
 from workflow.report.summaries import Material
 
@@ -64,8 +65,4 @@ def _row(name: str, cells: pd.DataFrame, material: Material) -> dict[str, Any]:
 
 def _metric(found: task.Task) -> str | None:
     """The primary metric; none where the task is only tuned on."""
-    from workflow.evaluation.metrics import (
-        PRIMARY,
-    )  # slow to import; the Snakefile reads what each table needs at every start
-
-    return PRIMARY.get(task.KINDS[found.kind].method)
+    return metric_names.main(found, found.metrics)

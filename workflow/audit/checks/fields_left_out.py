@@ -1,0 +1,30 @@
+"""Fields that every row of a task has and that a prompt leaves out: the model is asked without them, such as a passage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from workflow import task
+from workflow.audit.inputs import Material, finding, listed
+from workflow.data import prompts
+
+
+def check(material: Material) -> Iterator[dict[str, Any]]:
+    """One warning for each task and format in which it is tuned on or tested, where the template leaves out a field."""
+    used = pd.concat(
+        [
+            material.scores[["test", "test_format"]].set_axis(["task", "format"], axis=1),
+            material.scores[["train", "format"]].set_axis(["task", "format"], axis=1),
+        ]
+    ).drop_duplicates()
+    for name, own in used[used["task"].isin(material.tasks)].groupby("task"):
+        rows = material.examples(str(name), ["fields"])["fields"].map(dict)
+        read = task.load(str(name))
+        for format in own["format"] if read.kind != "messages" else ():
+            if left := prompts.left_out(read, format, rows):
+                evidence = f"the template leaves out what every row has: {listed(left)}; prompts are asked without it"
+                place = pd.DataFrame({"test": [name], "test_format": [format]})
+                yield finding("warning", place, evidence, value=float(len(left)), limit=0.0, n=len(rows))

@@ -1,0 +1,452 @@
+"""Tasks that a study's config declares (`tasks/<name>`): from a block of the config to a Task, without any code of the user.
+
+A block says which rows are read, where in a row the fields of the prompt and the answer are, and how a prompt looks. A place in
+a row is a column's name; dots and numbers in brackets lead into it (`answers.text[0]`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import string
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from workflow.data import prompts
+from workflow.errors import MistakesError, shown
+from workflow.settings import DeclaredTask
+from workflow.task import (
+    KINDS,
+    ROLES,
+    Example,
+    FieldError,
+    Row,
+    Task,
+    Turn,
+    check_text,
+    is_blank,
+    known,
+    misfits,
+    splits,
+)
+
+# A method by itself -> the kind that stands for it.
+METHODS = {"label": "classification", "rank": "choice", "generate": "generation", "answer": "answer"}
+# Method -> the keys of a block that say what the answer is, each needed; `keys` may stand beside `choices`.
+NEEDED = {
+    "label": ("answer", "labels"),
+    "rank": ("answer", "choices"),
+    "generate": ("answer",),
+    "answer": ("answer",),
+    None: ("turns",),
+}
+ANSWERS = ("answer", "labels", "choices", "keys", "turns")
+PLACE = re.compile(r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*")
+STEP = re.compile(r"\[(?P<index>\d+)\]|(?P<name>[^.\[\]]+)")
+# Words that YAML 1.1 reads as true and false where they are not in quotes.
+TRUTHS = {True: ("true", "yes", "on"), False: ("false", "no", "off")}
+NOTED = 200  # rows that are looked at for columns which nothing reads
+
+
+def task(name: str, block: DeclaredTask) -> Task:
+    """The task that a block of the config declares.
+
+    Errors: MistakesError with a line for each mistake, which names the key, what was found and what is allowed.
+    """
+    place = f"config.yaml: tasks/{name}"
+    if lines := [f"{place}/{line}" for line in _mistakes(block)]:
+        raise MistakesError(lines)
+    made = _made(block)
+    if lines := [f"{place}/{line}" for line in (*misfits(made), *_unused(block, made))]:
+        raise MistakesError(lines)
+    return made
+
+
+def fingerprint(declared: Task) -> str:
+    """Hash of how a declared task's rows are read."""
+    return hashlib.sha256(repr((declared.read, splits(declared), dict(declared.files))).encode()).hexdigest()[:16]
+
+
+def unread(declared: Task, rows: Iterable[Row]) -> list[str]:
+    """Columns that hold text in each of the first rows, and that neither prompt nor answer of a declared task reads."""
+    reader = declared.read
+    assert isinstance(reader, Reader)
+    left: list[str] | None = None
+    for _, row in zip(range(NOTED), rows, strict=False):
+        texts = [key for key, value in row.items() if isinstance(value, str) and not is_blank(value)]
+        left = [key for key in texts if left is None or key in left]
+    read = {column for place in reader.places() for column in (place, STEP.findall(place)[0][1])}
+    return [key for key in left or [] if key not in read]
+
+
+# --- from a block to a task ----------------------------------------------------------------------------------------------
+
+
+def _kind(block: DeclaredTask) -> str:
+    """The kind of a block that has one, or a method."""
+    return block["kind"] if "kind" in block else METHODS[block["method"]]
+
+
+def _made(block: DeclaredTask) -> Task:
+    """The task of a block without mistakes."""
+    fields = _fields(block)
+    words = tuple(dict.fromkeys(word for _, word in _labels(block)))
+    reader = Reader(
+        method=KINDS[_kind(block)].method,
+        fields=tuple((_named(name), place) for name, place in fields.items()),
+        optional=tuple(_named(name) for name in block.get("optional", [])),
+        answer=block.get("answer"),
+        labels=tuple(_labels(block)),
+        choices=_listed(block.get("choices")),
+        keys=_listed(block.get("keys")),
+        turns=block.get("turns"),
+        key=block.get("key"),
+    )
+    return Task(
+        kind=_kind(block),
+        schema={},
+        read=reader,
+        train=block.get("train"),
+        test=block.get("test"),
+        demonstrations=block.get("demonstrations"),
+        labels=words,
+        hub=block.get("hub"),
+        subset=block.get("subset"),
+        revision=block.get("revision"),
+        path=os.path.expanduser(block["path"]) if "path" in block else None,
+        files=block.get("files", {}),
+        sizes=block.get("sizes", {}),
+        licence=block.get("licence"),
+        key=block.get("key"),
+        domain=block.get("domain"),
+        templates={format: _rewritten(text) for format, text in block.get("templates", {}).items()},
+        fields=tuple(name for name, _ in reader.fields),
+        stops=tuple(block.get("stops", [])),
+        metrics=tuple(block.get("metrics", [])),
+    )
+
+
+def _listed(value: Any) -> Any:
+    """A list of the config as a tuple, anything else as it is."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _labels(block: DeclaredTask) -> list[tuple[Any, str]]:
+    """Values of a row's answer with the label word that each stands for."""
+    labels = block.get("labels", {})
+    return list(labels.items()) if isinstance(labels, Mapping) else [(word, word) for word in labels]
+
+
+def _fields(block: DeclaredTask) -> dict[str, str]:
+    """The fields of prompts, as templates name them, with the place of each in a row.
+
+    They are those that the block's own templates name, else those of its kind's.
+    """
+    own = block.get("templates") or {
+        format: kinds[_kind(block)] for format, kinds in prompts.FORMATS.items() if _kind(block) in kinds
+    }
+    names = [name for text in own.values() for name in prompts.field_names(text)]
+    return {name: name for name in names} | dict(block.get("fields", {}))
+
+
+def _named(place: str) -> str:
+    """The name of a field of prompts, for a place that a template names: `answers.text[0]` is `answers_text_0`."""
+    return re.sub(r"\W+", "_", place).strip("_")
+
+
+def _rewritten(text: str) -> str:
+    """A template whose places are names of fields, which is all that `str.format` can be trusted with."""
+    parts = []
+    for literal, place, _, _ in string.Formatter().parse(text):
+        parts += [literal.replace("{", "{{").replace("}", "}}"), "" if place is None else f"{{{_named(place)}}}"]
+    return "".join(parts)
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------------------
+
+
+def _mistakes(block: DeclaredTask) -> Iterator[str]:
+    """What is wrong with a block beyond what the schema says of single values: `key: found, expected`."""
+    if ("kind" in block) == ("method" in block):
+        found = "both `kind` and `method`" if "kind" in block else "none"
+        yield f"kind: found {found}, expected one of `kind` and `method`"
+        return
+    yield from _misplaced_rows(block)
+    yield from _misplaced_answers(block)
+    for format, text in block.get("templates", {}).items():
+        yield from _of_template(f"templates/{format}", text)
+    if _kind(block) not in prompts.FORMATS["default"] and _kind(block) != "messages" and not block.get("templates"):
+        yield f"templates: found none, expected one in each format that is used, since {_method(block)} has none of its own"
+    for key, place in _places(block):
+        if not PLACE.fullmatch(place):
+            yield f"{key}: {shown(place)} is no place in a row; allowed: a column, such as text, meta.title or answers[0]"
+    yield from _of_metrics(block)
+    if "domain" in block and not known(block["domain"]):
+        yield f"domain: {block['domain']!r} is not known; allowed: the name of a task"
+
+
+def _method(block: DeclaredTask) -> str:
+    """What a block calls the method of its task, for messages."""
+    return f"method {block['method']!r}" if "method" in block else f"kind {block['kind']!r}"
+
+
+def _misplaced_rows(block: DeclaredTask) -> Iterator[str]:
+    """Rows come from one place, which the study's folder holds or an absolute path names; splits differ."""
+    if "path" in block and "hub" in block:
+        yield "hub: found beside `path`, expected one of them"
+    for key in ("subset", "revision"):
+        if key in block and "hub" not in block:
+            yield f"{key}: found without `hub`, expected both or none"
+    path = os.path.expanduser(block.get("path", ""))
+    if not os.path.isabs(path) and PurePath(os.path.normpath(path)).parts[:1] == ("..",):
+        yield f"path: {block['path']!r} leaves the study's folder; allowed: a folder inside it, or an absolute path"
+    for key, other in (("test", "train"), ("demonstrations", "test")):
+        if key in block and block.get(key) == block.get(other):
+            yield f"{key}: {block[key]!r} is the split of `{other}` as well; allowed: another split"
+    for key in ("files", "sizes"):
+        named = [block.get(split) for split in ("train", "test", "demonstrations") if split in block]
+        for split in sorted(set(block.get(key, {})) - set(named)):
+            yield f"{key}: split {split!r} is not read; allowed: {', '.join(map(str, named)) or 'none'}"
+
+
+def _misplaced_answers(block: DeclaredTask) -> Iterator[str]:
+    """The keys that say what the answer is are those that the method needs."""
+    needed = NEEDED[KINDS[_kind(block)].method]
+    for key in needed:
+        if key not in block:
+            yield f"{key}: missing; {_method(block)} needs {', '.join(needed)}"
+    allowed = (*needed, "keys") if "choices" in needed else needed
+    for key in ANSWERS:
+        if key in block and key not in allowed:
+            yield f"{key}: is not allowed for {_method(block)}; allowed: {', '.join(allowed)}"
+    texts = [_text_of(value) for value, _ in _labels(block)]
+    for text in sorted({text for text in texts if texts.count(text) > 1}):
+        yield f"labels: {text!r} is there more than once; allowed: each value once"
+
+
+def _of_template(key: str, text: str) -> Iterator[str]:
+    """A template names places in braces, and nothing else stands in them."""
+    try:
+        parts = list(string.Formatter().parse(text))
+    except ValueError as error:
+        yield f"{key}: {shown(text)} is no template ({error}); allowed: text with {{field}}, a brace itself doubled"
+        return
+    names = [place for _, place, _, _ in parts if place is not None]
+    if not names:
+        yield f"{key}: {shown(text)} names no field; allowed: text with {{field}}"
+    for _, place, form, conversion in parts:
+        if place is not None and (not PLACE.fullmatch(place) or place.isdigit()):
+            yield f"{key}: {{{place}}} names no field; allowed: a column, such as {{text}} or {{answers[0]}}"
+        if form or conversion:
+            yield f"{key}: {{{place}}} has a conversion or format behind it; allowed: the name of a field alone"
+    for place in names:
+        clash = [other for other in names if other != place and _named(other) == _named(place)]
+        if clash and place < clash[0]:
+            yield f"{key}: {{{place}}} and {{{clash[0]}}} are too much alike; allowed: names of `fields` that differ in letters"
+
+
+def _places(block: DeclaredTask) -> Iterator[tuple[str, str]]:
+    """The keys of a block that hold places in a row, with the places."""
+    for name, place in block.get("fields", {}).items():
+        yield f"fields/{name}", place
+    for key in ("answer", "turns"):
+        if key in block:
+            yield key, block[key]
+    for key in ("choices", "keys"):
+        value = block.get(key)
+        listed = value if isinstance(value, list) and key == "choices" else [value] if isinstance(value, str) else []
+        yield from ((key, place) for place in listed)
+
+
+def _of_metrics(block: DeclaredTask) -> Iterator[str]:
+    """Metrics are some that the method has."""
+    if "metrics" in block:
+        from workflow.evaluation import metrics  # slow to import, so only where a block names some
+
+        own = KINDS[_kind(block)].method
+        methods = metrics.LABEL if own == "label" else (own,)
+        legal = [name for name, metric in metrics.METRICS.items() if set(methods) & set(metric.methods)]
+        for name in block["metrics"]:
+            if name not in legal:
+                yield f"metrics: {name!r} is not known for {_method(block)}; allowed: {', '.join(legal) or 'none'}"
+
+
+def _unused(block: DeclaredTask, made: Task) -> Iterator[str]:
+    """Fields that the block maps or calls optional are shown in some template."""
+    shown_names = {
+        name for format in prompts.formats(made) for name in prompts.field_names(prompts.template(made, format))
+    }
+    for key in ("fields", "optional"):
+        for name in block.get(key, ()):
+            if made.kind != "messages" and _named(name) not in shown_names:
+                yield f"{key}: no template shows {name!r}; allowed: {', '.join(sorted(shown_names))}"
+
+
+# --- reading a row -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a row of a declared task: `Task.read`.
+
+    method: of KINDS; fields: name of a prompt's field -> place; optional: fields that may be blank or missing; answer, turns:
+    places; labels: value -> label word; choices: the place of a list, or a place for each; keys: the place of a list, or the
+    values, that name the choices in order; key: the column that identifies a row.
+    """
+
+    method: str | None
+    fields: tuple[tuple[str, str], ...]
+    optional: tuple[str, ...]
+    answer: str | None
+    labels: tuple[tuple[Any, str], ...]
+    choices: str | tuple[str, ...] | None
+    keys: str | tuple[Any, ...] | None
+    turns: str | None
+    key: str | None
+
+    def __call__(self, row: Row) -> Example:
+        """The example of a row. Errors: FieldError for a row that does not fit."""
+        if self.key is not None and not isinstance(row.get(self.key), str | int):
+            raise FieldError(self.key, row.get(self.key), "text or a whole number that identifies the row")
+        if self.turns is not None:
+            return Example(fields={}, answer="", turns=_turns(self.turns, at(row, self.turns)))
+        fields = {name: _field(row, place, name in self.optional) for name, place in self.fields}
+        return Example(fields=fields, **self._answer(row))
+
+    def _answer(self, row: Row) -> dict[str, Any]:
+        """Answer, choices and gold of a row."""
+        assert self.answer is not None
+        value = at(row, self.answer)
+        if self.method == "label":
+            return _chosen(tuple(dict.fromkeys(word for _, word in self.labels)), self._word(value))
+        if self.method == "rank":
+            return self._ranked(row, value)
+        if self.method == "answer":
+            found = value if isinstance(value, list) else [value]
+            texts = tuple(dict.fromkeys(text.strip() for text in found if isinstance(text, str) and not is_blank(text)))
+            if not texts:
+                raise FieldError(self.answer, value, "a text, or a list with at least one")
+            return {"answer": texts[0], "choices": texts, "gold": 0}
+        return {"answer": _text(self.answer, value)}
+
+    def _word(self, value: Any) -> str:
+        """The label word that a value stands for."""
+        for own, word in self.labels:
+            if same(value, own):
+                return word
+        raise FieldError(str(self.answer), value, "one of " + ", ".join(shown(own) for own, _ in self.labels))
+
+    def _ranked(self, row: Row, value: Any) -> dict[str, Any]:
+        """Answer, choices and gold of a row with choices of its own."""
+        assert self.answer is not None and self.choices is not None
+        if isinstance(self.choices, str):
+            found = at(row, self.choices)
+            if not isinstance(found, list) or len(found) < 2:
+                raise FieldError(self.choices, found, "a list of at least two choices")
+            choices = tuple(_text(f"{self.choices}[{number}]", choice) for number, choice in enumerate(found))
+        else:
+            choices = tuple(_field(row, place, optional=False) for place in self.choices)
+            if self.answer in self.choices:
+                # A column that always holds the right choice: in the order of the columns its place would tell it.
+                return _chosen(tuple(sorted(choices)), _text(self.answer, value))
+        keys = at(row, self.keys) if isinstance(self.keys, str) else self.keys
+        if keys is not None:
+            return self._keyed(choices, keys, value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not 0 <= value < len(choices):
+                raise FieldError(self.answer, value, f"the place of a choice, 0 to {len(choices) - 1}")
+            return {"answer": choices[value], "choices": choices, "gold": value}
+        if choices.count(value) != 1:
+            raise FieldError(self.answer, value, "the place of a choice, or one of " + ", ".join(map(shown, choices)))
+        return _chosen(choices, value)
+
+    def _keyed(self, choices: tuple[str, ...], keys: Any, value: Any) -> dict[str, Any]:
+        """Answer, choices and gold where the answer is named by its key."""
+        if not isinstance(keys, list | tuple) or len(keys) < len(choices):
+            raise FieldError("keys" if isinstance(self.keys, tuple) else str(self.keys), keys, f"{len(choices)} keys")
+        places = [number for number, key in enumerate(keys[: len(choices)]) if same(value, key)]
+        if len(places) != 1:
+            raise FieldError(str(self.answer), value, "one of " + ", ".join(map(shown, keys[: len(choices)])))
+        return {"answer": choices[places[0]], "choices": choices, "gold": places[0]}
+
+    def places(self) -> list[str]:
+        """The places in a row that are read."""
+        listed = [self.choices] if isinstance(self.choices, str) else list(self.choices or ())
+        single = [self.answer, self.turns, self.key, self.keys if isinstance(self.keys, str) else None]
+        return [place for _, place in self.fields] + listed + [place for place in single if place is not None]
+
+
+def at(row: Row, place: str) -> Any:
+    """The value at a place in a row; a column whose name is the whole place goes before what dots and brackets lead to.
+
+    Errors: FieldError where there is none.
+    """
+    if place in row:
+        return row[place]
+    value: Any = row
+    for step in STEP.finditer(place):
+        if step["index"] is not None:
+            if not isinstance(value, list) or int(step["index"]) >= len(value):
+                raise FieldError(place, value, f"a list with an entry [{step['index']}]")
+            value = value[int(step["index"])]
+        elif not isinstance(value, Mapping) or step["name"] not in value:
+            there = f"; the row has {', '.join(value)}" if isinstance(value, Mapping) else ""
+            raise FieldError(place, None if there else value, f"a value named {step['name']!r}{there}")
+        else:
+            value = value[step["name"]]
+    return value
+
+
+def same(value: Any, own: Any) -> bool:
+    """Whether a row's value is one that the config names; text counts as what YAML would read it as, as in a CSV file."""
+    if isinstance(value, str) and not isinstance(own, str):
+        return value.strip().casefold() in TRUTHS[own] if isinstance(own, bool) else value.strip() == _text_of(own)
+    if isinstance(value, bool) or isinstance(own, bool):
+        return value is own
+    return value == own
+
+
+def _text_of(value: Any) -> str:
+    """A value of the config as text."""
+    return "" if value is None else str(value)
+
+
+def _chosen(choices: tuple[str, ...], answer: str) -> dict[str, Any]:
+    """Answer, choices and gold for an answer among choices."""
+    return {"answer": answer, "choices": choices, "gold": choices.index(answer)}
+
+
+def _field(row: Row, place: str, optional: bool) -> str:
+    """The text of a field; nothing for one that is optional and not there."""
+    try:
+        value = at(row, place)
+    except FieldError:
+        if not optional:
+            raise
+        value = None
+    return "" if optional and (value is None or value == "") else _text(place, value, optional)
+
+
+def _text(place: str, value: Any, blank: bool = False) -> str:
+    """Text, or a number as text. Errors: FieldError for anything else, and for blank text where there has to be some."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or (is_blank(value) and not blank):
+        raise FieldError(place, value, "text that is not blank, or a number")
+    check_text(value, place)
+    return value
+
+
+def _turns(place: str, value: Any) -> tuple[Turn, ...]:
+    """The turns of a conversation."""
+    if not isinstance(value, list) or not value:
+        raise FieldError(place, value, "a list of turns, each with role and content")
+    turns = []
+    for number, turn in enumerate(value):
+        if not isinstance(turn, Mapping) or turn.get("role") not in ROLES:
+            raise FieldError(f"{place}[{number}]", turn, "a turn whose role is one of " + ", ".join(map(repr, ROLES)))
+        turns.append(Turn(turn["role"], _text(f"{place}[{number}].content", turn.get("content")).strip()))
+    return tuple(turns)

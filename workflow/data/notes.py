@@ -1,0 +1,38 @@
+"""What is worth knowing of a task's rows when they are prepared: what they hold and no prompt shows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from workflow import registry, task
+from workflow.data import declared, prompts
+from workflow.storage import hub
+
+
+def of(
+    name: str, rows: Sequence[Mapping[str, Any]], data_root: str | Path | None, pinned: hub.Pin | None
+) -> Iterator[str]:
+    """A line for each format whose template leaves out a field that every prepared row has, and one for columns not read.
+
+    rows: in the columns of `tables.EXAMPLES`; data_root, pinned: where they were read, as of `task.prepared`.
+    """
+    read = task.load(name)
+    fields = [dict(row["fields"]) for row in rows]
+    for format in prompts.formats(read) if read.kind != "messages" else ():
+        if left := prompts.left_out(read, format, fields):
+            yield f"format {format}: the template leaves out what every row has: {', '.join(left)}"
+    if name in registry.tasks.blocks:
+        yield from _unread(name, read, data_root, pinned)
+
+
+def _unread(name: str, read: task.Task, data_root: str | Path | None, pinned: hub.Pin | None) -> Iterator[str]:
+    """A line about columns of text that a declared task does not read."""
+    split = task.splits(read)[0]
+    root = task.row_root(name, None if data_root is None else str(data_root))
+    found = task.read_hub(pinned, split) if pinned else task.read_folder(root, read, name, split)
+    first = (row for _, row in itertools.islice(found, declared.NOTED))
+    if left := declared.unread(read, first):
+        yield f"columns of text that neither prompt nor answer reads: {', '.join(left)}"
