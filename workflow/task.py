@@ -449,8 +449,10 @@ def row_root(name: str, data_root: str | None) -> Path | None:
     if task.path:
         return Path(task.path)
     if data_root is None and not task.hub:
+        declared = name in registry.tasks.blocks
+        place = f"config.yaml: tasks/{name}" if declared else os.path.relpath(module_path(name))
         raise StudyError(
-            f"task '{name}': no place of its rows is known; expected `hub` or `path` of the task, or `data_root` of the config"
+            f"{place}: found neither `hub` nor `path`, nor `data_root` in the config; expected one of them"
         )
     return Path(data_root) if data_root else None
 
