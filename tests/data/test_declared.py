@@ -417,7 +417,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "metric of another method": (
         {"metrics": ["rouge_l"]},
-        "/metrics: 'rouge_l' is not known for method 'label'; allowed: accuracy",
+        "/metrics: 'rouge_l' is not known; allowed: accuracy, accuracy_calibrated",
     ),
     "unknown domain": ({"domain": "nowhere"}, "/domain: 'nowhere' is not known; allowed: the name of a task"),
     "hub name without owner": (

@@ -183,7 +183,6 @@ def _mistakes(block: DeclaredTask) -> Iterator[str]:
     for key, place in _places(block):
         if not PLACE.fullmatch(place):
             yield f"{key}: {shown(place)} is no place in a row; allowed: a column, such as text, meta.title or answers[0]"
-    yield from _of_metrics(block)
     if "domain" in block and not known(block["domain"]):
         yield f"domain: {block['domain']!r} is not known; allowed: the name of a task"
 
@@ -259,19 +258,6 @@ def _places(block: DeclaredTask) -> Iterator[tuple[str, str]]:
         value = block.get(key)
         listed = value if isinstance(value, list) and key == "choices" else [value] if isinstance(value, str) else []
         yield from ((key, place) for place in listed)
-
-
-def _of_metrics(block: DeclaredTask) -> Iterator[str]:
-    """Metrics are some that the method has."""
-    if "metrics" in block:
-        from workflow.evaluation import metrics  # slow to import, so only where a block names some
-
-        own = KINDS[_kind(block)].method
-        methods = metrics.LABEL if own == "label" else (own,)
-        legal = [name for name, metric in metrics.METRICS.items() if set(methods) & set(metric.methods)]
-        for name in block["metrics"]:
-            if name not in legal:
-                yield f"metrics: {name!r} is not known for {_method(block)}; allowed: {', '.join(legal) or 'none'}"
 
 
 def _unused(block: DeclaredTask, made: Task) -> Iterator[str]:

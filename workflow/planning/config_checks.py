@@ -194,6 +194,20 @@ def _tasks(study: Mapping[str, Any]) -> Iterator[str]:
             yield f"config.yaml: tasks/{name}: a task of that name is in {where} already; choose another name"
     for name in {**study["tasks"], **{name: None for name in modules if name in grid.tasks(study)}}:
         yield from _refusals(task.load, name)
+        if _known([name]):
+            yield from _task_metrics(name)
+
+
+def _task_metrics(name: str) -> Iterator[str]:
+    """The metrics that a task of the study names are some of its method."""
+    found = task.load(name)
+    if found.metrics:
+        from workflow.evaluation import metrics  # slow to import, so only where a task names some
+
+        method = task.KINDS[found.kind].method
+        methods = metrics.LABEL if method == "label" else (method,)
+        legal = [metric for metric, own in metrics.METRICS.items() if set(methods) & set(own.methods)]
+        yield from unknown(f"tasks/{name}/metrics", found.metrics, legal)
 
 
 def _known(names: Iterable[str]) -> list[str]:
