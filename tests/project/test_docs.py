@@ -203,7 +203,15 @@ def scores(study: Path, suite: str) -> pd.DataFrame:
 
 
 def test_a_dataset(place: Path) -> None:
-    rows = tables.rows(done(place, "A dataset") / "resources/tasks/colours.parquet")
+    rows = tables.rows(done(place, "A dataset") / "resources/tasks/plants.parquet")
+    assert [(row["fields"], row["answer"], row["gold"], row["choices"]) for row in rows] == [
+        ({"question": "What do plants need?"}, "light", 0, ["light", "noise"]),
+        ({"question": "What do roots take up?"}, "water", 1, ["stone", "water"]),
+    ]
+
+
+def test_a_dataset_in_python(place: Path) -> None:
+    rows = tables.rows(done(place, "A dataset in Python") / "resources/tasks/colours.parquet")
     assert [(row["answer"], row["gold"], row["choices"]) for row in rows] == [
         ("white", 0, ["white", "black"]),
         ("black", 1, ["white", "black"]),
