@@ -280,8 +280,8 @@ def _allowed(node: Node, root: Node) -> str:
 
 
 TASKS = """\
-Tasks to fine-tune on or to test on. These come with Tunecast; a study can have tasks of its own, see
-[Adding things](adding.md#a-dataset). Rows come from the dataset on the hub, or from `data_root`. Licences are as their dataset cards state them.
+Tasks to fine-tune on or to test on. These come with Tunecast; a study can have [tasks of its own](adding.md#a-dataset). Rows come
+from the dataset on the hub, or from `data_root`. Licences are as their dataset cards state them.
 
 The kind says how a task is answered. `inference` and `paraphrase`: one of the label words. `choice`: the answer option with the
 highest log-probability. `answer`: a short generated text, scored by exact match and F1. `summary` and `question`: a
