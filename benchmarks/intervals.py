@@ -18,7 +18,7 @@ from workflow.analysis.evidence import Change, Difference, Reported, Sample, mea
 from workflow.evaluation import metrics
 from workflow.forecasting.forecast_accuracy import _jointly
 from workflow.forecasting.pairs import credit, differences, resampled_weights
-from workflow.statistics import Resampling, Values, bounded
+from workflow.statistics import Resampling, Values, bounded, tested
 from workflow.storage.markdown import markdown
 
 HOW = Resampling(500, 0.95, 0)
@@ -118,6 +118,25 @@ def macro_f1(repetitions: int, rng: np.random.Generator) -> Rows:
             yield {"rows": n, "predictions": name, "bootstrap": share(old), "closed form": share(new)}
 
 
+def alike(repetitions: int, rng: np.random.Generator) -> Rows:
+    """Losses on few rows that differ by .1 this way or that, as often as not: how often a difference is called significant"""
+    for n in (2, 3, 5, 8):
+        old, new, unknown = [], [], []
+        for _ in range(repetitions):
+            rows = 0.1 * rng.choice([-1.0, 1.0], n)
+            levels = (Sample(keys, 2 + own[None], better="lower") for keys, own in ((TUNED, rows), (BASE, 0 * rows)))
+            p_value = tested(rows.mean(), Difference(*levels).margins)
+            unknown.append(p_value is None)
+            new.append(p_value is not None and p_value < 0.05)
+            old.append(p_value is None or p_value < 0.05)
+        yield {
+            "rows": n,
+            "error of 0 taken for certainty": share(old),
+            "called": share(new),
+            "no interval": share(unknown),
+        }
+
+
 def tests(repetitions: int, rng: np.random.Generator) -> Rows:
     """Means over few tests or pairs, which differ by .1 and are known to .03 each; of a true mean of 0"""
     for n in (2, 3, 5, 10):
@@ -190,7 +209,7 @@ def forecasters(repetitions: int, rng: np.random.Generator) -> Rows:
         yield {"bases": bases, "own interval": share(old), "joint interval": share(new)}
 
 
-TABLES = (scores, paired, macro_f1, tests, seeds, best, forecasters)
+TABLES = (scores, paired, macro_f1, alike, tests, seeds, best, forecasters)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

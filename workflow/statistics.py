@@ -23,6 +23,7 @@ BLOCK = 4_000_000  # multiplicities held at once: 32 MB, whatever the number of 
 KEPT = 16_000_000  # multiplicities of one resampling that are kept, a byte each: drawing them takes most of the time
 NORMAL = 1e6  # degrees of freedom from which Student's t is the normal distribution
 SMALLEST = 1e-12  # p-value below which none is told apart
+ROUNDING = 1e-12  # margins and standard errors that are 0 but for rounding
 POWER = 0.8  # chance that a study finds the smallest difference that it is said to be able to find
 
 
@@ -141,8 +142,8 @@ def student_width(level: float, freedom: float) -> float:
 
 
 def student_tail(statistic: float, freedom: float) -> float:
-    """Two-sided p-value of Student's t."""
-    return float(2 * scipy.special.stdtr(min(freedom, NORMAL), -abs(statistic)))
+    """Two-sided p-value of Student's t, never below SMALLEST."""
+    return max(SMALLEST, float(2 * scipy.special.stdtr(min(freedom, NORMAL), -abs(statistic))))
 
 
 def normal_width(level: float) -> float:
@@ -237,11 +238,28 @@ def apart(first: Margins, second: Margins, correlation: float = 0.0) -> Margins:
     return margins
 
 
-def tested(value: float, margins: Margins) -> float:
+def informative(margins: Margins) -> bool:
+    """Whether margins are larger than 0. Margins of 0 (a standard error of 0, rows that are all alike, a single row) do not say
+    that a value is certain but that its uncertainty is unknown."""
+    return max(margins(0.5)) > ROUNDING
+
+
+def ends(value: float, margins: Margins, level: float) -> tuple[float, float] | tuple[None, None]:
+    """Ends of the interval of a value; None where its uncertainty is unknown (`informative`)."""
+    if not informative(margins):
+        return None, None
+    below, above = margins(level)
+    return value - below, value + above
+
+
+def tested(value: float, margins: Margins) -> float | None:
     """Two-sided p-value of a value against 0: one less the largest level at which the interval leaves 0 out.
 
-    By bisection of the logarithm; never below SMALLEST. 1 for a value of 0.
+    By bisection of the logarithm; never below SMALLEST. 1 for a value of 0; None where its uncertainty is unknown
+    (`informative`).
     """
+    if not informative(margins):
+        return None
     if value == 0:
         return 1.0
     side = 0 if value > 0 else 1

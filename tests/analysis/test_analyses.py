@@ -297,14 +297,20 @@ def test_a_gap_that_one_step_lacks_makes_that_step_s_mean_null():
 
 
 def test_formats_are_compared_row_by_row():
-    """A gap of .1 on each row has no spread, however the rows differ; other rows are an error."""
+    """A gap of .1 ± .001 on each row has that spread alone, however the rows differ; of .1 it has none, which does not make it
+    certain; other rows are an error."""
     keys = {k: v for k, v in score("mnli", 0).items() if k in ITEMS and k != "value"} | {"metric": "accuracy"}
     values = np.random.default_rng(2).normal(size=20)
     rows = [{**keys, "id": f"{i:02}", "value": v} for i, v in enumerate(values)]
     other = [{**row, "test_format": "io", "value": row["value"] - 0.1} for row in rows]
     scores = pd.DataFrame(columns=[*tables.KEYS.names, *tables.SCORES.names])
+    apart = [{**row, "value": row["value"] + 0.001 * (-1) ** place} for place, row in enumerate(other)]
+    [row] = format_gap.analyse(Evidence(pd.DataFrame(rows + apart), scores), {}, HOW)
+    assert row["value"] == pytest.approx(0.1) and row["n"] == 20
+    assert row["high"] - row["value"] == pytest.approx(stats.t.ppf(0.975, 19) * 0.001 / 19**0.5) and row["p_value"] < 1e-6
     [row] = format_gap.analyse(Evidence(pd.DataFrame(rows + other), scores), {}, HOW)
-    assert (row["value"], row["low"], row["high"]) == pytest.approx((0.1, 0.1, 0.1)) and row["n"] == 20
+    assert row["value"] == pytest.approx(0.1) and row["n"] == 20
+    assert row["low"] is None and row["high"] is None and row["p_value"] is None
     other[3]["id"] = "99"
     with pytest.raises(ValueError, match="scored on other rows in the format 'io' than in 'default'"):
         format_gap.analyse(Evidence(pd.DataFrame(rows + other), scores), {}, HOW)

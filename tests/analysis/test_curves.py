@@ -95,8 +95,13 @@ def test_what_all_steps_share_does_not_blur_a_slope():
     assert shared.error == pytest.approx(curves.trend(sure(EVEN, values)).error, rel=1e-3)
 
 
-def test_an_estimate_without_error_is_tested_by_its_value():
-    assert curves.Estimate(0.0, 0.0, 4).p_value == 1 and curves.Estimate(0.1, 0.0, 4).p_value == 0
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_an_estimate_without_error_has_neither_interval_nor_p_value(value):
+    assert curves.Estimate(value, 0.0, 4).figures(0.95) == {"value": value, "low": None, "high": None, "p_value": None}
+
+
+def test_an_estimate_of_many_errors_has_a_p_value_above_0():
+    assert 0 < curves.Estimate(1.0, 1e-3, 1e6).p_value <= 1e-12
 
 
 def test_progress_by_hand():

@@ -202,7 +202,7 @@ def test_a_mean_is_never_surer_than_the_rows_of_its_tests():
 def test_a_score_of_1_without_a_number_of_rows_is_of_unknown_uncertainty():
     """An error of 0 says nothing there; of 100 rows, all right, the interval of a share is known."""
     place = {**BASE, **TEST}
-    assert not Reported(place, 1.0, 0.0).uncertain and Reported(place, 0.5, 0.0).uncertain
+    assert not Reported(place, 1.0, 0.0).uncertain and not Reported(place, 0.5, 0.0).uncertain
     assert Reported(place, 1.0, 0.0, n=100).uncertain and Reported(place, 1.0, 0.0, n=100).margins(0.95)[0] > 0.03
 
 

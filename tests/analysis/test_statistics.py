@@ -91,6 +91,19 @@ def test_p_value_by_hand(resampled, expected):
     assert statistics.p_value(resampled) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_margins_of_0_give_neither_interval_nor_p_value(value):
+    """Rows that are all alike, a single row, a standard error of 0: nothing is known of chance, so nothing is significant."""
+    assert statistics.tested(value, statistics.normal(0.0)) is None
+    assert statistics.ends(value, statistics.normal(1e-18), 0.95) == (None, None)
+
+
+def test_margins_that_are_0_on_one_side_are_known():
+    """All of 40 rows right: the share cannot be higher, and how much lower is known."""
+    low, high = statistics.ends(1.0, statistics.share(1.0, 40), 0.95)
+    assert high == 1 and 0.89 < low < 0.92
+
+
 def test_a_weight_counts_a_value_that_often():
     values, weights = np.array([3.0, 1.0, 7.0]), np.array([1.0, 2.0, 1.0])
     assert statistics.weighted_mean(values, weights) == np.mean([3, 1, 1, 7])

@@ -61,9 +61,19 @@ class Estimate:
         return self.value - half, self.value + half
 
     @property
-    def p_value(self) -> float:
-        """Two-sided p-value against 0."""
-        return student_tail(self.value / self.error, self.freedom) if self.error else float(self.value == 0)
+    def known(self) -> bool:
+        """Whether its error is more than 0: one of 0 (all steps on the line, rows that are all alike) says nothing of chance."""
+        return self.error**2 > ROUNDING
+
+    @property
+    def p_value(self) -> float | None:
+        """Two-sided p-value against 0; None where the error is not `known`."""
+        return student_tail(self.value / self.error, self.freedom) if self.known else None
+
+    def figures(self, level: float) -> dict[str, float | None]:
+        """Value, ends of the interval and p-value, as columns of `tables.ANALYSIS`; null where the error is not `known`."""
+        low, high = self.bounds(level) if self.known else (None, None)
+        return {"value": self.value, "low": low, "high": high, "p_value": self.p_value}
 
 
 @dataclass(frozen=True)
@@ -124,12 +134,12 @@ def progress(steps: Values) -> Values:
 
 @dataclass(frozen=True)
 class Slope:
-    """A slope for 100,000 steps with interval and two-sided p-value against 0."""
+    """A slope for 100,000 steps with interval and two-sided p-value against 0; None where a curve without noise fits exactly."""
 
     value: float
-    low: float
-    high: float
-    p_value: float
+    low: float | None
+    high: float | None
+    p_value: float | None
 
 
 @dataclass(frozen=True)
@@ -338,4 +348,6 @@ def _slope(curve: Curve, found: Bends, weights: Values, left: Values, scatter: V
     tested = student_tail(np.sqrt(freedom * cost), freedom)
     if sampled[best] > ROUNDING:
         tested = max(tested, student_tail(slopes[best] / np.sqrt(sampled[best]), np.inf))
+    if (high - low) ** 2 <= ROUNDING:
+        return Slope(float(slopes[best]), None, None, None)
     return Slope(float(slopes[best]), float(low), float(high), tested)

@@ -22,7 +22,6 @@ Values = NDArray[np.float64]
 LENGTHS = (1, 2, 3, 5, 8)  # steps in a run
 SETTLED = 100  # steps from the last one's hundredth on are compared: an untrained model's constant answer is no peak
 FEWEST = 6
-FARTHEST = 40.0  # errors that stand for a difference without any error
 MANY = 6  # inner steps from which on the largest quarter of their squares is left out
 NOTHING = 1e-12  # scores that are 0 but for rounding
 
@@ -159,8 +158,8 @@ def _freedom_of(bends: Values) -> float:
 
 
 def _ratio(differences: Values, errors: Values) -> Values:
-    """Differences by their errors; 0 where neither is anything, many errors where the error alone is nothing."""
-    return np.divide(differences, errors, out=np.where(differences > NOTHING, FARTHEST, 0.0), where=errors > NOTHING)
+    """Differences by their errors; 0 where an error is 0, which says nothing of chance."""
+    return np.divide(differences, errors, out=np.zeros_like(errors), where=errors > NOTHING)
 
 
 def _curvatures(steps: Values) -> Values:

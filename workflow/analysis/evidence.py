@@ -33,6 +33,7 @@ from workflow.statistics import (
     bounded,
     correlation,
     effective_n,
+    ends,
     larger,
     normal,
     share,
@@ -144,8 +145,13 @@ class Reported:
 
     @property
     def uncertain(self) -> bool:
-        """Whether its uncertainty is known: it is not of a score of 0 or 1 whose number of rows is not reported."""
-        return self.error is not None and (self.error > 0 or self.n is not None or 0 < self.value < 1)
+        """Whether its uncertainty is known: an error of 0 says nothing unless it is that of a share of a known number of rows."""
+        return self.error is not None and (self.error > 0 or (self._share and self.n is not None))
+
+    @property
+    def _share(self) -> bool:
+        """Whether it is a single seed's score between 0 and 1 of which more is better."""
+        return self.seeds == 1 and self.better == "higher" and 0 <= self.value <= 1
 
     @property
     def lucky(self) -> bool:
@@ -156,7 +162,7 @@ class Reported:
     def over_rows(self) -> Margins:
         """Margins of its error: those of a share where it is one, of as many rows as the error says."""
         error = self.error or 0.0
-        if self.seeds > 1 or self.better != "higher" or not 0 <= self.value <= 1:
+        if not self._share:
             return normal(error, self.seeds - 1 if self.seeds > 1 else NORMAL)
         return share(self.value, effective_n(self.value, error**2) if error or not self.n else self.n)
 
@@ -506,8 +512,7 @@ def estimate(keys: dict[str, Any], found: Level | Difference, level: float, **re
     known = {"value": found.value, "low": None, "high": None, "seed_variance": _seed_variance([found])}
     if found.uncertain:
         margins = found.margins
-        below, above = margins(level)
-        known |= {"low": found.value - below, "high": found.value + above}
+        known["low"], known["high"] = ends(found.value, margins, level)
         known |= {"p_value": tested(found.value, margins)} if isinstance(found, Difference) else {}
     return {**keys, **known, **rest}
 
@@ -520,15 +525,8 @@ def _seed_variance(found: Sequence[Level | Difference]) -> bool | None:
 
 def estimated(keys: dict[str, Any], value: float, margins: Margins, level: float, **rest: Any) -> dict[str, Any]:
     """A row of `tables.ANALYSIS` with the interval and the p-value of its margins."""
-    below, above = margins(level)
-    return {
-        **keys,
-        "value": value,
-        "low": value - below,
-        "high": value + above,
-        "p_value": tested(value, margins),
-        **rest,
-    }
+    low, high = ends(value, margins, level)
+    return {**keys, "value": value, "low": low, "high": high, "p_value": tested(value, margins), **rest}
 
 
 def spread(between: Values, within: Values, n: int, join: Callable[..., Margins] = larger) -> Margins:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from workflow.analysis.laws import LAWS, scaled
-from workflow.statistics import student_tail
+from workflow.statistics import ROUNDING, student_tail
 
 Values = NDArray[np.float64]
 
@@ -190,13 +190,15 @@ def _crossed(errors: Values) -> Values:
 def _gain(baseline: Values, combined: Values) -> tuple[float, float]:
     """The share by which squared errors are below a baseline's, and a one-sided p-value of none by Student's t over curves.
 
+    The p-value is 1 where all curves are alike, so that nothing says how they vary.
+
     baseline, combined: shape (curves, trials).
     """
     less = (baseline**2 - combined**2).mean(axis=1)
     gain = float(less.mean() / max((baseline**2).mean(), 1e-12))
     error = less.std(ddof=1) / np.sqrt(len(less))
-    if not error:
-        return gain, float(gain <= 0)
+    if not error > ROUNDING:
+        return gain, 1.0
     tail = student_tail(float(less.mean() / error), len(less) - 1) / 2
     return gain, tail if gain > 0 else 1 - tail
 

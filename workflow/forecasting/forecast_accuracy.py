@@ -22,7 +22,17 @@ from workflow.forecasting.pairs import (
     matched,
     resampled_weights,
 )
-from workflow.statistics import NORMAL, Resampling, normal, normal_width, student_tail, student_width, tested
+from workflow.statistics import (
+    NORMAL,
+    ROUNDING,
+    Resampling,
+    ends,
+    normal,
+    normal_width,
+    student_tail,
+    student_width,
+    tested,
+)
 from workflow.storage.tables import FORECASTS
 
 Values = NDArray[np.float64]
@@ -157,6 +167,7 @@ def evaluate(
                     yield keys | own | (figures if keys["n_bases"] >= ENOUGH else figures | UNKNOWN)
 
 
+NO_ENDS: dict[str, float | None] = {"low": None, "high": None}
 UNKNOWN = {name: None for name in FORECASTS.names if name.endswith(("low", "high", "p_value"))}
 
 
@@ -193,10 +204,10 @@ def _figures(earned: Values, asked: Mask, judged: Judged, where: Setting) -> lis
     weights = where.weights[:, used]
     there = weights @ times
     resampled = (weights @ total.T)[there > 0] / there[there > 0, None]
-    ends, level = where.how.columns(resampled), where.how.level
+    percentiles, level = where.how.columns(resampled), where.how.level
     found: list[dict[str, float | None]] = [
-        {"accuracy": float(value), "sd": sd, "low": float(low), "high": float(high)}
-        for value, sd, (low, high) in zip(values, _over_rounds(earned, asked), ends.T, strict=True)
+        {"accuracy": float(value), "sd": sd} | ({"low": float(low), "high": float(high)} if high > low else NO_ENDS)
+        for value, sd, (low, high) in zip(values, _over_rounds(earned, asked), percentiles.T, strict=True)
     ]
     joint = _jointly(values - 0.5, resampled - 0.5, judged.candidates, judged.units, level)
     _add(found, "", [(low and 0.5 + low, high and 0.5 + high, p) for low, high, p in joint])
@@ -221,8 +232,8 @@ def _lead(found: list[dict[str, float | None]], values: Values, resampled: Value
     """Accuracy beyond the best single indicator's, with Student's interval over units."""
     for row, value, error in zip(found, values, resampled.std(axis=0), strict=True):
         margins = normal(float(error), units - 1)
-        row |= {"lead": float(value), "lead_low": float(value) - margins(level)[0]}
-        row |= {"lead_high": float(value) + margins(level)[1], "lead_p_value": tested(float(value), margins)}
+        low, high = ends(float(value), margins, level)
+        row |= {"lead": float(value), "lead_low": low, "lead_high": high, "lead_p_value": tested(float(value), margins)}
 
 
 def _jointly(
@@ -233,7 +244,8 @@ def _jointly(
     values: shape (n,); resampled: shape (resamples, n); units: that are resampled. Both are by the largest standardised distance
     of any candidate from its value in a resample (Westfall & Young 1993, section 2.5), taken for a quantile of the normal
     distribution and turned into Student's with units - 1 degrees of freedom, since few units tell little of their own spread.
-    The ends are None for what is no candidate.
+    The ends are None for what is no candidate, and where all resamples are alike, as of an indicator that orders every pair
+    right: its uncertainty is unknown.
     """
     found: list[tuple[float | None, float | None, float | None]] = [(None, None, None)] * len(values)
     places = np.flatnonzero(candidates)
@@ -246,7 +258,8 @@ def _jointly(
     for place, own in zip(places, error, strict=True):
         reached = normal_width(1 - student_tail(values[place] / own, units - 1))
         beyond = (1 + np.sum(largest >= reached)) / (1 + len(largest))
-        found[place] = float(values[place] - width * own), float(values[place] + width * own), float(beyond)
+        joint = (values[place] - width * own, values[place] + width * own) if own > ROUNDING else (None, None)
+        found[place] = (*(end if end is None else float(end) for end in joint), float(beyond))
     return found
 
 

@@ -172,7 +172,10 @@ ANALYSIS = _columns(
     low=(FLOAT, "lower end of the interval, of the study's level; of a forecast for 80 %"),
     high=(FLOAT, "upper end of the interval; null where it has none"),
     n=(INT, "number of units that the interval is over"),
-    p_value=(FLOAT, "two-sided p-value against no difference, by the margins of the interval; null where not tested"),
+    p_value=(
+        FLOAT,
+        "two-sided p-value against no difference, by the margins of the interval; null where the error is 0 or unknown",
+    ),
     seed_variance=(
         pa.bool_(),
         "whether the interval holds the variance between seeds of tuning, false where no tuning has two seeds; null where "
@@ -236,7 +239,10 @@ FORECASTS = _columns(
     ties=(TEXT, "tie rule: gt, strict or half"),
     accuracy=(FLOAT, "share of the pairs in which the better base is preferred"),
     sd=(FLOAT, "standard deviation of the accuracy over the rounds of the split; null for a single round"),
-    low=(FLOAT, "lower end of the interval over resampled bases; of chance: over random orders; null for few bases"),
+    low=(
+        FLOAT,
+        "lower end of the interval over resampled bases; of chance: over random orders; null for few bases and like resamples",
+    ),
     high=(FLOAT, "upper end of the interval"),
     gain=(FLOAT, "accuracy minus that of all config fields together, fitted on the target"),
     gain_low=(FLOAT, "lower end of the interval of the gain over resampled bases"),

@@ -9,7 +9,7 @@ import numpy as np
 
 from workflow.analysis.evidence import PAIR_KEYS, Evidence, Level
 from workflow.analysis.extrapolation import Forecast, forecast
-from workflow.statistics import NORMAL, Resampling, student_tail, student_width
+from workflow.statistics import NORMAL, ROUNDING, Resampling, normal, student_width, tested
 
 LINE = [key for key in PAIR_KEYS if key != "step"]
 SORT = ["family", "format", "recipe", "suite", "test_format", "shots"]
@@ -74,13 +74,14 @@ def _rows(
 
 
 def _forecast(keys: dict[str, Any], found: Forecast | None, place: int, last: float) -> Iterator[dict[str, Any]]:
-    """Both rows of one curve; what lies between 0 and 1 is forecast to stay there."""
-    if found is None:
+    """Both rows of one curve; what lies between 0 and 1 is forecast to stay there. Where held-out steps were forecast without any
+    error, which says nothing of later ones, nothing is forecast."""
+    if found is None or found.high[place] - found.low[place] <= ROUNDING:
         yield from ({**keys, "estimator": name, "value": None} for name in ("later_score", "later_change"))
         return
     ends = np.array([found.values[place], found.low[place], found.high[place]])
     error = float(ends[2] - ends[0]) / student_width(COVERAGE, NORMAL)
-    p_value = student_tail(float(ends[0] - last) / error, NORMAL) if error else float(ends[0] == last)
+    p_value = tested(float(ends[0] - last), normal(error))
     ends = np.clip(ends, 0, 1) if keys["group"] == SCORES else ends
     yield {**keys, "estimator": "later_score", **_ends(ends)}
     yield {**keys, "estimator": "later_change", **_ends(ends - last), "p_value": p_value}

@@ -76,17 +76,8 @@ def _slopes(keys: dict[str, Any], gaps: Sequence[Difference], how: Resampling) -
         lines.setdefault(tuple(gap.keys[key] for key in LINE), []).append(gap)
     for place, points in lines.items():
         if len(points) >= 3:
-            found = trend(curve(points, how))
-            low, high = found.bounds(how.level)
-            facts = {"estimator": "slope", "n": len(points), "p_value": found.p_value}
-            yield {
-                **keys,
-                **dict(zip(LINE, place, strict=True)),
-                "value": found.value,
-                "low": low,
-                "high": high,
-                **facts,
-            }
+            facts = {"estimator": "slope", "n": len(points), **trend(curve(points, how)).figures(how.level)}
+            yield {**keys, **dict(zip(LINE, place, strict=True)), **facts}
 
 
 def _changes(keys: dict[str, Any], gaps: Sequence[Difference], how: Resampling) -> Iterator[dict[str, Any]]:

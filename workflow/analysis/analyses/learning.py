@@ -54,7 +54,7 @@ class Claim:
         """Whether it holds for curves with this one's noise, shape (curves, steps)."""
         found = self.estimate
         away = values @ (np.array(self.terms) @ self.line.weights) - self.bound
-        return away > student_width(self.level, found.freedom) * found.error
+        return (away > student_width(self.level, found.freedom) * found.error) & found.known
 
 
 @dataclass(frozen=True)
@@ -206,19 +206,25 @@ def _drawn(line: Line, generator: np.random.Generator) -> Values:
 
 def _single(claim: Claim) -> dict[str, Any]:
     """A claim's estimate with its interval."""
-    low, high = claim.estimate.bounds(claim.level)
-    return {"value": claim.estimate.value, "low": low, "high": high, "p_value": claim.estimate.p_value}
+    return claim.estimate.figures(claim.level)
 
 
 def _largest(claims: Sequence[Claim], level: float) -> dict[str, Any]:
-    """The largest of several estimates: each may have been it by chance, so the lower end and the p-value are corrected."""
+    """The largest of several estimates: each may have been it by chance, so the lower end and the p-value are corrected.
+
+    Both are null where one of the estimates has no known error.
+    """
     if not claims:
         return {"value": None, "n": 0}
     found = [claim.estimate for claim in claims]
-    return {
+    figures: dict[str, Any] = {
         "value": max(own.value for own in found),
+        "n": max(len(claim.line.curve.steps) for claim in claims),
+    }
+    if not all(own.known for own in found):
+        return figures
+    return figures | {
         "low": max(own.bounds(claim.level)[0] for own, claim in zip(found, claims, strict=True)),
         "high": max(own.bounds(level)[1] for own in found),
         "p_value": min([1.0, *(len(found) * own.p_value for own in found if own.value > 0)]),
-        "n": max(len(claim.line.curve.steps) for claim in claims),
     }

@@ -64,10 +64,7 @@ def _rows(group: str, points: Sequence[Level | Difference], how: Resampling) -> 
             change = Difference(own[-1], own[0])
             yield estimate(keys, change, how.level, estimator="last_minus_first", n=change.n)
         if len(own) > 2:
-            found = trend(curve(own, how))
-            low, high = found.bounds(how.level)
-            facts = {"value": found.value, "low": low, "high": high, "p_value": found.p_value}
-            yield {**keys, "estimator": "slope", "n": len(own), **facts}
+            yield {**keys, "estimator": "slope", "n": len(own), **trend(curve(own, how)).figures(how.level)}
 
 
 def _by_base(evidence: Evidence, how: Resampling) -> Iterator[dict[str, Any]]:
@@ -117,6 +114,7 @@ def _base(change: Level | Difference) -> tuple[Any, ...]:
 
 
 def _rises(change: Difference, how: Resampling) -> bool:
-    """Whether a base is significantly better at its last step."""
+    """Whether a base is significantly better at its last step; where its uncertainty is unknown, whether it is better at all."""
     value = -change.value if change.first.better == "lower" else change.value
-    return value > 0 and (not change.uncertain or tested(change.value, change.margins) < 1 - how.level)
+    p_value = tested(change.value, change.margins) if change.uncertain else None
+    return value > 0 and (p_value is None or p_value < 1 - how.level)

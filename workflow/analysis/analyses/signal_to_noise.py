@@ -14,7 +14,7 @@ import numpy as np
 
 from workflow.analysis.analyses.learning import in_domain
 from workflow.analysis.evidence import PAIR_KEYS, Evidence, Level
-from workflow.statistics import Resampling, normal_width
+from workflow.statistics import SMALLEST, Resampling, normal_width
 
 LINE = [key for key in PAIR_KEYS if key not in ("family", "step")]
 LAST = 1 / 3  # of a run's checkpoints: the last, which noise is read from
@@ -78,7 +78,7 @@ def _of_checkpoints(levels: Sequence[Level]) -> float:
 
 
 def range_tail(ratio: float, n: int) -> float:
-    """Probability that the range of n independent standard normal variables is larger than a ratio."""
+    """Probability that the range of n independent standard normal variables is larger than a ratio; never below SMALLEST."""
     from scipy.stats import studentized_range
 
-    return float(studentized_range.sf(ratio, n, np.inf))
+    return max(SMALLEST, float(studentized_range.sf(ratio, n, np.inf)))
