@@ -204,7 +204,7 @@ def scores(study: Path, suite: str) -> pd.DataFrame:
 
 def test_a_dataset(place: Path) -> None:
     rows = tables.rows(done(place, "A dataset") / "resources/tasks/plants.parquet")
-    assert [(row["fields"], row["answer"], row["gold"], row["choices"]) for row in rows] == [
+    assert [(dict(row["fields"]), row["answer"], row["gold"], row["choices"]) for row in rows] == [
         ({"question": "What do plants need?"}, "light", 0, ["light", "noise"]),
         ({"question": "What do roots take up?"}, "water", 1, ["stone", "water"]),
     ]
