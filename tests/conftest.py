@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import running
+from filelock import FileLock
 
 if TYPE_CHECKING:
     import torch
@@ -125,13 +128,28 @@ def checkpoint(request: pytest.FixtureRequest, checkpoints: dict[str, Checkpoint
     return checkpoints[request.param]
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder of this run of the tests, filled by whichever of its processes comes first; the others wait for it."""
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    folder = (factory.getbasetemp() if alone else factory.getbasetemp().parent) / "made_once" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / "made").exists():
+            make(folder / "place")
+            (folder / "made").touch()
+    return folder / "place"
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke study after a whole run; not to be changed."""
-    place = running.lay_out(tmp_path_factory.mktemp("smoke") / "place", running.SMOKE)
-    ended = running.run(place)
-    assert ended.returncode == 0, ended.stderr
-    return place
+    """The smoke study after a whole run, by the command that users type; not to be changed."""
+
+    def make(place: Path) -> None:
+        command = running.command(running.lay_out(place, running.SMOKE))
+        ended = subprocess.run(command, cwd=place, env=running.ENVIRONMENT, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+
+    return made_once(tmp_path_factory, "smoke", make)
 
 
 @pytest.fixture

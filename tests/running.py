@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 SMOKE = yaml.safe_load((ROOT / "tests" / "smoke" / "config.yaml").read_text(encoding="utf-8"))
 CODE = ("Snakefile", "rules", "workflow", "envs", "profiles")
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
 
 
 def lay_out(place: Path, config: Any) -> Path:
@@ -23,7 +26,7 @@ def lay_out(place: Path, config: Any) -> Path:
     (place / "study").mkdir(parents=True)
     for name in CODE:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, place / name)
         elif (ROOT / name).is_file():
             shutil.copy2(ROOT / name, place / name)
     configure(place, config)
@@ -45,9 +48,22 @@ def command(place: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "snakemake", "--directory", "study", "--cores", "2", *arguments]
 
 
+@functools.cache
+def warm() -> subprocess.Popen[str]:
+    """The Snakemake that has started and forks for each run of these tests; it ends with the process that asks it."""
+    start = [sys.executable, str(ROOT / "tests" / "warm_start.py")]
+    return subprocess.Popen(start, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
 def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the study of a place to its end, good or bad."""
-    return subprocess.run(command(place, *arguments), cwd=place, env=ENVIRONMENT, capture_output=True, text=True)
+    asked = command(place, *arguments)
+    with tempfile.TemporaryDirectory() as told:
+        output, errors = (Path(told, name) for name in ("output", "errors"))
+        line = {"folder": str(place), "arguments": asked[3:], "output": str(output), "errors": str(errors)}
+        print(json.dumps(line), file=warm().stdin, flush=True)
+        code = int(warm().stdout.readline())
+        return subprocess.CompletedProcess(asked, code, output.read_text("utf-8"), errors.read_text("utf-8"))
 
 
 def planned(place: Path, *arguments: str) -> dict[str, int]:

@@ -75,7 +75,8 @@ JOBS = {
         {"suite": WHOLE["suites"]["plain"], "folder": FOLDER}, PART,
     ),
     "score": Job(
-        "score", {"scores": SCORED, "rows": ITEMS}, {"predictions": PREDICTED}, {"statistics": WHOLE["statistics"]}, PART
+        "score", {"scores": SCORED, "rows": ITEMS}, {"predictions": PREDICTED},
+        {"statistics": WHOLE["statistics"], "stemmer": False}, PART,
     ),
     "gather": Job("gather", ["results/scores.parquet"], {"parts": [SCORED]}, {"table": "scores"}, {"table": "scores"}),
     "gather items": Job("gather", [GATHERED], {"parts": [ITEMS]}, {"table": "items"}, {"table": "items"}),

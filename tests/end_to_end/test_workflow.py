@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import running
+from conftest import made_once
 from running import SMOKE
 
 from workflow.storage import tables
@@ -445,11 +446,14 @@ PREDICTING = f"logs/predict/{TUNED}/suite=plain/tests=all.log"
 @pytest.fixture(scope="session")
 def unbroken(smoke: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small study of a local family, one checkpoint of the smoke study, after an unbroken run; not to be changed."""
-    place = running.lay_out(tmp_path_factory.mktemp("local") / "place", LOCAL)
-    shutil.copytree(smoke / "study/resources/pretrained/family=tiny/step=20", place / "steps/step=20")
-    ended = running.run(place, SCORES)
-    assert ended.returncode == 0, ended.stderr
-    return place
+
+    def make(place: Path) -> None:
+        running.lay_out(place, LOCAL)
+        shutil.copytree(smoke / "study/resources/pretrained/family=tiny/step=20", place / "steps/step=20")
+        ended = running.run(place, SCORES)
+        assert ended.returncode == 0, ended.stderr
+
+    return made_once(tmp_path_factory, "unbroken", make)
 
 
 def without(place: Path, copy: Path, *gone: str) -> Path:

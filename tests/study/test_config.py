@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import random
-import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -277,23 +275,20 @@ SHOWN = list(BAD)[::4]
 
 
 @pytest.fixture(scope="module")
-def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, subprocess.CompletedProcess[str]]]:
-    """Dry runs of bad configs, two at a time: what is wrong -> (place, ended run)."""
-    folder = tmp_path_factory.mktemp("refusals")
-    places = [running.lay_out(folder / str(number), with_entry(*BAD[name][:2])) for number, name in enumerate(SHOWN)]
-    with ThreadPoolExecutor(2) as pool:
-        runs = pool.map(lambda place: running.run(place, "--dry-run"), places)
-        return dict(zip(SHOWN, zip(places, runs, strict=True), strict=True))
+def place_of_bad_configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place whose study has one bad config after another, none of which makes anything."""
+    return running.lay_out(tmp_path_factory.mktemp("bad") / "place", running.SMOKE)
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_snakemake_shows_the_line_and_nothing_else(name: str, refusals) -> None:
-    place, ended = refusals[name]
+def test_snakemake_shows_the_line_and_nothing_else(name: str, place_of_bad_configs: Path) -> None:
+    running.configure(place_of_bad_configs, with_entry(*BAD[name][:2]))
+    ended = running.run(place_of_bad_configs, "--dry-run")
     assert ended.returncode == 1
     lines = [line for line in (ended.stdout + ended.stderr).splitlines() if not line.startswith("Using workflow")]
     assert len(lines) == 1 + FOLLOWING.get(BAD[name][2], 0), lines
     assert any(line.startswith(f"config.yaml: {BAD[name][2]}") for line in lines)
-    assert not list((place / "study").glob("re*")), "nothing may be made"
+    assert not list((place_of_bad_configs / "study").glob("re*")), "nothing may be made"
 
 
 MISSPELT = {
