@@ -6,8 +6,11 @@ RESOLVE = .lock/bin/uv pip compile --quiet --universal --fork-strategy fewest --
 	--no-annotate --no-header
 LOWEST = transformers|datasets|peft|snakemake
 UPGRADE ?=
+# Processes that share the tests: one a core, four at most, since each holds up to 2.5 GB.
+WORKERS ?= $(shell n=$$(env -u OMP_NUM_THREADS nproc); echo $$((n < 4 ? n : 4)))
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help run test worlds slurm faults browser gpu wheels docs site check lock clean
+.PHONY: help run quick test worlds slurm faults browser gpu wheels docs site check lock clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*##/\1:/p' $(MAKEFILE_LIST)
@@ -15,8 +18,11 @@ help:  ## what can be made
 run: .venv/run  ## the default study
 	$(BIN)/snakemake --cores all
 
+quick: .venv/test  ## tests that take a moment each
+	$(PYTEST) -m 'not slow and not worlds and not slurm and not faults and not browser'
+
 test: .venv/test  ## the tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 worlds: .venv/test  ## the default study on three generated worlds: are the planted truths found in each?
 	$(BIN)/python -m pytest -m worlds

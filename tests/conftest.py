@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from workflow.models.encoding import Masked
 
+SLOW = {"smoke", "searched", "analysed"}  # fixtures of studies
 CONTEXT = 256
 ARCHITECTURES = ("gpt_neox", "llama", "olmo", "olmo2")
 NAMES = ("Ann", "Bo", "Cy", "Dora")
@@ -30,6 +31,13 @@ PAGE = [
     "### Input_1: A man sleeps.\n ### Input_2: A man runs.\n ### Inference: contradiction\n\n",
     "The relation is entailment, neutral or contradiction: yes or no. ### Summary: Ça va? Ünïcode, 日本語 and 😀😃🎉.",
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what needs a whole study, or lies beside the tests of whole studies."""
+    for item in items:
+        if SLOW & set(getattr(item, "fixturenames", ())) or item.path.parent.name == "end_to_end":
+            item.add_marker(pytest.mark.slow)
 
 
 class Checkpoint(NamedTuple):

@@ -66,6 +66,7 @@ def lucky(step: int, seeds: int, noise: float, generator: np.random.Generator, s
     return Sample(keys(step), values, tuple(map(str, range(ROWS))))
 
 
+@pytest.mark.slow
 def test_of_two_equal_bases_hardly_any_is_called_the_best() -> None:
     """With two seeds each, whose spread is known by two degrees of freedom: .43 by a bootstrap, .10 without shrinkage."""
     generator = np.random.default_rng(0)

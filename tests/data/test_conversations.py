@@ -193,6 +193,7 @@ STUDY = {
 HISTORY = "results/histories/family=local/step=10/train=tulu/format=default/recipe=chat/seed=0/part.parquet"
 
 
+@pytest.mark.slow
 def test_a_study_tunes_on_conversations(checkpoints, tmp_path):
     """Half of twelve rows, of which every third is too long for its answer to be reached."""
     place = running.lay_out(tmp_path / "place", STUDY)

@@ -181,6 +181,7 @@ def hub_study(**changes: object) -> dict:
     } | changes
 
 
+@pytest.mark.slow
 def test_a_corpus_of_the_hub_is_collected_before_it_is_read(tmp_path: Path) -> None:
     assert grid.collected(config_checks.read(hub_study())) == ["web"]
     jobs = running.planned(running.lay_out(tmp_path, hub_study()), "results/indicators.parquet")
@@ -210,6 +211,7 @@ print(pinned["commit"])
 """
 
 
+@pytest.mark.slow
 def test_a_corpus_is_read_from_a_hub(tmp_path: Path) -> None:
     """By the real client from a local server, Parquet files with a column within a column."""
     root = tmp_path / "hub"

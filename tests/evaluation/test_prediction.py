@@ -682,6 +682,7 @@ def harness_results(name, rows, checkpoint, folder):
     return found["results"][f"local_{name}"], found["samples"][f"local_{name}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "architecture"),
     [

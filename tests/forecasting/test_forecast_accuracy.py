@@ -336,6 +336,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> results.Forecasting:
     return results.Forecasting("c", settings, table, **frames, published=published_numbers.read(folder / "printed.csv"))
 
 
+@pytest.mark.slow
 def test_every_table_has_its_baselines(found: results.Forecasting) -> None:
     for keys, rows in found.forecasts.groupby(["split", "subset", "ties"]):
         assert {"chance", "lr", "kind", "config", "config_and_indicators"} <= set(rows["forecaster"]), keys
@@ -478,6 +479,7 @@ def test_standard_error_of_a_mean_of_accuracies_by_simulation() -> None:
     assert error == pytest.approx(100 * draws.std(), rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_sound_table_raises_no_warning(tmp_path: Path) -> None:
     generator = np.random.default_rng(12)
     own = generator.normal(size=40)

@@ -76,6 +76,7 @@ def test_counts_of_the_study(table: Cohort, rows: pd.DataFrame) -> None:
     assert features.shape == (1225, 20)
 
 
+@pytest.mark.slow
 def test_lightgbm_on_its_own_target_is_within_three_points_of_print(table: Cohort) -> None:
     columns = table.values(table.indicators)
     for target in TARGETS:
@@ -122,6 +123,7 @@ def test_levels_of_a_single_model_are_not_left_out(table: Cohort) -> None:
     assert list(np.flatnonzero(~fold.train) + 1) == [46, 47, 48, 49, 50] and fold.pairs.sum() == 3
 
 
+@pytest.mark.slow
 def test_the_study_asks_for_forecasts_alone(tmp_path: Path) -> None:
     place = running.lay_out(tmp_path, CONFIG)
     for name in ("variants.csv", "printed.csv"):
@@ -139,6 +141,7 @@ def test_the_study_asks_for_forecasts_alone(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_small_study_runs(tmp_path: Path) -> None:
     """Twelve bases, two fields: every split, table and check for real."""
     generator = np.random.default_rng(0)

@@ -204,6 +204,7 @@ def test_sums_of_groups_add_up() -> None:
     assert whole["nll_nll"].sum() == pytest.approx(float((each**2).sum()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("document", "draw", "both"), [(1.0, 0.0, 0.0), (1.0, 0.3, 0.5), (0.0, 0.3, 1.0), (0.2, 0.0, 2.0)]
 )

@@ -25,6 +25,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", PAIRS)
 def test_scores_losses_and_texts_are_those_of_one_row_loops(tmp_path: Path, model_type: str) -> None:
     found = list(architectures.tried(model_type, PAIRS[model_type], tmp_path))

@@ -608,6 +608,7 @@ def test_hub_step_is_found_by_prefix(hub: HubServer, client: Client, step: int, 
     )
 
 
+@pytest.mark.slow
 def test_hub_tags_name_steps_too(hub: HubServer, client: Client) -> None:
     hub.tags["lab/olmo"] = {"step7": "main", "step8-a": "main", "step8-b": "step100-tokens0B", "step9-a": "main"}
     hub.tags["lab/olmo"] |= {"step9-b": "main", "step7x": "step100-tokens0B", "my-step7": "step100-tokens0B"}
@@ -617,6 +618,7 @@ def test_hub_tags_name_steps_too(hub: HubServer, client: Client) -> None:
     assert client.locate(9, {"steps": [9]})["revision"] == hub.commit("lab/olmo", "main")
 
 
+@pytest.mark.slow
 def test_hub_revisions_may_be_named_by_a_pattern(hub: HubServer, client: Client) -> None:
     """Two stages count their steps each from zero: the pattern says which is meant."""
     hub.tags["lab/olmo"] = {"stage1-step7-tokens2B": "main", "stage2-step7-tokens9B": "step100-tokens0B"}
@@ -625,6 +627,7 @@ def test_hub_revisions_may_be_named_by_a_pattern(hub: HubServer, client: Client)
     assert "has no revision stage1-step8 or stage1-step8-*; nearest steps: 7" in client.refusal(8, family)
 
 
+@pytest.mark.slow
 def test_hub_steps_may_lie_in_repositories_of_their_own(hub: HubServer, client: Client) -> None:
     family = {"repos": [{"step": 5, "repo": "lab/olmo"}, {"step": 6, "repo": "lab/nothing"}]}
     manifest = client.locate(5, family)
@@ -638,6 +641,7 @@ def test_hub_step_that_is_missing(client: Client) -> None:
     assert message.endswith("nearest steps: 100, 1000, 1000000")
 
 
+@pytest.mark.slow
 def test_hub_is_not_needed_again(hub: HubServer, client: Client) -> None:
     first = client.locate(100, FAMILY)
     client.locate(1001000, FAMILY)
@@ -654,6 +658,7 @@ def test_hub_is_not_needed_again(hub: HubServer, client: Client) -> None:
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_mirror_serves_what_another_endpoint_did(hub: HubServer, client: Client) -> None:
     first = client.locate(100, FAMILY)
     with HubServer(hub.root) as mirror:
@@ -665,6 +670,7 @@ def test_mirror_serves_what_another_endpoint_did(hub: HubServer, client: Client)
     assert (second["revision"], second["files"]) == (first["revision"], first["files"])
 
 
+@pytest.mark.slow
 def test_moved_branch_is_a_new_revision(hub: HubServer, client: Client) -> None:
     first = client.locate(1001000, FAMILY)
     save_checkpoint(hub.root / "lab" / "olmo" / "main", seed=77)
@@ -682,6 +688,7 @@ def test_broken_transfer_is_resumed(hub: HubServer, client: Client) -> None:
     assert manifest["files"]["model.safetensors"] == {"bytes": served.stat().st_size, "sha256": sha256(served)}
 
 
+@pytest.mark.slow
 def test_interrupted_download_is_refused_offline_and_mended_online(hub: HubServer, client: Client) -> None:
     first = client.locate(1000, FAMILY)
     hub.statuses["/model.safetensors"] = 404
@@ -693,6 +700,7 @@ def test_interrupted_download_is_refused_offline_and_mended_online(hub: HubServe
     assert client.locate(100, FAMILY)["revision"] == hub.commit("lab/olmo", "step100-tokens0B")
 
 
+@pytest.mark.slow
 def test_unreachable_hub_is_one_line(hub: HubServer, client: Client) -> None:
     hub.statuses["/refs"] = 503
     assert "lab/olmo: 127.0.0.1 answered with status 503" in client.refusal(100, FAMILY)
@@ -713,6 +721,7 @@ def test_cache_that_cannot_be_written_is_one_line(client: Client) -> None:
     assert "cannot be written to the local cache: " in message
 
 
+@pytest.mark.slow
 def test_gated_repository_takes_the_token_and_never_shows_it(hub: HubServer, client: Client) -> None:
     hub.gated["lab/olmo"] = TOKEN
     assert "lab/olmo: gated by 127.0.0.1" in client.refusal(100, FAMILY)
@@ -732,6 +741,7 @@ def test_pickles_on_the_hub_are_refused_before_any_download(hub: HubServer, clie
     assert not any("/resolve/" in request for request in hub.requests)
 
 
+@pytest.mark.slow
 def test_damage_on_the_hub_is_found_after_the_download(hub: HubServer, client: Client) -> None:
     folder = hub.root / "lab" / "olmo" / "step100-tokens0B"
     cut(folder / "model.safetensors", 3000)
@@ -740,6 +750,7 @@ def test_damage_on_the_hub_is_found_after_the_download(hub: HubServer, client: C
     assert "'auto_map' asks for code" in client.refusal(100, FAMILY)
 
 
+@pytest.mark.slow
 def test_of_all_model_classes_that_of_the_checkpoint_alone_is_imported(checkpoints) -> None:
     code = (
         "import sys; from workflow.models import checkpoints; checkpoints.import_model(sys.argv[1]); "

@@ -108,6 +108,7 @@ examples = st.builds(example, texts, texts, st.integers(0, 2))
 LEAST = 20
 
 
+@pytest.mark.slow
 @given(tokenizers, examples, st.lists(examples, max_size=4), st.integers(0, 120))
 @settings(max_examples=400, deadline=None)
 def test_fitted_prompt(tokenizer, query, demonstrations, spare):

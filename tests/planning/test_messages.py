@@ -157,6 +157,7 @@ def test_a_run_begins_with_what_the_study_is_and_what_is_left(tmp_path: Path) ->
     ]
 
 
+@pytest.mark.slow
 def test_a_dry_run_begins_with_the_lines_of_a_run(tmp_path: Path) -> None:
     """Of a study that needs one job; asked for what is there, it says nothing."""
     place = running.lay_out(tmp_path / "place", running.SMOKE)

@@ -25,6 +25,7 @@ MEASURED = [part for part in parts.PARTS if part.module]
 # The GPU's, in small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", MEASURED, ids=lambda part: part.name)
 def test_every_cell_measures_something(part: Part) -> None:
     torch.set_num_threads(1)
@@ -36,6 +37,7 @@ def test_every_cell_measures_something(part: Part) -> None:
         assert all(speeds.values()), (name, values)
 
 
+@pytest.mark.slow
 def test_exactness_is_that_of_rounding() -> None:
     cells = parts.cells(next(part for part in parts.PARTS if part.name == "exactness"))
     assert cells["log-probabilities fp32"](SMALL)["largest difference to the loop"] < 1e-4
@@ -145,6 +147,7 @@ def _started_as(plain: Any, command: list[str]) -> Any:
     return lambda _, **settings: plain(command, process_group=settings["process_group"])
 
 
+@pytest.mark.slow
 def test_one_command_measures_and_prints_a_table(tmp_path: Path) -> None:
     """The whole way through real processes, for two cells."""
     import subprocess
@@ -278,6 +281,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scoring", "generation", "tuning"])
 def test_a_benchmark_on_a_cpu_prints_its_tables(
     name: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -202,6 +202,7 @@ def scores(study: Path, suite: str) -> pd.DataFrame:
     return tables.read(study / f"results/slices/train=mini_facts/suite={suite}/scores.parquet")
 
 
+@pytest.mark.slow
 def test_a_dataset(place: Path) -> None:
     rows = tables.rows(done(place, "A dataset") / "resources/tasks/plants.parquet")
     assert [(dict(row["fields"]), row["answer"], row["gold"], row["choices"]) for row in rows] == [
@@ -218,6 +219,7 @@ def test_a_dataset_in_python(place: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_family(place: Path) -> None:
     for step in (10, 20):
         source = place / f"study/resources/pretrained/family=tiny/step={step}"
@@ -231,6 +233,7 @@ def test_a_family(place: Path) -> None:
     assert found["tune"] == 3
 
 
+@pytest.mark.slow
 def test_a_prompt_format(place: Path) -> None:
     found = scores(done(place, "A prompt format"), "short")
     assert set(found["test_format"]) == {"short"} and set(found["train"]) == {"none", "mini_facts"}
@@ -238,6 +241,7 @@ def test_a_prompt_format(place: Path) -> None:
     assert pq.ParquetFile(part).read()["test_format"].unique().to_pylist() == ["short"]
 
 
+@pytest.mark.slow
 def test_a_metric(place: Path) -> None:
     found = scores(done(place, "A metric"), "published")
     words = found[found["metric"] == "words"]
@@ -252,12 +256,14 @@ def test_a_metric(place: Path) -> None:
     assert sum(values) / len(values) == pytest.approx(mean)
 
 
+@pytest.mark.slow
 def test_an_indicator(place: Path) -> None:
     arguments = walk(place, "An indicator")
     assert arguments == ["-n", "results/indicators.parquet"]
     assert running.planned(place, "results/indicators.parquet") == {"measure": 2, "gather": 1}
 
 
+@pytest.mark.slow
 def test_a_figure(place: Path) -> None:
     study = done(place, "A figure")
     assert (study / "results/figures/levels.pdf").read_bytes().startswith(b"%PDF")

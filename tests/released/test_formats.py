@@ -666,6 +666,7 @@ def test_names_of_folders_and_revisions_tell_tokens_by_themselves(tmp_path: Path
     assert token_axis.with_tokens(table_, {"own": {1000: 9.0}}, pins)["tokens"].to_pylist() == [4e9, 7.0]
 
 
+@pytest.mark.slow
 def test_an_import_runs_through_the_workflow(tmp_path: Path) -> None:
     """From the files to the gathered scores, with tokens and the list of files; a file that is broken ends it in one line."""
     block = {

@@ -508,6 +508,7 @@ def drawn_texts(figure):
     return [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text not in hidden]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", registry.modules(figures))
 def test_no_label_is_cut_off_or_meets_another_at_18_tasks(name, crowded):
     figure = draw(name, crowded, BASELINES)
@@ -518,6 +519,7 @@ def test_no_label_is_cut_off_or_meets_another_at_18_tasks(name, crowded):
     assert [(a, b) for (a, one), (b, other) in pairs if one.padded(-0.5).overlaps(other.padded(-0.5))] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", registry.modules(figures))
 def test_a_figure_is_as_wide_as_a_column_or_the_text_and_is_read_at_that_width(name, crowded):
     """7 inches of text or half of it; no letter smaller than 6 points."""

@@ -78,11 +78,13 @@ def found(analysed):
     return pd.DataFrame(findings.found(findings.Material({"analysis": analysed}, HOW.level), NO_AUDIT))
 
 
+@pytest.mark.slow
 def test_what_is_planted_is_said_and_nothing_false(found):
     assert truths.said(found["statement"], truths.TRUTHS) == set(truths.TRUTHS)
     assert truths.said(found["statement"], truths.LIES) == set()
 
 
+@pytest.mark.slow
 def test_each_statement_follows_from_its_row(found, analysed):
     for row in found.to_dict("records"):
         truths.check(row, {"analysis": analysed})

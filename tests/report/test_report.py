@@ -42,6 +42,7 @@ def made(place: Path) -> Path:
     return place / "study/results/report.html"
 
 
+@pytest.mark.slow
 def test_the_report_of_the_smoke_study_is_one_small_file(smoke: Path, tmp_path: Path) -> None:
     place = shutil.copytree(smoke, tmp_path / "place")
     running.configure(place, running.configured(place) | {"data_root": str(tmp_path / "rows-of-ann")})

@@ -117,6 +117,7 @@ def weights(hub: HubServer, step: int) -> Path:
     return hub.root / MODEL / f"step{step}-tokens{step}B" / "model.safetensors"
 
 
+@pytest.mark.slow
 def test_commits_sizes_and_hashes_are_pinned(hub: HubServer, machine: Machine) -> None:
     ended, found = machine.prefetch([1, 2], ["paws"])
     assert ended.returncode == 0, ended.stderr
@@ -147,6 +148,7 @@ def git_hash(content: bytes) -> str:
     return ended.stdout.decode().strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["../outside.safetensors", "data/../../outside.json", "/tmp/outside.json", "..\\outside.safetensors"]
 )
@@ -162,6 +164,7 @@ def test_a_file_name_that_leads_elsewhere_is_refused(name: str, hub: HubServer, 
     assert not machine.blobs()
 
 
+@pytest.mark.slow
 def test_what_is_pinned_is_read_without_a_network_and_stays_what_it_was(hub: HubServer, machine: Machine) -> None:
     _, first = machine.prefetch([1, 2], ["paws"])
     hub.requests.clear()
@@ -174,6 +177,7 @@ def test_what_is_pinned_is_read_without_a_network_and_stays_what_it_was(hub: Hub
     assert not [request for request in hub.requests if "agent-harnesses" not in request]
 
 
+@pytest.mark.slow
 def test_only_the_subset_is_read_from_an_export(hub: HubServer, machine: Machine) -> None:
     """XL-Sum is code on its own branch; what the hub made of it has a folder for each language."""
     repo = "datasets/csebuetnlp/xlsum"

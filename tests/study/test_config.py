@@ -280,6 +280,7 @@ def place_of_bad_configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return running.lay_out(tmp_path_factory.mktemp("bad") / "place", running.SMOKE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWN)
 def test_snakemake_shows_the_line_and_nothing_else(name: str, place_of_bad_configs: Path) -> None:
     running.configure(place_of_bad_configs, with_entry(*BAD[name][:2]))
@@ -330,6 +331,7 @@ def check_lines(found: list[str], expected: dict[str, str | None]) -> None:
     assert len(found) == len(expected), found
 
 
+@pytest.mark.slow
 def test_all_mistakes_are_told_at_once_whether_the_schema_sees_them_or_not(place: Path) -> None:
     running.configure(place, misspelt())
     ended = running.run(place, "--dry-run")
@@ -408,6 +410,7 @@ models: []
 """
 
 
+@pytest.mark.slow
 def test_a_key_that_is_there_twice_is_told_with_its_lines(place: Path) -> None:
     """Of the study's own config and of another that is named on the command line; an alias is told once, a merge is no key."""
     (place / "study/config.yaml").write_text(TWICE)
@@ -424,6 +427,7 @@ def test_a_key_that_is_there_twice_is_told_with_its_lines(place: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -122,6 +122,7 @@ def test_a_family_may_go_on_from_a_base_of_another() -> None:
     assert found["families"]["more"]["pretraining"]["continue_from"] == {"family": "tiny", "step": 20}
 
 
+@pytest.mark.slow
 def test_what_goes_on_from_a_base_runs_after_it(smoke: Path, tmp_path: Path) -> None:
     """In the smoke study: its pretraining, the new family's two bases, and what is measured and predicted of them."""
     place = shutil.copytree(smoke, tmp_path / "place")
@@ -137,6 +138,7 @@ def test_what_goes_on_from_a_base_runs_after_it(smoke: Path, tmp_path: Path) -> 
     assert first == same != later
 
 
+@pytest.mark.slow
 def test_a_table_of_families_is_planned(smoke: Path, tmp_path: Path) -> None:
     place = shutil.copytree(smoke, tmp_path / "place")
     (place / "study/variants.csv").write_text(TABLE, encoding="utf-8")

@@ -59,6 +59,7 @@ def braced(checkpoints, tmp_path: Path) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_braces_in_paths_from_elsewhere_are_no_wildcards(braced: Path) -> None:
     jobs = running.planned(braced)
     assert jobs["fetch"] == 2 and jobs["prepare"] == 2
@@ -73,6 +74,7 @@ def test_braces_in_paths_from_elsewhere_are_no_wildcards(braced: Path) -> None:
     assert running.planned(braced, *made) == {"prepare": 1}, "an input with braces is watched like any other"
 
 
+@pytest.mark.slow
 def test_a_tunecast_in_a_folder_with_braces_is_one_line(tmp_path: Path) -> None:
     """Snakemake itself cannot run a script there."""
     ended = running.run(running.lay_out(tmp_path / "tune{cast}", running.SMOKE), "--dry-run")

@@ -397,6 +397,7 @@ def trained_by_trainer(model, seen, pad, folder, callbacks=(), **settings):
     return losses
 
 
+@pytest.mark.slow
 def test_fifty_steps_are_those_of_transformers_trainer(checkpoint, tmp_path):
     """Losses of its own loop, padding, schedule and optimizer, every row with the same weight; weights after a dozen steps."""
     settings = recipe(epochs=9, learning_rate=1e-4, warmup=0.1)

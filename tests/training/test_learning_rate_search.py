@@ -179,6 +179,7 @@ def listed(place, recipe=None, **changes):
     running.configure(place, STUDY | {"recipes": {"found": RECIPE | (recipe or {})}} | changes)
 
 
+@pytest.mark.slow
 def test_the_right_rate_is_chosen_and_tuned_by(searched):
     table = pq.read_table(searched / "study/results/choices.parquet").to_pandas()
     assert (
@@ -225,6 +226,7 @@ def test_held_out_rows_are_those_after_the_examples_and_measured_right(searched,
     assert table["loss"][0] == pytest.approx(np.mean([loss for _, loss in expected.values()]), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_choice_made_anew_tunes_nothing_again(searched, tmp_path):
     place = shutil.copytree(searched, tmp_path / "place")
     assert running.planned(place, *MADE) == {}
@@ -238,6 +240,7 @@ def test_the_same_choice_made_anew_tunes_nothing_again(searched, tmp_path):
     assert running.planned(place, *MADE) == {}
 
 
+@pytest.mark.slow
 def test_another_choice_tunes_again_by_the_new_rate(searched, tmp_path):
     """The right rate is left out: of the two that are left even the low one is better than one that diverges."""
     place = shutil.copytree(searched, tmp_path / "place")
@@ -250,6 +253,7 @@ def test_another_choice_tunes_again_by_the_new_rate(searched, tmp_path):
     assert running.planned(place, *MADE) == {}
 
 
+@pytest.mark.slow
 def test_what_depends_on_the_choice_is_known_before_it_is_made(searched, tmp_path):
     """A seed more is planned at once; a second base changes the base that trials run on, the last one."""
     place = shutil.copytree(searched, tmp_path / "place")
@@ -263,6 +267,7 @@ def test_what_depends_on_the_choice_is_known_before_it_is_made(searched, tmp_pat
     assert running.planned(place, *MADE) == {"fetch": 1, "try_rate": 2, "choose": 1, "tune": 1, "gather": 2}
 
 
+@pytest.mark.slow
 def test_a_search_without_a_rate_that_holds_is_a_hole(searched, tmp_path):
     """One line says so, and both trials leave their histories; where holes are allowed all but its models is made."""
     place = shutil.copytree(searched, tmp_path / "place")

@@ -55,6 +55,7 @@ def workers(beside):
     return [number for _, number in sorted(found)]
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds_from_its_state_and_to_its_state(checkpoints, tmp_path):
     """One process is stopped after the third step, two go on from there, until they are stopped; one does the rest.
 
@@ -95,6 +96,7 @@ multi_gpu.tune(model, rows, given["recipe"], 1, given["pad"], saved_state.State(
 """
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_a_state_and_nothing_else(checkpoints, tmp_path):
     checkpoint = checkpoints["llama"]
     settings = recipe(save_every=1000, epochs=100, gpus=2)
@@ -185,6 +187,7 @@ def check_alike(found, expected):
         assert one == other | {name: one[name] for name in ("logprobs", "priors")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "method", "settings"),
     [
@@ -215,6 +218,7 @@ def test_two_processes_predict_what_one_predicts(checkpoints, tmp_path, architec
     assert steps and not (tmp_path / "shards").exists()
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_in_one_process_ends_the_job_with_its_line(checkpoints, tmp_path, monkeypatch):
     """Of five rows the second, which the second process predicts, has a token without weights; the first waits for it."""
     checkpoint = checkpoints["llama"]
@@ -236,6 +240,7 @@ def test_a_row_that_fails_in_one_process_ends_the_job_with_its_line(checkpoints,
     assert not list(tmp_path.glob("*part*")) and workers("part.parquet.shards") == []
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others(checkpoints, tmp_path):
     settings = suite(["rte", "xsum"], shots=[0, 1, 2, 3, 4], formats=["default", "io", "instruct"], new_tokens=40)
     paths = {name: prepared(tmp_path, name) for name in settings["tests"]}
@@ -251,6 +256,7 @@ def test_a_killed_process_ends_the_others(checkpoints, tmp_path):
     assert not list(tmp_path.glob("*shards*")) and workers(folder) == []
 
 
+@pytest.mark.slow
 def test_a_suite_s_gpus_are_asked_for_and_change_no_prediction(tmp_path):
     study = running.SMOKE | {"suites": {**running.SMOKE["suites"]}}
     study["suites"]["formats"] = study["suites"]["formats"] | {"gpus": 2}

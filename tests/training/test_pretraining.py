@@ -237,6 +237,7 @@ def losses(folder, texts):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_training_on_masked_spans_lowers_the_perplexity_of_spans_and_raises_that_of_text(seed, tmp_path):
     """A world, a model and a data order of each seed; either way by more than two standard errors."""

@@ -172,6 +172,7 @@ def test_gradients_are_those_of_the_cpu(
 # Tuning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_losses_are_those_of_transformers_trainer(
     precision: str, checkpoints: dict[str, Checkpoint], tmp_path: Path

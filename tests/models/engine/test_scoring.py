@@ -186,6 +186,7 @@ def test_models_that_cannot_share_write_row_by_row(name, checkpoints):
     assert found == [written(model, context, 6, tokenizer.eos_token_id) for context in contexts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "soft caps"])
 def test_every_end_that_a_checkpoint_lists_ends_a_text_as_in_generate(name, checkpoints, tmp_path):
     """One that packs and shares, and one that writes by `generate`; listed in generation_config.json, as Llama 3 does it."""
