@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from workflow.models.encoding import Masked
+
+gc.disable()  # until all tests are imported, of which it would take a fifth
 
 SLOW = {"smoke", "searched", "analysed"}  # fixtures of studies
 CONTEXT = 256
@@ -38,6 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SLOW & set(getattr(item, "fixturenames", ())) or item.path.parent.name == "end_to_end":
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """From here on look for garbage: what imports have made is none."""
+    gc.freeze()
+    gc.enable()
 
 
 class Checkpoint(NamedTuple):
