@@ -105,8 +105,8 @@ def metrics_of(test: str, suite: dict[str, Any]) -> list[str]:
     return [*METRICS[test], "accuracy_calibrated"] if compared else METRICS[test]
 
 
-def test_a_second_run_has_nothing_to_do(smoke: Path) -> None:
-    ended = running.run(smoke)
+def test_a_second_run_has_nothing_to_do(changed: Path) -> None:
+    ended = running.run(changed)
     assert ended.returncode == 0
     assert "Nothing to be done" in ended.stdout + ended.stderr
 
@@ -114,8 +114,8 @@ def test_a_second_run_has_nothing_to_do(smoke: Path) -> None:
 def test_scores_have_the_rows_of_the_grid_once(smoke: Path) -> None:
     scores = pq.read_table(smoke / "study/results/scores.parquet").to_pandas()
     found = list(scores[SCORE].itertuples(index=False, name=None))
-    # 5 models x 15 metrics of 4 tests, 4 models x 2 tests x 3 formats x 2 shots x 6, 3 models x 7.
-    assert len(found) == 75 + 288 + 21
+    # 5 models x 17 metrics of 4 tests, 4 models x 2 tests x 3 formats x 2 shots x 6, 3 models x 9 of 2 tests.
+    assert len(found) == 85 + 288 + 27
     assert sorted(found) == sorted(expected_scores())
     assert len(set(found)) == len(found)
 
