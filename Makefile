@@ -30,7 +30,7 @@ worlds: .venv/test  ## the default study on three generated worlds: are the plan
 slurm: .venv/test  ## the smoke study on a Slurm that the tests start
 	$(BIN)/python -m pytest -m slurm -rs
 
-faults: .venv/test  ## faults of a hub and of a tuning; no network; a study that grows; the lowest versions supported
+faults: .venv/test  ## faults of a hub, kills, diverging runs; no network; a study that grows; benchmarks; the lowest versions supported
 	$(BIN)/python -m pytest -m faults -rs
 
 browser: .venv/test  ## the report of the published study in headless Chromium

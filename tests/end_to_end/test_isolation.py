@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import huggingface_hub.constants
+import pytest
 import running
 
 
@@ -16,6 +17,7 @@ def test_the_client_of_these_tests_has_an_empty_home() -> None:
     assert "tunecast-hub-" in os.environ["HF_HOME"] and "HF_TOKEN" not in os.environ
 
 
+@pytest.mark.faults
 def test_hub_and_rows_are_tested_alike_beside_a_cache_full_of_foreign_things(tmp_path: Path) -> None:
     """Repositories of the names that tests use, with other contents; locks, a token, settings of a mirror that is not there."""
     home = tmp_path / "home"

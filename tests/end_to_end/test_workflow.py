@@ -597,6 +597,7 @@ def reconfigured(place: Path, **recipe: Any) -> Path:
     return place
 
 
+@pytest.mark.faults
 def test_a_tuning_told_to_stop_saves_its_state_at_once_and_is_continued(untuned: Path, unbroken: Path) -> None:
     """SIGTERM is what Slurm sends; the schedule would not have saved anything before the end."""
     run = begun(reconfigured(untuned, save_every=1000))
@@ -633,6 +634,7 @@ def test_ctrl_c_saves_the_state_of_a_tuning_and_the_last_line_says_that_the_comm
     assert (untuned / "study" / STATE).is_file()
 
 
+@pytest.mark.faults
 def test_a_tuning_that_diverges_names_its_recipe_and_leaves_its_history(untuned: Path, unbroken: Path) -> None:
     """The history goes once the recipe has been mended."""
     reconfigured(untuned, learning_rate=1e30)
@@ -648,6 +650,7 @@ def test_a_tuning_that_diverges_names_its_recipe_and_leaves_its_history(untuned:
     check_same_results(untuned, unbroken)
 
 
+@pytest.mark.faults
 def test_a_killed_prediction_is_made_again_by_the_same_command(unpredicted: Path, unbroken: Path) -> None:
     run = begun(unpredicted)
     wait_for_predicting(unpredicted)
@@ -658,6 +661,7 @@ def test_a_killed_prediction_is_made_again_by_the_same_command(unpredicted: Path
     check_same_results(unpredicted, unbroken)
 
 
+@pytest.mark.faults
 def test_a_killed_snakemake_takes_an_unlock_and_its_job_ends_by_itself(untuned: Path, unbroken: Path) -> None:
     run = begun(untuned)
     wait_for_tuning(untuned)
@@ -675,6 +679,7 @@ def test_a_killed_snakemake_takes_an_unlock_and_its_job_ends_by_itself(untuned: 
     check_same_results(untuned, unbroken)
 
 
+@pytest.mark.faults
 def test_what_a_job_made_without_its_snakemake_is_made_again(untuned: Path, unbroken: Path) -> None:
     run = begun(untuned)
     wait_for_tuning(untuned)
@@ -691,6 +696,7 @@ def test_what_a_job_made_without_its_snakemake_is_made_again(untuned: Path, unbr
     check_same_results(untuned, unbroken)
 
 
+@pytest.mark.faults
 def test_everything_killed_at_once_takes_an_unlock_and_the_same_command(unpredicted: Path, unbroken: Path) -> None:
     run = begun(unpredicted)
     wait_for_predicting(unpredicted)

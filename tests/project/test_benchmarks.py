@@ -25,7 +25,7 @@ MEASURED = [part for part in parts.PARTS if part.module]
 # The GPU's, in small
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("part", MEASURED, ids=lambda part: part.name)
 def test_every_cell_measures_something(part: Part) -> None:
     torch.set_num_threads(1)
@@ -147,7 +147,7 @@ def _started_as(plain: Any, command: list[str]) -> Any:
     return lambda _, **settings: plain(command, process_group=settings["process_group"])
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_one_command_measures_and_prints_a_table(tmp_path: Path) -> None:
     """The whole way through real processes, for two cells."""
     import subprocess
@@ -281,7 +281,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("name", ["scoring", "generation", "tuning"])
 def test_a_benchmark_on_a_cpu_prints_its_tables(
     name: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

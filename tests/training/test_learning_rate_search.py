@@ -267,7 +267,7 @@ def test_what_depends_on_the_choice_is_known_before_it_is_made(searched, tmp_pat
     assert running.planned(place, *MADE) == {"fetch": 1, "try_rate": 2, "choose": 1, "tune": 1, "gather": 2}
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_search_without_a_rate_that_holds_is_a_hole(searched, tmp_path):
     """One line says so, and both trials leave their histories; where holes are allowed all but its models is made."""
     place = shutil.copytree(searched, tmp_path / "place")

@@ -191,9 +191,9 @@ def check_alike(found, expected):
 @pytest.mark.parametrize(
     ("architecture", "method", "settings"),
     [
-        ("olmo", "full", suite(list(ROWS), shots=[0, 4], new_tokens=12)),
+        pytest.param("olmo", "full", suite(list(ROWS), shots=[0, 4], new_tokens=12), marks=pytest.mark.faults),
         ("gpt_neox", "lora", suite(list(ROWS), shots=[0, 4], new_tokens=12, batch_tokens=64)),
-        ("olmo", "lora", suite(["rte"], shots=[0, 4], labels="constrained")),
+        pytest.param("olmo", "lora", suite(["rte"], shots=[0, 4], labels="constrained"), marks=pytest.mark.faults),
         (
             "llama",
             "full",

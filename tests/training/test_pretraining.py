@@ -238,7 +238,7 @@ def losses(folder, texts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.faults) for seed in (1, 2))])
 def test_training_on_masked_spans_lowers_the_perplexity_of_spans_and_raises_that_of_text(seed, tmp_path):
     """A world, a model and a data order of each seed; either way by more than two standard errors."""
     world = miniworld.build(seed, people=20, towns=6, animals=30, things=18, rounds=12)
