@@ -141,10 +141,10 @@ def _alternatives(title: str, branches: list[Node], root: Node) -> Iterator[str]
     """
     rows = {branch["title"]: dict(_rows(title, branch, root)) for branch in branches}
     users: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for name, own in rows.items():
-        for key, row in own.items():
+    for name, entries in rows.items():
+        for key, row in entries.items():
             users.setdefault((key, row), []).append(name)
-    chooses = {key for branch in branches for key, entry in branch["properties"].items() if "const" in entry}
+    chooses = {key for branch in branches for key in _chooses(branch)}
     shared = {entry: names for entry, names in users.items() if len(names) > 1 and entry[0] not in chooses}
     if shared:
         yield f"### {title}: shared keys"
@@ -154,24 +154,24 @@ def _alternatives(title: str, branches: list[Node], root: Node) -> Iterator[str]
         yield f"### {title}: {branch['title']}"
         if text := _text(branch):
             yield text
-        own = [_joined(*row) for key, row in rows[branch["title"]].items() if (key, row) not in shared]
-        yield "\n".join([HEAD, *own])
+        lines = [_joined(*row) for key, row in rows[branch["title"]].items() if (key, row) not in shared]
+        yield "\n".join([HEAD, *lines])
 
 
 def _used_by(titles: list[str], branches: list[Node]) -> str:
     """Alternatives by the value that chooses them, where each has one of its own, else by their titles."""
-    chosen = {branch["title"]: entry["const"] for branch in branches for entry in _chooses(branch)}
-    own = len(set(chosen.values())) == len(branches)
-    names = {branch["title"]: f"`{chosen[branch['title']]}`" if own else branch["title"] for branch in branches}
+    chosen = {branch["title"]: entry["const"] for branch in branches for entry in _chooses(branch).values()}
+    unique = len(set(chosen.values())) == len(branches)
+    names = {branch["title"]: f"`{chosen[branch['title']]}`" if unique else branch["title"] for branch in branches}
     others = [name for title, name in names.items() if title not in titles]
     if not others:
         return "all"
-    return f"all but {others[0]}" if own and len(others) == 1 else "; ".join(names[title] for title in titles)
+    return f"all but {others[0]}" if unique and len(others) == 1 else "; ".join(names[title] for title in titles)
 
 
-def _chooses(branch: Node) -> list[Node]:
+def _chooses(branch: Node) -> dict[str, Node]:
     """The keys of an alternative that have one value only."""
-    return [entry for entry in branch["properties"].values() if "const" in entry]
+    return {key: entry for key, entry in branch["properties"].items() if "const" in entry}
 
 
 def _table(title: str, node: Node, root: Node) -> str:
