@@ -34,7 +34,14 @@ tasks = Declared({})
 def declare(config: Mapping[str, Any]) -> None:
     """Take the tasks of a config for those of this process, instead of any before."""
     global tasks
-    tasks = Declared(config.get("tasks") or {})
+    tasks = Declared(_plain(config.get("tasks") or {}))
+
+
+def _plain(value: Any) -> Any:
+    """A value of a config in plain dicts and lists; a config in JSON has ordered dicts."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value
 
 
 def modules(package: ModuleType) -> list[str]:

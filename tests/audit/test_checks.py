@@ -718,6 +718,17 @@ def test_a_row_in_a_hundred_may_stand_in_training(tmp_path):
     assert severities(found("training_overlap", material([score(0.5, train="mnli")], prepared=tasks))) == ["note"]
 
 
+def test_a_field_that_every_row_has_and_the_template_leaves_out_is_found(tmp_path):
+    split = task.load("mnli").test
+    rows = [(split, {"passage": "Long.", **fields}, answer) for split, fields, answer in [sentence(split, "A cat.")] * 2]
+    study = material([score(0.5, test="mnli", train="mnli")], prepared=[prepared(tmp_path, "mnli", rows)])
+    [row] = found("fields_left_out", study)
+    assert (row["severity"], row["test"], row["test_format"], row["n"]) == ("warning", "mnli", "default", 2)
+    assert "leaves out what every row has: passage;" in row["evidence"]
+    rows[0][1]["passage"] = " "  # a field that some rows lack, as the passages of SciQ
+    assert found("fields_left_out", material([score(0.5)], prepared=[prepared(tmp_path, "mnli", rows)])) == []
+
+
 def test_repeated_test_rows_are_found_with_how_many_contradict(tmp_path):
     split = task.load("mnli").test
     rows = [sentence(split, "A cat."), sentence(split, "A cat", "entailment"), sentence(split, "A dog.")]

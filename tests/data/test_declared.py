@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import running
+import yaml
 
 from workflow import registry, task
 from workflow.data import declared, notes, prompts
@@ -305,7 +307,7 @@ def test_columns_and_fields_that_no_prompt_shows_are_noted() -> None:
     blocks = {**LABELLED, "templates": {"default": "{meta.title} {text} ", "io": "{text} "}}
     rows = prepared(blocks)
     assert next(notes.of("mine", rows, None, None)) == (
-        "format io: the template leaves out what every row has: meta_title"
+        "templates in format io leave out what every row has: meta_title"
     )
 
 
@@ -321,6 +323,14 @@ def test_metrics_that_a_task_names_are_kept_and_the_first_is_followed() -> None:
     assert [row["metric"] for row in kept if row["primary"]] == ["macro_f1", "accuracy"]
     assert [row["metric"] for row in kept if row["test"] == "rte"] == names
     assert [row["metric"] for row in rows] == ["accuracy", "chance"]
+
+
+def test_declared_tasks_go_to_other_processes_as_yaml_whatever_the_config_was_read_from() -> None:
+    read = OrderedDict(tasks=OrderedDict(mine=OrderedDict(LABELLED, labels=OrderedDict({0: "no", 1: "yes"}))))
+    registry.declare(read)
+    here = task.load("mine")
+    registry.declare({"tasks": yaml.safe_load(yaml.safe_dump(registry.tasks.blocks))})
+    assert task.load("mine") == here and here.labels == ("no", "yes")
 
 
 # --- mistakes in a block, each one line -------------------------------------------------------------------------------------

@@ -15,15 +15,18 @@ from workflow.storage import hub
 def of(
     name: str, rows: Sequence[Mapping[str, Any]], data_root: str | Path | None, pinned: hub.Pin | None
 ) -> Iterator[str]:
-    """A line for each format whose template leaves out a field that every prepared row has, and one for columns not read.
+    """Lines about templates that leave out a field which every prepared row has, and about columns that are not read.
 
     rows: in the columns of `tables.EXAMPLES`; data_root, pinned: where they were read, as of `task.prepared`.
     """
     read = task.load(name)
     fields = [dict(row["fields"]) for row in rows]
+    lacking: dict[str, list[str]] = {}
     for format in prompts.formats(read) if read.kind != "messages" else ():
         if left := prompts.left_out(read, format, fields):
-            yield f"format {format}: the template leaves out what every row has: {', '.join(left)}"
+            lacking.setdefault(", ".join(left), []).append(format)
+    for names, formats in lacking.items():
+        yield f"templates in format {', '.join(formats)} leave out what every row has: {names}"
     if name in registry.tasks.blocks:
         yield from _unread(name, read, data_root, pinned)
 

@@ -33,7 +33,7 @@ def predict(
     Errors: as `prediction.predict`, and StudyError when memory runs out; RuntimeError when a process ended unforeseen.
     """
     work = {"base": dict(base), "model": tuned, "suite": dict(suite), "tests": dict(tests)}
-    work["declared"] = yaml.safe_dump(dict(registry.tasks.blocks))  # JSON would make text of keys that are numbers
+    work["declared"] = yaml.safe_dump(registry.tasks.blocks)  # JSON would make text of keys that are numbers
     with sharding.done(MODULE, work, gpus, beside, progress) as (found, _):
         return found
 
