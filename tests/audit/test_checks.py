@@ -720,7 +720,9 @@ def test_a_row_in_a_hundred_may_stand_in_training(tmp_path):
 
 def test_a_field_that_every_row_has_and_the_template_leaves_out_is_found(tmp_path):
     split = task.load("mnli").test
-    rows = [(split, {"passage": "Long.", **fields}, answer) for split, fields, answer in [sentence(split, "A cat.")] * 2]
+    rows = [
+        (split, {"passage": "Long.", **fields}, answer) for split, fields, answer in [sentence(split, "A cat.")] * 2
+    ]
     study = material([score(0.5, test="mnli", train="mnli")], prepared=[prepared(tmp_path, "mnli", rows)])
     [row] = found("fields_left_out", study)
     assert (row["severity"], row["test"], row["test_format"], row["n"]) == ("warning", "mnli", "default", 2)
