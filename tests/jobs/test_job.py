@@ -17,7 +17,7 @@ import gc, sys
 from types import SimpleNamespace
 
 assert not gc.isenabled()
-own = SimpleNamespace(log=[sys.argv[1]], input=[], wildcards={{"task": "t"}}, resources={{}})
+own = SimpleNamespace(log=[sys.argv[1]], input=[], wildcards={{"task": "t"}}, resources={{}}, config={{}})
 with job("prepare", own) as log:
     assert gc.isenabled() and gc.get_freeze_count() > 0
     {work}
