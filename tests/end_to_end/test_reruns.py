@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ Change = Callable[[Path], Path]
 
 
 def redate(*folders: Path) -> None:
-    """Give all files new dates in a random order, as a copy or a restored backup has them."""
+    """Give all files new dates in a random order, as a copy or a restored backup has them: no two the same."""
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    for path in random.Random(0).sample(files, len(files)):
-        os.utime(path)
+    for age, path in enumerate(random.Random(0).sample(files, len(files))):
+        date = time.time_ns() - age * 10_000_000
+        os.utime(path, ns=(date, date))
 
 
 def newer_code(place: Path) -> Path:
