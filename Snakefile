@@ -19,7 +19,7 @@ min_version("9.14")
 gc.set_threshold(200_000, 50, 50)
 
 locks.begin()
-snakemake_patches.steady()
+snakemake_patches.limit_reevaluations()
 if upgrading.UNDER_WAY in os.environ:
     upgrading.begin()
 elif workflow.is_main_process and (earlier := upgrading.pending()):
