@@ -60,8 +60,11 @@ def module(package: ModuleType, name: str) -> ModuleType:
 def study_modules(package: ModuleType) -> dict[str, Path]:
     """The modules of the study's folder for a package: name -> file."""
     _open(package)
-    found = pkgutil.iter_modules(package.__path__[1:])
-    return {module.name: Path(module.module_finder.path) / f"{module.name}.py" for module in found}
+    return {
+        module.name: Path(folder) / f"{module.name}.py"
+        for folder in package.__path__[1:]
+        for module in pkgutil.iter_modules([folder])
+    }
 
 
 def path(package: ModuleType, name: str) -> Path:

@@ -88,6 +88,11 @@ class Example:
     leads: tuple[str, ...] = ()
     turns: tuple[Turn, ...] = ()
 
+    @property
+    def lead(self) -> str:
+        """The text before the answer that is read but not scored; empty when there is none."""
+        return self.leads[self.gold] if self.leads and self.gold is not None else ""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -193,8 +198,8 @@ def _of_module(name: str, study: str) -> Task:
         raise StudyError(f"{path}, line {line}: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(found, Task):
         raise StudyError(f"{path}: found no TASK; expected a line `TASK = Task(...)`")
-    if lines := [f"{path}: {line}" for line in misfits(found)]:
-        raise MistakesError(lines)
+    if mistakes := [f"{path}: {line}" for line in misfits(found)]:
+        raise MistakesError(mistakes)
     return found
 
 
@@ -359,6 +364,8 @@ def pin(name: str) -> dict[str, Any]:
     Errors: StudyError with the hub client's reason when it cannot be read.
     """
     task = load(name)
+    if task.hub is None:
+        raise StudyError(f"task '{name}' has no dataset on the hub; expected one with `hub=`")
     with hub.errors(f"task '{name}': {task.hub}"):
         # The export keeps each configuration in a folder of its own and does not know it by name.
         return hub.pin_dataset(task.hub, task.subset, task.revision, folders=task.revision == EXPORT)
@@ -519,7 +526,7 @@ def prepared(
     task, root = load(name), row_root(name, data_root)
     index = Index(passages) if task.retrieved else None
     for split in splits(task):
-        found = read_hub(pinned, split) if pinned else read_folder(root, task, name, split)
+        found = read_hub(pinned, split) if pinned else read_folder(root or GENERATED, task, name, split)
         count = 0
         for row in canonical(task, split, found):
             count += 1

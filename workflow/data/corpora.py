@@ -32,8 +32,8 @@ def folder(block: Mapping[str, Any], data_root: str | None, place: str = "pretra
     a missing folder.
     """
     corpus = block["corpus"]
-    if made(corpus):
-        return Path(made(corpus)) / "text" if corpus == GENERATED else Path(made(corpus))
+    if source := made(corpus):
+        return Path(source) / "text" if corpus == GENERATED else Path(source)
     if not Path(corpus).is_absolute() and data_root is None:
         raise StudyError(
             f"config.yaml: {place}: {corpus!r} starts at data_root, which is not set; "

@@ -136,7 +136,7 @@ def _listed(value: Any) -> Any:
 
 def _labels(block: DeclaredTask) -> list[tuple[Any, str]]:
     """Values of a row's answer with the label word that each stands for."""
-    labels = block.get("labels", {})
+    labels: Any = block.get("labels", {})
     return list(labels.items()) if isinstance(labels, Mapping) else [(word, word) for word in labels]
 
 
@@ -145,7 +145,7 @@ def _fields(block: DeclaredTask) -> dict[str, str]:
 
     They are those that the block's own templates name, else those of its kind's.
     """
-    own = block.get("templates") or {
+    own: Mapping[Any, str] = block.get("templates") or {
         format: kinds[_kind(block)] for format, kinds in prompts.FORMATS.items() if _kind(block) in kinds
     }
     names = [name for text in own.values() for name in prompts.field_names(text)]
@@ -206,8 +206,10 @@ def _misplaced_rows(block: DeclaredTask) -> Iterator[str]:
         if key in block and block.get(key) == block.get(other):
             yield f"{key}: {block[key]!r} is the split of `{other}` as well; allowed: another split"
     for key in ("files", "sizes"):
-        named = [block.get(split) for split in ("train", "test", "demonstrations") if split in block]
-        for split in sorted(set(block.get(key, {})) - set(named)):
+        given: Mapping[str, Any] = {**block}
+        named = [given[split] for split in ("train", "test", "demonstrations") if split in given]
+        splits: Any = block.get(key, {})
+        for split in sorted(set(splits) - set(named)):
             yield f"{key}: split {split!r} is not read; allowed: {', '.join(map(str, named)) or 'none'}"
 
 
@@ -266,7 +268,8 @@ def _unused(block: DeclaredTask, made: Task) -> Iterator[str]:
         name for format in prompts.formats(made) for name in prompts.field_names(prompts.template(made, format))
     }
     for key in ("fields", "optional"):
-        for name in block.get(key, ()):
+        names: Any = block.get(key, ())
+        for name in names:
             if made.kind != "messages" and _named(name) not in shown_names:
                 yield f"{key}: no template shows {name!r}; allowed: {', '.join(sorted(shown_names))}"
 

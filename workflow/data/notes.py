@@ -35,7 +35,7 @@ def _unread(name: str, read: task.Task, data_root: str | Path | None, pinned: hu
     """A line about columns of text that a declared task does not read."""
     split = task.splits(read)[0]
     root = task.row_root(name, None if data_root is None else str(data_root))
-    found = task.read_hub(pinned, split) if pinned else task.read_folder(root, read, name, split)
+    found = task.read_hub(pinned, split) if pinned else task.read_folder(root or task.GENERATED, read, name, split)
     first = (row for _, row in itertools.islice(found, declared.NOTED))
     if left := declared.unread(read, first):
         yield f"columns of text that neither prompt nor answer reads: {', '.join(left)}"

@@ -128,8 +128,7 @@ def completion(text: str, protocol: str = "sound") -> str:
 
 def demonstration(task: Task, example: Example, format: str, protocol: str = "sound") -> str:
     """A solved example, with the separator that ends it."""
-    lead = example.leads[example.gold] if example.leads else ""
-    solved = completion(lead + example.answer, protocol)
+    solved = completion(example.lead + example.answer, protocol)
     return prompt(task, example.fields, format, protocol) + solved + SEPARATOR[protocol]
 
 

@@ -69,10 +69,15 @@ def _run(arguments: list[str], written: IO[str], progress: Progress | None) -> b
         [sys.executable, "-m", "workflow.jobs.processes", *arguments],
         stdout=subprocess.PIPE, stderr=written, text=True, env=os.environ | {"PYTHONPATH": search}, process_group=0,
     )  # fmt: skip
-    told = []
-    before = signal.signal(signal.SIGTERM, lambda *_: (told.append(True), process.terminate()))
+    stops: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        stops.append(number)
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        for line in process.stdout:
+        for line in process.stdout or ():
             if (found := LINE.fullmatch(line)) and progress:
                 progress(int(found[1]), int(found[2]))
         process.wait()
@@ -80,7 +85,7 @@ def _run(arguments: list[str], written: IO[str], progress: Progress | None) -> b
         process.terminate()
         process.wait()
         signal.signal(signal.SIGTERM, before)
-    return bool(told)
+    return bool(stops)
 
 
 # The processes

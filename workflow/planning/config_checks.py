@@ -110,7 +110,8 @@ def _families(study: Mapping[str, Any]) -> Iterator[str]:
 def _check_checkpoint(name: str, family: Mapping[str, Any], step: int) -> None:
     """StudyError or OSError unless the checkpoint of a local folder can be read and loaded safely and whole."""
     check_readable(checkpoints.files(name, family, step))
-    checkpoints.check(checkpoints.folder(name, family, step))
+    if folder := checkpoints.folder(name, family, step):
+        checkpoints.check(folder)
 
 
 def _steps(name: str, family: Mapping[str, Any]) -> list[int]:
@@ -277,7 +278,8 @@ def _width(name: str, family: Mapping[str, Any], steps: Sequence[int]) -> int | 
     if family["source"] == "hub" or not steps:
         return None
     try:
-        known = json_object(checkpoints.folder(name, family, steps[-1]) / "config.json")
+        folder = checkpoints.folder(name, family, steps[-1])
+        known = json_object(folder / "config.json") if folder else {}
     except (StudyError, OSError):
         return None
     return next((known[key] for key in WIDTHS if isinstance(known.get(key), int)), None)

@@ -62,7 +62,7 @@ def size(read: Task, train: Sequence[tuple[str, Example]], test: Sequence[tuple[
     rows = [example for _, example in (test or train)[:SAMPLED]]
     counts = {"train": len(train), "test": len(test)}
     for role, split in (("train", read.train), ("test", read.test)):
-        counts[role] = read.sizes.get(split, counts[role])
+        counts[role] = read.sizes.get(split or "", counts[role])
     if read.kind == "messages":
         texts = ["".join(turn.content for turn in row.turns) for row in rows]
         return Size(**counts, prompt=_tokens(texts), answer=0.0, choices=1.0)
@@ -85,7 +85,8 @@ def sizes(names: Sequence[str], prepared: Path) -> dict[str, Size]:
 
 def _typical(read: Task) -> Size:
     """A size for a task whose rows nobody has read."""
-    return Size(*(read.sizes.get(split, TYPICAL_ROWS) for split in (read.train, read.test)), *TYPICAL[read.kind])
+    train, test = (read.sizes.get(split or "", TYPICAL_ROWS) for split in (read.train, read.test))
+    return Size(train, test, *TYPICAL[read.kind])
 
 
 def _tokens(texts: Sequence[str]) -> float:
@@ -142,7 +143,7 @@ def planned(
     reckon = _reckoner(study, resources) if wanted else None
     for rule, own in jobs.items():
         known = _measured(benchmarks / rule, _paths(study, rule))
-        if rule in wanted:
+        if reckon and rule in wanted:
             before = sum(reckon(rule, keys) for keys, _ in known)
             scale = sum(hours * grid.gpus(study, keys) for keys, hours in known) / before if known else 1.0
             yield Stage(rule, len(own), scale * sum(reckon(rule, keys) for keys in own), len(known))

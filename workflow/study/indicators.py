@@ -56,10 +56,11 @@ def transform(settings: Mapping[str, Any]) -> str:
 
 def variant(settings: Mapping[str, Any]) -> str:
     """The loss of an indicator, among those stored, that its value is made of."""
-    return {
+    variants: dict[str, Any] = {
         "clm": "text",
         "span_corruption": settings.get("scoring"),
         "gold_answer": "answer",
         "tuning_probe": "drop" if transform(settings) == "drop" else "after",
         "weight_noise": "rise",
-    }[settings["measure"]]
+    }
+    return variants[settings["measure"]]

@@ -70,8 +70,8 @@ def with_tokens(table: pa.Table, known: Seen, pins: Iterable[Mapping[str, Any]])
         tokens = named(str(pin.get("revision") or ""))
         if tokens is not None:
             found.setdefault(keys["family"], {}).setdefault(int(keys["step"]), tokens)
-    keys = zip(*(table[name].to_pylist() for name in ("family", "step", "tokens")), strict=True)
-    column = [found.get(family, {}).get(step) if own is None else own for family, step, own in keys]
+    rows = zip(*(table[name].to_pylist() for name in ("family", "step", "tokens")), strict=True)
+    column = [found.get(family, {}).get(step) if own is None else own for family, step, own in rows]
     place = table.column_names.index("tokens")
     return table.set_column(place, table.schema.field("tokens"), pa.array(column, pa.float64()))
 
