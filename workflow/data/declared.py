@@ -202,11 +202,11 @@ def _misplaced_rows(block: DeclaredTask) -> Iterator[str]:
     path = os.path.expanduser(block.get("path", ""))
     if not os.path.isabs(path) and PurePath(os.path.normpath(path)).parts[:1] == ("..",):
         yield f"path: {block['path']!r} leaves the study's folder; allowed: a folder inside it, or an absolute path"
+    given: Mapping[str, Any] = {**block}
     for key, other in (("test", "train"), ("demonstrations", "test")):
-        if key in block and block.get(key) == block.get(other):
-            yield f"{key}: {block[key]!r} is the split of `{other}` as well; allowed: another split"
+        if key in given and given[key] == given.get(other):
+            yield f"{key}: {given[key]!r} is the split of `{other}` as well; allowed: another split"
     for key in ("files", "sizes"):
-        given: Mapping[str, Any] = {**block}
         named = [given[split] for split in ("train", "test", "demonstrations") if split in given]
         splits: Any = block.get(key, {})
         for split in sorted(set(splits) - set(named)):
