@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from workflow.audit.checks import duplicate_models
-from workflow.audit.inputs import Material
+from workflow.audit.inputs import AuditInputs
 from workflow.storage import tables
 from workflow.study import grid
 
@@ -44,7 +44,7 @@ def read(folder: Path) -> pd.DataFrame:
 def found(scores: pd.DataFrame) -> list[dict[str, object]]:
     """What the check finds in scores."""
     empty = pd.DataFrame(columns=["analysis", *tables.ANALYSIS.names])
-    return list(duplicate_models.check(Material(scores, empty, [], [], [], {})))
+    return list(duplicate_models.check(AuditInputs(scores, empty, [], [], [], {})))
 
 
 def main() -> None:

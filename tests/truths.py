@@ -109,8 +109,8 @@ def _numbers(rows: pd.DataFrame) -> Iterator[float]:
 
 def _quoted(statement: str, rows: pd.DataFrame) -> Iterator[tuple[float, int]]:
     """The numbers of a sentence without those in names, with their digits behind the point."""
-    unseen = r"; (on each of them a|a|with so few units not even the largest possible) change .* \(power 0.8\)"
-    statement = re.sub(rf"\d+,000 steps|\d+ indicators|arXiv [\d.]+|{unseen}", "", statement)
+    detectable = r"; detectable change [\d.]+%?( on each of them)? \(power 0.8\)"
+    statement = re.sub(rf"\d+,000 steps|\d+ indicators|arXiv [\d.]+|{detectable}", "", statement)
     for name in {str(v) for c in rows.select_dtypes(exclude="number") for v in rows[c].dropna()}:
         statement = statement.replace(name, "")
     for found in re.findall(r"\d*\.?\d+", statement):
@@ -123,8 +123,8 @@ def _check_verb(statement: str, row: pd.Series) -> None:
             assert sign * row["value"] > 0 and row["low"] * row["high"] > 0, statement
 
 
-def told(rows: pd.DataFrame) -> np.ndarray:
-    """Which values differ from 0 at 5 % for all of them, by Holm's rule in a loop over the rows' own p-values."""
+def significant(rows: pd.DataFrame) -> np.ndarray:
+    """Which values differ from 0 at 5 % over all rows, by Holm's procedure as a loop over the rows' p-values."""
     p = rows["p_value"].astype(float).fillna(1.0).to_numpy()
     found = np.zeros(len(p), dtype=bool)
     for place, index in enumerate(np.argsort(p, kind="stable")):

@@ -145,12 +145,11 @@ def test_a_tie_is_called_a_tie() -> None:
     }
     ids = tuple(map(str, range(ROWS)))
     answer = one(rows([Sample(keys(step), own.astype(float), ids) for step, own in values.items()]), "answer")
-    assert (
-        "mini at step 10 and mini at step 20 tie for the highest score, but each is the best with"
-        in answer["statement"]
-    )
+    assert "too close to call. Highest score: mini at step 10 and mini at step 20, 0.455 (" in answer["statement"]
+    assert "each; probability to be the best 0." in answer["statement"] and "each. Not" in answer["statement"]
+    assert answer["statement"].endswith("Not significantly worse: none.")  # a tied base is not listed again
     single = one(rows([Sample(keys(step), own[:1].astype(float), ids) for step, own in values.items()]), "answer")
-    assert "of these tuned models mini at step 10 and mini at step 20 tie for the highest score" in single["statement"]
+    assert "Highest score: mini at step 10 and mini at step 20, 0.455 (" in single["statement"]
 
 
 def test_bases_are_compared_row_by_row() -> None:
@@ -197,13 +196,13 @@ def test_regret_of_a_pick_is_what_it_loses_and_ties_are_averaged() -> None:
         assert row["low"] <= row["value"] <= row["high"]
     assert "partial" not in set(found["indicator"])  # a base that it says nothing of might have been the pick
     cheapest = one(found, "cheapest")["statement"]
-    assert "the cheapest of 3 indicators whose pick loses at most 0.02 is right, 30 s a base with all" in cheapest
+    assert "of 3 indicators, right is the cheapest whose pick loses at most 0.02 (30 s per base for all" in cheapest
     assert cheapest.endswith(
-        "it loses 0.000 (95 % CI 0.000 to 0.000); not judged, since not measured on all bases: partial."
+        "its pick loses 0.000 (in every resample of the test rows); left out, since not measured on all bases: partial."
     )
     assert one(rows(levels, picks, seconds={"right": 30.0, "tied": 5.0}, limit=0.5), "cheapest")["indicator"] == "tied"
     none = one(rows(levels, {"wrong": picks["wrong"]}), "cheapest")
-    assert "no indicator picks a base within 0.02" in none["statement"]
+    assert "no indicator loses at most 0.02; wrong loses least, 0." in none["statement"]
 
 
 def test_a_pick_among_equal_bases_is_not_said_to_lose_what_noise_gives_the_best() -> None:
@@ -218,9 +217,7 @@ def test_a_pick_among_equal_bases_is_not_said_to_lose_what_noise_gives_the_best(
     )
     assert found["measured"].mean() > 0.04 and found["value"].mean() < 0.4 * found["measured"].mean()
     assert (found["low"] > 0).sum() <= 5  # 60 times .025 are 1.5
-    assert (
-        found["statement"].str.endswith("; one seed each, so part of this may be the difference between seeds.").all()
-    )
+    assert found["statement"].str.endswith("; one seed each: part of this may be variance between seeds.").all()
 
 
 def test_the_last_step_is_that_of_each_run() -> None:
@@ -241,16 +238,20 @@ def test_sentences_about_one_task_tell_its_recipes_apart() -> None:
     assert set(found["task"]) == {"mini_facts", "mini_inference"}
 
 
-@pytest.mark.parametrize(("share", "even_so"), [(0.9, "none alone"), (0.5, "mini at step 100")])
+@pytest.mark.parametrize(("share", "even_so"), [(0.9, "none"), (0.5, "mini at step 100")])
 def test_of_one_seed_each_no_base_is_recommended_however_clear_its_rows_are(share: float, even_so: str) -> None:
     generator = np.random.default_rng(0)
     found = rows([sample(100, 0.5, generator), sample(200, share, generator)])
     answer = one(found, "answer")["statement"]
-    assert answer.startswith("mini_facts: no base is recommended, since 2 bases were tuned with one seed each")
-    assert "mini at step 200 has the highest score" in answer and answer.endswith(f"worse on these rows: {even_so}.")
-    assert one(found, "base", step=100)["statement"].endswith("as far as these tuned models go (one seed each).")
+    assert answer.startswith(
+        "mini_facts: only one seed for each of 2 bases, so the variance between seeds is unknown and no"
+    )
+    assert "Highest score: mini at step 200, 0." in answer and answer.endswith(f"worse on these test rows: {even_so}.")
+    assert one(found, "base", step=100)["statement"].endswith(
+        " (one seed each: of these tuned models, on other test rows)."
+    )
     alone = one(rows([sample(100, 0.5, generator)]), "answer")["statement"]
-    assert "only mini at step 100 was tuned" in alone and "one seed, so this is about this tuned model" in alone
+    assert "only mini at step 100 was tuned" in alone and "one seed: another seed may give another value" in alone
 
 
 def test_a_target_needs_two_seeds_of_each_of_its_tunings() -> None:
@@ -313,7 +314,7 @@ def test_the_way_of_testing_is_that_of_most_bases() -> None:
 
 
 def test_forecasts_say_whether_more_pretraining_pays() -> None:
-    """Of the latest step that can be forecast, by Holm's rule over all questions; where none can be, that it cannot be told."""
+    """Of the latest step that can be forecast, by Holm's rule over all questions; where none can be, that there is none."""
     generator = np.random.default_rng(0)
     levels = [sample(step, 0.5 + step / 10, generator) for step in (1, 2, 3)]
     levels += [sample(1, 0.9, generator, train="mini_inference", test="mini_inference")]
@@ -347,8 +348,8 @@ def test_forecasts_say_whether_more_pretraining_pays() -> None:
     alone.loc[1, ["value", "low", "high"]] = -0.04, -0.07, -0.01
     assert "more pre-training of mini costs" in said(rows(levels, analysis=alone))["statement"]
     alone[["value", "low", "high"]] = np.nan
-    assert "it cannot be told what more" in said(rows(levels, analysis=alone))["statement"]
-    assert "from 3 steps of mini nothing can be forecast" in said(rows(levels))["statement"]
+    assert "no forecast of more pre-training of mini: " in said(rows(levels, analysis=alone))["statement"]
+    assert "3 steps of mini are too few for a forecast" in said(rows(levels))["statement"]
 
 
 def test_every_link_of_the_smoke_study_leads_to_rows(smoke: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from workflow import registry, task
 from workflow.audit import checks, inputs
-from workflow.audit.inputs import Material
+from workflow.audit.inputs import AuditInputs
 from workflow.evaluation import prediction
 from workflow.forecasting.cohorts import Cohort
 from workflow.forecasting.results import Forecasting
@@ -48,7 +48,7 @@ def analysis(rows):
 
 
 def material(rows=(), analysed=(), parts=(), manifests=(), prepared=(), groups=()):
-    return Material(scores(rows), analysis(analysed), parts, manifests, prepared, dict(groups))
+    return AuditInputs(scores(rows), analysis(analysed), parts, manifests, prepared, dict(groups))
 
 
 def suite(**settings):

@@ -18,7 +18,7 @@ from workflow import registry
 from workflow.audit import checks as audit_modules
 from workflow.audit import inputs
 from workflow.audit.checks import label_noise, outlying_variants
-from workflow.audit.inputs import Material
+from workflow.audit.inputs import AuditInputs
 from workflow.errors import StudyError
 from workflow.forecasting import (
     classifiers,
@@ -414,8 +414,8 @@ CHECKS = (
 
 def findings(found: results.Forecasting | None, *names: str) -> list[dict[str, Any]]:
     empty = pd.DataFrame()
-    material = Material(empty, empty, [], [], [], {}, [found] if found else [])
-    return [one for name in names for one in inputs.found(material, registry.module(audit_modules, name))]
+    material = AuditInputs(empty, empty, [], [], [], {}, [found] if found else [])
+    return [one for name in names for one in inputs.findings_of(material, registry.module(audit_modules, name))]
 
 
 def test_checks_of_cohorts_are_silent_without_any() -> None:

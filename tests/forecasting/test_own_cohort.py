@@ -159,10 +159,10 @@ def test_any_number_of_bases_makes_tables_and_no_check_fails(bases: int, tmp_pat
     for name, make in leaderboards.TABLES.items():
         assert bases > 1 or make(whole).empty, name
         leaderboards.write(make(whole), tmp_path / "table.csv", tmp_path / "table.md")
-    material = inputs.Material(pd.DataFrame(), pd.DataFrame(), [], [], [], {}, [whole])
+    material = inputs.AuditInputs(pd.DataFrame(), pd.DataFrame(), [], [], [], {}, [whole])
     for name in registry.modules(checks):
         check = registry.module(checks, name)
-        found = list(inputs.found(material, check)) if hasattr(check, "check_cohort") else []
+        found = list(inputs.findings_of(material, check)) if hasattr(check, "check_cohort") else []
         assert bases > 1 or not found
 
 

@@ -594,7 +594,7 @@ def test_the_audit_lists_files_named_wrongly_repeated_and_left_out(tmp_path: Pat
     found = adopt(tmp_path, skip=["other*"])
     files = tables.frame(pa.Table.from_pylist(found.files, schema=tables.RELEASED))
     empty = pd.DataFrame(columns=[*tables.KEYS.names, *tables.SCORES.names])
-    material = inputs.Material(empty, pd.DataFrame(), [], [], [], {}, files=files)
+    material = inputs.AuditInputs(empty, pd.DataFrame(), [], [], [], {}, files=files)
     rows = list(released_files.check(material))
     assert sorted((row["severity"], row["evidence"].split(":")[0]) for row in rows) == [
         ("note", "1 file left out by `skip` of the import"),
@@ -609,7 +609,7 @@ def test_imported_scores_below_chance_are_told_by_the_chance_that_they_state(tmp
     write(tmp_path, "a.csv", LONG.replace("0.3", "0.15"))
     found = adopt(tmp_path, "table", columns=COLUMNS | {"metric": "metric", "value": "value"})
     scores = evidence(found).reported
-    material = inputs.Material(scores, pd.DataFrame(), [], [], [], {})
+    material = inputs.AuditInputs(scores, pd.DataFrame(), [], [], [], {})
     [row] = scores_below_chance.check(material)
     assert (row["severity"], row["family"], row["test"], row["value"], row["limit"]) == (
         "warning",

@@ -75,7 +75,7 @@ def analysed(request):
 
 @pytest.fixture(scope="module")
 def found(analysed):
-    return pd.DataFrame(findings.found(findings.Material({"analysis": analysed}, HOW.level), NO_AUDIT))
+    return pd.DataFrame(findings.all_findings(findings.FindingTables({"analysis": analysed}, HOW.level), NO_AUDIT))
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_each_statement_follows_from_its_row(found, analysed):
     }  # fmt: skip
 
 
-def test_changes_that_are_said_to_be_told_from_0_are_those_of_holm(found, analysed):
+def test_changes_that_are_called_significant_are_those_of_holm(found, analysed):
     """Changes at the last step, of each kind of relation apart."""
     last = analysed[(analysed["analysis"] == "tuning_difference") & (analysed["step"] == STEPS[-1])]
     for relation, verbs in {
@@ -103,14 +103,14 @@ def test_changes_that_are_said_to_be_told_from_0_are_those_of_holm(found, analys
         rows = last[[selection.relation(a, b) == relation for a, b in zip(last["train"], last["test"], strict=True)]]
         said = found[found["statement"].str.contains(f"^Tuning on [a-z_]+ {verbs}")]
         pairs = {(f["train"], f["test"]) for f in map(json.loads, said["filter"])}
-        sure = rows[truths.told(rows)]
+        sure = rows[truths.significant(rows)]
         assert pairs == set(zip(sure["train"], sure["test"], strict=True))
 
 
 def test_tests_of_other_kinds_are_counted(found, analysed):
     last = analysed[(analysed["analysis"] == "tuning_difference") & (analysed["step"] == STEPS[-1])]
     far = last[[selection.relation(a, b) == "cross_task" for a, b in zip(last["train"], last["test"], strict=True)]]
-    same = far[~truths.told(far)].groupby("train").size()
+    same = far[~truths.significant(far)].groupby("train").size()
     said = found[found["statement"].str.contains("of other kinds the change is not significant")]
     assert len(said) == len(TUNED)
     for row in said.to_dict("records"):
@@ -171,8 +171,8 @@ def weakened_study(*audit):
     schema = pa.schema([pa.field("analysis", pa.string()), *tables.ANALYSIS])
     table = tables.frame(pa.Table.from_pylist(rows, schema=schema))
     known = [dict.fromkeys(tables.AUDIT.names) | {"severity": "error", "family": "mini"} | row for row in audit]
-    material = findings.Material({"analysis": table}, 0.95, {"learned": {"paws": ["paws", "qqp"]}})
-    found = findings.found(material, pd.DataFrame(known, columns=tables.AUDIT.names))
+    material = findings.FindingTables({"analysis": table}, 0.95, {"learned": {"paws": ["paws", "qqp"]}})
+    found = findings.all_findings(material, pd.DataFrame(known, columns=tables.AUDIT.names))
     return {(row["finding"], json.loads(row["filter"]).get("test")): row["warnings"] for row in found}
 
 
@@ -207,8 +207,8 @@ def test_a_recommendation_carries_what_weakens_any_test_of_its_mean():
     }
     audit |= {"check": "constant_predictions", "evidence": "one label", "train": "mnli"}
     targets = {"both": {"tests": [("paws", "paws"), ("mnli", "mnli")]}}
-    material = findings.Material({"recommendations": pd.DataFrame(rows)}, 0.95, {}, targets)
-    found = {row["statement"]: row["warnings"] for row in findings.found(material, pd.DataFrame([audit]))}
+    material = findings.FindingTables({"recommendations": pd.DataFrame(rows)}, 0.95, {}, targets)
+    found = {row["statement"]: row["warnings"] for row in findings.all_findings(material, pd.DataFrame([audit]))}
     assert found == {"both: x.": ["warning, constant_predictions: one label"], "paws: x.": []}
 
 
@@ -230,22 +230,24 @@ def statements(rows):
     schema = pa.schema([pa.field("analysis", pa.string()), *tables.ANALYSIS])
     beside = difference("paws", "paws", 0.1, "performance", estimator="mean")
     table = tables.frame(pa.Table.from_pylist([*rows, beside], schema=schema))
-    return [row["statement"] for row in findings.found(findings.Material({"analysis": table}, 0.95), NO_AUDIT)]
+    return [
+        row["statement"] for row in findings.all_findings(findings.FindingTables({"analysis": table}, 0.95), NO_AUDIT)
+    ]
 
 
 def test_each_contrast_of_a_study_is_said():
     row = difference(None, None, 0.02, "contrast", group="full_minus_lora", recipe=None, n=3, p_value=0.4)
     other = difference(None, None, 0.2, "contrast", group="default_minus_io", format=None, test_format=None, n=3)
     texts = statements([row, other])
-    assert {text[:44] for text in texts if text.startswith("Tuning in")} == {
-        "Tuning in recipe full rather than lora chang",
-        "Tuning in format default rather than io chan",
+    assert {text[:45] for text in texts if text.startswith(("Tuning in", "Tuning by"))} == {
+        "Tuning by recipe full instead of lora changes",
+        "Tuning in format default instead of io change",
     }
     (text,) = [text for text in texts if "recipe full" in text]
-    assert "not significant (Holm); a change of" in text and "or more would have been found (power 0.8)" in text
+    assert "not significant (Holm); detectable change 0." in text and "(power 0.8)" in text
 
 
-def test_tests_that_tell_bases_apart_are_listed_by_their_ratio():
+def test_tests_that_distinguish_bases_are_listed_by_their_ratio():
     row = {"estimator": "signal_to_noise", "low": None, "high": None, "n": 6, "step": None}
     rows = [
         difference("none", test, ratio, "signal_to_noise", **row | {"format": "none", "recipe": "none", "p_value": p})
@@ -253,14 +255,14 @@ def test_tests_that_tell_bases_apart_are_listed_by_their_ratio():
     ]
     (text,) = [text for text in statements(rows) if text.startswith("Signal to noise")]
     assert (
-        "2 of 3 tests tell the untouched bases apart (Holm): mnli (12.5), paws (8.0); they look alike on rte (2.0)"
-        in text
+        "2 of 3 tests show significant differences (Holm) between the untouched bases: mnli (12.5), paws (8.0); not significant: "
+        "rte (2.0)." in text
     )
 
 
 def test_one_seed_is_said_where_no_variance_between_seeds_is_known():
     row = pd.Series({"seed_variance": False})
-    assert findings.one_seed(row) == " One seed: this is about this tuned model; another seed may differ."
+    assert findings.one_seed(row) == " One seed: another seed may give another value."
     assert (
         findings.one_seed(pd.Series({"seed_variance": True}))
         == findings.one_seed(pd.Series({"seed_variance": None}))
@@ -317,7 +319,9 @@ JOINT = {"joint_low": 0.58, "joint_high": 0.82, "p_value": 0.01, "gain": 0.1, "g
 def forecast(*rows):
     """What is found of some rows of forecasts."""
     frame = pd.DataFrame([FORECAST | row for row in rows])
-    return [row["statement"] for row in findings.found(findings.Material({"forecasts": frame}, 0.95), NO_AUDIT)]
+    return [
+        row["statement"] for row in findings.all_findings(findings.FindingTables({"forecasts": frame}, 0.95), NO_AUDIT)
+    ]
 
 
 def test_forecasts_say_which_indicator_orders_best_and_whether_beyond_the_config():
@@ -328,19 +332,20 @@ def test_forecasts_say_which_indicator_orders_best_and_whether_beyond_the_config
         {"forecaster": "all", "kind": "config", "accuracy": 0.9, "low": 0.8, "high": 0.95},
     )
     assert text == (
-        "sft of c: of 2 indicators and their means kshot orders most pairs of bases right, 0.700 (95 % CI 0.580 to 0.820) of "
-        "1225, corrected for choosing the best; chance is .5: significant; against all config fields together 0.100 (95 % CI "
-        "0.010 to 0.220): significant."
+        "sft of cohort c: the best of 2 indicators and their means, kshot, orders 0.700 (95 % CI 0.580 to 0.820) of 1225 pairs "
+        "of bases right; chance is 0.5: significant, corrected for choosing the best; gain over all config fields together 0.100 "
+        "(95 % CI 0.010 to 0.220): significant."
     )
     (text,) = forecast(best | {"p_value": 0.06, "gain_p_value": 0.051})
-    assert "chance is .5: not significant; against" in text and text.endswith("0.220): not significant.")
+    assert "chance is 0.5: not significant, corrected for choosing the best; gain" in text
+    assert text.endswith("0.220): not significant.")
 
 
 def test_what_was_chosen_on_the_targets_is_never_the_headline():
     chosen = {"forecaster": "minmax:sc_rag", "kind": "combination", "accuracy": 0.9, **JOINT, "chosen_on_targets": True}
     assert forecast(chosen) == []
     (text,) = forecast(chosen, {"forecaster": "kshot", "accuracy": 0.7, **JOINT})
-    assert "of 1 indicators and their means kshot" in text
+    assert "the best of 1 indicators and their means, kshot," in text
 
 
 @pytest.mark.parametrize(
@@ -348,7 +353,8 @@ def test_what_was_chosen_on_the_targets_is_never_the_headline():
     [
         (0.32, 0.01, "significantly against the outcome, which confirms arXiv 2504.12491"),
         (0.68, 0.01, "significantly with the outcome, which contradicts arXiv 2504.12491"),
-        (0.45, 0.30, "so arXiv 2504.12491 is neither confirmed nor contradicted"),
+        (0.45, None, "too few bases to test, which neither confirms nor contradicts arXiv 2504.12491"),
+        (0.45, 0.30, "not significant, which neither confirms nor contradicts arXiv 2504.12491"),
     ],
 )
 def test_perplexity_against_the_outcome_is_said(accuracy, p_value, said):
@@ -379,20 +385,20 @@ def test_shortlists_are_said_to_hold_the_best():
     rows = [row | {"statistic": "recall_of_best", "k": k, "value": 1.0} for k in range(1, 21)]
     rows += [row | {"statistic": "shortlist", "value": 2.1}, row | {"statistic": "longest_shortlist", "value": 15.0}]
     read = {"forecasts": pd.DataFrame([FORECAST]), "rankings": pd.DataFrame(rows)}
-    (found,) = findings.found(findings.Material(read, 0.95), NO_AUDIT)
-    assert "the best of 20 held-out bases has 2.1 on average over 20 random splits" in found["statement"]
-    assert "and 15 at most, which contradicts" in found["statement"] and found["table"] == "rankings"
+    (found,) = findings.all_findings(findings.FindingTables(read, 0.95), NO_AUDIT)
+    assert "the best of 20 held-out bases has 2.1 bases on average over 20 random splits" in found["statement"]
+    assert "and at most 15, which contradicts" in found["statement"] and found["table"] == "rankings"
 
 
 def test_verdicts_are_holm_s_of_the_rows_p_values_and_say_what_would_have_been_found():
     """p .01, .02, .2 of three: .03, .04, .2. Of one row left at .05: (1.96 + .8416) times the error."""
     row = {"value": 0.1, "low": 0.1 - 1.96 * 0.05, "high": 0.1 + 1.96 * 0.05, "n": 150}
     rows = pd.DataFrame([row | {"p_value": p} for p in (0.2, 0.01, 0.02)])
-    material = findings.Material({}, 0.95)
+    material = findings.FindingTables({}, 0.95)
     assert material.significant(rows).tolist() == [False, True, True]
     assert material.detectable(rows).iloc[0] == pytest.approx((1.96 + 0.8416) * 0.05, rel=1e-3)
     assert material.verdicts(rows).tolist() == [
-        "not significant (Holm); a change of 0.140 or more would have been found (power 0.8)",
+        "not significant (Holm); detectable change 0.140 (power 0.8)",
         "significant (Holm)",
         "significant (Holm)",
     ]
@@ -406,7 +412,7 @@ def test_what_would_have_been_found_is_found_in_four_of_five_simulated_studies()
     rng = np.random.default_rng(0)
     error, low = 0.05, 1.96 * 0.05
     null = pd.DataFrame([{"value": 0.0, "low": -low, "high": low, "n": 9, "p_value": 1.0}] * 3)
-    size = findings.Material({}, 0.95).detectable(null).iloc[0]
+    size = findings.FindingTables({}, 0.95).detectable(null).iloc[0]
     drawn = rng.normal([size, 0, 0], error, size=(2000, 3))
     p = 2 * scipy.stats.norm.sf(np.abs(drawn) / error)
     assert np.mean([holm(row)[0] < 0.05 for row in p]) == pytest.approx(0.8, abs=0.03)

@@ -13,7 +13,7 @@ from workflow.errors import StudyError
 from workflow.planning import config_checks
 from workflow.released import renaming, runs
 from workflow.report import summaries
-from workflow.report.summaries import Material
+from workflow.report.summaries import StudyTables
 from workflow.storage import tables
 from workflow.storage.markdown import markdown
 from workflow.study import config as configs
@@ -66,7 +66,7 @@ def material(tmp_path):
 
     def make(scores=SCORES, analysis=(), config=CONFIG):
         columns = pa.schema([pa.field("analysis", pa.string()), *tables.ANALYSIS])
-        return Material(
+        return StudyTables(
             config_checks.read(config),
             frame(scores, tables.IMPORTED),
             frame(list(analysis), columns),

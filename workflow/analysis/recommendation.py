@@ -1,6 +1,6 @@
-"""Which base to tune for a task, in words: its expected score and chance to be the best, what an indicator would have picked.
+"""Sentences on which base to tune for a task: its score, its probability to be the best, and the picks of indicators.
 
-The statistics behind the sentences are in `best_base`.
+The statistics are in `best_base`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from workflow.study.indicators import SCORED
 
 LOSS = ("value", "low", "high", "measured")
 FEW = 6  # bases that a sentence names
-WORTH = 0.01  # chance to be the best from which on an untouched base is listed beside the last of its run
-CHANCE, LAST = "chance", "last_step"  # what needs no measuring: any base, or the last of its run
+WORTH = 0.01  # an untouched base below this probability to be the best is not listed, except the last of its run
+CHANCE, LAST = "chance", "last_step"  # picks without a measurement: any base, the last base of a run
 
 
 def recommend(
@@ -35,10 +35,10 @@ def recommend(
 ) -> Iterator[dict[str, Any]]:
     """Rows of `tables.RECOMMENDATIONS`.
 
-    picks: indicator -> base -> value, higher is better; seconds: wall time of measuring an indicator on a base; analysis:
-    the gathered table; limit: the regret that is small enough.
+    picks: indicator -> base -> value, higher is better; seconds: wall time of an indicator per base; analysis: the gathered
+    table; limit: the largest regret that is small enough.
     """
-    analysis = analysis[analysis["analysis"] == "extrapolation"]  # it is looked through for each question
+    analysis = analysis[analysis["analysis"] == "extrapolation"]  # filtered once for all questions
     significant = _significant(asked, analysis, how.level)
     for question in asked:
         keys = {"task": question.name, "recipe": question.way["recipe"], "suite": question.way["suite"]}
@@ -51,29 +51,29 @@ def recommend(
 
 
 def _answer(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
-    """The base to tune, or those among which it is too close to call; of single seeds, what their rows say."""
+    """The base to tune, or the bases among which it is too close to call; with single seeds, no recommendation."""
     top, tied = question.top, question.tied
     name, chance = named(question.bases[top]), question.probability[top]
-    score = f"it scores {_figure(question, top, how)}"
-    highest = f"{name} has the highest score" if len(tied) == 1 else f"{_tie(question)} tie for the highest score"
-    rivals = ", ".join(named(question.bases[place]) for place in _rivals(question, how)) or "none alone"
+    score = _figure(question, top, how)
+    best = f"{name}, {score}" if len(tied) == 1 else f"{_tie(question)}, {score} each"
+    rivals = ", ".join(named(question.bases[place]) for place in _rivals(question, how)) or "none"
     if not question.tuned:
-        text = _as_it_is(question, score, rivals, how)
+        text = _untuned(question, score, rivals, how)
     elif len(question.bases) == 1:
-        luck = "" if question.lucky else "; one seed, so this is about this tuned model: another seed may differ"
-        text = f"only {name} was tuned; {score}{luck}"
+        note = "" if question.lucky else "; one seed: another seed may give another value"
+        text = f"only {name} was tuned; it scores {score}{note}"
     elif not question.lucky:
         text = (
-            f"no base is recommended, since {len(question.bases)} bases were tuned with one seed each and what another seed "
-            f"would change is unknown; of these tuned models {highest}; {score}; on other rows of the test it is the best of "
-            f"them with probability {chance:.2f}; not significantly worse on these rows: {rivals}"
+            f"only one seed for each of {len(question.bases)} bases, so the variance between seeds is unknown and no base is "
+            f"recommended. Highest score: {best}; probability to be the best on other test rows {chance:.2f}"
+            f"{'' if len(tied) == 1 else ' each'}. Not significantly worse on these test rows: {rivals}"
         )
     elif chance >= how.level and len(tied) == 1:
-        text = f"tune {name}, the best of {len(question.bases)} bases with probability {chance:.2f}; {score}"
+        text = f"tune {name}, the best of {len(question.bases)} bases with probability {chance:.2f}; it scores {score}"
     else:
         text = (
-            f"too close to call: {highest}, but {'is' if len(tied) == 1 else 'each is'} the best with probability {chance:.2f} "
-            f"only; {score}; not significantly worse: {rivals}"
+            f"too close to call. Highest score: {best}; probability to be the best {chance:.2f}"
+            f"{'' if len(tied) == 1 else ' each'}. Not significantly worse: {rivals}"
         )
     yield _row(question, "answer", text, question.where, top, how)
 
@@ -84,29 +84,30 @@ def _tie(question: Question) -> str:
     return f"{', '.join(first)} and {last}"
 
 
-def _as_it_is(question: Question, score: str, rivals: str, how: Resampling) -> str:
-    """Which untouched base is the best on a test."""
+def _untuned(question: Question, score: str, rivals: str, how: Resampling) -> str:
+    """The sentence on the best untouched base for a test."""
     name, chance, count = named(question.bases[question.top]), question.probability[question.top], len(question.bases)
     if count == 1:
-        return f"only {name} was tested; {score}"
+        return f"only {name} was tested; it scores {score}"
     best = f"the {'lowest' if question.sign < 0 else 'highest'} {question.metric}"
-    leads = f"{name} has {best}" if len(question.tied) == 1 else f"{_tie(question)} tie for {best}"
-    text = f"of {count} untouched bases {leads}; {score}"
+    leads = f"{name} has {best}, {score}" if len(question.tied) == 1 else f"{_tie(question)} have {best}, {score} each"
+    text = f"of {count} untouched bases {leads}; probability to be the best on other test rows {chance:.2f}"
+    text += "" if len(question.tied) == 1 else " each"
     if chance >= how.level and len(question.tied) == 1:
-        return f"{text}; it is the best with probability {chance:.2f} over resampled rows"
+        return text
     few = rivals if rivals.count(", ") < FEW else f"{rivals.count(', ') + 1} bases"
-    return f"{text}; not significantly better than {few} (probability {chance:.2f} to be the best, over resampled rows)"
+    return f"{text}. Not significantly worse: {few}"
 
 
 def _rivals(question: Question, how: Resampling) -> list[int]:
-    """Places of the bases whose paired difference to the best one has an interval that holds 0."""
+    """Indices of the bases that are not the best and whose paired difference to the best one has an interval that includes 0."""
     lead = question.sign * (question.resampled[question.top] - question.resampled)
     lower = how.columns(lead.T)[0]
-    return [place for place in range(len(lead)) if place != question.top and lower[place] <= 0]
+    return [place for place in range(len(lead)) if place not in question.tied and lower[place] <= 0]
 
 
 def _bases(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
-    """Each base with its expected score and its chance to be the best, the highest score first."""
+    """Each base with its score and its probability to be the best, the highest score first."""
     probability = question.probability
     for place in np.argsort(-question.sign * question.values, kind="stable"):
         family, step = question.bases[place]
@@ -115,12 +116,12 @@ def _bases(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
             and probability[place] < WORTH
             and step != max(s for f, s in question.bases if f == family)
         ):
-            continue  # hundreds of bases that are not the best; the table of scores has them
+            continue  # there may be hundreds; the table of scores has them
         text = (
             f"{named(question.bases[place])} scores {_figure(question, place, how)} "
-            f"{'after tuning' if question.tuned else 'as it is'} and is the best of "
+            f"{'after tuning' if question.tuned else 'without tuning'} and is the best of "
             f"{len(question.bases)} with probability {probability[place]:.2f}"
-            f"{'' if question.lucky else ', as far as these tuned models go (one seed each)'}"
+            f"{'' if question.lucky else ' (one seed each: of these tuned models, on other test rows)'}"
         )
         yield _row(question, "base", text, question.where | {"family": family, "step": step}, int(place), how)
 
@@ -128,20 +129,19 @@ def _bases(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
 def _regrets(
     question: Question, picks: Mapping[str, Mapping[Base, float]], seconds: Mapping[str, float], how: Resampling
 ) -> Iterator[dict[str, Any]]:
-    """What picking a base by each indicator alone, by the last step, or by chance is expected to lose against the best."""
+    """The expected loss against the best base of a pick by each indicator alone, by the last step, or by chance."""
     ends = {family: max(step for own, step in question.bases if own == family) for family, _ in question.bases}
     last = {base: float(base[1] == ends[base[0]]) for base in question.bases}
     for name, values in {**picks, LAST: last, CHANCE: dict.fromkeys(question.bases, 0.0)}.items():
-        there = [base for base in question.bases if base in values and math.isfinite(values[base])]
-        if len(there) < len(question.bases):
+        if not all(math.isfinite(values.get(base, math.nan)) for base in question.bases):
             continue
-        highest = max(values[base] for base in there)
+        highest = max(values[base] for base in question.bases)
         picked = [place for place, base in enumerate(question.bases) if values[base] == highest]
         loss = _loss(question, picked, how)
-        whom = named(question.bases[picked[0]]) if len(picked) == 1 else f"any of {len(picked)} bases"
-        means = {CHANCE: "picking by chance", LAST: "picking the last step"}.get(name, f"picking by {name}")
-        text = f"{means} ({whom}) loses {_lost(loss, how.level)} against the best of {len(question.bases)} bases"
-        text += "" if question.lucky else "; one seed each, so part of this may be the difference between seeds"
+        pick = named(question.bases[picked[0]]) if len(picked) == 1 else f"any of {len(picked)} bases"
+        method = {CHANCE: "picking by chance", LAST: "picking the last step"}.get(name, f"picking by {name}")
+        text = f"{method} ({pick}) loses {_lost(loss, how.level)} against the best of {len(question.bases)} bases"
+        text += "" if question.lucky else "; one seed each: part of this may be variance between seeds"
         family, step = question.bases[picked[0]]
         place = {"family": family, "step": step} if len(picked) == 1 else {}
         figures = {"n": question.n, "seconds": seconds.get(name)}
@@ -150,71 +150,73 @@ def _regrets(
             "topic": "regret",
             "indicator": name,
             **place,
-            **_said(question, text, question.where | place),
+            **_statement(question, text, question.where | place),
             **loss,
             **figures,
         }
 
 
 def _loss(question: Question, picked: Sequence[int], how: Resampling) -> dict[str, float]:
-    """What a pick loses against the best base: measured, an estimate that the best of noisy scores does not raise, an interval.
+    """The loss of a pick against the best base: as measured, an estimate without the bias of the maximum, and an interval.
 
-    The estimate judges the best base by other noise than it is chosen by, as two halves of the data would: noise is added
-    to the scores to choose by and taken from those to judge by, which makes both independent where it is normal, and that is
-    averaged over resamples (Leiner et al. 2023, "Data fission"). No loss is below 0. Of the interval the lower end takes the
-    noise of the largest lead, whichever base has it, and the upper end that of each base by itself, since one is the best: it
-    holds the loss at least as often as it says (Hsu 1984, comparisons with the best).
+    The estimate chooses the best base and scores it with independent noise, as two halves of the data would: noise is added
+    to the scores for the choice and subtracted for the scoring, which makes the two independent where the noise is normal, and
+    the result is averaged over resamples (Leiner et al. 2023, "Data fission"). No loss is below 0. The lower end of the interval
+    uses the noise of the largest lead, whichever base has it. The upper end uses the noise of each base separately, since one
+    of them is the best. The coverage is at least nominal (Hsu 1984, comparisons with the best).
     """
     lead = question.values - question.values[picked].mean()
     noise = question.noise - question.noise[picked].mean(axis=0)
     chosen = (lead[:, None] + noise).argmax(axis=0)
     judged = np.take_along_axis(lead[:, None] - noise, chosen[None], axis=0)
     leads = question.resampled - question.resampled[picked].mean(axis=0)
-    off = (leads - lead[:, None]).max(axis=0)
+    error = (leads - lead[:, None]).max(axis=0)
     return {
         "value": max(0.0, float(judged.mean())),
-        "low": max(0.0, float(lead.max()) - how.bounds(off)[1]),
+        "low": max(0.0, float(lead.max()) - how.bounds(error)[1]),
         "high": min(1.0, float(how.columns(leads.T)[1].max())),
         "measured": float(lead.max()),
     }
 
 
 def _lost(loss: Mapping[str, float], level: float) -> str:
-    """A loss with its interval."""
+    """A loss with its interval. An interval of width 0 means that no resample of the rows has a loss, not that there is none."""
+    if loss["high"] == 0:
+        return "0.000 (in every resample of the test rows)"
     return f"{loss['value']:.3f} ({100 * level:g} % CI {loss['low']:.3f} to {loss['high']:.3f})"
 
 
 def _cheapest(
     question: Question, regrets: Sequence[Mapping[str, Any]], indicators: Sequence[str], limit: float, level: float
 ) -> Iterator[dict[str, Any]]:
-    """The cheapest indicator whose pick loses little; of equal costs the one that loses least; which could not be judged."""
+    """The cheapest indicator with a small loss, of equal costs the one with the smallest; and the indicators that lack bases."""
     measured = [row for row in regrets if row["indicator"] not in (CHANCE, LAST)]
     if not measured:
         return
     good = [row for row in measured if row["value"] <= limit]
     if not good:
         best = min(measured, key=lambda row: row["value"])
-        text = f"no indicator picks a base within {limit:g} of the best; {best['indicator']} comes nearest"
+        text = f"no indicator loses at most {limit:g}; {best['indicator']} loses least, {_lost(best, level)}"
     else:
         best = min(good, key=lambda row: (row["seconds"] if row["seconds"] is not None else math.inf, row["value"]))
         cost = (
-            "at a cost that was not measured"
+            "cost not measured"
             if best["seconds"] is None
-            else f"{best['seconds']:.0f} s a base with all that its job measures"
+            else f"{best['seconds']:.0f} s per base for all that its job measures"
         )
         text = (
-            f"the cheapest of {len(measured)} indicators whose pick loses at most {limit:g} is {best['indicator']}, {cost}; it "
-            f"loses {_lost(best, level)}"
+            f"of {len(measured)} indicators, {best['indicator']} is the cheapest whose pick loses at most {limit:g} ({cost}); "
+            f"its pick loses {_lost(best, level)}"
         )
     lacking = [name for name in indicators if name not in {row["indicator"] for row in measured}]
-    text += f"; not judged, since not measured on all bases: {', '.join(lacking)}" if lacking else ""
-    text += "" if question.lucky else "; one seed each, so the difference between seeds is not in this"
+    text += f"; left out, since not measured on all bases: {', '.join(lacking)}" if lacking else ""
+    text += "" if question.lucky else "; one seed each: variance between seeds is not included"
     kept = ("indicator", "family", "step", *LOSS, "n", "seconds", "probability", "table", "filter")
     yield {**{key: best.get(key) for key in kept}, "topic": "cheapest", "statement": f"{question.title}: {text}."}
 
 
 def _forecast_keys(question: Question) -> dict[str, Any]:
-    """Conditions on the analysis that hold for the forecast changes of a question's scores."""
+    """The conditions that select the forecast changes of a question's scores in the analysis."""
     train, test = question.tests[0]
     keys = {"analysis": "extrapolation", "estimator": "later_change", "train": train, "test": test}
     return keys | {"format": question.way["test_format"], **question.way}
@@ -229,7 +231,7 @@ def _later(question: Question, analysis: pd.DataFrame) -> Iterator[tuple[str, pd
 
 
 def _significant(asked: Sequence[Question], analysis: pd.DataFrame, level: float) -> set[Any]:
-    """Places in the analysis of the latest forecast changes that are significant among those of all questions (Holm)."""
+    """Index labels of the latest forecast changes that are significant (Holm over all questions)."""
     single = [question for question in asked if len(question.tests) == 1]
     known = [rows[rows["value"].notna()] for question in single for _, rows in _later(question, analysis)]
     latest = {rows.index[-1]: float(rows["p_value"].iloc[-1]) for rows in known if len(rows)}
@@ -238,7 +240,7 @@ def _significant(asked: Sequence[Question], analysis: pd.DataFrame, level: float
 
 
 def _pretraining(question: Question, analysis: pd.DataFrame, significant: Collection[Any]) -> Iterator[dict[str, Any]]:
-    """What more pre-training of each family is forecast to change of its score after tuning, at the latest step that can be."""
+    """The forecast change of each family's score after tuning with more pre-training, at the latest step with a forecast."""
     if len(question.tests) > 1:
         return
     for family, own in _later(question, analysis):
@@ -246,20 +248,23 @@ def _pretraining(question: Question, analysis: pd.DataFrame, significant: Collec
         steps = sum(name == family for name, _ in question.bases)
         figures: dict[str, Any] = {"n": steps}
         if own.empty:
-            text = f"from {steps} step{'s' if steps > 1 else ''} of {family} nothing can be forecast"
-            link = _said(question, text, question.where | {"family": family})
+            text = f"{steps} step{'s' if steps > 1 else ''} of {family} are too few for a forecast of more pre-training"
+            link = _statement(question, text, question.where | {"family": family})
         else:
             row = (own if known.empty else known).iloc[-1]
-            said = _change(question, row, row.name in significant)
-            text = f"it cannot be told what more pre-training of {family} would change" if known.empty else said
+            text = (
+                f"no forecast of more pre-training of {family}: forecasts of held-out steps fail or cannot be tested"
+                if known.empty
+                else _change(question, row, row.name in significant)
+            )
             figures = {name: row[name] for name in ("value", "low", "high", "n")}
             where = _forecast_keys(question) | {"family": family, "step": int(row["step"])}
-            link = _said(question, text, where, "analysis")
+            link = _statement(question, text, where, "analysis")
         yield {"topic": "pretraining", "family": family, **link, **_plain(figures)}
 
 
 def _change(question: Question, row: Mapping[str, Any], significant: bool) -> str:
-    """A forecast change with its interval."""
+    """The sentence on a forecast change, with its interval."""
     verdict = "may or may not pay" if not significant else "pays" if question.sign * row["value"] > 0 else "costs"
     score = "score after tuning" if question.tuned else "score"
     tested = "" if significant else "not "
@@ -279,16 +284,16 @@ def _row(
     figures = {"value": float(question.values[place]), "low": low, "high": high, "n": question.n}
     chance = float(question.probability[place])
     keys = {"topic": topic, "family": family, "step": step, "probability": chance}
-    return {**keys, **_said(question, text, where), **figures}
+    return {**keys, **_statement(question, text, where), **figures}
 
 
-def _said(question: Question, text: str, where: Mapping[str, Any], table: str = "scores") -> dict[str, Any]:
-    """A sentence with the table and the conditions that its rows are found by."""
+def _statement(question: Question, text: str, where: Mapping[str, Any], table: str = "scores") -> dict[str, Any]:
+    """The statement, and the table and conditions that select its rows."""
     return {"statement": f"{question.title}: {text}.", "table": table, "filter": json.dumps(dict(where))}
 
 
 def _ends(question: Question, place: int, how: Resampling) -> tuple[float, float]:
-    """The interval of a base's score, cut to 0 to 1 where scores lie there, which luck may leave and no score can."""
+    """The interval of a base's score, cut to 0 and 1, which the variance between seeds may exceed and no score can."""
     below, above = question.margins[:, place]
     low, high = question.values[place] - below, question.values[place] + above
     return max(0.0, float(low)), float(high) if question.sign < 0 else min(1.0, float(high))
@@ -301,29 +306,29 @@ def _figure(question: Question, place: int, how: Resampling) -> str:
 
 
 def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers as Python's own, missing ones as None."""
+    """Numbers as Python floats and int, missing ones as None."""
     plain = {name: None if pd.isna(value) else float(value) for name, value in figures.items()}
     return plain | {"n": None if plain["n"] is None else int(plain["n"])}
 
 
 def costs(settings: Mapping[str, Any], seconds: Mapping[str, Sequence[float]], bases: int) -> dict[str, float]:
-    """Wall time of measuring each indicator on a base, where it was measured: of the jobs that it is measured in.
+    """Wall time in seconds per base of the job that measures each indicator; indicators without a measured job are left out.
 
     settings: the study's `indicators`; seconds: of the jobs `measure`, and of the untouched bases' predictions by suite,
-    all bases together.
+    for all bases together.
     """
     jobs = {name: block["suite"] if block["measure"] == SCORED else "measure" for name, block in settings.items()}
     return {name: float(np.sum(seconds[job])) / bases for name, job in jobs.items() if len(seconds.get(job, ()))}
 
 
 def page(rows: pd.DataFrame) -> str:
-    """The recommendations in Markdown: each task with its sentences, each with the rows behind it."""
+    """The recommendations as Markdown: a part for each task, with its statements and the rows behind them."""
     lines = ["# Which base to tune"]
     for (name, recipe, suite), own in rows.groupby(["task", "recipe", "suite"], sort=False):
-        how = "Untouched bases" if recipe == "none" else f"Tuned by {recipe}"
-        lines.append(f"## {name}\n\n{how}, tested in {suite}.")
-        told = own[own["topic"].isin(["answer", "cheapest", "pretraining", "regret"])]
-        lines.append("\n".join(f"- {row.statement} (`{row.table}`: `{row.filter}`)" for row in told.itertuples()))
+        models = "Untouched bases" if recipe == "none" else f"Tuned by {recipe}"
+        lines.append(f"## {name}\n\n{models}, evaluated in suite {suite}.")
+        statements = own[own["topic"].isin(["answer", "cheapest", "pretraining", "regret"])]
+        lines.append("\n".join(f"- {row.statement} (`{row.table}`: `{row.filter}`)" for row in statements.itertuples()))
         columns = ["family", "step", "value", "low", "high", "probability", "n"]
         lines.append(markdown(own.loc[own["topic"] == "base", columns]))
     return "\n\n".join(lines)

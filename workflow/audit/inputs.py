@@ -1,4 +1,4 @@
-"""What checks look at: a study's scores, analyses, predictions, tasks and bases, big tables read only when asked for."""
+"""The inputs of checks: scores, analyses, predictions, tasks and bases of a study; large tables are read on demand."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from workflow.study import grid
 
 KEYS = [*grid.CELL_KEYS, *grid.TEST_KEYS, "metric"]
 TEST_KEYS = ["family", "suite", *grid.TEST_KEYS]
-PLACE_KEYS = [*grid.BASE_KEYS, "suite", *grid.TEST_KEYS, "metric"]  # what a tuned model's score shares with its base's
+PLACE_KEYS = [*grid.BASE_KEYS, "suite", *grid.TEST_KEYS, "metric"]  # the keys that a tuned model's score shares with that of its base
 
 
 @dataclass(frozen=True)
-class Material:
-    """All that a check may look at.
+class AuditInputs:
+    """The inputs of a check.
 
-    scores, analysis: the gathered tables (imported scores among them); parts: predictions, each of a cell or of one of its
-    parts; manifests: of the bases; prepared: tasks as prepared rows; groups: the study's; forecasting: of each of
-    its cohorts; indicators: the gathered table, None where no base is run for one; measures: the study's block of
-    indicators; holes: the models that are missing because their tuning diverged (`missing_models.found`); files: of all
-    imports, in the columns of `tables.RELEASED`.
+    scores, analysis: the gathered tables, imported scores included; parts: predictions of cells or of parts of cells;
+    manifests: of the bases; prepared: prepared rows of tasks; groups: of the study; forecasting: one for each cohort;
+    indicators: the gathered table, None without measured indicators; measures: the config's block of indicators; holes: models
+    that are missing because fine-tuning diverged (`missing_models.found`); files: of all imports, in the columns of
+    `tables.RELEASED`.
     """
 
     scores: pd.DataFrame
@@ -51,19 +51,19 @@ class Material:
     files: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=tables.RELEASED.names))
 
     def predictions(self, *columns: str) -> Iterator[pd.DataFrame]:
-        """The rows of one test in one cell after the other: KEYS (without metric), the suite's `protocol`, the columns.
+        """Yield the rows of each test of each cell: KEYS (without metric), the suite's `protocol`, the columns.
 
-        columns: names of `tables.PREDICTIONS`, null in predictions that were made before there was such a column.
+        columns: names of `tables.PREDICTIONS`, null in older predictions that lack the column.
         """
         for part, (keys, facts) in zip(self.parts, self.settings(), strict=True):
             wanted = [*grid.TEST_KEYS, *columns]
-            found = tables.read(part, wanted).reindex(columns=wanted)
-            found = found.assign(**keys, protocol=facts["suite_settings"]["protocol"])
-            for _, rows in found.groupby(grid.TEST_KEYS, sort=False):
+            table = tables.read(part, wanted).reindex(columns=wanted)
+            table = table.assign(**keys, protocol=facts["suite_settings"]["protocol"])
+            for _, rows in table.groupby(grid.TEST_KEYS, sort=False):
                 yield rows.reset_index(drop=True)
 
     def settings(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Keys of the cell of each part with the facts recorded with it: suite settings, base, versions."""
+        """The keys of each part's cell with its recorded facts: suite settings, base, versions."""
         for part in self.parts:
             keys = tables.keys_of(part)
             cell = {name: int(keys[name]) if name in ("step", "seed") else keys[name] for name in grid.CELL_KEYS}
@@ -84,14 +84,14 @@ class Material:
 
     @cached_property
     def imported(self) -> pd.DataFrame:
-        """Scores that others made: of cells without predictions here."""
+        """Imported scores: those of cells without predictions in this study."""
         own = {tuple(keys.values()) for keys, _ in self.settings()}
         cells = self.scores[grid.CELL_KEYS].itertuples(index=False, name=None)
         return self.scores[np.array([cell not in own for cell in cells], dtype=bool)]
 
     @cached_property
     def primary(self) -> pd.DataFrame:
-        """Scores in the metric that a test is read in."""
+        """Scores in the primary metric of each test."""
         return metric_names.primary(self.scores)
 
     @cached_property
@@ -102,17 +102,17 @@ class Material:
         return self.primary[~untouched].merge(bases[[*PLACE_KEYS, "base", "base_error"]], how="left", on=PLACE_KEYS)
 
 
-def findings(material: Material) -> list[dict[str, Any]]:
-    """What all checks find, in the order of their names: a module has a `check` of the whole or a `check_cohort` of each."""
+def findings(material: AuditInputs) -> list[dict[str, Any]]:
+    """The findings of all checks by name. A module has a `check` of the study or a `check_cohort` of each cohort."""
     return [
         {"check": name, **finding}
         for name in registry.modules(checks)
-        for finding in found(material, registry.module(checks, name))
+        for finding in findings_of(material, registry.module(checks, name))
     ]
 
 
-def found(material: Material, check: ModuleType) -> Iterator[dict[str, Any]]:
-    """What one check finds."""
+def findings_of(material: AuditInputs, check: ModuleType) -> Iterator[dict[str, Any]]:
+    """The findings of one check."""
     if hasattr(check, "check"):
         yield from check.check(material)
     else:
@@ -121,7 +121,7 @@ def found(material: Material, check: ModuleType) -> Iterator[dict[str, Any]]:
 
 
 def finding(severity: str, rows: pd.DataFrame, evidence: str, **figures: float | None) -> dict[str, Any]:
-    """A row of `tables.AUDIT` without `check`: its keys are those that all rows share; figures: value, limit, n."""
+    """A row of `tables.AUDIT` without `check`, with the keys that all rows share; figures: value, limit, n."""
     shared = {key: rows[key].iloc[0] for key in KEYS if key in rows and rows[key].nunique(dropna=False) == 1}
     known = {key: value for key, value in shared.items() if pd.notna(value)}
     keys = {key: int(value) if key in ("step", "seed", "shots") else str(value) for key, value in known.items()}
@@ -129,12 +129,12 @@ def finding(severity: str, rows: pd.DataFrame, evidence: str, **figures: float |
 
 
 def method_of(test: str) -> str | None:
-    """How a test is predicted by its kind (`label`, `rank`, `generate`); None for what is no task here."""
+    """The prediction method of a test's kind (`label`, `rank`, `generate`, `answer`); None for a test that is not a task."""
     return task.method(test)
 
 
 def listed(values: Iterable[Any], most: int = 6) -> str:
-    """Different values in a sentence, in order; what is beyond `most` is counted."""
+    """Distinct values in words, in order; those beyond `most` are counted."""
     names = [str(value) for value in dict.fromkeys(values)]
     beyond = [f"{len(names) - most} more"] if len(names) > most else []
     *first, last = [*names[:most], *beyond]
@@ -160,30 +160,30 @@ def models(trains: Iterable[str]) -> str:
 
 
 def at_steps(steps: Iterable[int]) -> str:
-    """Training steps in order, after their noun."""
-    found = sorted(set(steps))
-    return f"step{'' if len(found) == 1 else 's'} {listed(found, 9)}"
+    """Pre-training steps in order, after their noun."""
+    distinct = sorted(set(steps))
+    return f"step{'' if len(distinct) == 1 else 's'} {listed(distinct, 9)}"
 
 
 def normalised(text: str) -> str:
-    """Text without case, punctuation and the kind of white space, so that rows differ in words alone."""
+    """Text in lower case without punctuation and extra white space, so that rows differ in words alone."""
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
-def inputs(material: Material, name: str, split: str | None, choices: bool = False) -> pd.DataFrame:
-    """The inputs of a prepared split: columns id, answer and text, normalised, with the row's own choices if asked for.
+def inputs(material: AuditInputs, name: str, split: str | None, choices: bool = False) -> pd.DataFrame:
+    """The inputs of a prepared split: columns id, answer and text, normalised, with the choices of each row if asked for.
 
-    Of a conversation, what its users say.
+    The input of a conversation is the text of its users.
     """
     rows = material.examples(name, ["id", "split", "fields", "choices", "answer", "turns"])
     rows = rows[rows["split"] == split]
-    own = choices and method_of(name) == "rank"
-    texts = [normalised(" ".join([*_parts(row), *(row.choices if own else ())])) for row in rows.itertuples()]
+    with_choices = choices and method_of(name) == "rank"
+    texts = [normalised(" ".join([*_parts(row), *(row.choices if with_choices else ())])) for row in rows.itertuples()]
     return rows[["id", "answer"]].assign(text=texts)
 
 
 def _parts(row: Any) -> list[str]:
-    """What the fields of a prepared row hold, or the users of its conversation say."""
+    """The texts of a prepared row's fields, or of the users in its conversation."""
     turns = getattr(row, "turns", None)
-    said = [turn["content"] for turn in turns if turn["role"] == "user"] if turns is not None else []
-    return [*dict(row.fields).values(), *said]
+    texts = [turn["content"] for turn in turns if turn["role"] == "user"] if turns is not None else []
+    return [*dict(row.fields).values(), *texts]

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from workflow.report.findings import Material
+from workflow.report.findings import FindingTables
 from workflow.report.sections import SECTIONS
 from workflow.storage import tables
 
@@ -87,7 +87,7 @@ def paragraph(thing: Any) -> str:
     return " ".join(inspect.getdoc(thing).split("\n\n")[0].split())
 
 
-def caption(module: ModuleType, material: Material, findings: pd.DataFrame) -> Caption:
+def caption(module: ModuleType, material: FindingTables, findings: pd.DataFrame) -> Caption:
     """The caption of a figure's module, filled from the tables."""
     found = findings[findings["finding"].isin(module.CONCLUSIONS)]
     found = found[(found["section"] == module.SECTION) | ~found["section"].isin([module.SECTION]).any()]
@@ -95,7 +95,7 @@ def caption(module: ModuleType, material: Material, findings: pd.DataFrame) -> C
     return Caption(title(module), paragraph(module.draw), cells(material), interval, found.to_dict("records"))
 
 
-def cells(material: Material) -> str:
+def cells(material: FindingTables) -> str:
     """Over which cells a study's figures are: families with their steps, suites with their main way, rows of tests."""
     rows = material.analysis[material.analysis["analysis"] == "performance"]
     families = [

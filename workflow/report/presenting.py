@@ -15,7 +15,7 @@ import yaml
 
 from workflow import registry
 from workflow.report import figures, pages, summaries
-from workflow.report.findings import Material
+from workflow.report.findings import FindingTables
 from workflow.report.sections import title
 from workflow.storage import checksums, tables
 
@@ -51,9 +51,9 @@ class Study:
         return read(self.paths)
 
     @property
-    def material(self) -> Material:
+    def material(self) -> FindingTables:
         """What findings were made of."""
-        return Material(self.tables, self.settings["statistics"]["level"])
+        return FindingTables(self.tables, self.settings["statistics"]["level"])
 
 
 def read(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:

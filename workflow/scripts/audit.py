@@ -11,7 +11,7 @@ from workflow.storage import tables
 with job("audit", snakemake) as log:
     found = snakemake.input
     paths = {name: [Path(path) for path in found[name]] for name in ("predictions", "bases", "tasks")}
-    material = inputs.Material(
+    material = inputs.AuditInputs(
         tables.read(found.scores),
         tables.read(found.analysis),
         paths["predictions"],

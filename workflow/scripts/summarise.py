@@ -11,7 +11,7 @@ from workflow.storage.markdown import markdown
 
 with job("summarise", snakemake) as log:
     found = snakemake.input
-    material = summaries.Material(
+    material = summaries.StudyTables(
         snakemake.params.study,
         tables.read(found.scores),
         tables.read(found.analysis),

@@ -1,4 +1,4 @@
-"""One module for each check: `check(material)` -> findings, rows in the columns of `tables.AUDIT` without `check`.
+"""One module for each check: `check(material)` yields findings, rows in the columns of `tables.AUDIT` without `check`.
 
-material: `inputs.Material`. A module's name is the check's name; its first docstring line says what is looked for.
+material: `inputs.AuditInputs`. The module's name is the check's name. Its first docstring line names what it looks for.
 """

@@ -1,4 +1,4 @@
-"""Imported tests whose name means more than one thing: two metrics, or one cell with two different scores."""
+"""Imported tests with an ambiguous name: two metrics, or two different scores for one cell."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import KEYS, Material, at_steps, counted, finding, listed
+from workflow.audit.inputs import KEYS, AuditInputs, at_steps, counted, finding, listed
 
-ERRORS = 3.0  # standard errors from which on two readings of one cell are of different things
-SAME = 0.1  # standard errors up to which they are one run read twice: a bootstrap's own noise is less
+ERRORS = 3.0  # standard errors: two scores of one cell that differ by more are of different tests
+SAME = 0.1  # standard errors: two scores that differ by less are one run; the noise of a bootstrap is smaller
 
 CELL = [key for key in KEYS if key != "suite"]
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
-    """A warning for each test with several metrics, or with scores that suites disagree on; a note for runs read twice."""
-    # Where a reader says in which of several metrics a test is read, that one must not be another elsewhere.
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
+    """A warning for each test with several metrics or with scores that differ between suites; a note for runs imported twice."""
+    # Where a reader names the primary metric of a test, it must be the same everywhere.
     scores = material.imported
     read = scores[scores["primary"].fillna(True).astype(bool)] if "primary" in scores else scores
     for (_, test), rows in read.groupby(["family", "test"]):
         if rows["metric"].nunique() > 1:
-            evidence = f"scores of {test} are in {listed(rows['metric'])}, so they are of different tasks"
+            evidence = f"scores of {test} are in different metrics: {listed(rows['metric'])}"
             yield finding("warning", rows, evidence, value=float(rows["metric"].nunique()), limit=1.0, n=len(rows))
     pairs = _pairs(read)
     for (_, first, second), rows in pairs.groupby(["test", "suite", "suite_other"]):
@@ -30,22 +30,22 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
         if len(far):
             most = far.loc[far["apart"].idxmax()]
             evidence = (
-                f"{len(far)} of {counted(len(rows), 'model')} tested in both score differently in {first} and in {second}, "
+                f"{len(far)} of {counted(len(rows), 'model')} evaluated in both score differently in {first} and {second}, "
                 f"most at step {most['step']}: {most['value']:.3f} and {most['value_other']:.3f}"
             )
             yield finding("warning", far, evidence, value=float(most["apart"]), n=len(rows))
         if len(near):
             evidence = (
-                f"one run read twice: {counted(len(near), 'score')} at {at_steps(near['step'])} in {first} and in {second}, such "
+                f"one run imported twice: {counted(len(near), 'score')} at {at_steps(near['step'])} in {first} and {second}, such "
                 f"as {near['value'].iloc[0]:.5f} and {near['value_other'].iloc[0]:.5f}"
             )
             yield finding("note", near, evidence, value=float(near["distance"].max()), limit=SAME, n=len(rows))
 
 
 def _pairs(scores: pd.DataFrame) -> pd.DataFrame:
-    """Each two scores that differ in their suite alone, with their distance in standard errors.
+    """Pairs of scores that differ in the suite alone, with their distance in standard errors.
 
-    Where one error is not released the other's stands for it; where neither is, the distance is not known.
+    If one error is not released, the other is used for both; if neither is, the distance is NaN.
     """
     columns = [*CELL, "suite", "value", "error"]
     pairs = scores[columns].merge(scores[columns], on=CELL, suffixes=("", "_other"))

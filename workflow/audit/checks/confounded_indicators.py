@@ -1,4 +1,4 @@
-"""Indicators that forecast by way of a config field: where it is equal they no longer do."""
+"""Indicators that forecast through a config field: at equal values of the field they no longer do."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pandas as pd
 from workflow.audit.inputs import finding
 from workflow.forecasting.results import Forecasting
 
-HALF = 0.5  # of the distance from chance: an indicator that keeps more forecasts within a level as well
+HALF = 0.5  # of the distance from chance: an indicator that keeps more also forecasts at equal field values
 
 
 def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
-    """A warning for each indicator and field: off chance over all pairs, at chance where the field is equal.
+    """A warning for each indicator and field: better or worse than chance over all pairs, at chance where the field is equal.
 
-    Off chance is an interval over bases without 0.5. The field must itself be off chance. Split every_pair, rule half.
+    Better or worse than chance means an interval over bases that excludes 0.5, and the field must be so too. Split every_pair,
+    rule half.
     """
     rows = forecasting.forecasts
     rows = rows[(rows["split"] == "every_pair") & (rows["ties"] == "half")]
@@ -25,10 +26,10 @@ def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
             yield from _finding(forecasting, rows, indicator, field)
 
 
-def _finding(found: Forecasting, rows: pd.DataFrame, indicator: str, field: str) -> Iterator[dict[str, Any]]:
+def _finding(forecasting: Forecasting, rows: pd.DataFrame, indicator: str, field: str) -> Iterator[dict[str, Any]]:
     """The finding for an indicator and a field, all targets together."""
     parts, left = [], []
-    for target in found.cohort.targets:
+    for target in forecasting.cohort.targets:
         own = rows[(rows["target"] == target) & (rows["source"].isna() | (rows["source"] == target))]
         whole = _row(own, indicator, "all")
         level = _row(own, indicator, f"same_{field}")
@@ -44,16 +45,16 @@ def _finding(found: Forecasting, rows: pd.DataFrame, indicator: str, field: str)
                 f"{field} alone {alone.accuracy:.2f}"
             )
     if parts:
-        evidence = f"{indicator} forecasts by way of {field}: {'; '.join(parts)}"
-        yield finding("warning", found.cohort.rows, evidence, value=float(min(left)), limit=HALF, n=len(parts))
+        evidence = f"{indicator} forecasts through {field}: {'; '.join(parts)}"
+        yield finding("warning", forecasting.cohort.rows, evidence, value=float(min(left)), limit=HALF, n=len(parts))
 
 
 def _row(rows: pd.DataFrame, forecaster: str, subset: str) -> Any:
-    """The one row of a forecaster on a subset; None where no pair is in it."""
+    """The row of a forecaster on a subset; None for a subset without pairs."""
     own = rows[(rows["forecaster"] == forecaster) & (rows["subset"] == subset)]
     return next(own.itertuples(), None)
 
 
 def _off(row: Any) -> bool:
-    """Whether an interval leaves chance out."""
+    """Whether an interval excludes chance."""
     return bool(row.low > 0.5 or row.high < 0.5)

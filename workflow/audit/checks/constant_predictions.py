@@ -1,4 +1,4 @@
-"""Models that give (nearly) all rows the same label, so that their accuracy is that label's share of the rows."""
+"""Models that predict one label for (nearly) all rows, so that their accuracy is that label's share of the rows."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow.audit.inputs import TEST_KEYS, Material, at_steps, finding, method_of, models, span
+from workflow.audit.inputs import TEST_KEYS, AuditInputs, at_steps, finding, method_of, models, span
 from workflow.evaluation import metrics
 
 CLASSES = ("label", "rank")  # methods that choose among candidates
-CONSTANT = 0.99  # share of one label from which on the few others no longer matter for the accuracy
+CONSTANT = 0.99  # share of one label; the remaining predictions hardly change the accuracy
 ERRORS = 3.0  # standard errors from chance: a study looks at hundreds of scores, at 2 one in twenty would differ
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One finding for each test, severity and sort of model: untouched, tuned on the test's task, tuned on another.
 
-    A warning for a classifier (a test with labels): it does not read its rows, so its accuracy is no skill, and a difference to
-    it is no more than one to a label's share. Of choices of each row's own the place alone is constant: a warning where the
-    accuracy is apart from chance, so that it reads as skill or its lack, or where the study's groups make a claim about the
-    model, else a note. Tests of free text have no labels; their `choices` are the answers that count.
+    A test with labels gets a warning: the model ignores its input, so its accuracy is a label's share of the rows, and so is
+    one side of every difference to it. Where each row has choices of its own, only the position is constant: a warning if the
+    accuracy differs from chance, or if a group of the study contains the model; else a note. Tests of free text have no labels;
+    their `choices` are the accepted answers.
     """
     columns = ("choices", "logprobs", "output", "gold")
     rows = [_read(test) for test in material.predictions(*columns) if method_of(test["test"].iloc[0]) in CLASSES]
     table = pd.DataFrame(rows, columns=[*TEST_KEYS, "step", "train", "share", "label", "accuracy", "chance", "n"])
     claimed = {(train, test) for group in material.groups.values() for train, tests in group.items() for test in tests}
-    looked_at = table.groupby(TEST_KEYS).size()
+    sizes = table.groupby(TEST_KEYS).size()
     found = table[table["share"] >= CONSTANT].copy()
     error = np.sqrt(found["chance"] * (1 - found["chance"]) / found["n"])
     apart = (found["accuracy"] - found["chance"]).abs() > ERRORS * error
@@ -37,12 +37,12 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
     found["severity"] = np.where(labels | apart | pairs, "warning", "note")
     sort = np.where(found["train"] == "none", 0, np.where(found["train"] == found["test"], 1, 2))
     for (*keys, severity, _), rows in found.groupby([*TEST_KEYS, "severity", sort]):
-        evidence = _evidence(rows, int(looked_at[tuple(keys)]))
+        evidence = _evidence(rows, int(sizes[tuple(keys)]))
         yield finding(severity, rows, evidence, value=float(rows["share"].max()), limit=CONSTANT, n=len(rows))
 
 
 def _read(test: pd.DataFrame) -> dict[str, Any]:
-    """One model on one test: its most frequent prediction, how often, and what that amounts to."""
+    """One model on one test: its most frequent prediction, the share of it, the accuracy and chance."""
     predicted = metrics.predicted(test[["choices", "logprobs", "output", "protocol"]])
     values, counts = np.unique(predicted, return_counts=True)
     most = int(values[counts.argmax()])
@@ -57,19 +57,19 @@ def _read(test: pd.DataFrame) -> dict[str, Any]:
 
 
 def _name(test: pd.DataFrame, place: int) -> str:
-    """The label in a place of the choices; where each row has choices of its own, the place."""
+    """The label at a position of the choices; the position where each row has choices of its own."""
     if place < 0:
-        return "none that is a label"
+        return "no label"
     names = {row[place] for row in test["choices"] if place < len(row)}
     return f"'{names.pop()}'" if len(names) == 1 else f"choice {place + 1}"
 
 
-def _evidence(rows: pd.DataFrame, looked_at: int) -> str:
+def _evidence(rows: pd.DataFrame, count: int) -> str:
     parts = [
         f"{label} from {len(own)}, {models(own['train'])} at {at_steps(own['step'])} (accuracy {span(own['accuracy'])})"
         for label, own in rows.groupby("label")
     ]
     return (
-        f"{len(rows)} of {looked_at} models predict one label in at least {CONSTANT:.0%} of the rows, where chance is "
-        f"{rows['chance'].iloc[0]:.3f}: {'; '.join(parts)}"
+        f"{len(rows)} of {count} models predict one label in at least {CONSTANT:.0%} of the rows (chance "
+        f"{rows['chance'].iloc[0]:.3f}): {'; '.join(parts)}"
     )

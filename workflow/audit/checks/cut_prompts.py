@@ -1,4 +1,4 @@
-"""Prompts that are not what the suite says: cut, short of demonstrations, or longer than the model's context."""
+"""Prompts that differ from the suite's settings: cut, with fewer few-shot examples, or longer than the model's context."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import TEST_KEYS, Material, finding, listed, span
+from workflow.audit.inputs import TEST_KEYS, AuditInputs, finding, listed, span
 
-LIMIT = 0.05  # share of rows from which on a score is about other prompts by more than its interval leaves open
+LIMIT = 0.05  # share of rows; above it a score is about other prompts by more than its interval covers
 
 FLAWS = {
-    "truncated": "have lost the beginning of their input",
-    "short": "show fewer demonstrations than asked for, the first ones cut",
-    "long": "are, with the answer, longer than the model's context and read whole",
+    "truncated": "lack the beginning of their input",
+    "short": "have fewer few-shot examples than configured, the first ones cut",
+    "long": "exceed the model's context together with the answer, and are read whole",
 }
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One finding for each test and flaw, of the model with the largest share: a warning above LIMIT, below it a note."""
     contexts = {(base["family"], base["step"]): _context(base) for base in material.bases()}
     columns = ("prompt_tokens", "shots_used", "truncated", "cut_tokens", "output_tokens", "candidate_tokens")
@@ -34,12 +34,12 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
             yield finding(_severity(share), rows, evidence, value=share, limit=LIMIT, n=int(worst["n"]))
     unknown = sorted(f"{family} at step {step}" for (family, step), context in contexts.items() if context is None)
     if unknown and len(table):
-        evidence = f"the context's length of {listed(unknown)} is not at hand, so whether prompts fit it is not known"
+        evidence = f"the context length of {listed(unknown)} is unknown, so whether prompts fit is not known"
         yield finding("note", table[["family"]], evidence, n=len(unknown))
 
 
 def _tokens(counts: pd.Series) -> str:
-    """How many tokens a flaw is about, by row; nothing for predictions that were made before they were counted."""
+    """The range of token counts that a flaw is about; nothing for older predictions without counts."""
     known = counts.dropna()
     return f"{span(known, '.0f')} tokens, median {known.median():.0f}; " if len(known) else ""
 
@@ -49,13 +49,13 @@ def _severity(share: float) -> str:
 
 
 def _context(base: dict[str, Any]) -> int | None:
-    """Positions that a base was made for, by its config; None where the folder is gone or its config does not say."""
+    """The context length of a base by its config, in tokens; None where the folder or the entry is missing."""
     path = Path(base["path"]) / "config.json"
     return json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings") if path.is_file() else None
 
 
 def _read(test: pd.DataFrame, contexts: dict[tuple[str, int], int | None]) -> dict[str, Any]:
-    """One model on one test: the share of its prompts with each flaw, and by how many tokens."""
+    """One model on one test: the share of prompts with each flaw, and their token counts."""
     context = contexts.get((test["family"].iloc[0], test["step"].iloc[0]))
     answers = [max(tokens, default=0) for tokens in test["candidate_tokens"]]
     whole = test["prompt_tokens"] + test["output_tokens"].fillna(0) + answers

@@ -1,4 +1,4 @@
-"""Rows that are scored though their own answer stands in the prompt, among the demonstrations."""
+"""Scored rows whose own answer is in the prompt, as a few-shot example."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import TEST_KEYS, Material, finding, listed
+from workflow.audit.inputs import TEST_KEYS, AuditInputs, finding, listed
 
-LIMIT = 0.0  # a single such row is a flaw of the protocol, and easy to leave out
+LIMIT = 0.0  # a single such row is a flaw of the protocol
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
-    """One warning for each test with demonstrations among its scored rows; a note where demonstrations are not recorded."""
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
+    """A warning for each test with few-shot examples among its scored rows; a note where the examples are not recorded."""
     rows = [row for test in material.predictions("id", "shown") if test["shots"].max() for row in _read(test)]
     table = pd.DataFrame(rows, columns=[*TEST_KEYS, "unknown", "scored", "n", "ids"])
     for _, found in table[table["scored"] > 0].groupby(TEST_KEYS):
         worst = found.loc[found["scored"].idxmax()]
         share = worst["scored"] / worst["n"]
         evidence = (
-            f"{worst['scored']} of {worst['n']} scored rows are demonstrations, each with its own answer in its prompt: "
+            f"{worst['scored']} of {worst['n']} scored rows are also few-shot examples, with their answer in their own prompt: "
             f"{listed(worst['ids'])}"
         )
         yield finding("warning", found, evidence, value=share, limit=LIMIT, n=int(worst["n"]))
     if len(unknown := table[table["unknown"]]):
         evidence = (
-            f"the predictions of {len(unknown)} tests with demonstrations were made before their ids were kept, so "
-            "whether scored rows are among them is not known"
+            f"the few-shot predictions of {len(unknown)} tests do not record the ids of the examples, so whether scored rows are "
+            "among them is not known"
         )
         yield finding("note", unknown, evidence, n=len(unknown))
 
 
 def _read(test: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """How many rows of a test are their own demonstration, and which."""
+    """The number and ids of a test's rows that are their own few-shot example."""
     known = test[test["shown"].notna()]
     ids = [row.id for row in known.itertuples() if row.id in list(row.shown)]
     facts = {"unknown": known.empty, "scored": len(ids), "n": len(test), "ids": ids}

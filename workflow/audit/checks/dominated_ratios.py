@@ -1,4 +1,4 @@
-"""Mean ratios of change that hang on a single cell."""
+"""Mean ratios of change that depend on a single cell."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow.audit.inputs import Material, finding, method_of
+from workflow.audit.inputs import AuditInputs, finding, method_of
 
-SHARE = 0.5  # a mean that one cell moves by half is more that cell's than the others'
-POINTS = 0.1  # a tenth of the base's score: a mean that is moved by less may as well have the other sign
+SHARE = 0.5  # a mean that one cell moves by half mostly reflects that cell
+POINTS = 0.1  # of the base's score: smaller shifts do not matter, even if the sign changes
 
 LEVELS = {"all steps and pairs": "direction", "this pair": "pair", "this step": "step"}
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
-    """One warning for each cell without which a mean of ratios changes its sign, or by more than half of itself.
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
+    """A warning for each cell without which a mean of ratios changes its sign, or by more than half.
 
     Ratios of change (tuned - base) / base are averaged as in arXiv 2408.06663 (version 5, equation 1 as computed): from
     tests with labels to free text and from free text to labels, over all steps and pairs, each pair and each step.
@@ -28,7 +28,7 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
             yield _finding(cells.loc[[cell]], len(cells), {level: own.loc[cell] for level, own in means.items()})
 
 
-def _cells(material: Material) -> pd.DataFrame:
+def _cells(material: AuditInputs) -> pd.DataFrame:
     """Ratios of change of pairs that cross between labels and free text, tested in the format that was tuned in."""
     table = material.changes
     method = {test: method_of(test) for test in {*table["train"], *table["test"]}}
@@ -40,9 +40,9 @@ def _cells(material: Material) -> pd.DataFrame:
 
 
 def _leaving_one_out(cells: pd.DataFrame, key: str) -> pd.DataFrame:
-    """For each cell the mean ratio of all with its key, how many they are, the mean without it, and whether it dominates.
+    """For each cell: the mean ratio of all cells with its key, their number, the mean without it, and whether it dominates.
 
-    Of each mean, the cell that moves it most can dominate.
+    Only the cell that moves a mean most can dominate it.
     """
     ratios = cells.groupby(key)["ratio"]
     mean, count = ratios.transform("mean"), ratios.transform("size")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow.audit.inputs import Material, finding, listed, method_of
+from workflow.audit.inputs import AuditInputs, finding, listed, method_of
 from workflow.study import grid
 
 MODEL = [key for key in grid.CELL_KEYS if key != "suite"]
@@ -22,7 +22,7 @@ DISCORDANT = 0.05  # of a test's rows, on which two different models differ at t
 START = 1  # last step of a run whose weights are those that it began with: a warm-up's first update has the rate 0
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """Findings about bases with the same weights, models with the same log-probabilities, and imported models of any families
     whose scores agree in more tests than chance explains."""
     yield from _weights(material.bases())
@@ -70,7 +70,7 @@ def _hashes(base: dict[str, Any]) -> str:
     return str(sorted(file["sha256"] for name, file in base["files"].items() if name.endswith(".safetensors")))
 
 
-def _predictions(material: Material) -> Iterator[dict[str, Any]]:
+def _predictions(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """Cells of a suite that were put to the same tests and have the same log-probabilities in every row."""
     rows = []
     for test in material.predictions("id", "logprobs"):

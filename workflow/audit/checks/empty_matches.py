@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import TEST_KEYS, Material, finding, listed, method_of, models
+from workflow.audit.inputs import TEST_KEYS, AuditInputs, finding, listed, method_of, models
 from workflow.evaluation import metrics
 
 LIMIT = 0.01  # share of a test's rows from which on such matches move its score by a point
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One finding for each test with such rows, of the model with most of them: a warning above LIMIT, below it a note."""
     found = [_read(test) for test in material.predictions("id", "output", "choices") if _is_compared(test)]
     table = pd.DataFrame(found, columns=[*TEST_KEYS, "step", "train", "ids", "answers", "count", "n"])

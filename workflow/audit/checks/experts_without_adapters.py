@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import Material, finding
+from workflow.audit.inputs import AuditInputs, finding
 from workflow.study import grid
 
 KEYS = ["family", "recipe"]
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """A note for each family and recipe, with the share of the weights of the layers that adapters reach."""
     cells = [keys | facts["adapters"] for keys, facts in material.settings() if facts.get("adapters")]
     table = pd.DataFrame(cells, columns=[*grid.CELL_KEYS, "layers", "reached", "experts"])

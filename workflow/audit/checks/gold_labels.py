@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from workflow import task
-from workflow.audit.inputs import Material, at_steps, finding, listed, method_of, span
+from workflow.audit.inputs import AuditInputs, at_steps, finding, listed, method_of, span
 from workflow.study import grid
 
 CERTAIN = 0.999  # an accuracy from which on a base that was never tuned cannot have read the rows
 STEPS = 2  # bases that must reach it: a single one may have met the test's one class by chance
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """Errors for prepared tests, for scored rows, and for imported accuracies that only rows of one class can give."""
     constant = set()
     for name in material.tasks:
@@ -27,7 +27,7 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
     yield from _imported(material)
 
 
-def _prepared(material: Material, name: str) -> Iterator[dict[str, Any]]:
+def _prepared(material: AuditInputs, name: str) -> Iterator[dict[str, Any]]:
     """Findings about the test rows of a prepared task."""
     read = task.load(name)
     rows = material.examples(name, ["id", "split", "choices", "answer", "gold"]).assign(test=name)
@@ -48,7 +48,7 @@ def _fits(row: Any) -> bool:
     return pd.notna(row.gold) and 0 <= row.gold < len(row.choices) and row.choices[int(row.gold)] == row.answer
 
 
-def _scored(material: Material, known: set[str]) -> Iterator[dict[str, Any]]:
+def _scored(material: AuditInputs, known: set[str]) -> Iterator[dict[str, Any]]:
     """Tests whose rows have several labels, but not those that a suite has drawn of them."""
     keys = ["suite", *grid.TEST_KEYS]
     tests: dict[tuple[Any, ...], pd.DataFrame] = {}
@@ -61,7 +61,7 @@ def _scored(material: Material, known: set[str]) -> Iterator[dict[str, Any]]:
             yield finding("error", rows[keys], evidence, value=1.0, limit=1.0, n=len(rows))
 
 
-def _imported(material: Material) -> Iterator[dict[str, Any]]:
+def _imported(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """Label tests that several untouched bases are said to solve whole."""
     scores = material.imported
     solved = scores[(scores["recipe"] == "none") & (scores["metric"] == "accuracy") & (scores["value"] >= CERTAIN)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import KEYS, Material, at_steps, counted, finding, models
+from workflow.audit.inputs import KEYS, AuditInputs, at_steps, counted, finding, models
 
 ERRORS = 3.0  # standard errors: a study looks at hundreds of scores, at 2 one in twenty would differ
 COLLAPSE = 0.5  # of the score: no reading of more examples loses half of it, but a prompt that does not fit does
@@ -16,7 +16,7 @@ LINE = ["family", "train", "recipe", "suite", "test", "test_format"]
 CELL = [key for key in KEYS if key != "shots"]
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One finding for each test and two numbers of demonstrations: a warning for tuned models and where half is lost."""
     for (*_, shots, more), rows in _pairs(material.primary).groupby([*LINE, "shots", "shots_more"]):
         worst = rows.loc[(rows["more"] / rows["value"]).idxmin()]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow.audit.inputs import Material, counted, finding, listed
+from workflow.audit.inputs import AuditInputs, counted, finding, listed
 from workflow.indicators import aggregation
 from workflow.study import indicators
 
@@ -19,7 +19,7 @@ COLUMNS = {
 }
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """Errors for indicators that do not compare, warnings for those that other packages measured or that are not finite."""
     if material.indicators is None:
         return

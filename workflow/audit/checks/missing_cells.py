@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import Material, at_steps, counted, finding, listed
+from workflow.audit.inputs import AuditInputs, at_steps, counted, finding, listed
 from workflow.evaluation import metric_names
 from workflow.study import grid
 from workflow.training.missing_models import LINE_KEYS
@@ -16,7 +16,7 @@ MODELS = ["family", "train", "format", "recipe", "seed", "suite"]
 HALF = 0.5  # of the steps: a test with more of them is meant as a curve and has gaps, one with fewer is a side run
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """Warnings for holes, gaps in curves and tuned models without their base; notes for side runs and empty analyses.
 
     A study's own cells are all there but for the holes that it allows, or it would not have come this far.
@@ -31,7 +31,7 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
     yield from _empty(material.analysis)
 
 
-def _holes(material: Material) -> Iterator[dict[str, Any]]:
+def _holes(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """Models that are missing because their tuning diverged, one by one, and what becomes of their other seeds."""
     for hole in material.holes:
         keys = {key: hole[key] for key in grid.MODEL_KEYS}
@@ -70,7 +70,7 @@ def _finding(severity: str, rows: pd.DataFrame, what: str) -> dict[str, Any]:
     return finding(severity, rows, evidence, value=missing / wanted, limit=0.0, n=wanted)
 
 
-def _without_base(material: Material) -> Iterator[dict[str, Any]]:
+def _without_base(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """Scores of tuned models whose untouched base was not tested in the same way: no difference is made of them."""
     alone = material.changes[material.changes["base"].isna()]
     keys = ["train", "test", "test_format", "shots"]

@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import Material, finding, listed
+from workflow.audit.inputs import AuditInputs, finding, listed
 from workflow.study import grid
 
 PACKAGES = ("torch", "transformers")  # whose versions move log-probabilities in their last digits
 RATIO = 1.5  # of sizes: half the precision is half the size; other vocabularies or heads change less
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """Warnings for cells of one suite made by different versions and bases of different size; a note for suites that differ."""
     cells = [keys | _facts(facts) for keys, facts in material.settings()]
     table = pd.DataFrame(cells, columns=[*grid.CELL_KEYS, "precision", "tests", *PACKAGES])

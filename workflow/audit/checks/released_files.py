@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import Material, counted, finding, listed
+from workflow.audit.inputs import AuditInputs, counted, finding, listed
 
 SEVERITIES = {"mismatch": "warning", "repeated": "note", "skipped": "note", "other": "note"}
 TEXTS = {
@@ -18,7 +18,7 @@ TEXTS = {
 }
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One finding for each family and sort of remark, naming its files; scores that two files give differently are a warning."""
     files = material.files
     for (remark, _), rows in files[files["remark"].notna()].groupby(["remark", files["family"].fillna("")], sort=False):

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow.audit.inputs import Material, at_steps, finding, listed, method_of, models, span
+from workflow.audit.inputs import AuditInputs, at_steps, finding, listed, method_of, models, span
 
 WINDOW = 0.1  # standard errors: a middle of 3,000 resamples, as some release it, is off by a third of this
 PROBABILITY = 0.01  # of so many accuracies so close by chance, in one test
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One warning for each label test with accuracies that many models share, whatever their formats and demonstrations.
 
     A label's share of the rows is the same for all of them, so that constant predictions meet, and others do not.

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from workflow import task
-from workflow.audit.inputs import Material, finding, inputs, listed
+from workflow.audit.inputs import AuditInputs, finding, inputs, listed
 
 LIMIT = 0.01  # share of rows: below it, counting them twice moves a score by less than its third digit
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One finding for each prepared test with repeated inputs, choices included: a warning above LIMIT, below it a note."""
     for name in material.tasks:
         if not task.load(name).test:

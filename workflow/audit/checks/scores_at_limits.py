@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from workflow.audit.inputs import Material, at_steps, counted, finding, method_of, models
+from workflow.audit.inputs import AuditInputs, at_steps, counted, finding, method_of, models
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One finding for each test and limit: a warning for imported untouched bases, whose outputs none can look at.
 
     Label tests at 0 are the concern of `scores_below_chance`, imported untouched bases that solve them of `gold_labels`.

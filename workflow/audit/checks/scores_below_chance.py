@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow import task
-from workflow.audit.inputs import Material, at_steps, finding, listed, method_of, models, span
+from workflow.audit.inputs import AuditInputs, at_steps, finding, listed, method_of, models, span
 from workflow.evaluation import metric_names
 from workflow.study import grid
 
@@ -16,7 +16,7 @@ ERRORS = 3.0  # standard errors: a study looks at hundreds of scores, at 2 one i
 FAR = 0.75  # of chance: a constant answer in a test of uneven classes is seldom below
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One finding for each test: a warning for untouched bases far below, which have no rule to turn round; else a note."""
     scores = material.scores[material.scores["metric"] == "accuracy"]
     others = material.imported[~material.imported["test"].isin(metric_names.parts(material.imported))]

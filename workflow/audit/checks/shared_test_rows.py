@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from workflow import task
-from workflow.audit.inputs import Material, finding
+from workflow.audit.inputs import AuditInputs, finding
 from workflow.forecasting import own_cohort
 from workflow.study import grid, indicators
 
@@ -17,7 +17,7 @@ Ids = dict[str, set[str]]  # test -> its scored rows
 Scored = dict[tuple[Any, ...], set[str]]
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """A warning for each indicator and target of a cohort of the study's own bases with test rows in common."""
     cohorts = [own for own in material.forecasting if "scored" in own.block and len(own.cohort.rows) > 1]
     scored = _scored(material) if cohorts else {}
@@ -36,7 +36,7 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
                 yield {"cohort": own.name, **finding("warning", own.cohort.rows, evidence, **figures)}
 
 
-def _scored(material: Material) -> Scored:
+def _scored(material: AuditInputs) -> Scored:
     """Ids of the rows that models are scored on, by recipe, task tuned on, suite and test; the same for all bases."""
     found: Scored = {}
     for rows in material.predictions("id"):
@@ -45,7 +45,7 @@ def _scored(material: Material) -> Scored:
     return found
 
 
-def _of_indicator(material: Material, settings: Mapping[str, Any], scored: Scored) -> Ids:
+def _of_indicator(material: AuditInputs, settings: Mapping[str, Any], scored: Scored) -> Ids:
     """The test rows that an indicator reads."""
     if settings["measure"] == indicators.SCORED:
         own = material.scores[(material.scores["recipe"] == "none") & (material.scores["suite"] == settings["suite"])]
@@ -57,7 +57,7 @@ def _of_indicator(material: Material, settings: Mapping[str, Any], scored: Score
     return {}
 
 
-def _answered(material: Material, settings: Mapping[str, Any], test: str) -> set[str]:
+def _answered(material: AuditInputs, settings: Mapping[str, Any], test: str) -> set[str]:
     """The rows of a test whose answers an indicator reads."""
     rows, known = material.examples(test, ["id", "split"]), task.load(test)
     train, own = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from workflow.audit.inputs import Material, counted, finding
+from workflow.audit.inputs import AuditInputs, counted, finding
 
 EVERY_DIFFERENCE = True
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One warning for each family, recipe and suite: a difference then speaks of the tuned model at hand, not of its base."""
     tuned = material.primary[material.primary["recipe"] != "none"]
     models = ["family", "step", "train", "format", "recipe", "suite", "test", "test_format", "shots"]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import TEST_KEYS, Material, finding
+from workflow.audit.inputs import TEST_KEYS, AuditInputs, finding
 
 LIMIT = 0.01  # share of a test's rows from which on its score may differ by a point for that alone
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One finding for each test with such rows that others have scored too, of the model with most of them: a warning above
     LIMIT, below it a note."""
     others = set(material.imported["test"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import KEYS, Material, counted, finding
+from workflow.audit.inputs import KEYS, AuditInputs, counted, finding
 from workflow.study import grid
 
 NEAR = 0.001  # of the training so far: bases this close are one base for every question of a study
@@ -20,7 +20,7 @@ MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean distance from 0 of a normal vari
 MODEL = [key for key in KEYS if key not in grid.BASE_KEYS]
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """A warning for each two neighbouring bases whose tuned or own scores differ too much, a note for seeds that do."""
     scores = material.primary[material.primary["error"].notna()]
     for _, rows in scores.groupby("family"):
@@ -31,7 +31,7 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
     yield from _seeds(material, scores)
 
 
-def _neighbours(material: Material, scores: pd.DataFrame, early: int, late: int) -> Iterator[dict[str, Any]]:
+def _neighbours(material: AuditInputs, scores: pd.DataFrame, early: int, late: int) -> Iterator[dict[str, Any]]:
     """What two bases of nearly the same step differ in, tuned and untouched apart."""
     first, second = (scores[scores["step"] == step] for step in (early, late))
     keys = ["family", *MODEL]
@@ -58,7 +58,7 @@ def _largest(rows: pd.DataFrame) -> str:
     )
 
 
-def _smaller(material: Material, rows: pd.DataFrame, floor: float) -> str:
+def _smaller(material: AuditInputs, rows: pd.DataFrame, floor: float) -> str:
     """How many of the differences that the study reports are smaller than the noise."""
     changes = material.changes
     changes = changes[changes["suite"].isin(rows["suite"]) & changes["base"].notna() & changes["error"].notna()]
@@ -70,7 +70,7 @@ def _smaller(material: Material, rows: pd.DataFrame, floor: float) -> str:
     )
 
 
-def _seeds(material: Material, scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _seeds(material: AuditInputs, scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Models whose seeds differ by more than resampled rows explain."""
     keys = [key for key in KEYS if key != "seed"]
     grouped = scores[scores["recipe"] != "none"].groupby(keys, as_index=False)

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from workflow import task
-from workflow.audit.inputs import Material, finding, inputs, listed
+from workflow.audit.inputs import AuditInputs, finding, inputs, listed
 
 LIMIT = 0.01  # share of rows: what tuning has seen of them then moves a score by less than a point
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One finding for each task tuned on and test that share inputs: a warning above LIMIT, below it a note.
 
     A recipe may draw some of the training rows only, so the share is the most that it can be.
@@ -25,7 +25,7 @@ def check(material: Material) -> Iterator[dict[str, Any]]:
             yield from _overlap(material, train, test, seen)
 
 
-def _overlap(material: Material, train: str, test: str, seen: set[str]) -> Iterator[dict[str, Any]]:
+def _overlap(material: AuditInputs, train: str, test: str, seen: set[str]) -> Iterator[dict[str, Any]]:
     rows = inputs(material, test, task.load(test).test)
     found = rows[rows["text"].isin(seen)]
     if len(found):

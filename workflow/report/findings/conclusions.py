@@ -1,4 +1,4 @@
-"""The four conclusions of arXiv 2408.06663 (abstract), each confirmed, contradicted, or left open by this study."""
+"""The four conclusions of arXiv 2408.06663 (abstract): confirmed, contradicted, or left open by this study."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from workflow.analysis.analyses.pretraining_change import COMPARED, FLAT
 from workflow.report import selection
-from workflow.report.findings import Material, about, finding
+from workflow.report.findings import FindingTables, about, finding
 
 SECTION = "tuned"
 READS = ("analysis",)
@@ -20,7 +20,7 @@ COUNT = [key for key in KEYS if key not in ("group", "train", "format", "recipe"
 OPEN = "neither confirmed nor contradicted"
 
 
-def find(material: Material) -> Iterator[dict[str, Any]]:
+def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     """The findings in the order of the paper's conclusions, for each family and suite."""
     yield from _latent(material)
     yield from _unlearned_gain_more(material)
@@ -28,74 +28,72 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
     yield from _prompts(material)
 
 
-def verdict(value: float, told: bool) -> str:
-    """What a significant value of the claimed sign, of the other sign, and one that is not significant make of a conclusion."""
-    if not told:
+def verdict(value: float, significant: bool) -> str:
+    """`confirmed` for a significant value of the claimed sign, `contradicted` for the other sign, OPEN if not significant."""
+    if not significant:
         return OPEN
     return "confirmed" if value > 0 else "contradicted"
 
 
-def _pooled(material: Material, group: str, estimator: str) -> Iterator[tuple[pd.DataFrame, Any, str]]:
-    """Rows of means over tests with what they make of a conclusion."""
+def _pooled(material: FindingTables, group: str, estimator: str) -> Iterator[tuple[pd.DataFrame, Any, str]]:
+    """Means over tests: all rows, one row, the verdict on the conclusion."""
     rows = material.rows("pretraining_change", estimator)
     rows = rows[(rows["group"] == group) & rows["test"].isna()]
-    told = material.significant(rows)
-    for place, row in rows.iterrows():
-        yield rows, row, verdict(row["value"], told[place])
+    significant = material.significant(rows)
+    for index, row in rows.iterrows():
+        yield rows, row, verdict(row["value"], bool(significant[index]))
 
 
-def _latent(material: Material) -> Iterator[dict[str, Any]]:
+def _latent(material: FindingTables) -> Iterator[dict[str, Any]]:
     for rows, row, said in _pooled(material, FLAT, "last_minus_first"):
         text = (
-            f"Conclusion (i) of arXiv 2408.06663, pre-training improves a model in a latent way that tuning unveils"
-            f"{about(rows, row, 'recipe')}: {said}. On the tests whose untouched base is not significantly better at the last "
-            f"step than at the first, tuned models change on average by {material.interval(row)} "
-            f"from the first to the last ({int(row['n'])} pairs of task and test)."
+            f"Conclusion (i) of arXiv 2408.06663, pre-training improves models in a latent way that fine-tuning reveals"
+            f"{about(rows, row, 'recipe')}: {said}. On tests whose untouched base is not significantly better at the last step "
+            f"than at the first, tuned models change from the first step to the last by {material.interval(row)} on average "
+            f"({int(row['n'])} pairs of task and test)."
         )
         yield finding(text, row, KEYS)
 
 
-def _unlearned_gain_more(material: Material) -> Iterator[dict[str, Any]]:
+def _unlearned_gain_more(material: FindingTables) -> Iterator[dict[str, Any]]:
     for rows, row, said in _pooled(material, COMPARED, "gain_at_last_step"):
         text = (
-            f"Conclusion (ii) of arXiv 2408.06663, tests that pre-training does not teach gain more by tuning than those that it "
-            f"does{about(rows, row, 'recipe')}: {said}. At the last step tuning gains {material.interval(row)} more on tests "
-            f"whose untouched base has not risen than on those whose base has ({int(row['n'])} pairs in the smaller group)."
+            f"Conclusion (ii) of arXiv 2408.06663, fine-tuning gains more on tests that pre-training does not improve"
+            f"{about(rows, row, 'recipe')}: {said}. At the last step it gains {material.interval(row)} more on tests whose "
+            f"untouched base has not risen than on those whose base has ({int(row['n'])} pairs in the smaller group)."
         )
         yield finding(text, row, KEYS)
 
 
-def _forgetting(material: Material) -> Iterator[dict[str, Any]]:
-    """Counted over tests that models were tuned for and over all others, each considered together."""
+def _forgetting(material: FindingTables) -> Iterator[dict[str, Any]]:
+    """Counts over the tests in the domain tuned on, and over all other tests; Holm's procedure for each of the two."""
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
     for _, there in rows.groupby(selection.PLACE, sort=False):
-        home, own = (
-            selection.related(there, {"in_domain", "instructed"}),
-            selection.related(there, {"out_of_domain", "cross_task"}),
-        )
-        if own.empty:
+        home = selection.related(there, {"in_domain", "instructed"})
+        others = selection.related(there, {"out_of_domain", "cross_task"})
+        if others.empty:
             continue
-        told, benefits = material.significant(own), material.significant(home) & (home["value"] > 0)
-        falls, rises = int((told & (own["value"] < 0)).sum()), int((told & (own["value"] > 0)).sum())
+        significant, benefits = material.significant(others), material.significant(home) & (home["value"] > 0)
+        falls, rises = (int((significant & signs).sum()) for signs in (others["value"] < 0, others["value"] > 0))
         text = (
-            f"Conclusion (iii) of arXiv 2408.06663, tuning helps, but a model may forget tasks that it is not tuned for"
-            f"{about(rows, own.iloc[0])}: {'confirmed' if falls and benefits.any() else OPEN}. At the last step tuning raises "
-            f"{int(benefits.sum())} of {len(home)} scores on what it is for significantly (Holm); of {len(own)} scores on other "
-            f"tasks and out of domain it lowers {falls} and raises {rises}."
+            f"Conclusion (iii) of arXiv 2408.06663, fine-tuning helps, but models may forget other tasks"
+            f"{about(rows, others.iloc[0])}: {'confirmed' if falls and benefits.any() else OPEN}. At the last step fine-tuning "
+            f"significantly (Holm) raises {int(benefits.sum())} of {len(home)} scores in the domain tuned on; of {len(others)} "
+            f"scores on other domains and tasks it significantly lowers {falls} and raises {rises}."
         )
-        yield finding(text, own.iloc[0], COUNT, value=falls, low=None, high=None, n=len(own))
+        yield finding(text, others.iloc[0], COUNT, value=falls, low=None, high=None, n=len(others))
 
 
-def _prompts(material: Material) -> Iterator[dict[str, Any]]:
-    """For each other format: how the lead of the format tuned in changes along pre-training. At the first step of a family its
-    sign says what less sensitivity is."""
+def _prompts(material: FindingTables) -> Iterator[dict[str, Any]]:
+    """One finding for each other format: the change of the lead of the format tuned in along pre-training. The sign of the
+    lead at the first step decides which change is less sensitivity."""
     gaps = material.analysis[(material.analysis["analysis"] == "format_gap") & material.analysis["test"].isna()]
     gaps = gaps[gaps["train"].isna() & gaps["value"].notna() & gaps["group"].str.startswith("default_minus_")]
     gaps = gaps[gaps["format"].isna() | (gaps["format"] == "default")]
     place = [*selection.PLACE, "shots"]
     gaps = gaps.merge(material.ways[place], on=place)
     changes = gaps[gaps["estimator"] == "last_minus_first"]
-    told = material.significant(changes)
+    significant = material.significant(changes)
     for index, row in changes.iterrows():
         first = _first(gaps, row)
         less = -row["value"] if first is None or first > 0 else row["value"]
@@ -103,7 +101,7 @@ def _prompts(material: Material) -> Iterator[dict[str, Any]]:
         text = (
             f"Conclusion (iv) of arXiv 2408.06663, tuned models are sensitive to the prompt, less so with more "
             f"pre-training{about(changes, row, 'recipe')}, format {other}: "
-            f"{verdict(less, bool(told[index]))}. The lead of prompts in the "
+            f"{verdict(less, bool(significant[index]))}. The lead of prompts in the "
             f"format tuned in over those in format {other} changes by {material.interval(row)} from the first to the last step, "
             f"on average over {int(row['n'])} pairs of task and test."
         )
@@ -111,7 +109,7 @@ def _prompts(material: Material) -> Iterator[dict[str, Any]]:
 
 
 def _first(gaps: pd.DataFrame, row: Any) -> float | None:
-    """The mean gap at the first step of the same models."""
+    """The mean gap of the same models at the first step."""
     keys = ["group", *selection.PLACE, "shots"]
     same = gaps[(gaps[keys] == row[keys]).all(axis=1) & (gaps["estimator"] == "difference_of_means")]
     same = same[same["recipe"].isna()] if pd.isna(row["recipe"]) else same[same["recipe"] == row["recipe"]]

@@ -1,4 +1,4 @@
-"""Whether scores have fallen again by the last steps of pre-training, of untouched bases and of tuned models."""
+"""Declines of scores by the last steps of pre-training, of untouched bases and of tuned models (analysis `decline`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.report import selection
-from workflow.report.findings import Material, about, ci, finding, siblings, signed
+from workflow.report.findings import FindingTables, about, ci, finding, siblings, signed
 from workflow.report.findings.turning_points import KEYS, named_curve, placed, sort_of
 from workflow.statistics import holm
 
@@ -16,9 +16,9 @@ SECTION = "base"
 READS = ("analysis",)
 
 
-def find(material: Material) -> Iterator[dict[str, Any]]:
-    """One finding for each curve whose decline is significant among all curves of its sort; for each sort one that counts the
-    others."""
+def find(material: FindingTables) -> Iterator[dict[str, Any]]:
+    """One finding for each curve with a significant decline (Holm over the curves of its sort), and one for each sort that
+    counts the others."""
     whole = material.rows("decline")
     rows = selection.related(whole[whole["estimator"] == "decline"], {"base", "in_domain", "instructed"})
     rows = rows[rows["group"] == "level"]
@@ -29,12 +29,12 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
         yield placed(own.iloc[0]) | _others(rows, own, int((~falls).sum()))
 
 
-def _decline(material: Material, rows: pd.DataFrame, row: Any, beside: Mapping[str, Any]) -> str:
+def _decline(material: FindingTables, rows: pd.DataFrame, row: Any, beside: Mapping[str, Any]) -> str:
     ends = {name: f"{beside[name]['value']:.0f}" for name in ("best_from", "best_to", "last_from", "last_to")}
     last, best = (_run(ends[f"{run}_from"], ends[f"{run}_to"]) for run in ("last", "best"))
     return (
-        f"{named_curve(rows, row)}: scores fall again. The mean over {last}, the last, is {row['value']:.3f} below the mean over "
-        f"{best} ({ci(material.level)} at least {signed(row['low'])}, both choices allowed for; significant, Holm)."
+        f"{named_curve(rows, row)}: scores decline. The mean over {last}, the last, is {row['value']:.3f} below that over "
+        f"{best}, the best ({ci(material.level)} at least {signed(row['low'])}, corrected for choosing both; significant, Holm)."
     )
 
 
@@ -44,6 +44,6 @@ def _run(first: str, last: str) -> str:
 
 def _others(rows: pd.DataFrame, own: pd.DataFrame, count: int) -> dict[str, Any]:
     row = own.iloc[0]
-    text = f"No significant decline (Holm) is seen in {count} of {len(own)} curves of {sort_of(row)}{about(rows, row)}."
+    text = f"No significant decline (Holm) in {count} of {len(own)} curves of {sort_of(row)}{about(rows, row)}."
     keys = [key for key in KEYS if key not in ("train", "format", "recipe", "test")]
     return finding(text, row, keys, value=count, low=None, high=None, n=len(own))

@@ -1,4 +1,4 @@
-"""What more pre-training is forecast to change of scores of untouched bases and tuned models, or that it cannot be told."""
+"""Forecast changes of scores with more pre-training, of untouched bases and tuned models (analysis `extrapolation`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from workflow.analysis.analyses.extrapolation import COVERAGE, SCORES
 from workflow.report import selection
-from workflow.report.findings import Material, about, finding, siblings, signed
+from workflow.report.findings import FindingTables, about, finding, siblings, signed
 from workflow.report.findings.turning_points import named_curve, placed, sort_of
 from workflow.statistics import holm
 
@@ -22,9 +22,9 @@ KEYS = [
 SORT = [*selection.PLACE, "recipe", "group"]
 
 
-def find(material: Material) -> Iterator[dict[str, Any]]:
-    """For each sort of curves, at the latest step that can be forecast: one finding for each change that is significant among
-    all of its sort, and one that counts the others; where nothing can be forecast, one that says so."""
+def find(material: FindingTables) -> Iterator[dict[str, Any]]:
+    """For each sort of curves, at the latest step with a forecast: one finding for each significant change (Holm over its
+    sort), and one that counts the others. A sort without any forecast has one finding that says why."""
     whole = material.rows("extrapolation", missing=True)
     gains = whole[whole["estimator"] == "held_out_gain"]
     changes = whole[whole["estimator"] == "later_change"]
@@ -37,7 +37,7 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
             yield from _forecasts(material, whole, latest)
 
 
-def _forecasts(material: Material, whole: pd.DataFrame, latest: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _forecasts(material: FindingTables, whole: pd.DataFrame, latest: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """The forecasts of one sort of curves at one step."""
     p_values = latest["p_value"].to_numpy(dtype=float)
     moves = pd.Series(holm(p_values) < 1 - material.level, index=latest.index)
@@ -50,11 +50,11 @@ def _forecasts(material: Material, whole: pd.DataFrame, latest: pd.DataFrame) ->
         yield placed(row) | finding(text, row, KEYS)
     row, same, mean = latest.iloc[0], int((~moves).sum()), signed(float(latest["value"].mean()), "+.3f")
     half = float((latest["high"] - latest["low"]).median() / 2)
-    what = "score" if row["group"] == SCORES else row["group"]
+    quantity = "score" if row["group"] == SCORES else row["group"]
     text = (
         f"More pre-training of {sort_of({**row, 'group': None})}{about(whole, row, 'recipe')}: by step {int(row['step'])} no "
-        f"significant change (Holm) of the {what} is forecast for {same} of {len(latest)} curves; their mean forecast is {mean}, "
-        f"the median {100 * COVERAGE:g} % interval ±{half:.3f}."
+        f"significant change (Holm) of the {quantity} is forecast for {same} of {len(latest)} curves; the mean of all forecasts "
+        f"is {mean}, the median half-width of their {100 * COVERAGE:g} % intervals {half:.3f}."
     )
     keys = [key for key in KEYS if key not in ("train", "format", "test")]
     yield placed(row) | finding(text, row, keys, value=same, low=None, high=None, n=len(latest))
@@ -67,19 +67,19 @@ def interval(row: Any, form: str = "+.3f") -> str:
 
 
 def _unknown(gains: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
-    """That nothing is forecast, and why."""
+    """The finding of a sort without a forecast, with the reason."""
     known = own[own["value"].notna()]
     row = (own if known.empty else known).iloc[0]
     sort = {**row, "train": "none" if row["recipe"] == "none" else None}
     who = f"{sort_of({**sort, 'group': None})}{about(gains, sort, 'recipe')}"
     if pd.isna(row["value"]):
-        why = "it takes four curves over the same steps, and held-out steps as far behind at least two others"
+        why = "a forecast needs four curves over the same steps, and held-out steps as far after at least two others"
     else:
         why = (
             f"forecasts of held-out steps are not significantly better than the last score, or no better than a line "
-            f"in log steps (squared error {abs(row['value']):.0%} {'lower' if row['value'] > 0 else 'higher'} than the last "
-            f"score's, p = {row['p_value']:.3f})"
+            f"in log steps (squared error {abs(row['value']):.0%} {'lower' if row['value'] > 0 else 'higher'} than that of the "
+            f"last score, p = {row['p_value']:.3f})"
         )
-    what = "scores" if row["group"] == SCORES else row["group"]
-    text = f"What more pre-training would change of {what} of {who} cannot be told: {why}."
+    quantity = "scores" if row["group"] == SCORES else row["group"]
+    text = f"More pre-training of {who}: no change of {quantity} is forecast, since {why}."
     return placed(sort) | finding(text, row, KEYS)

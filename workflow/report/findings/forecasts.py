@@ -1,6 +1,6 @@
-"""How well indicators order bases before anything is tuned, beside chance and beside what the configs alone say; and whether
-the main conclusions of arXiv 2504.12491 hold here: that perplexity orders bases against the outcome, that learning to compare
-pairs does better than any single indicator, and that shortlists hold the best base."""
+"""How often indicators order bases right before any tuning, compared with chance and with the config fields; and the main
+conclusions of arXiv 2504.12491: perplexity orders bases against the outcome, learning to compare does better than any single
+indicator, and shortlists hold the best base."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.report.findings import Material, finding
+from workflow.report.findings import FindingTables, finding
 from workflow.statistics import holm
 
 SECTION = "forecasts"
@@ -25,8 +25,8 @@ MASKED = re.compile("(^|_)sc(_|$)")  # span corruption, which the paper sets aga
 PAPER = "arXiv 2504.12491"
 
 
-def find(material: Material) -> Iterator[dict[str, Any]]:
-    """For each target the best indicator or mean of indicators, then each conclusion of the paper that the study can judge."""
+def find(material: FindingTables) -> Iterator[dict[str, Any]]:
+    """For each target the best indicator or mean of indicators, then each conclusion of the paper that the study can test."""
     table = material.tables["forecasts"]
     rows = table[(table[list(COUNTED)].eq(COUNTED)).all(axis=1) & table["accuracy"].notna()]
     candidates = rows[rows["kind"].isin(MEASURED) & ~rows["chosen_on_targets"].fillna(False).astype(bool)]
@@ -37,64 +37,68 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
             yield _perplexity(material, row)
     learned = rows[(rows["forecaster"] == LEARNED) & (rows["source"] == rows["target"])]
     sure = holm(learned["lead_p_value"].astype(float).fillna(1.0).to_numpy()) < 1 - material.level
-    for (_, row), told in zip(learned.iterrows(), sure, strict=True):
-        yield _comparing(material, row, bool(told))
+    for (_, row), significant in zip(learned.iterrows(), sure, strict=True):
+        yield _comparing(material, row, bool(significant))
     yield from _shortlists(material)
 
 
-def _best(material: Material, own: pd.DataFrame) -> dict[str, Any]:
-    """The best of a target's indicators and means of them, by an interval and p-values that hold for the best of all."""
+def _best(material: FindingTables, own: pd.DataFrame) -> dict[str, Any]:
+    """The best of a target's indicators and their means, with interval and p-values corrected for choosing it."""
     best = own.sort_values("accuracy", ascending=False, kind="stable").iloc[0]
     figures = {"value": best["accuracy"], "low": best["joint_low"], "high": best["joint_high"]}
     text = (
-        f"{_of(best)}: of {len(own)} indicators and their means {best['forecaster']} orders most pairs of "
-        f"bases right, {material.interval(figures)} of {int(best['n_pairs'])}, corrected for choosing the best; chance is .5: "
-        f"{_verdict(best['p_value'], 1 - material.level)}; {_beyond(material, best)}."
+        f"{_of(best)}: the best of {len(own)} indicators and their means, {best['forecaster']}, orders "
+        f"{material.interval(figures)} of {int(best['n_pairs'])} pairs of bases right; chance is 0.5: "
+        f"{_verdict(best['p_value'], 1 - material.level)}{_chosen(best)}; {_beyond(material, best)}."
     )
     return finding(text, best, KEYS, table="forecasts", **figures, n=best["n_bases"])
 
 
 def _of(row: Mapping[str, Any]) -> str:
-    """What is forecast of which bases."""
-    return f"{row['target']} of {row['cohort']}"
+    """Target and cohort."""
+    return f"{row['target']} of cohort {row['cohort']}"
+
+
+def _chosen(row: Mapping[str, Any]) -> str:
+    """The note on the correction of interval and p-value, where there are any."""
+    return "" if pd.isna(row["p_value"]) else ", corrected for choosing the best"
 
 
 def _verdict(p_value: float | None, limit: float) -> str:
-    """Significant or not, by a p-value that is corrected for all forecasters of the target."""
+    """Significant or not, by a p-value corrected for all forecasters of the target."""
     if pd.isna(p_value):
         return "too few bases to test"
     return "significant" if p_value < limit else "not significant"
 
 
-def _beyond(material: Material, row: Mapping[str, Any]) -> str:
-    """Whether a forecaster tells more than the config."""
+def _beyond(material: FindingTables, row: Mapping[str, Any]) -> str:
+    """The gain of a forecaster over the config fields."""
     if pd.isna(row["gain"]):
-        return "there is no config to compare it with"
+        return "no forecast from config fields to compare with"
     gain = {"value": row["gain"], "low": row["gain_joint_low"], "high": row["gain_joint_high"]}
     verdict = _verdict(row["gain_p_value"], 1 - material.level)
-    return f"against all config fields together {material.interval(gain)}: {verdict}"
+    return f"gain over all config fields together {material.interval(gain)}: {verdict}"
 
 
-def _perplexity(material: Material, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether perplexity orders bases with the outcome, against it, or neither."""
+def _perplexity(material: FindingTables, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Perplexity orders bases with the outcome, against it, or neither."""
     figures = {"value": row["accuracy"], "low": row["joint_low"], "high": row["joint_high"]}
-    sure = pd.notna(row["p_value"]) and row["p_value"] < 1 - material.level
+    test = _verdict(row["p_value"], 1 - material.level)
     against = row["accuracy"] < 0.5
-    said = "against the outcome" if against else "with the outcome"
-    verdict = (
-        f"significantly {said}, which {'confirms' if against else 'contradicts'} {PAPER}"
-        if sure
-        else (f"neither with nor against the outcome significantly, so {PAPER} is neither confirmed nor contradicted")
-    )
+    if test == "significant":
+        side, held = ("against", "confirms") if against else ("with", "contradicts")
+        verdict = f"significantly {side} the outcome, which {held}"
+    else:
+        verdict = f"{test}, which neither confirms nor contradicts"
     text = (
         f"{_of(row)}: perplexity ({row['forecaster']}) orders {material.interval(figures)} of "
-        f"{int(row['n_pairs'])} pairs of bases right, chance is .5: {verdict}."
+        f"{int(row['n_pairs'])} pairs of bases right; chance is 0.5: {verdict} {PAPER}."
     )
     return finding(text, row, KEYS, table="forecasts", **figures, n=row["n_bases"])
 
 
-def _comparing(material: Material, row: Mapping[str, Any], sure: bool) -> dict[str, Any]:
-    """Whether a classifier of pairs, fitted on other bases, does better than the best single indicator."""
+def _comparing(material: FindingTables, row: Mapping[str, Any], sure: bool) -> dict[str, Any]:
+    """The lead of a classifier of pairs, fitted on other bases, over the best single indicator."""
     lead = {"value": row["lead"], "low": row["lead_low"], "high": row["lead_high"]}
     verdict = "significant (Holm)" if sure else "not significant (Holm)"
     paper = f"{PAPER}, where learning to compare does better"
@@ -107,8 +111,8 @@ def _comparing(material: Material, row: Mapping[str, Any], sure: bool) -> dict[s
     return finding(text, row, KEYS, table="forecasts", **lead, n=row["n_bases"])
 
 
-def _shortlists(material: Material) -> Iterator[dict[str, Any]]:
-    """How long a shortlist has to be to hold the best base, in random splits of the bases."""
+def _shortlists(material: FindingTables) -> Iterator[dict[str, Any]]:
+    """The length of the shortlist that holds the best base, in random splits of the bases."""
     table = material.tables.get("rankings")
     if table is None:
         return
@@ -119,12 +123,12 @@ def _shortlists(material: Material) -> Iterator[dict[str, Any]]:
             continue
         row, longest = named["shortlist"].iloc[0], named["longest_shortlist"]["value"].iloc[0]
         recall = named["recall_of_best"].set_index("k")["value"]
-        among, half = int(recall.index.max()), int(recall.index.max()) // 2
-        worth = "confirms" if longest <= half else "contradicts"
+        among = int(recall.index.max())
+        verdict = "confirms" if 2 * longest < among else "contradicts"
         text = (
             f"{_of(row)}: ordered by {LEARNED}, the shortlist that holds the best of {among} held-out bases has "
-            f"{row['value']:.1f} on average over {int(row['n'])} random splits ({material.level:.0%} of splits between "
-            f"{row['low']:.1f} and {row['high']:.1f}; {(among + 1) / 2:.1f} by chance) and {longest:.0f} at most, which {worth} "
-            f"{PAPER}, where less than half of the bases always sufficed."
+            f"{row['value']:.1f} bases on average over {int(row['n'])} random splits ({material.level:.0%} of splits between "
+            f"{row['low']:.1f} and {row['high']:.1f}; by chance {(among + 1) / 2:.1f}) and at most {longest:.0f}, which "
+            f"{verdict} {PAPER}, where less than half of the bases always sufficed."
         )
         yield finding(text, row, RANKED, table="rankings")

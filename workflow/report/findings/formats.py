@@ -1,4 +1,4 @@
-"""What the form of the prompt changes, at the last step, of bases and of models tuned in the default form."""
+"""Differences between prompt formats at the last step, of bases and of tuned models (analysis `format_gap`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.report import selection
-from workflow.report.findings import Material, about, finding
+from workflow.report.findings import FindingTables, about, finding
 
 SECTION = "formats"
 READS = ("analysis",)
@@ -17,7 +17,7 @@ KEYS = [
 ]  # fmt: skip
 
 
-def find(material: Material) -> Iterator[dict[str, Any]]:
+def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     """One finding for each pair of formats, averaged over tests where there are several."""
     gaps = material.analysis[material.analysis["analysis"] == "format_gap"]
     gaps = gaps[(gaps["estimator"] == "difference_of_means") & gaps["value"].notna()]
@@ -28,7 +28,7 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
         first, second = row["group"].split("_minus_")
         who = "tuned models" if pd.isna(row["train"]) else "untouched bases"
         text = (
-            f"Prompts in format {first} rather than {second} change scores of {who}{about(rows, row, 'recipe')} by "
+            f"Prompts in format {first} instead of {second} change scores of {who}{about(rows, row, 'recipe')} by "
             f"{material.interval(row)} on average over {int(row['n'])} tests at step {int(row['step'])}: {verdicts[index]}."
         )
         yield finding(text, row, KEYS)

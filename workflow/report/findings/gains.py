@@ -1,4 +1,4 @@
-"""What tuning changes at home: tuned minus base on tests of the domain tuned on, at the last step."""
+"""Changes by tuning in the domain tuned on: tuned minus base at the last step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from workflow.report import selection
-from workflow.report.findings import Material, about, finding, one_seed
+from workflow.report.findings import FindingTables, about, finding, one_seed
 
 SECTION = "tuned"
 READS = ("analysis",)
@@ -17,21 +17,21 @@ KEYS = [
 ]  # fmt: skip
 
 
-def find(material: Material) -> Iterator[dict[str, Any]]:
-    """One finding for each model and test, those that tuning raises most first."""
+def find(material: FindingTables) -> Iterator[dict[str, Any]]:
+    """One finding for each model and test, the largest gain first."""
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
     rows = selection.related(rows, {"in_domain", "instructed"})
     verdicts, sure = material.verdicts(rows), material.significant(rows)
-    for place, row in rows.sort_values("value", ascending=False, kind="stable").iterrows():
+    for index, row in rows.sort_values("value", ascending=False, kind="stable").iterrows():
         name = f"{row['train']}{about(rows, row, 'recipe')}"
         where = f"{selection.metric_label(row['test'])} on {row['test']}"
         step = f"at step {int(row['step'])}"
-        if sure[place]:
+        if sure[index]:
             verb = "raises" if row["value"] > 0 else "lowers"
             size = {**row, **dict(zip(("value", "low", "high"), _size(row), strict=True))}
-            text = f"Tuning on {name} {verb} {where} by {material.interval(size)} {step}: {verdicts[place]}."
+            text = f"Tuning on {name} {verb} {where} by {material.interval(size)} {step}: {verdicts[index]}."
         else:
-            text = f"Tuning on {name} changes {where} by {material.interval(row)} {step}: {verdicts[place]}."
+            text = f"Tuning on {name} changes {where} by {material.interval(row)} {step}: {verdicts[index]}."
         yield finding(text + one_seed(row), row, KEYS)
 
 

@@ -1,4 +1,4 @@
-"""What tuning changes on average over each group of the study, at the last step."""
+"""Changes by tuning averaged over each group of the study, at the last step."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from workflow.report import selection
-from workflow.report.findings import Material, about, finding, one_seed
+from workflow.report.findings import FindingTables, about, finding, one_seed
 
 SECTION = "tuned"
 READS = ("analysis",)
 KEYS = ["analysis", "group", "family", "step", "recipe", "suite", "test_format", "shots", "estimator"]
 
 
-def find(material: Material) -> Iterator[dict[str, Any]]:
+def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     """One finding for each group, family, suite and recipe."""
     rows = material.last(material.rows("performance_difference", "difference_of_means"))
     verdicts = material.verdicts(rows, pooled=True)
-    for place, row in rows.iterrows():
+    for index, row in rows.iterrows():
         text = (
             f"Group {selection.named(row['group'])}{about(rows, row, 'recipe')}: tuned minus base is "
-            f"{material.interval(row)} on average over {int(row['n'])} tests at step {int(row['step'])}: {verdicts[place]}."
+            f"{material.interval(row)} on average over {int(row['n'])} tests at step {int(row['step'])}: {verdicts[index]}."
         )
         yield finding(text + one_seed(row), row, KEYS)

@@ -8,17 +8,17 @@ from typing import Any
 import pandas as pd
 
 from workflow.report import selection
-from workflow.report.findings import Material, about, finding, siblings
+from workflow.report.findings import FindingTables, about, finding, siblings
 
 SECTION = "base"
 READS = ("analysis",)
-SETTLED = 0.9  # share of resamples in one group from which on a test is said to be in it
-# Share from which on it most likely is: of simulated tests that teach nothing at most 5 % get another group by half.
+SETTLED = 0.9  # from this share of resamples on a sentence names the group alone
+# From this share on it is the most likely group: of simulated tests without learning at most 5 % get another group by half.
 LIKELY = 0.5
-SHOWN = 0.01  # share of resamples that a sentence speaks of
-NOTHING = "not_learned"  # that nothing is found says little where steps scatter: no sentence calls it likely
+SHOWN = 0.01  # smallest share of resamples that a sentence mentions
+NOTHING = "not_learned"  # where steps scatter, this is weak evidence: no sentence calls it likely
 KEYS = ["analysis", "group", "family", "suite", "test", "test_format", "shots", "estimator"]
-DECIDING = {  # the number that a finding is about
+DECIDING = {  # the estimator that a finding is about
     "learned_in_pretraining": "rise_over_pretraining",
     "learned_in_tuning": "gain_by_tuning",
     "learned_in_both": "rise_over_pretraining",
@@ -26,9 +26,9 @@ DECIDING = {  # the number that a finding is about
 }
 
 
-def find(material: Material) -> Iterator[dict[str, Any]]:
-    """One finding for each test in the main way of testing: in which group it is, or most likely is; a test that no group
-    holds in every second resample is not settled."""
+def find(material: FindingTables) -> Iterator[dict[str, Any]]:
+    """One finding for each test in its suite's main format: its group, or its most likely group; a test without a group in
+    half of the resamples is open."""
     whole = material.rows("learning")
     shares = whole[whole["estimator"] == "share_of_resamples"]
     for _, own in shares.groupby([*selection.PLACE, "test"], sort=False):
@@ -36,26 +36,26 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
         best = ranked.iloc[0]
         place = f"{best['test']}{about(shares, best)}"
         if best["value"] < LIKELY:
-            yield finding(f"{place}: not settled whether {_between(ranked)}.", best, KEYS)
+            yield finding(f"{place}: open: {_between(ranked)}.", best, KEYS)
         else:
             yield _grouped(material, place, ranked, dict(siblings(whole, best, KEYS)))
 
 
 def _between(ranked: pd.DataFrame) -> str:
     """The groups that resamples fall into, the most frequent first."""
-    there = ranked[ranked["value"] >= SHOWN].to_dict("records")
-    return ", ".join(f"{_called(row['group'])} ({row['value']:.0%} of resamples)" for row in there)
+    rows = ranked[ranked["value"] >= SHOWN].to_dict("records")
+    return ", ".join(f"{_called(row['group'])} ({row['value']:.0%} of resamples)" for row in rows)
 
 
 def _called(group: str) -> str:
-    """What a sentence calls a group."""
-    return "no learning found" if group == NOTHING else selection.named(group)
+    """The name of a group in a sentence."""
+    return "no learning established" if group == NOTHING else selection.named(group)
 
 
 def _grouped(
-    material: Material, place: str, ranked: pd.DataFrame, beside: Mapping[str, Mapping[str, Any]]
+    material: FindingTables, place: str, ranked: pd.DataFrame, beside: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """A test in one group, by the number that puts it there; the others that it may be in where that is not settled."""
+    """The finding about a test with a group: the group, the other groups unless one is settled, rise and gain."""
     best = ranked.iloc[0]
     group, settled = best["group"], best["value"] >= SETTLED
     deciding = beside.get(DECIDING[group], best)
@@ -64,8 +64,24 @@ def _grouped(
     if "rise_over_pretraining" in beside:
         texts.append(
             f"from the first step to the last the untouched base's score changes by "
-            f"{material.interval(beside['rise_over_pretraining'])}"
+            f"{material.interval(beside['rise_over_pretraining'])}{_scattered(group, beside['rise_over_pretraining'])}"
         )
     gain = beside.get("gain_by_tuning")
-    texts.append("no model is tuned for it" if gain is None else f"tuning adds up to {material.interval(gain)}")
+    texts.append(
+        "no model is tuned in its domain"
+        if gain is None
+        else f"the largest gain by tuning, on a line over the steps, is {material.interval(gain)}"
+    )
     return finding("; ".join(texts) + ".", deciding, KEYS)
+
+
+def _scattered(group: str, rise: Mapping[str, Any]) -> str:
+    """The reason why a change whose interval leaves 0 out establishes no learning in pre-training; else nothing.
+
+    The interval is of the test rows of two steps. The group also asks for a line through all steps, with their scatter.
+    """
+    if group in ("learned_in_pretraining", "learned_in_both") or pd.isna(rise["low"]) or rise["low"] <= 0:
+        return ""
+    return (
+        ", but the line through all steps does not rise significantly or does not end significantly above the baseline"
+    )

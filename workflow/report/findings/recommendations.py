@@ -1,4 +1,4 @@
-"""Which base to tune for a task, or to take as it is, in the words of the table of recommendations."""
+"""The base to tune for a task, or to use untouched: sentences of the table of recommendations."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from workflow.evaluation import metric_names
 
 SECTION = "answer"
 READS = ("recommendations",)
-TOPICS = ("answer", "cheapest", "pretraining")  # of the others, one for each base or indicator, the table has a page
+TOPICS = (
+    "answer",
+    "cheapest",
+    "pretraining",
+)  # the other topics, one row for each base or indicator, stay in the table
 KEPT = ("statement", "value", "low", "high", "n", "table", "filter")
 
 
 def find(material: Any) -> Iterator[dict[str, Any]]:
-    """The recommendations of some topics as findings, in their order.
+    """The recommendations of TOPICS as findings, in the order of the table.
 
-    Of untouched bases those about tests that are no part of a mean, and of all families' later pre-training one together: the
-    table has each of them.
+    For untouched bases: the answers for tests that are not part of a mean, and one finding on the later pre-training of all
+    families together.
     """
     table = material.tables["recommendations"]
     parts = metric_names.parts(material.tables["scores"]) if "scores" in material.tables else set()
@@ -35,12 +39,12 @@ def find(material: Any) -> Iterator[dict[str, Any]]:
 
 
 def _together(title: str, rows: pd.DataFrame) -> dict[str, Any]:
-    """What later pre-training does to one test in all families: in which its interval leaves 0 out."""
+    """The forecast change of one test in all families: the families whose interval excludes 0."""
     rising, falling = (sorted(rows.loc[own, "family"]) for own in (rows["low"] > 0, rows["high"] < 0))
-    told = [f"it {verb} in {len(own)} ({listed(own)})" for verb, own in (("rises", rising), ("falls", falling)) if own]
+    parts = [f"it {verb} in {len(own)} ({listed(own)})" for verb, own in (("rises", rising), ("falls", falling)) if own]
     rest = len(rows) - len(rising) - len(falling)
-    told += [f"in {rest} its interval holds no change"] if rest else []
-    text = f"{title}: the score forecast for more pre-training, in {len(rows)} families: {'; '.join(told)}."
+    parts += [f"in {rest} its interval includes no change"] if rest else []
+    text = f"{title}: forecast change of the score with more pre-training, in {len(rows)} families: {'; '.join(parts)}."
     first = rows.iloc[0]
     return {"statement": text, "value": float(len(rising)), "low": None, "high": None, "n": len(rows)} | {
         name: first[name] for name in ("table", "filter")

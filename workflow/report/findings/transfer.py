@@ -1,4 +1,4 @@
-"""What tuning changes elsewhere: on other tasks of its kind, and on tasks of other kinds, at the last step."""
+"""Changes by tuning on other tasks of the same kind and on tasks of other kinds, at the last step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.report import selection
-from workflow.report.findings import Material, about, finding, one_seed
+from workflow.report.findings import FindingTables, about, finding, one_seed
 from workflow.statistics import POWER
 
 SECTION = "transfer"
@@ -18,9 +18,9 @@ KEYS = [
 ]  # fmt: skip
 
 
-def find(material: Material) -> Iterator[dict[str, Any]]:
-    """One finding for each test of tuning's own kind; of tests of other kinds one for each that changes, and one for
-    each model that counts the rest."""
+def find(material: FindingTables) -> Iterator[dict[str, Any]]:
+    """One finding for each test of the kind tuned on; for tests of other kinds one for each significant change, and one for
+    each model that counts the others."""
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
     near, far = selection.related(rows, {"out_of_domain"}), selection.related(rows, {"cross_task"})
     yield from (_changed(near, *own, material) for own in _ranked(material, near))
@@ -30,14 +30,14 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
         yield _rest(far, own, small[own.index][~sure[own.index]])
 
 
-def _ranked(material: Material, rows: pd.DataFrame) -> Iterator[tuple[pd.Series, bool, str]]:
-    """Rows by their change, the worst first, whether it is significant, and the verdict in words."""
+def _ranked(material: FindingTables, rows: pd.DataFrame) -> Iterator[tuple[pd.Series, bool, str]]:
+    """Rows by their change, the largest loss first; whether it is significant; the verdict in words."""
     sure, verdicts = material.significant(rows), material.verdicts(rows)
-    for place, row in rows.sort_values("value", kind="stable").iterrows():
-        yield row, bool(sure[place]), verdicts[place]
+    for index, row in rows.sort_values("value", kind="stable").iterrows():
+        yield row, bool(sure[index]), verdicts[index]
 
 
-def _changed(rows: pd.DataFrame, row: pd.Series, sure: bool, verdict: str, material: Material) -> dict[str, Any]:
+def _changed(rows: pd.DataFrame, row: pd.Series, sure: bool, verdict: str, material: FindingTables) -> dict[str, Any]:
     near = selection.relation(row["train"], row["test"]) == "out_of_domain"
     kind = "out of its domain" if near else "of another kind"
     name = f"{row['train']}{about(rows, row, 'recipe')}"
@@ -47,12 +47,12 @@ def _changed(rows: pd.DataFrame, row: pd.Series, sure: bool, verdict: str, mater
     return finding(f"Tuning on {name} {text}{one_seed(row)}", row, KEYS)
 
 
-def _rest(rows: pd.DataFrame, own: pd.DataFrame, small: pd.Series) -> dict[str, Any]:
-    """How many tests of other kinds a tuning leaves without a significant change, and which change would have been one."""
-    row, known = own.iloc[0], small.dropna()
+def _rest(rows: pd.DataFrame, own: pd.DataFrame, detectable: pd.Series) -> dict[str, Any]:
+    """The number of tests of other kinds without a significant change, with the change that was detectable on each."""
+    row, known = own.iloc[0], detectable.dropna()
     name = f"{row['train']}{about(rows, row, 'recipe')}"
-    text = f"Tuning on {name}: on {len(small)} of {len(own)} tests of other kinds the change is not significant (Holm)"
+    text = f"Tuning on {name}: on {len(detectable)} of {len(own)} tests of other kinds the change is not significant (Holm)"
     if len(known):
-        text += f"; on each of them a change of {known.max():.3f} or more would have been found (power {POWER:g})"
+        text += f"; detectable change {known.max():.3f} on each of them (power {POWER:g})"
     keys = [key for key in KEYS if key != "test"]
-    return finding(f"{text}.{one_seed(row)}", row, keys, value=len(small), low=None, high=None, n=len(own))
+    return finding(f"{text}.{one_seed(row)}", row, keys, value=len(detectable), low=None, high=None, n=len(own))

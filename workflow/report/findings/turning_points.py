@@ -1,4 +1,4 @@
-"""Where more pre-training begins to add less: to untouched bases, to tuned models, to what tuning gains."""
+"""Turning steps of curves along pre-training, of untouched bases, tuned models and gains by tuning (`turning_point`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from workflow.analysis.curves import PER, unit
 from workflow.report import selection
-from workflow.report.findings import Material, about, ci, finding, siblings
+from workflow.report.findings import FindingTables, about, ci, finding, siblings
 from workflow.statistics import holm
 
 SECTION = "base"
@@ -19,9 +19,9 @@ KEYS = [
 ]  # fmt: skip
 
 
-def find(material: Material) -> Iterator[dict[str, Any]]:
-    """One finding for each curve with a turning step, significant among all curves of its sort; for each sort one that counts
-    those without."""
+def find(material: FindingTables) -> Iterator[dict[str, Any]]:
+    """One finding for each curve with a significant turning step (Holm over the curves of its sort), and one for each sort that
+    counts the others."""
     whole = material.rows("turning_point", missing=True)
     turns = selection.related(whole[whole["estimator"] == "turning_step"], {"base", "in_domain", "instructed"})
     levels = material.analysis[material.analysis["analysis"] == "performance"]
@@ -35,31 +35,31 @@ def find(material: Material) -> Iterator[dict[str, Any]]:
 
 
 def placed(row: Mapping[str, Any]) -> dict[str, str]:
-    """Where in the report a curve belongs."""
+    """The section of a curve."""
     return {"section": SECTION if row["train"] == "none" else "tuned"}
 
 
 def named_curve(rows: pd.DataFrame, row: Mapping[str, Any]) -> str:
-    """What a curve is of."""
+    """The name of a curve: test and model."""
     if row["train"] == "none":
         return f"{row['test']}{about(rows, row)}, untouched base"
-    what = "gain by tuning on" if row["group"] == "gain" else "tuned on"
-    return f"{row['test']}{about(rows, row, 'recipe')}, {what} {row['train']}"
+    relation = "gain by tuning on" if row["group"] == "gain" else "tuned on"
+    return f"{row['test']}{about(rows, row, 'recipe')}, {relation} {row['train']}"
 
 
 def sort_of(row: Mapping[str, Any]) -> str:
-    """What the curves of a sort are of."""
+    """The name of a sort of curves."""
     if row["train"] == "none":
         return "untouched bases"
     return "gains by tuning" if row["group"] == "gain" else "tuned models"
 
 
-def _bend(material: Material, turns: pd.DataFrame, row: Any, beside: Mapping[str, Any], steps: int) -> str:
-    """A named step with the slopes before and after it."""
+def _bend(material: FindingTables, turns: pd.DataFrame, row: Any, beside: Mapping[str, Any], steps: int) -> str:
+    """The sentence about a turning step, with the slopes before and after it."""
     slopes = []
     for side, word in (("slope_before", "before"), ("slope_after", "after")):
         points = {name: beside[side][name] * steps / PER * 100 for name in ("value", "low", "high")}
-        slopes.append(f"{material.interval(points, '+.2f')} points for {steps:,} steps {word} it")
+        slopes.append(f"{material.interval(points, '+.2f')} points per {steps:,} steps {word} it")
     return (
         f"{named_curve(turns, row)}: turns at step {row['value']:.0f} ({ci(material.level)} {row['low']:.0f} to "
         f"{row['high']:.0f}; a straight line and smooth laws of learning fit less well, p = {row['p_value']:.3f}), with "
@@ -68,7 +68,7 @@ def _bend(material: Material, turns: pd.DataFrame, row: Any, beside: Mapping[str
 
 
 def _unnamed(turns: pd.DataFrame, own: pd.DataFrame, count: int) -> dict[str, Any]:
-    """How many curves of a sort have no turning step."""
+    """The number of curves of a sort without a turning step."""
     row = own.iloc[0]
     text = (
         f"No turning step is named for {count} of {len(own)} curves of {sort_of(row)}{about(turns, row)}: a straight line or a "

@@ -23,7 +23,7 @@ FACTS = ("n", "p_value", "seed_variance")
 
 
 @dataclass(frozen=True)
-class Material:
+class StudyTables:
     """All that a table may be made of.
 
     study: the config, as far as the module READS it; scores, analysis: the gathered tables, imported scores among them;

@@ -9,7 +9,7 @@ import pandas as pd
 from workflow import task
 from workflow.evaluation import metric_names
 from workflow.report.selection import relation
-from workflow.report.summaries import Material
+from workflow.report.summaries import StudyTables
 
 READS = ()
 NEEDS = ()
@@ -21,7 +21,7 @@ COLUMNS = [
 ]
 
 
-def summarise(material: Material) -> pd.DataFrame:
+def summarise(material: StudyTables) -> pd.DataFrame:
     """One row for each task that is tuned on or tested, imported tests that are no task of Tunecast last.
 
     Columns COLUMNS. role: `tuned on`, and for a test its relation to each task of its kind tuned on, `transfer` where
@@ -37,7 +37,7 @@ def summarise(material: Material) -> pd.DataFrame:
     return pd.DataFrame(known, columns=COLUMNS).convert_dtypes()
 
 
-def _row(name: str, cells: pd.DataFrame, material: Material) -> dict[str, Any]:
+def _row(name: str, cells: pd.DataFrame, material: StudyTables) -> dict[str, Any]:
     """What is known of one task."""
     tuned = sorted(set(cells.loc[cells["test"] == name, "train"]) - {"none"})
     if name not in task.names():

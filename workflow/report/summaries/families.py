@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.released import runs
-from workflow.report.summaries import Material
+from workflow.report.summaries import StudyTables
 from workflow.study import token_axis
 
 READS = ("families", "imports")
@@ -16,7 +16,7 @@ NEEDS = ()
 SECTION = "study"
 
 
-def summarise(material: Material) -> pd.DataFrame:
+def summarise(material: StudyTables) -> pd.DataFrame:
     """One row for each family: columns family, source, place, steps (how many), first, last, listed, tokens, weights_bytes.
 
     tokens: seen by the last step, where they are known; weights_bytes: of the last step's weights; a family of
@@ -47,7 +47,7 @@ def _tokens(seen: Mapping[int, float], step: int) -> int | None:
     return int(seen[step]) if step in seen else None
 
 
-def _bytes(material: Material, name: str, step: int) -> int | None:
+def _bytes(material: StudyTables, name: str, step: int) -> int | None:
     """Size of a base's weights; none where the family is imported."""
     files = [base["files"] for base in material.bases if (base["family"], base["step"]) == (name, step)]
     sizes = [facts["bytes"] for own in files for path, facts in own.items() if path.endswith(".safetensors")]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.report.summaries import Material
+from workflow.report.summaries import StudyTables
 from workflow.study import grid
 
 READS = ("families", "models", "recipes", "suites")
@@ -16,7 +16,7 @@ SECTION = "cost"
 KEYS = ["stage", "family", "train", "suite"]
 
 
-def summarise(material: Material) -> pd.DataFrame:
+def summarise(material: StudyTables) -> pd.DataFrame:
     """One row for each stage, family, task tuned on and suite, and their sum: columns KEYS, jobs, measured, hours, unmeasured.
 
     hours: wall time of the measured jobs times the GPUs that each holds where there are any; of a job that was run again
@@ -32,7 +32,7 @@ def summarise(material: Material) -> pd.DataFrame:
     return pd.DataFrame([*rows, {"stage": "all", **_sum(found)}])
 
 
-def _jobs(material: Material) -> Iterator[dict[str, Any]]:
+def _jobs(material: StudyTables) -> Iterator[dict[str, Any]]:
     """Each job of a stage that takes a GPU where there is one: the keys it is counted by, its path, its GPUs."""
     study = material.study
     models = grid.models(study)

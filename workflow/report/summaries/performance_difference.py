@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from workflow.report.summaries import Material
+from workflow.report.summaries import StudyTables
 
 READS = ()
 NEEDS = ("groups",)
 SECTION = "tuned"
 
 
-def summarise(material: Material) -> pd.DataFrame:
+def summarise(material: StudyTables) -> pd.DataFrame:
     """The rows of the analysis `performance_difference`, each with its interval and n.
 
     Errors: StudyError when there is none.

@@ -10,7 +10,7 @@ import pandas as pd
 
 from workflow import task
 from workflow.released import runs
-from workflow.report.summaries import INTERVAL, Material
+from workflow.report.summaries import INTERVAL, StudyTables
 
 READS = ("families", "suites", "imports")
 NEEDS = ()
@@ -18,7 +18,7 @@ SECTION = "formats"
 KEYS = ["family", "step", "test", "train", "recipe", "seed", "test_format", "shots", "suite"]
 
 
-def summarise(material: Material) -> pd.DataFrame:
+def summarise(material: StudyTables) -> pd.DataFrame:
     """One row for each label test, model (the untouched base, or one tuned on a task of the test's kind) and suite.
 
     Columns: KEYS, protocol, method, value (accuracy) with interval, and n rows. The last step is that of each family.
@@ -36,7 +36,7 @@ def summarise(material: Material) -> pd.DataFrame:
     return rows[[*KEYS, "protocol", "method", *INTERVAL, "n"]]
 
 
-def _made(material: Material, family: str, suite: str) -> tuple[str, str]:
+def _made(material: StudyTables, family: str, suite: str) -> tuple[str, str]:
     """Protocol and method of a family's scores in a suite; an imported family may share a suite's name with the study."""
     study = material.study
     if family in study["families"]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from workflow.report.summaries import Material
+from workflow.report.summaries import StudyTables
 
 READS = ()
 NEEDS = ("models",)
 SECTION = "transfer"
 
 
-def summarise(material: Material) -> pd.DataFrame:
+def summarise(material: StudyTables) -> pd.DataFrame:
     """The rows of the analysis `ratio_of_change`, each with its interval and n.
 
     Errors: StudyError when there is none.

@@ -6,14 +6,14 @@ import pandas as pd
 
 from workflow import task
 from workflow.data import prompts
-from workflow.report.summaries import Material
+from workflow.report.summaries import StudyTables
 
 READS = ()
 NEEDS = ()
 SECTION = "study"
 
 
-def summarise(material: Material) -> pd.DataFrame:
+def summarise(material: StudyTables) -> pd.DataFrame:
     """One row for each format and template, with the tasks that use it: columns format, kind, tasks, template.
 
     Conversations have no template, nor have imported tests that are no task of Tunecast.
