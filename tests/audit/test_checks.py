@@ -134,8 +134,8 @@ def test_bases_that_share_a_part_of_their_weights_are_found(tmp_path):
     rows = found("duplicate_models", material(manifests=manifests))
     assert [(row["severity"], row["value"]) for row in rows] == [("error", 2.0), ("warning", 3.0)]
     assert rows[1]["evidence"] == (
-        "3 bases have the same model-0.safetensors, and other weight files of their own: step 1, step 2 and step 3 of f; one of "
-        "them may hold a part of another"
+        "3 bases have the same model-0.safetensors, but other weight files that differ: step 1, step 2 and step 3 of f; one of "
+        "them may contain a part of another"
     )
 
 
@@ -149,10 +149,10 @@ def test_what_prompts_have_lost_is_told_in_tokens(tmp_path):
         rows[number] |= {"cut_tokens": tokens, "truncated": number > 0, "shots_used": 1 if number == 0 else 2}
     notes = {row["evidence"] for row in found("cut_prompts", material(parts=[cell(tmp_path, rows)]))}
     assert notes == {
-        "40.0% of 5 prompts have lost the beginning of their input (30 to 800 tokens, median 415; longest prompt read: 20 "
+        "40.0% of 5 prompts lack the beginning of their input (30 to 800 tokens, median 415; longest prompt read: 20 "
         "tokens)",
-        "20.0% of 5 prompts show fewer demonstrations than asked for, the first ones cut (10 tokens, median 10; longest prompt "
-        "read: 20 tokens)",
+        "20.0% of 5 prompts have fewer few-shot examples than configured, the first ones cut (10 tokens, median 10; longest "
+        "prompt read: 20 tokens)",
     }
 
 
@@ -164,7 +164,7 @@ def test_rows_whose_tokens_span_prompt_and_answer_are_counted_where_others_score
     [row] = found("spanning_tokens", material(rows=others, parts=[own]))
     assert row["severity"] == "warning" and row["value"] == 0.25
     assert row["evidence"].startswith(
-        "in 2 of 8 rows a token spans the end of the prompt and the beginning of an answer; it is "
+        "in 2 of 8 rows a token spans the end of the prompt and the start of an answer; it is "
     )
     old = cell(tmp_path / "b", predicted([0] * 8, [0] * 8))
     assert found("spanning_tokens", material(rows=others, parts=[old])) == []
@@ -188,8 +188,8 @@ def test_outputs_and_answers_without_a_word_are_counted(tmp_path):
     [row] = found("empty_matches", material(parts=[cell(tmp_path, written(rows))]))
     assert row["severity"] == "warning" and row["value"] == pytest.approx(2 / 6) and row["n"] == 6
     assert row["evidence"] == (
-        "2 of 6 outputs without a word are exact matches: the metric reduces answers such as 'A' and ')' to nothing: "
-        "rows test/0 and test/1 of untouched bases at step 10"
+        "2 of 6 outputs count as exact matches without a word, since the metric normalises answers such as 'A' and ')' to an "
+        "empty text: rows test/0 and test/1 of untouched bases at step 10"
     )
 
 
@@ -329,8 +329,8 @@ def test_prompts_longer_than_the_context_and_cut_ones_are_found(flawed):
     rows = found("cut_prompts", flawed)
     flaws = {(row["suite"], row["evidence"].split(" prompts ")[1].split(" (")[0]): row for row in rows}
     assert {name: row["value"] for name, row in flaws.items()} == {
-        ("cut", "have lost the beginning of their input"): 1 / 6,
-        ("cut", "show fewer demonstrations than asked for, the first ones cut"): 1 / 6,
+        ("cut", "lack the beginning of their input"): 1 / 6,
+        ("cut", "have fewer few-shot examples than configured, the first ones cut"): 1 / 6,
         ("asked", "are, with the answer, longer than the model's context and read whole"): 1 / 6,
     }
     assert severities(rows) == ["warning"] * 3
@@ -367,7 +367,7 @@ def test_one_row_in_twenty_may_be_cut(tmp_path, cut, severity):
 def test_a_base_whose_context_is_not_at_hand_is_named(tmp_path):
     study = material(parts=[cell(tmp_path, predicted([0], [0]))], manifests=[manifest(tmp_path, 10)])
     [row] = found("cut_prompts", study)
-    assert row["severity"] == "note" and "f at step 10 is not at hand" in row["evidence"]
+    assert row["severity"] == "note" and "context length of f at step 10 is unknown" in row["evidence"]
 
 
 # Gold labels, constant predictions
@@ -475,7 +475,7 @@ def test_text_that_names_no_label_is_constant(tmp_path):
     """Nothing named in 30 rows is 0 where guessing gives a third: 3.9 standard errors."""
     rows = predicted([1] * 30, [0, 1, 2] * 10, logprobs=[], output="Well, ", candidate_tokens=[])
     [row] = found("constant_predictions", material(parts=[cell(tmp_path, rows)]))
-    assert row["severity"] == "warning" and "none that is a label from 1" in row["evidence"]
+    assert row["severity"] == "warning" and "no label from 1" in row["evidence"]
 
 
 def test_imported_accuracies_of_constant_labels_meet():
@@ -736,7 +736,7 @@ def test_repeated_test_rows_are_found_with_how_many_contradict(tmp_path):
     rows = [sentence(split, "A cat."), sentence(split, "A cat", "entailment"), sentence(split, "A dog.")]
     [row] = found("repeated_rows", material(prepared=[prepared(tmp_path, "mnli", rows)]))
     assert (row["severity"], row["value"]) == ("warning", 1 / 3)
-    assert "1 of 3 test rows" in row["evidence"] and "1 inputs have different answers" in row["evidence"]
+    assert "1 of 3 test rows" in row["evidence"] and "1 of these inputs have different answers" in row["evidence"]
     other = [sentence(split, "A cat."), sentence("train", "A cat."), sentence(split, "A dog.")]
     assert found("repeated_rows", material(prepared=[prepared(tmp_path, "mnli", other)])) == []
 
@@ -867,7 +867,7 @@ def test_experts_that_adapters_leave_as_they_are_are_a_note(tmp_path):
     [row] = found("experts_without_adapters", material(parts=parts))
     assert (row["severity"], row["family"], row["recipe"], row["value"], row["n"]) == ("note", "f", "lora", 0.1, 2)
     assert row["evidence"].startswith(
-        "adapters reach 10.0% of the weights of the layers; 80.0% are of experts that have none"
+        "adapters reach 10.0% of the layers' weights; 80.0% are weights of experts without adapters"
     )
 
 

@@ -431,10 +431,10 @@ def test_planted_flaws_are_found(found: results.Forecasting) -> None:
     (precision,) = findings(found, "variant_precision")
     assert "knows has 3 decimals in" in precision["evidence"] and "lr 4 and 5" in precision["evidence"]
     (confounded,) = findings(found, "confounded_indicators")
-    assert confounded["evidence"].startswith("leaked forecasts by way of lr: s 0.")
+    assert confounded["evidence"].startswith("leaked forecasts through lr: s 0.")
     (other,) = findings(found, "printed_numbers")
     assert other["evidence"].startswith(
-        "Table 1: 2 of 3 numbers follow from the table, not so accuracy by knows on s: printed"
+        "Table 1: 2 of 3 numbers follow from the table, these do not: accuracy by knows on s: printed"
     )
     ties = findings(found, "tied_variants")
     assert ties[0]["severity"] == "note" and "1 in leaked" in ties[0]["evidence"]

@@ -572,7 +572,10 @@ def test_untouched_bases_alone_are_recommended_by_the_way_that_is_better(tmp_pat
     assert answer["statement"].startswith(
         "arc_easy, 0-shot: of 3 untouched bases 160m at step 1000 has the highest acc"
     )
-    assert "best with probability 1.00" in answer["statement"] and "tun" not in answer["statement"].split(":")[1]
+    assert (
+        "probability to be the best on other test rows 1.00" in answer["statement"]
+        and "tun" not in answer["statement"].split(":")[1]
+    )
     assert {row["topic"] for row in rows} == {"answer", "base", "pretraining"}
 
 
@@ -598,8 +601,8 @@ def test_the_audit_lists_files_named_wrongly_repeated_and_left_out(tmp_path: Pat
     rows = list(released_files.check(material))
     assert sorted((row["severity"], row["evidence"].split(":")[0]) for row in rows) == [
         ("note", "1 file left out by `skip` of the import"),
-        ("warning", "1 file named otherwise than what they state, which is followed"),
-        ("warning", "1 file with scores that another file has as well"),
+        ("warning", "1 file with a name that contradicts the content; the content is used"),
+        ("warning", "1 file with scores that are also in another file"),
     ]
     assert any("acc of arc_easy by 0.0100" in row["evidence"] for row in rows)
 

@@ -103,7 +103,7 @@ def test_the_audit_lists_each_hole_and_its_other_seeds() -> None:
     assert first["severity"] == second["severity"] == "warning"
     assert {key: first[key] for key in grid.MODEL_KEYS} == {**keys, "seed": 1}
     assert first["evidence"] == (
-        f"hole: no score of this model, since its tuning diverged: {REASON}; its other seeds (0) are in no analysis"
+        f"hole: no score of this model, since its tuning diverged: {REASON}; its other seeds (0) are left out of analyses"
     )
     assert second["evidence"] == f"hole: no score of this model, since its tuning diverged: {REASON}"
 

@@ -24,7 +24,7 @@ from workflow.study import grid
 
 KEYS = [*grid.CELL_KEYS, *grid.TEST_KEYS, "metric"]
 TEST_KEYS = ["family", "suite", *grid.TEST_KEYS]
-PLACE_KEYS = [*grid.BASE_KEYS, "suite", *grid.TEST_KEYS, "metric"]  # the keys that a tuned model's score shares with that of its base
+PLACE_KEYS = [*grid.BASE_KEYS, "suite", *grid.TEST_KEYS, "metric"]  # shared by a tuned model and its base
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
             yield finding("warning", far, evidence, value=float(most["apart"]), n=len(rows))
         if len(near):
             evidence = (
-                f"one run imported twice: {counted(len(near), 'score')} at {at_steps(near['step'])} in {first} and {second}, such "
-                f"as {near['value'].iloc[0]:.5f} and {near['value_other'].iloc[0]:.5f}"
+                f"one run imported twice: {counted(len(near), 'score')} at {at_steps(near['step'])} in {first} and {second}, "
+                f"such as {near['value'].iloc[0]:.5f} and {near['value_other'].iloc[0]:.5f}"
             )
             yield finding("note", near, evidence, value=float(near["distance"].max()), limit=SAME, n=len(rows))
 

@@ -1,4 +1,4 @@
-"""Models under different names that are one and the same, or were evaluated as if they were."""
+"""Models with different names that are identical, or whose evaluations are."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from workflow.study import grid
 
 MODEL = [key for key in grid.CELL_KEYS if key != "suite"]
 
-FEWEST = 3  # tests on which two models have to agree before anything is said
-ENOUGH = 10  # tests from which on it is an error: a few coarse tests may all be answered by one label
-NEARLY = 0.95  # share of tests from which on two models of different families are said to be nearly one
-CERTAIN = 0.05  # probability that any two of a study's models agree by chance as two do
-DISCORDANT = 0.05  # of a test's rows, on which two different models differ at the least
-START = 1  # last step of a run whose weights are those that it began with: a warm-up's first update has the rate 0
+FEWEST = 3  # tests: two models that agree on fewer are not reported
+ENOUGH = 10  # tests: from here on an error; on a few coarse tests two models may both predict one label
+NEARLY = 0.95  # share of equal tests from which on two models of different families are reported
+CERTAIN = 0.05  # familywise: probability that any two different models of the study agree this much
+DISCORDANT = 0.05  # smallest share of a test's rows on which two different models differ
+START = 1  # last step with the initial weights: the first update of a warm-up has learning rate 0
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """Findings about bases with the same weights, models with the same log-probabilities, and imported models of any families
-    whose scores agree in more tests than chance explains."""
+    """Findings on bases with equal weights, models with equal log-probabilities, and imported models whose scores agree in
+    more tests than chance explains."""
     yield from _weights(material.bases())
     yield from _shards(material.bases())
     yield from _predictions(material)
@@ -48,7 +48,7 @@ def _weights(bases: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _shards(bases: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Bases that share some of their weight files and not all, so that one may hold a part of another."""
+    """Bases that share some but not all weight files, so that one may contain a part of another."""
     rows = [
         {"family": base["family"], "step": base["step"], "file": name, "sha256": file["sha256"], "whole": _hashes(base)}
         for base in bases
@@ -59,19 +59,19 @@ def _shards(bases: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for _, same in table.groupby("sha256"):
         if same["whole"].nunique() > 1:
             evidence = (
-                f"{len(same)} bases have the same {listed(same['file'].unique())}, and other weight files of their own: "
-                f"{_named(same)}; one of them may hold a part of another"
+                f"{len(same)} bases have the same {listed(same['file'].unique())}, but other weight files that differ: "
+                f"{_named(same)}; one of them may contain a part of another"
             )
             yield finding("warning", same, evidence, value=float(len(same)), limit=1.0, n=len(table))
 
 
 def _hashes(base: dict[str, Any]) -> str:
-    """Hashes of a base's weight files."""
+    """The hashes of a base's weight files, sorted."""
     return str(sorted(file["sha256"] for name, file in base["files"].items() if name.endswith(".safetensors")))
 
 
 def _predictions(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """Cells of a suite that were put to the same tests and have the same log-probabilities in every row."""
+    """Cells of a suite that are evaluated on the same tests and have equal log-probabilities in every row."""
     rows = []
     for test in material.predictions("id", "logprobs"):
         if len(test["logprobs"].iloc[0]):
@@ -88,7 +88,7 @@ def _predictions(material: AuditInputs) -> Iterator[dict[str, Any]]:
 
 
 def _scores(scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Pairs of imported models that agree to the last digit; constant labels, 0 and 1 agree by nature and are left out."""
+    """Pairs of imported models whose scores agree to the last digit, without label tests and scores of 0 and 1, which tie."""
     label = scores["test"].map(method_of) == "label"
     scores = scores[~label & ~scores["value"].isin([0.0, 1.0])]
     table = scores.pivot_table(index=MODEL, columns=[*grid.TEST_KEYS, "metric"], values="value")
@@ -102,17 +102,17 @@ def _scores(scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
     found["start"] = (_early(models)[found["first"]] & _early(models)[found["second"]]).astype(bool)
     found = found[(found["equal"] == found["compared"]) | (found["one"] != found["other"])]
     for (_, _, start, _), own in found.groupby(["one", "other", "start", found["equal"] == found["compared"]]):
-        yield _told(models, own, start, len(table) * (len(table) - 1) // 2)
+        yield _pairs_finding(models, own, start, len(table) * (len(table) - 1) // 2)
 
 
 def _early(models: pd.DataFrame) -> Any:
-    """Which models are untouched bases at the start of a run, shape (models,)."""
+    """True for untouched bases at the start of a run, shape (models,)."""
     return ((models["step"] <= START) & (models["train"] == "none")).to_numpy(dtype=bool)
 
 
 def _chance(scores: pd.DataFrame, table: pd.DataFrame) -> Any:
-    """Of each test the probability that two different models tie, shape (tests,): by its number of rows or, if that is more,
-    by how many pairs of all models do, those that agree in all tests left out."""
+    """The probability for each test that two different models tie, shape (tests,): from its number of rows or, if larger, from
+    the share of pairs of models that tie, without models that agree in all tests."""
     size = scores["n"].astype(float).fillna(scores["value"] * (1 - scores["value"]) / scores["error"] ** 2)
     rows = size.groupby([scores[key] for key in (*grid.TEST_KEYS, "metric")]).median().reindex(table.columns)
     by_rows = (1 / np.sqrt(2 * np.pi * DISCORDANT * rows.clip(lower=1).fillna(np.inf).to_numpy())).clip(0, 0.5)
@@ -123,8 +123,8 @@ def _chance(scores: pd.DataFrame, table: pd.DataFrame) -> Any:
 
 
 def _agreeing(values: Any, chance: Any) -> pd.DataFrame:
-    """Pairs of models, rows of values of shape (models, tests), that agree in all their tests, or nearly all of ENOUGH tests,
-    and in more than any pair would by chance: columns first, second, equal, compared, expected."""
+    """Pairs of models that agree in all their tests, or in nearly all of at least ENOUGH tests, and in more than chance
+    explains: columns first, second, equal, compared, expected. values: shape (models, tests)."""
     found, limit = [], np.log(CERTAIN / (len(values) * (len(values) - 1) / 2))
     for first in range(len(values) - 1):
         both = ~np.isnan(values[first + 1 :]) & ~np.isnan(values[first])
@@ -132,7 +132,7 @@ def _agreeing(values: Any, chance: Any) -> pd.DataFrame:
         equal, compared = same.sum(axis=1), both.sum(axis=1)
         near = (equal == compared) | ((compared >= ENOUGH) & (equal >= NEARLY * compared))
         for place in np.flatnonzero(near & (equal >= FEWEST)):
-            # All but the ties that are missing, whichever they are: a bound on the probability of so many.
+            # A union bound over which tests do not tie.
             missing = int(compared[place] - equal[place])
             bound = np.log(chance[same[place]]).sum() + missing * np.log(max(1, compared[place]))
             if bound < limit:
@@ -141,8 +141,8 @@ def _agreeing(values: Any, chance: Any) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["first", "second", "equal", "compared", "expected"])
 
 
-def _told(models: pd.DataFrame, pairs: pd.DataFrame, start: bool, looked_at: int) -> dict[str, Any]:
-    """One finding for pairs of models of two families, or of one."""
+def _pairs_finding(models: pd.DataFrame, pairs: pd.DataFrame, start: bool, compared_pairs: int) -> dict[str, Any]:
+    """One finding for the pairs of two families, or of one."""
     equal, compared = int(pairs["equal"].min()), int(pairs["compared"].max())
     sides = [models.loc[pairs[side]].reset_index(drop=True) for side in ("first", "second")]
     names = [f"{_named(pd.concat([one, other]))}" for one, other in _rows(sides)]
@@ -150,14 +150,14 @@ def _told(models: pd.DataFrame, pairs: pd.DataFrame, start: bool, looked_at: int
     whole = exact and equal >= ENOUGH
     severity = "note" if start else "error" if whole else "warning"
     meaning = (
-        "the weights that a run begins with" if start else "one model under two names, or one evaluation taken for two"
+        "the initial weights of a run" if start else "one model under two names, or one evaluation imported as two"
     )
     evidence = (
         f"{listed(names, 4)} agree to the last digit in {equal} of {compared} scores, where chance gives at most "
         f"{pairs['expected'].max():.1f}: {meaning}"
     )
     rows = pd.concat(sides)
-    return finding(severity, rows, evidence, value=float(equal), limit=float(pairs["expected"].max()), n=looked_at)
+    return finding(severity, rows, evidence, value=float(equal), limit=float(pairs["expected"].max()), n=compared_pairs)
 
 
 def _rows(sides: list[pd.DataFrame]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -166,7 +166,7 @@ def _rows(sides: list[pd.DataFrame]) -> Iterator[tuple[pd.DataFrame, pd.DataFram
 
 
 def _named(models: pd.DataFrame) -> str:
-    """Models by step, and by what they were tuned on where that is known; by family where they are of several."""
+    """Names of models: step, task tuned on if any, and family."""
     families = models["family"].unique()
     names = [
         f"step {row['step']}"

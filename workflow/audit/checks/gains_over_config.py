@@ -1,4 +1,4 @@
-"""Indicators that tell no more than the configs of the bases do, which cost nothing to measure."""
+"""Indicators that forecast no better than the config fields of the bases, which cost nothing to measure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workflow.forecasting.results import Forecasting
 
 
 def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
-    """A warning for each target on which nothing measured beats the config fields; a note where something does.
+    """A warning for each target on which no measurement beats the config fields; a note where one does.
 
     Compared are indicators, combinations and comparers, by the interval of their gain (split random, rule half).
     """
@@ -20,7 +20,7 @@ def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
     for target in forecasting.cohort.targets:
         own = rows[rows["target"] == target]
         config = next(own[own["kind"] == "config"].itertuples(), None)
-        if config is None:  # too few bases to learn from
+        if config is None:  # too few bases to fit
             continue
         measured = own[own["kind"].isin(["indicator", "combination", "comparer"])]
         better = measured[measured["gain_low"] > 0]
@@ -35,7 +35,7 @@ def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
                 f"{target}: {listed(better['forecaster'])} forecast better than the config fields alone; {figures}"
             )
         else:
-            evidence = f"{target}: nothing measured forecasts better than the config fields alone; {figures}"
+            evidence = f"{target}: no indicator, combination or comparer forecasts better than the config fields alone; {figures}"
         severity = "note" if len(better) else "warning"
         yield finding(
             severity, forecasting.cohort.rows, evidence, value=float(best["gain"]), limit=0.0, n=len(measured)

@@ -16,7 +16,7 @@ STEPS = 2  # bases that must reach it: a single one may have met the test's one 
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """Errors for prepared tests, for scored rows, and for imported accuracies that only rows of one class can give."""
+    """Errors for prepared tests, for scored rows, and for imported accuracies that only rows of one class explain."""
     constant = set()
     for name in material.tasks:
         if task.load(name).test and method_of(name) in ("label", "rank"):
@@ -28,7 +28,7 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
 
 
 def _prepared(material: AuditInputs, name: str) -> Iterator[dict[str, Any]]:
-    """Findings about the test rows of a prepared task."""
+    """Findings on the test rows of a prepared task."""
     read = task.load(name)
     rows = material.examples(name, ["id", "split", "choices", "answer", "gold"]).assign(test=name)
     rows = rows[rows["split"] == read.test]
@@ -49,7 +49,7 @@ def _fits(row: Any) -> bool:
 
 
 def _scored(material: AuditInputs, known: set[str]) -> Iterator[dict[str, Any]]:
-    """Tests whose rows have several labels, but not those that a suite has drawn of them."""
+    """Tests with several labels of which the rows drawn by a suite have only one."""
     keys = ["suite", *grid.TEST_KEYS]
     tests: dict[tuple[Any, ...], pd.DataFrame] = {}
     for rows in material.predictions("gold", "reference"):
@@ -62,7 +62,7 @@ def _scored(material: AuditInputs, known: set[str]) -> Iterator[dict[str, Any]]:
 
 
 def _imported(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """Label tests that several untouched bases are said to solve whole."""
+    """Label tests with an imported accuracy near 1 for several untouched bases."""
     scores = material.imported
     solved = scores[(scores["recipe"] == "none") & (scores["metric"] == "accuracy") & (scores["value"] >= CERTAIN)]
     for (_, _, test), rows in solved.groupby(["family", "suite", "test"]):
@@ -73,7 +73,7 @@ def _imported(material: AuditInputs) -> Iterator[dict[str, Any]]:
             beside = f" (of tuned models {span(tuned['value'])})" if len(tuned) else ""
             evidence = (
                 f"the accuracy of untouched bases at {at_steps(rows['step'])} is {span(rows['value'], '.4f')} in format "
-                f"{listed(sorted(rows['test_format']))}{beside}: gold labels of one class alone, as of a split without labels, "
-                "and predictions of that class"
+                f"{listed(sorted(rows['test_format']))}{beside}: this suggests gold labels of one class, as in a split without "
+                "labels, and predictions of that class"
             )
             yield finding("error", rows, evidence, value=float(rows["value"].max()), limit=CERTAIN, n=len(rows))

@@ -1,4 +1,4 @@
-"""Models that score worse with more demonstrations: tuned models as they were not tuned, prompts that overflow."""
+"""Models that score lower with more few-shot examples: tuned without any, or prompts longer than the context."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pandas as pd
 from workflow.audit.inputs import KEYS, AuditInputs, at_steps, counted, finding, models
 
 ERRORS = 3.0  # standard errors: a study looks at hundreds of scores, at 2 one in twenty would differ
-COLLAPSE = 0.5  # of the score: no reading of more examples loses half of it, but a prompt that does not fit does
+COLLAPSE = 0.5  # of the score: a larger loss suggests prompts that do not fit the context
 
 LINE = ["family", "train", "recipe", "suite", "test", "test_format"]
 CELL = [key for key in KEYS if key != "shots"]
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """One finding for each test and two numbers of demonstrations: a warning for tuned models and where half is lost."""
+    """A finding for each test and two numbers of shots: a warning for tuned models and for a loss above COLLAPSE, else a note."""
     for (*_, shots, more), rows in _pairs(material.primary).groupby([*LINE, "shots", "shots_more"]):
         worst = rows.loc[(rows["more"] / rows["value"]).idxmin()]
         lost = 1 - worst["more"] / worst["value"]
-        cause = "; more than half is lost: do the prompts fit the context?" if lost > COLLAPSE else ""
+        cause = "; more than half is lost: check that the prompts fit the context" if lost > COLLAPSE else ""
         evidence = (
-            f"lower with {more} demonstrations than with {shots}: {counted(len(rows), 'score')} of {models(rows['train'])} at "
+            f"lower with {more} few-shot examples than with {shots}: {counted(len(rows), 'score')} of {models(rows['train'])} at "
             f"{at_steps(rows['step'])}, most at step {worst['step']} from {worst['value']:.3f} to {worst['more']:.3f}{cause}"
         )
         severity = "warning" if worst["train"] != "none" or lost > COLLAPSE else "note"
@@ -31,7 +31,7 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
 
 
 def _pairs(scores: pd.DataFrame) -> pd.DataFrame:
-    """Scores beside those of the same model with the next larger number of demonstrations, where they fall for sure."""
+    """Scores with those of the same model at the next larger number of shots, where they fall by more than ERRORS."""
     columns = [*CELL, "shots", "value", "error"]
     ordered = scores.sort_values("shots")[columns]
     following = ordered.groupby(CELL)[["shots", "value", "error"]].shift(-1)

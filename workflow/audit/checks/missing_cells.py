@@ -1,4 +1,4 @@
-"""Cells that a table has for some models and lacks for others, so that means are over different things or left out."""
+"""Cells that some models have and others lack, so that means cover different cells or are left out."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from workflow.study import grid
 from workflow.training.missing_models import LINE_KEYS
 
 MODELS = ["family", "train", "format", "recipe", "seed", "suite"]
-HALF = 0.5  # of the steps: a test with more of them is meant as a curve and has gaps, one with fewer is a side run
+HALF = 0.5  # of the steps: a test with more is a curve with gaps, a test with fewer is a side run
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """Warnings for holes, gaps in curves and tuned models without their base; notes for side runs and empty analyses.
+    """Warnings for missing models, gaps in curves and tuned models without a base; notes for side runs and empty analyses.
 
-    A study's own cells are all there but for the holes that it allows, or it would not have come this far.
+    Cells of the study itself are complete, except for the missing models that its config allows.
     """
     yield from _holes(material)
     lines = _lines(material.imported)
@@ -32,46 +32,46 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
 
 
 def _holes(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """Models that are missing because their tuning diverged, one by one, and what becomes of their other seeds."""
+    """One finding for each model that is missing because fine-tuning diverged, with its other seeds."""
     for hole in material.holes:
         keys = {key: hole[key] for key in grid.MODEL_KEYS}
         own = material.scores.loc[(material.scores[LINE_KEYS] == pd.Series(hole)[LINE_KEYS]).all(axis=1), "seed"]
-        others = f"; its other seeds ({listed(sorted(own.unique()))}) are in no analysis" if len(own) else ""
+        others = f"; its other seeds ({listed(sorted(own.unique()))}) are left out of analyses" if len(own) else ""
         evidence = f"hole: no score of this model, since its tuning diverged: {hole['reason']}{others}"
         yield finding("warning", pd.DataFrame([keys]), evidence, n=1)
 
 
 def _lines(scores: pd.DataFrame) -> pd.DataFrame:
-    """Each test of each line of models that lacks steps which others of its suite have."""
+    """Each test of each line of models that lacks steps of its suite, with `gap`: whether it has most steps."""
     scores = metric_names.primary(scores)
     steps = scores.groupby(["family", "suite"])["step"].unique()
-    # A run of bases alone is often tested at other steps with demonstrations than without: each number has its own curve.
+    # Bases alone are often evaluated few-shot at other steps than zero-shot: each number of shots has its own curve.
     ways = scores.groupby(["family", "suite", "shots"])["step"].unique()
     tuned = set(scores.loc[scores["train"] != "none", "family"])
     rows = []
     for keys, own in scores.groupby([*MODELS, *grid.TEST_KEYS]):
-        there = dict(zip([*MODELS, *grid.TEST_KEYS], keys, strict=True))
-        place = (there["family"], there["suite"])
-        wanted = set(steps[place] if there["family"] in tuned else ways[(*place, there["shots"])])
+        cell = dict(zip([*MODELS, *grid.TEST_KEYS], keys, strict=True))
+        place = (cell["family"], cell["suite"])
+        wanted = set(steps[place] if cell["family"] in tuned else ways[(*place, cell["shots"])])
         if absent := sorted(wanted - set(own["step"])):
             facts = {"absent": absent, "wanted": len(wanted), "gap": len(absent) < HALF * len(wanted)}
-            rows.append(there | facts)
+            rows.append(cell | facts)
     return pd.DataFrame(rows, columns=[*MODELS, *grid.TEST_KEYS, "absent", "wanted", "gap"]).astype({"gap": bool})
 
 
-def _finding(severity: str, rows: pd.DataFrame, what: str) -> dict[str, Any]:
+def _finding(severity: str, rows: pd.DataFrame, title: str) -> dict[str, Any]:
     missing, wanted = int(rows["absent"].map(len).sum()), int(rows["wanted"].sum())
     parts = [
         f"{'' if row.train == 'none' else f'{row.train} to '}{row.test} ({row.test_format}, {row.shots} shots) lacks "
         f"{at_steps(row.absent)}"
         for row in rows.itertuples()
     ]
-    evidence = f"{what}: {missing} of {wanted} cells are missing: {'; '.join(parts)}"
+    evidence = f"{title}: {missing} of {wanted} cells are missing: {'; '.join(parts)}"
     return finding(severity, rows, evidence, value=missing / wanted, limit=0.0, n=wanted)
 
 
 def _without_base(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """Scores of tuned models whose untouched base was not tested in the same way: no difference is made of them."""
+    """Scores of tuned models without a base evaluated with the same format and shots: they have no difference to a base."""
     alone = material.changes[material.changes["base"].isna()]
     keys = ["train", "test", "test_format", "shots"]
     for _, rows in alone.groupby(["family", "suite"]):
@@ -80,21 +80,21 @@ def _without_base(material: AuditInputs) -> Iterator[dict[str, Any]]:
             for (train, test, format, shots), own in rows.groupby(keys)
         ]
         evidence = (
-            f"no difference to a base: {counted(len(rows), 'score')} of tuned models without a base tested in the same way: "
+            f"no difference to a base: {counted(len(rows), 'score')} of tuned models without a base evaluated in the same way: "
             f"{'; '.join(cells)}"
         )
         yield finding("warning", rows, evidence, value=float(len(rows)), limit=0.0, n=len(material.changes))
 
 
 def _empty(analysis: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Analyses with rows without a value, which are left empty rather than made of fewer cells."""
+    """Analyses with rows without a value: they are left empty instead of computed from fewer cells."""
     for name, whole in analysis.groupby("analysis"):
         rows = whole[whole["value"].isna()]
         if len(rows):
             counts = rows.groupby([rows["group"].fillna("no group"), "estimator"]).size().items()
             parts = [f"{count} of {estimator} ({group})" for (group, estimator), count in counts]
             evidence = (
-                f"{len(rows)} of {len(whole)} rows of analysis {name} have no value, since cells that they are made of are "
-                f"missing or do not allow one: {listed(parts, 9)}"
+                f"{len(rows)} of {len(whole)} rows of analysis {name} have no value, since it cannot be computed from the cells: "
+                f"{listed(parts, 9)}"
             )
             yield finding("note", rows, evidence, value=len(rows) / len(whole), limit=0.0, n=len(whole))

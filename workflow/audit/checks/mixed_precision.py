@@ -1,4 +1,4 @@
-"""Groups of rows that are compared though numbers were computed differently: precision, versions of packages, weights."""
+"""Compared scores that were computed differently: precision, package versions, sizes of weights."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pandas as pd
 from workflow.audit.inputs import AuditInputs, finding, listed
 from workflow.study import grid
 
-PACKAGES = ("torch", "transformers")  # whose versions move log-probabilities in their last digits
-RATIO = 1.5  # of sizes: half the precision is half the size; other vocabularies or heads change less
+PACKAGES = ("torch", "transformers")  # their versions change the last digits of log-probabilities
+RATIO = 1.5  # of sizes: half the precision is half the size; vocabularies and heads change less
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """Warnings for cells of one suite made by different versions and bases of different size; a note for suites that differ."""
+    """Warnings for different versions within a suite and bases of different size; a note for suites of different precision."""
     cells = [keys | _facts(facts) for keys, facts in material.settings()]
     table = pd.DataFrame(cells, columns=[*grid.CELL_KEYS, "precision", "tests", *PACKAGES])
     for package in PACKAGES:
@@ -31,7 +31,7 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
 
 
 def _facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """What a cell was computed with."""
+    """Precision, tests and package versions of a cell."""
     suite, versions = facts["suite_settings"], facts["versions"]
     return {"precision": suite["precision"], "tests": tuple(suite["tests"])} | {
         name: versions[name] for name in PACKAGES
@@ -39,18 +39,18 @@ def _facts(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _suites(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Tests that one suite computes in one precision and another in another."""
+    """Tests that suites compute in different precisions."""
     tests = table.explode("tests").rename(columns={"tests": "test"})
     for test, rows in tests.groupby("test"):
         if rows["precision"].nunique() > 1:
             parts = [f"{precision} in {listed(own['suite'])}" for precision, own in rows.groupby("precision")]
             keys = pd.DataFrame([{"test": test}])
-            evidence = f"scores of {test} are computed in {listed(parts)}; they compare within a suite only"
+            evidence = f"scores of {test} are computed in {listed(parts)}; compare within suites only"
             yield finding("note", keys, evidence, value=float(len(parts)), limit=1.0, n=len(rows))
 
 
 def _sizes(bases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Families whose bases are kept in different precisions, by the bytes of their weights."""
+    """Families whose bases differ in precision, judged by the bytes of their weights."""
     rows = [
         {
             "family": base["family"],
@@ -63,7 +63,5 @@ def _sizes(bases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         ratio = family["size"].max() / family["size"].min()
         if ratio > RATIO:
             parts = [f"{size / 1e6:.1f} MB at {listed(own['step'])}" for size, own in family.groupby("size")]
-            evidence = (
-                f"weights of the bases differ {ratio:.1f}-fold in size, so in precision or in kind: {listed(parts)}"
-            )
+            evidence = f"the sizes of the bases' weights differ {ratio:.1f}-fold, so do precision or architecture: {listed(parts)}"
             yield finding("warning", family, evidence, value=float(ratio), limit=RATIO, n=len(family))

@@ -1,4 +1,4 @@
-"""Single values of a table of variants that stand apart: other units, a failed run, a collapsed indicator."""
+"""Outliers in a table of variants: other units, a failed run, a collapsed indicator."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from workflow.audit.inputs import finding, listed
 from workflow.forecasting.cohorts import Cohort
 from workflow.forecasting.results import Forecasting
 
-LIMIT = 1.0  # times the whole range of the other values: a gap that no distribution with one peak leaves in so few rows
-SHARE = 0.1  # of the rows at most: more of them are a group, not single values
+LIMIT = 1.0  # times the range of the other values: a gap that unimodal values in so few rows do not leave
+SHARE = 0.1  # of the rows at most: more are a group, not outliers
 
 
 def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
-    """One finding for each base: an error where a target stands apart, a warning where only indicators do."""
+    """A finding for each base: an error for an outlying target, a warning for outlying indicators."""
     found = forecasting.cohort
     columns = [*found.indicators, *found.targets]
     apart = {name: outlying(found.values([name])[:, 0]) for name in columns}
@@ -36,9 +36,9 @@ def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
 
 
 def outlying(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far each value stands apart: gap to the bulk over the bulk's range, for the few values beyond the widest gap.
+    """Outlyingness of each value: its gap to the bulk over the range of the bulk, for the few values beyond the widest gap.
 
-    0 for the bulk itself; infinite where all others are equal. At most SHARE of the values stand apart at either end.
+    0 within the bulk; infinite where all others are equal. At most SHARE of the values are outliers at either end.
     """
     result = np.zeros(len(values))
     for side in (values, -values):
@@ -52,14 +52,14 @@ def outlying(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _described(found: Cohort, name: str, place: int) -> str:
-    """A value beside the range of the bulk."""
+    """A value and the range of the bulk."""
     values = found.values([name])[:, 0]
     bulk = values[outlying(values) == 0]
     return f"{name} is {values[place]:g} where others are {bulk.min():g} to {bulk.max():g}"
 
 
 def _others(found: Cohort, place: int, own: list[str]) -> str:
-    """Columns in which a base is the lowest or highest as well, though it does not stand apart."""
+    """Columns in which a base has the lowest or highest value without being an outlier."""
     rest = [name for name in (*found.indicators, *found.targets) if name not in own]
     values = {name: found.values([name])[:, 0] for name in rest}
     ends = [

@@ -1,4 +1,4 @@
-"""Published numbers that do not follow from the table they are said to come from."""
+"""Published numbers that do not follow from the published table."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from workflow.forecasting.results import Forecasting
 
 
 def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
-    """One finding for each place in a publication some of whose numbers differ from this study's by more than allowed.
+    """A finding for each table or figure of a publication with numbers that differ from this study's by more than allowed.
 
-    A warning, but a note where all of them are from random splits: those of the publication are not known.
+    A warning; a note where all of them are from random splits, since the splits of the publication are not known.
     """
     for place, rows in forecasting.comparison.groupby("place", sort=False):
         other = rows[~rows["follows"].astype(bool)]
@@ -21,8 +21,8 @@ def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
             drawn = (other["split"] == "random").all()
             evidence = (
                 f"{place}: {len(rows) - len(other)} of {len(rows)} numbers follow from the table, "
-                f"not so {listed(parts, 30)}"
-                f"{'; all of these are from random splits, other ones than in print' if drawn else ''}"
+                f"these do not: {listed(parts, 30)}"
+                f"{'; all of these are from random splits, which differ from the published ones' if drawn else ''}"
             )
             most = float(other["difference"].abs().max())
             yield finding(
@@ -36,7 +36,7 @@ def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
 
 
 def _described(row: dict[str, Any]) -> str:
-    """A printed number and this study's."""
+    """A published number and the number of this study."""
     about = f" of {row['column']}" if row["column"] else ""
     trained = f" trained on {row['source']}" if row["source"] and row["source"] != row["target"] else ""
     on = f" on {row['target']}" if row["target"] else ""

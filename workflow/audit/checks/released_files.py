@@ -1,4 +1,4 @@
-"""What is to be known of the files of imported results: names that say something else, repeated scores, files left out."""
+"""Remarks on imported files: names that contradict the content, repeated scores, files left out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from workflow.audit.inputs import AuditInputs, counted, finding, listed
 
 SEVERITIES = {"mismatch": "warning", "repeated": "note", "skipped": "note", "other": "note"}
 TEXTS = {
-    "mismatch": "named otherwise than what they state, which is followed",
-    "repeated": "with scores that another file has as well",
+    "mismatch": "with a name that contradicts the content; the content is used",
+    "repeated": "with scores that are also in another file",
     "skipped": "left out by `skip` of the import",
-    "other": "to be known of",
+    "other": "with a remark",
 }
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """One finding for each family and sort of remark, naming its files; scores that two files give differently are a warning."""
+    """A finding for each family and sort of remark, with its files; a warning for scores that differ between two files."""
     files = material.files
     for (remark, _), rows in files[files["remark"].notna()].groupby(["remark", files["family"].fillna("")], sort=False):
         differ = rows["evidence"].str.contains("with another value")
@@ -29,7 +29,7 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
 
 
 def _finding(severity: str, remark: str, rows: pd.DataFrame, count: int) -> dict[str, Any]:
-    """One finding about some files."""
+    """One finding on some files."""
     parts = [f"{row.file}: {row.evidence}" for row in rows.itertuples()]
     evidence = f"{counted(len(rows), 'file')} {TEXTS[remark]}: {listed(parts, 40)}"
     keys = rows[["family"]].dropna() if rows["family"].notna().all() else rows[[]]

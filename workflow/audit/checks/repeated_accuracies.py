@@ -1,4 +1,4 @@
-"""Imported accuracies that lie closer together than sampling lets different predictions lie: most likely one constant label."""
+"""Imported accuracies that are closer together than sampling allows: most likely models that predict one label."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pandas as pd
 
 from workflow.audit.inputs import AuditInputs, at_steps, finding, listed, method_of, models, span
 
-WINDOW = 0.1  # standard errors: a middle of 3,000 resamples, as some release it, is off by a third of this
-PROBABILITY = 0.01  # of so many accuracies so close by chance, in one test
+WINDOW = 0.1  # standard errors: a median of 3,000 resamples, as some releases report it, is off by a third of this
+PROBABILITY = 0.01  # of so many accuracies so close by chance, per test
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """One warning for each label test with accuracies that many models share, whatever their formats and demonstrations.
+    """A warning for each label test with accuracies that many models share, across formats and numbers of shots.
 
-    A label's share of the rows is the same for all of them, so that constant predictions meet, and others do not.
+    A label's share of the rows is the same for all models, so constant predictions coincide and others do not.
     """
     scores = material.imported
     known = scores[(scores["metric"] == "accuracy") & (scores["error"] > 0)]
@@ -32,12 +32,12 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
 
 
 def _fine(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose test is large enough: one row more or less, p(1-p)/error² of them, moves less than the window."""
+    """The rows with a large enough test: of its p(1-p)/error² rows, one moves the accuracy by less than WINDOW."""
     return rows[rows["error"] <= WINDOW * rows["value"] * (1 - rows["value"])]
 
 
 def _plateaus(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Sets of accuracies within WINDOW of each other that chance does not make, the largest first."""
+    """Sets of accuracies within WINDOW of each other that chance does not explain, the largest first."""
     rows = rows.sort_values("value")
     while len(rows):
         values, errors = rows["value"].to_numpy(), rows["error"].to_numpy()
@@ -65,6 +65,6 @@ def _evidence(plateaus: list[pd.DataFrame], rows: pd.DataFrame) -> str:
         for own in plateaus
     ]
     return (
-        f"of {len(rows)} accuracies with a standard error of {rows['error'].median():.4f}, {'; '.join(parts)}; so close, most "
+        f"of {len(rows)} accuracies with a standard error of {rows['error'].median():.4f}, {'; '.join(parts)}; this close, most "
         "are one label's share of the rows"
     )

@@ -1,4 +1,4 @@
-"""Rows of a table of variants that hold the same numbers, so that one model stands for several bases."""
+"""Rows of a table of variants with the same numbers, so that one model stands for several bases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workflow.forecasting.results import Forecasting
 
 
 def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
-    """One finding for each set of bases with nearly equal indicators and targets: an error where exactly equal."""
+    """A finding for each set of bases with nearly equal indicators and targets: an error if exactly equal, else a warning."""
     found = forecasting.cohort
     columns = [*found.indicators, *found.targets]
     for model in np.unique(found.twins):
@@ -24,8 +24,8 @@ def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
             configs = f"though they differ in {listed(fields)}" if fields else "and the same config"
             evidence = (
                 f"bases {listed(same[found.key])} have {'the same' if exact else 'nearly the same'} {len(columns)} "
-                f"indicators and targets, {configs}: they count as one model in splits and intervals, and one of them "
-                "is not what it says"
+                f"indicators and targets, {configs}: splits and intervals count them as one model; one of them is "
+                "probably mislabelled"
             )
             severity = "error" if exact else "warning"
             yield finding(severity, same, evidence, value=float(len(same)), limit=NEAR, n=len(found.rows))

@@ -1,4 +1,4 @@
-"""Scores of exactly 0 or exactly 1, which leave no room for a difference and no interval."""
+"""Scores of exactly 0 or exactly 1, from which a difference can go in one direction only."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from workflow.audit.inputs import AuditInputs, at_steps, counted, finding, metho
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """One finding for each test and limit: a warning for imported untouched bases, whose outputs none can look at.
+    """A finding for each test and limit: a warning for imported untouched bases, whose outputs are not available; else a note.
 
-    Label tests at 0 are the concern of `scores_below_chance`, imported untouched bases that solve them of `gold_labels`.
+    `scores_below_chance` covers label tests at 0; `gold_labels` covers label tests that imported untouched bases solve.
     """
     scores = material.primary
     label = scores["test"].map(method_of) == "label"
@@ -20,7 +20,7 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     found = found[((scores["value"] == 1) & ~(label & doubtful)) | ((scores["value"] == 0) & ~label)]
     for (*_, limit, severity), rows in found.groupby(["family", "suite", "test", "value", "severity"]):
         evidence = (
-            f"exactly {limit:.0f}: {counted(len(rows), 'score')} of {models(rows['train'])} at {at_steps(rows['step'])}; such "
-            "scores have no interval, and leave differences and ratios one way to go"
+            f"exactly {limit:.0f}: {counted(len(rows), 'score')} of {models(rows['train'])} at {at_steps(rows['step'])}; from "
+            "such a score a difference or ratio can go in one direction only"
         )
         yield finding(severity, rows, evidence, value=float(limit), limit=float(limit), n=len(rows))

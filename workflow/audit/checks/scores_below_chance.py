@@ -1,4 +1,4 @@
-"""Accuracies that guessing would beat: a label that the rows do not have, answers not recognised, a rule turned round."""
+"""Accuracies below chance: labels that the rows lack, answers that are not recognised, an inverted rule."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from workflow.evaluation import metric_names
 from workflow.study import grid
 
 ERRORS = 3.0  # standard errors: a study looks at hundreds of scores, at 2 one in twenty would differ
-FAR = 0.75  # of chance: a constant answer in a test of uneven classes is seldom below
+FAR = 0.75  # of chance: a constant answer on unbalanced classes is seldom lower
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """One finding for each test: a warning for untouched bases far below, which have no rule to turn round; else a note."""
+    """A finding for each test: a warning for untouched bases far below chance, which cannot have learned an inverted rule; else a
+    note."""
     scores = material.scores[material.scores["metric"] == "accuracy"]
     others = material.imported[~material.imported["test"].isin(metric_names.parts(material.imported))]
     scores = pd.concat([scores.assign(chance=_chance(scores)), _with_chance(others)])
@@ -28,15 +29,15 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     for (*_, untouched), rows in low.groupby(["family", "suite", "test", "untouched"]):
         least, chance = float(rows["value"].min()), float(rows["chance"].iloc[0])
         evidence = (
-            f"where guessing gives {chance:.3f}, {models(rows['train'])} at {at_steps(rows['step'])} reach {span(rows['value'])} "
-            f"(formats {listed(sorted(rows['test_format']))}; {listed(sorted(rows['shots']))} demonstrations)"
+            f"below chance ({chance:.3f}): {models(rows['train'])} at {at_steps(rows['step'])} score {span(rows['value'])} "
+            f"(formats {listed(sorted(rows['test_format']))}; {listed(sorted(rows['shots']))}-shot)"
         )
         severity = "warning" if untouched and least < FAR * chance else "note"
         yield finding(severity, rows, evidence, value=least, limit=chance, n=len(rows))
 
 
 def _with_chance(scores: pd.DataFrame) -> pd.DataFrame:
-    """Imported shares of right answers in harnesses' own metrics with what guessing gives by these scores."""
+    """Imported accuracies in other metric names, with the chance level that the same release states."""
     keys = ["family", "step", "suite", *grid.TEST_KEYS]
     stated = scores.loc[scores["metric"] == "chance", [*keys, "value"]].rename(columns={"value": "chance"})
     own = metric_names.primary(scores)
@@ -45,6 +46,6 @@ def _with_chance(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _chance(scores: pd.DataFrame) -> pd.Series:
-    """Accuracy of guessing among the labels; not known of other tests."""
+    """Accuracy of a uniform guess among the labels; NaN for tests without labels."""
     labels = {test: len(task.labels(test)) for test in scores["test"].unique() if method_of(test) == "label"}
     return 1 / scores["test"].map(labels).astype(float)

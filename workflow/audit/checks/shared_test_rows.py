@@ -1,4 +1,4 @@
-"""Indicators that are scored on test rows which a target of their cohort is scored on, so that both have the same luck."""
+"""Indicators that share test rows with a target of their cohort, so that both share sampling noise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workflow.audit.inputs import AuditInputs, finding
 from workflow.forecasting import own_cohort
 from workflow.study import grid, indicators
 
-LIMIT = 0.0  # rows: a base that is lucky in a shared row is so in both, and another test is easily had
+LIMIT = 0.0  # shared rows: their noise is in both, and other rows are easy to choose
 
 Ids = dict[str, set[str]]  # test -> its scored rows
 Scored = dict[tuple[Any, ...], set[str]]
@@ -23,42 +23,42 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     scored = _scored(material) if cohorts else {}
     for own in cohorts:
         read = {name: _of_indicator(material, material.measures[name], scored) for name in own.cohort.indicators}
-        targets = {name: _of_target(how, scored) for name, how in own.block["scored"].items()}
+        targets = {name: _of_target(block, scored) for name, block in own.block["scored"].items()}
         for (name, ids), (target, others) in itertools.product(read.items(), targets.items()):
             shared = {test: len(rows & others.get(test, set())) for test, rows in ids.items()}
             if total := sum(shared.values()):
                 tests = ", ".join(f"{number} of {test}" for test, number in shared.items() if number)
                 evidence = (
-                    f"indicator {name} and target {target} are scored on {total} of the same test rows ({tests}): a base that "
-                    "is lucky in them is so in both, so the indicator seems to forecast more than it would on other rows"
+                    f"indicator {name} and target {target} are scored on {total} of the same test rows ({tests}): their "
+                    "noise is in both, so the indicator appears to forecast better than it would on other rows"
                 )
                 figures = {"value": float(total), "limit": LIMIT, "n": sum(map(len, others.values()))}
                 yield {"cohort": own.name, **finding("warning", own.cohort.rows, evidence, **figures)}
 
 
 def _scored(material: AuditInputs) -> Scored:
-    """Ids of the rows that models are scored on, by recipe, task tuned on, suite and test; the same for all bases."""
-    found: Scored = {}
+    """Ids of the scored rows by recipe, task tuned on, suite and test; the same for all bases."""
+    scored: Scored = {}
     for rows in material.predictions("id"):
         keys = ("recipe", "train", "suite", *grid.TEST_KEYS)
-        found.setdefault(tuple(rows[key].iloc[0] for key in keys), set(rows["id"]))
-    return found
+        scored.setdefault(tuple(rows[key].iloc[0] for key in keys), set(rows["id"]))
+    return scored
 
 
 def _of_indicator(material: AuditInputs, settings: Mapping[str, Any], scored: Scored) -> Ids:
-    """The test rows that an indicator reads."""
+    """The ids of the test rows that an indicator reads, by test."""
     if settings["measure"] == indicators.SCORED:
         own = material.scores[(material.scores["recipe"] == "none") & (material.scores["suite"] == settings["suite"])]
         tests = settings.get("tests") or own.loc[own["metric"] == settings["metric"], "test"].unique()
-        place = ("none", "none", settings["suite"])
-        return {test: scored.get((*place, test, settings["format"], settings["shots"]), set()) for test in tests}
+        key = ("none", "none", settings["suite"])
+        return {test: scored.get((*key, test, settings["format"], settings["shots"]), set()) for test in tests}
     if settings.get("rows") == "test":
         return {test: _answered(material, settings, test) for test in settings["tests"]}
     return {}
 
 
 def _answered(material: AuditInputs, settings: Mapping[str, Any], test: str) -> set[str]:
-    """The rows of a test whose answers an indicator reads."""
+    """The ids of a test's rows whose answers an indicator reads."""
     rows, known = material.examples(test, ["id", "split"]), task.load(test)
     train, own = (
         [(row, None) for row in rows.loc[rows["split"] == split, "id"]] for split in (known.train, known.test)
@@ -66,10 +66,10 @@ def _answered(material: AuditInputs, settings: Mapping[str, Any], test: str) -> 
     return {row for row, _ in indicators.answered(settings, train, own)[1]}
 
 
-def _of_target(how: Mapping[str, Any], scored: Scored) -> Ids:
-    """The test rows that a target is scored on."""
-    found: Ids = {}
-    for train, test in own_cohort.tunings(how):
-        place = (how["recipe"], train, how["suite"], test, how["format"], how["shots"])
-        found.setdefault(test, set()).update(scored.get(place, set()))
-    return found
+def _of_target(target: Mapping[str, Any], scored: Scored) -> Ids:
+    """The ids of the test rows that a target is scored on, by test."""
+    ids: Ids = {}
+    for train, test in own_cohort.tunings(target):
+        key = (target["recipe"], train, target["suite"], test, target["format"], target["shots"])
+        ids.setdefault(test, set()).update(scored.get(key, set()))
+    return ids

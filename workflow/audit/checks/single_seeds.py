@@ -1,4 +1,4 @@
-"""Tunings of a single seed where no tuning of the recipe has two, so that intervals lack the variance between seeds."""
+"""Models tuned with a single seed by a recipe without repeated seeds: intervals lack the variance between seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EVERY_DIFFERENCE = True
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """One warning for each family, recipe and suite: a difference then speaks of the tuned model at hand, not of its base."""
+    """A warning for each family, recipe and suite: a difference is then about the tuned model, not about its base."""
     tuned = material.primary[material.primary["recipe"] != "none"]
     models = ["family", "step", "train", "format", "recipe", "suite", "test", "test_format", "shots"]
     seeds = tuned.groupby(models)["seed"].nunique().reset_index()
@@ -20,7 +20,7 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
         if (recipe, suite) not in known:
             n = len(rows[["step", "train", "format"]].drop_duplicates())
             evidence = (
-                f"{counted(n, 'model')} tuned by {recipe}, each with one seed: how much another seed would change is not known, "
+                f"{counted(n, 'model')} tuned by {recipe}, each with one seed: the variance between seeds is unknown, "
                 "so intervals and tests are about these tuned models alone"
             )
             yield finding("warning", rows[["family", "recipe", "suite"]], evidence, value=1.0, limit=2.0, n=n)

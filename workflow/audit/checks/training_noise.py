@@ -1,4 +1,4 @@
-"""Differences between bases or seeds that ought to be alike, larger than resampled rows show."""
+"""Differences between nearly equal bases or between seeds that are larger than the noise of test rows."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pandas as pd
 from workflow.audit.inputs import KEYS, AuditInputs, counted, finding
 from workflow.study import grid
 
-NEAR = 0.001  # of the training so far: bases this close are one base for every question of a study
-EVERY_DIFFERENCE = True  # what noise there is between bases that ought to be alike is in every difference of the suite
-FACTOR = 2.0  # times what resampled rows make likely: rows then explain a quarter of the variance at most
-MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean distance from 0 of a normal variable, in standard deviations
+NEAR = 0.001  # of the training so far: bases this close should score alike
+EVERY_DIFFERENCE = True  # noise between nearly equal bases is in every difference of the suite
+FACTOR = 2.0  # times the difference expected from test rows: rows then explain at most a quarter of the variance
+MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean absolute value of a normal variable, in standard deviations
 
 MODEL = [key for key in KEYS if key not in grid.BASE_KEYS]
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """A warning for each two neighbouring bases whose tuned or own scores differ too much, a note for seeds that do."""
+    """A warning for two neighbouring bases whose scores, tuned or untouched, differ too much; a note for seeds that do."""
     scores = material.primary[material.primary["error"].notna()]
     for _, rows in scores.groupby("family"):
         steps = sorted(rows["step"].unique())
@@ -32,7 +32,7 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
 
 
 def _neighbours(material: AuditInputs, scores: pd.DataFrame, early: int, late: int) -> Iterator[dict[str, Any]]:
-    """What two bases of nearly the same step differ in, tuned and untouched apart."""
+    """The findings on two bases of nearly the same step, tuned and untouched separately."""
     first, second = (scores[scores["step"] == step] for step in (early, late))
     keys = ["family", *MODEL]
     pairs = first[[*keys, "value", "error"]].merge(second[[*keys, "value", "error"]], on=keys, suffixes=("", "_late"))
@@ -43,8 +43,8 @@ def _neighbours(material: AuditInputs, scores: pd.DataFrame, early: int, late: i
         if apart > FACTOR * likely:
             evidence = (
                 f"steps {early} and {late} are {(late - early) / late:.3%} of the training apart, yet {len(rows)} scores of "
-                f"{'tuned models' if tuned else 'untouched bases'} differ by {apart:.3f} on average where resampled rows "
-                f"explain {likely:.3f}; most {_largest(rows)}{_smaller(material, rows, apart)}"
+                f"{'tuned models' if tuned else 'untouched bases'} differ by {apart:.3f} on average, while test rows "
+                f"explain {likely:.3f}; largest: {_largest(rows)}{_smaller(material, rows, apart)}"
             )
             limit = FACTOR * likely
             yield finding("warning", rows, evidence, value=float(apart), limit=float(limit), n=len(rows))
@@ -59,7 +59,7 @@ def _largest(rows: pd.DataFrame) -> str:
 
 
 def _smaller(material: AuditInputs, rows: pd.DataFrame, floor: float) -> str:
-    """How many of the differences that the study reports are smaller than the noise."""
+    """The number of differences between tuned model and base that are smaller than the noise."""
     changes = material.changes
     changes = changes[changes["suite"].isin(rows["suite"]) & changes["base"].notna() & changes["error"].notna()]
     small = int(((changes["value"] - changes["base"]).abs() < floor).sum())
@@ -71,7 +71,7 @@ def _smaller(material: AuditInputs, rows: pd.DataFrame, floor: float) -> str:
 
 
 def _seeds(material: AuditInputs, scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Models whose seeds differ by more than resampled rows explain."""
+    """Models whose seeds differ by more than test rows explain."""
     keys = [key for key in KEYS if key != "seed"]
     grouped = scores[scores["recipe"] != "none"].groupby(keys, as_index=False)
     table = grouped.agg(
@@ -82,7 +82,7 @@ def _seeds(material: AuditInputs, scores: pd.DataFrame) -> Iterator[dict[str, An
         spread, likely = ((rows[name] ** 2).mean() ** 0.5 for name in ("spread", "error"))
         if spread > FACTOR * likely:
             evidence = (
-                f"over {len(rows)} scores, the standard deviation between seeds is {spread:.3f} where resampled rows "
-                f"explain {likely:.3f}: a single seed's score is off by this much"
+                f"over {len(rows)} scores, the standard deviation between seeds is {spread:.3f}, while test rows explain "
+                f"{likely:.3f}: the score of a single seed is uncertain by this much"
             )
             yield finding("note", rows, evidence, value=float(spread), limit=float(FACTOR * likely), n=len(rows))

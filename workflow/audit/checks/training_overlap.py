@@ -1,4 +1,4 @@
-"""Test rows whose input stands word for word in the rows of a task that is tuned on."""
+"""Test rows whose input occurs verbatim in the training rows of a task tuned on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pandas as pd
 from workflow import task
 from workflow.audit.inputs import AuditInputs, finding, inputs, listed
 
-LIMIT = 0.01  # share of rows: what tuning has seen of them then moves a score by less than a point
+LIMIT = 0.01  # share of rows; below it the overlap moves a score by less than a point
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """One finding for each task tuned on and test that share inputs: a warning above LIMIT, below it a note.
+    """A finding for each task tuned on and test that share inputs: a warning above LIMIT, else a note.
 
-    A recipe may draw some of the training rows only, so the share is the most that it can be.
+    A recipe may use only some of the training rows, so the share is an upper bound.
     """
     pairs = material.scores[["train", "test"]].drop_duplicates()
     for train, tested in pairs[pairs["train"].isin(material.tasks)].groupby("train"):
@@ -31,7 +31,7 @@ def _overlap(material: AuditInputs, train: str, test: str, seen: set[str]) -> It
     if len(found):
         share = len(found) / len(rows)
         evidence = (
-            f"the inputs of {len(found)} of {len(rows)} test rows are also training rows of {train}, word for word: "
+            f"the inputs of {len(found)} of {len(rows)} test rows occur verbatim in training rows of {train}: "
             f"{listed(found['id'])}"
         )
         keys = pd.DataFrame([{"train": train, "test": test}])
