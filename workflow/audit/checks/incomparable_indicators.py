@@ -38,8 +38,10 @@ def _differing(rows: pd.DataFrame, name: str, column: str, severity: str, differ
         return
     others = bases[bases[column] != bases[column].mode().iloc[0]]
     versions = f" ({listed(bases[column].unique())})" if column == "versions" else ""
-    evidence = f"indicator {name} was measured {difference}{versions}: {_named(others)} differ from "
+    evidence = (
+        f"indicator {name} was measured {difference}{versions}: {_named(others)} differ from "
         f"the other {len(bases) - len(others)}"
+    )
     yield finding(severity, others, evidence, value=float(bases[column].nunique()), limit=1.0, n=len(bases))
 
 

@@ -63,5 +63,7 @@ def _sizes(bases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         ratio = family["size"].max() / family["size"].min()
         if ratio > RATIO:
             parts = [f"{size / 1e6:.1f} MB at {listed(own['step'])}" for size, own in family.groupby("size")]
-            evidence = f"the sizes of the bases' weights differ {ratio:.1f}-fold, so do precision or architecture: {listed(parts)}"
+            evidence = (
+                f"sizes of the bases' weights differ {ratio:.1f}-fold, so do precision or architecture: {listed(parts)}"
+            )
             yield finding("warning", family, evidence, value=float(ratio), limit=RATIO, n=len(family))

@@ -23,7 +23,8 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
         share = worst["count"] / worst["n"]
         evidence = (
             f"in {worst['count']} of {worst['n']} rows a token spans the end of the prompt and the start of an answer; it is "
-            "scored here as part of the answer, while lm-evaluation-harness, which released scores may use, neither reads nor scores it"
+            "scored here as part of the answer, while lm-evaluation-harness, which released scores may use, neither reads nor "
+            "scores it"
         )
         yield finding(
             "warning" if share > LIMIT else "note", rows, evidence, value=share, limit=LIMIT, n=int(worst["n"])
