@@ -331,7 +331,7 @@ def test_prompts_longer_than_the_context_and_cut_ones_are_found(flawed):
     assert {name: row["value"] for name, row in flaws.items()} == {
         ("cut", "lack the beginning of their input"): 1 / 6,
         ("cut", "have fewer few-shot examples than configured, the first ones cut"): 1 / 6,
-        ("asked", "are, with the answer, longer than the model's context and read whole"): 1 / 6,
+        ("asked", "exceed the model's context together with the answer, and are read whole"): 1 / 6,
     }
     assert severities(rows) == ["warning"] * 3
 
