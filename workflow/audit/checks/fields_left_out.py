@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from workflow import task
-from workflow.audit.inputs import Material, finding, listed
+from workflow.audit.inputs import AuditInputs, finding, listed
 from workflow.data import prompts
 
 
-def check(material: Material) -> Iterator[dict[str, Any]]:
+def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One warning for each task and format in which it is tuned on or tested, where the template leaves out a field."""
     used = pd.concat(
         [
