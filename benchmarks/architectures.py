@@ -90,6 +90,7 @@ OWN: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"mamba_d_state": 8},
     "prophetnet": {"num_encoder_layers": 2, "num_decoder_layers": 2},
     "zaya": {"num_experts_per_tok": 1},
+    "glm4_moe_lite": {"num_key_value_heads": 4},  # its keys have as many heads as its queries
     "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2},
 }
