@@ -713,6 +713,7 @@ def test_everything_killed_at_once_takes_an_unlock_and_the_same_command(unpredic
 # --- weights that do not stay --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.faults
 def test_temporary_weights_give_the_same_scores_and_cost_a_tuning_when_a_suite_is_added(
     untuned: Path, unbroken: Path
 ) -> None:
@@ -731,6 +732,7 @@ def test_temporary_weights_give_the_same_scores_and_cost_a_tuning_when_a_suite_i
     assert running.planned(kept, SCORES) == {"predict": 2, "score": 2, "gather": 1}
 
 
+@pytest.mark.faults
 def test_a_second_run_beside_the_first_is_told_of_the_lock(unpredicted: Path, unbroken: Path) -> None:
     run = begun(unpredicted)
     job = job_with(run, unpredicted / "study" / PREDICTING)

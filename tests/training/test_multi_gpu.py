@@ -96,7 +96,7 @@ multi_gpu.tune(model, rows, given["recipe"], 1, given["pad"], saved_state.State(
 """
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_an_interrupt_leaves_a_state_and_nothing_else(checkpoints, tmp_path):
     checkpoint = checkpoints["llama"]
     settings = recipe(save_every=1000, epochs=100, gpus=2)
@@ -240,7 +240,7 @@ def test_a_row_that_fails_in_one_process_ends_the_job_with_its_line(checkpoints,
     assert not list(tmp_path.glob("*part*")) and workers("part.parquet.shards") == []
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_killed_process_ends_the_others(checkpoints, tmp_path):
     settings = suite(["rte", "xsum"], shots=[0, 1, 2, 3, 4], formats=["default", "io", "instruct"], new_tokens=40)
     paths = {name: prepared(tmp_path, name) for name in settings["tests"]}
