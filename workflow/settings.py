@@ -1,7 +1,8 @@
 """The blocks of a study's config as types: as `study.config.validated` returns them, every default filled in.
 
-What each key means is in `schemas/config.schema.yaml`, from which the page on the configuration is made. Here are only the
-types, which a type checker holds the code against. A test compares the keys with those of the schema.
+What each key means is in `schemas/config.schema.yaml`, from which the page on the configuration is made. This module
+holds their types, for the type checker, and below them two that the workflow makes itself: the table of a cohort and the
+manifest of a base. A test compares the keys of the blocks with those of the schema.
 """
 
 from __future__ import annotations
@@ -286,7 +287,7 @@ class Cohort(TypedDict):
     fields: list[str]
     indicators: list[str]
     targets: Any
-    combinations: dict[str, list[str]]
+    combinations: dict[str, dict[str, float]]
     chosen_on_targets: list[str]
     contrasts: list[Any]
     test_rows: NotRequired[dict[str, int]]
@@ -355,3 +356,46 @@ class Study(TypedDict):
     figures: list[str]
     summaries: list[str]
     overlays: dict[str, str]
+
+
+class CohortTable(TypedDict):
+    """A cohort's block as `forecasting.settings.table` returns it: that of a CSV file, whoever wrote it.
+
+    assembled: whether the study writes the file, from its own bases; scored: then the block of each target.
+    """
+
+    path: str
+    key: str
+    run: NotRequired[str]
+    fields: list[str]
+    indicators: list[str]
+    targets: list[str]
+    combinations: dict[str, dict[str, float]]
+    chosen_on_targets: NotRequired[list[str]]
+    contrasts: list[list[str]]
+    test_rows: dict[str, int]
+    full_score: NotRequired[float]
+    printed: NotRequired[str]
+    assembled: NotRequired[bool]
+    scored: NotRequired[dict[str, Target]]
+
+
+class FileRecord(TypedDict):
+    """Size and SHA-256 of a file."""
+
+    bytes: int
+    sha256: str
+
+
+class Base(TypedDict):
+    """The manifest of a base: base.json, and place.json beside it for `path` and `dates` (`models.checkpoints.locate`)."""
+
+    family: str
+    step: int
+    source: Literal["trained", "folder", "hub"]
+    repo: str | None
+    revision: str | None
+    path: str
+    files: dict[str, FileRecord]
+    contents: NotRequired[dict[str, Any]]
+    dates: NotRequired[dict[str, int]]

@@ -22,7 +22,7 @@ def released_contents(wildcards):
     """What the released files hold that an import reads, by their places in its folder."""
     block, root = STUDY["imports"][wildcards.released], STUDY["released_root"]
     return content_hashes.of_files(
-        runs.input_files(block, root), runs.place_of(block, root)
+        runs.input_files(block, root), runs.folder_of(block, root)
     )
 
 

@@ -125,7 +125,7 @@ def test_what_has_no_token_to_learn_is_left_out():
     assert list(finetuning.prepared_rows(tokenizer, 256, TULU, rows, "default", recipe_of())) == ["a", "b"]
     assert list(finetuning.prepared_rows(tokenizer, 100, TULU, rows, "default", recipe_of())) == ["a"]
     assert list(finetuning.prepared_rows(tokenizer, 256, TULU, rows, "default", recipe_of(max_tokens=100))) == ["a"]
-    with pytest.raises(StudyError, match=r"^none of 2 rows has a token to learn within 100 tokens \(max_tokens\)$"):
+    with pytest.raises(StudyError, match=r"^none of 2 rows has a scored token within 100 tokens \(max_tokens\)$"):
         finetuning.prepared_rows(tokenizer, 100, TULU, rows[1:], "default", recipe_of())
 
 

@@ -65,7 +65,7 @@ def unread(forgetful: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) 
     return conftest.small_model("olmo", forgetful)
 
 
-LINE = f"the tokenizer leaves no token of '{{}}{LOST}'; expected a text that it keeps"
+LINE = f"the tokenizer turns '{{}}{LOST}' into no token at all; expected a text with tokens"
 CHOICES = {
     "sciq_choice": Example({"support": "", "question": "Who?"}, KEPT, (KEPT, LOST), 0),
     "nq_open": Example({"question": "Who?"}, LOST, (LOST,), 0),

@@ -530,8 +530,8 @@ def test_closer_pairs_are_harder(tmp_path: Path) -> None:
         ),
         ({"path": "/etc/passwd"}, "cohorts/c/path: '/etc/passwd' leaves the study's folder"),
         ({"path": "other.csv"}, None),
-        ({"targets": ["p"]}, "cohorts/c/targets: 'p' is taken; allowed: columns named once"),
-        ({"indicators": ["chance"]}, "cohorts/c/indicators: 'chance' is taken"),
+        ({"targets": ["p"]}, "cohorts/c/targets: 'p' is already in use; allowed: columns named once"),
+        ({"indicators": ["chance"]}, "cohorts/c/indicators: 'chance' is already in use"),
         ({"combinations": {"c": {"z": 1}}}, "cohorts/c/combinations/c: 'z' is not known; allowed: p"),
         ({"contrasts": [["p"]]}, "cohorts/c/contrasts/0: 'p' is not known; allowed: lr, kind"),
         ({"test_rows": {"p": [5]}}, "cohorts/c/test_rows: 'p' is not known; allowed: s"),
@@ -544,6 +544,6 @@ def test_a_bad_block_is_refused_in_one_line(changes: dict, line: str | None, tmp
     with pytest.raises(StudyError) as caught:
         config_checks.read({"cohorts": {"c": config}})
     expected = (
-        f"config.yaml: {line}" if line else "other.csv: missing; expected the CSV file that path of a cohort names"
+        f"config.yaml: {line}" if line else "other.csv: missing; expected the CSV file that `path` of the cohort names"
     )
     assert str(caught.value).startswith(expected) and "\n" not in str(caught.value)

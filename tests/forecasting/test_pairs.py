@@ -244,7 +244,7 @@ def test_fields_are_numbers_where_all_their_values_are(tmp_path: Path) -> None:
     ("rows", "header", "line"),
     [
         (GOOD, "id,lr,kind,q,s", ": column 'p' is missing; found id, lr, kind, q, s"),
-        (GOOD.replace("b3,", "b2,"), None, ", row 4: id 'b2' is there twice; expected one row each"),
+        (GOOD.replace("b3,", "b2,"), None, ", row 4: id 'b2' occurs twice; expected one row each"),
         (GOOD.replace("b3,4,A", "b3,,A"), None, ", row 4: column 'lr' is blank, expected a value"),
         ("\n".join(GOOD.splitlines()[:9]), None, ": found 9 rows, expected at least 10"),
         (GOOD.replace("b0,1,A,0.0", "b0,1,A,low"), None, ", row 1: column 'p': found 'low', expected a number"),

@@ -22,7 +22,7 @@ from workflow.errors import StudyError
 from workflow.indicators import aggregation, measures, measuring
 from workflow.indicators.measures.span_corruption import sentinels, stream
 from workflow.indicators.measures.weight_noise import disturb
-from workflow.indicators.measuring import Loss, Material, Subject
+from workflow.indicators.measuring import LoadedBase, Loss, MeasuredTexts
 from workflow.models.encoding import padding, split
 from workflow.models.engine import losses, scoring
 from workflow.storage import tables
@@ -44,12 +44,12 @@ def filled(block: dict[str, Any]) -> dict[str, Any]:
     return configs.validated({**config, "indicators": {"it": block}})["indicators"]["it"]
 
 
-def subject(checkpoint: Checkpoint) -> Subject:
+def subject(checkpoint: Checkpoint) -> LoadedBase:
     """A checkpoint as measures take it."""
-    return Subject(checkpoint.model, checkpoint.tokenizer)
+    return LoadedBase(checkpoint.model, checkpoint.tokenizer)
 
 
-def measured(block: dict[str, Any], checkpoint: Checkpoint, material: Material) -> measuring.Measurement:
+def measured(block: dict[str, Any], checkpoint: Checkpoint, material: MeasuredTexts) -> measuring.Measurement:
     """What a measure finds on a checkpoint."""
     settings = filled(block)
     return registry.module(measures, settings["measure"]).measure(subject(checkpoint), settings, material)
@@ -75,7 +75,7 @@ def plain_loss(model: Any, ids: list[int]) -> float:
 def test_perplexity_is_that_of_a_plain_loss(checkpoint: Checkpoint) -> None:
     """Each window by itself and unpadded, in transformers' own loss: within 1e-5 nats a token."""
     block = {"measure": "clm", "corpus": "miniworld", "window": 24, "batch_tokens": 100}
-    found = {loss.id: loss for loss in measured(block, checkpoint, Material(DOCUMENTS, {})).losses}
+    found = {loss.id: loss for loss in measured(block, checkpoint, MeasuredTexts(DOCUMENTS, {})).losses}
     for document in DOCUMENTS:
         ids = checkpoint.tokenizer(document.text)["input_ids"]
         windows = [ids[start : start + 24] for start in range(0, len(ids), 24)]
@@ -93,13 +93,13 @@ def test_perplexity_is_that_of_a_plain_loss(checkpoint: Checkpoint) -> None:
 def test_bytes_are_those_of_the_scored_tokens(checkpoint: Checkpoint) -> None:
     """In one window all but the first token's; the pieces of many windows lack one token each."""
     tokenizer = checkpoint.tokenizer
-    whole = measured({"measure": "clm", "corpus": "miniworld"}, checkpoint, Material(DOCUMENTS, {})).losses
+    whole = measured({"measure": "clm", "corpus": "miniworld"}, checkpoint, MeasuredTexts(DOCUMENTS, {})).losses
     for loss in whole:
         text = DOCUMENTS[int(loss.id)].text
         first = tokenizer(text, return_offsets_mapping=True)["offset_mapping"][0][1]
         if len(tokenizer(text)["input_ids"]) <= 256:
             assert loss.bytes == len(text[first:].encode())
-    short = measured({"measure": "clm", "corpus": "miniworld", "window": 2}, checkpoint, Material(DOCUMENTS, {}))
+    short = measured({"measure": "clm", "corpus": "miniworld", "window": 2}, checkpoint, MeasuredTexts(DOCUMENTS, {}))
     assert all(one.bytes < other.bytes for one, other in zip(short.losses[:8], whole[:8], strict=True))
 
 
@@ -243,7 +243,7 @@ def test_rows_with_another_manifest_are_refused() -> None:
 
 
 def test_other_tokens_compare_per_byte_alone() -> None:
-    with pytest.raises(StudyError, match="indicators/it/per: token is not allowed, since g at step 1 cut"):
+    with pytest.raises(StudyError, match="indicators/it/per: token is not allowed, since g at step 1 tokenize"):
         aggregation.values(two_bases(tokenization="u"), {"it": filled(CLM)}, NO_SCORES)
     per_byte = aggregation.values(two_bases(tokenization="u"), {"it": filled({**CLM, "per": "byte"})}, NO_SCORES)
     assert list(per_byte["family"]) == ["f", "g"]
@@ -328,7 +328,7 @@ def by_hand(checkpoint: Checkpoint, draw: int, words: list[list[int]]) -> dict[s
 
 def test_the_loss_of_spans_is_that_of_a_loop(checkpoint: Checkpoint) -> None:
     """Sentinels as words, since none of these tokenizers has a token for them."""
-    rows = measured(MASKED, checkpoint, Material(DOCUMENTS, {})).losses
+    rows = measured(MASKED, checkpoint, MeasuredTexts(DOCUMENTS, {})).losses
     found = {(row.id, row.draw, row.variant): row for row in rows}
     assert len(found) == len(rows) == 2 * 2 * len(DOCUMENTS)
     words = [checkpoint.tokenizer(f"<extra_id_{n}>", add_special_tokens=False)["input_ids"] for n in range(9)]
@@ -355,7 +355,7 @@ def test_bytes_of_spans_are_those_of_the_text_under_the_mask(checkpoint: Checkpo
     """With all but the first token of a window masked."""
     block = {**MASKED, "density": 0.999, "span": 1000, "draws": 1, "window": 50}
     spanned = [
-        row.bytes for row in measured(block, checkpoint, Material(DOCUMENTS, {})).losses if row.variant == "spans"
+        row.bytes for row in measured(block, checkpoint, MeasuredTexts(DOCUMENTS, {})).losses if row.variant == "spans"
     ]
     kept = sum(piece.bytes[0] for piece in stream(checkpoint.tokenizer, DOCUMENTS, 50))
     assert kept > 0 and sum(spanned) == sum(len(text.encode()) for text in TEXTS) - kept
@@ -371,12 +371,12 @@ def test_a_tokenizer_s_own_sentinels_are_used_or_not_as_asked(checkpoint: Checkp
 
 def test_a_masked_window_that_does_not_fit_is_refused(checkpoint: Checkpoint) -> None:
     with pytest.raises(StudyError, match="the model has a context of 256; lower `window` of the indicator"):
-        measured({**MASKED, "window": 250}, checkpoint, Material([Document("d", "1", " ".join(PAGE))], {}))
+        measured({**MASKED, "window": 250}, checkpoint, MeasuredTexts([Document("d", "1", " ".join(PAGE))], {}))
 
 
 def test_reading_the_text_as_a_whole_changes_the_loss_of_spans(checkpoint: Checkpoint) -> None:
     causal, whole = (
-        measured({**MASKED, "prefix": prefix}, checkpoint, Material(DOCUMENTS[:3], {})).losses[0]
+        measured({**MASKED, "prefix": prefix}, checkpoint, MeasuredTexts(DOCUMENTS[:3], {})).losses[0]
         for prefix in ("causal", "bidirectional")
     )
     assert causal.tokens == whole.tokens and abs(causal.nll - whole.nll) > 1e-3
@@ -385,7 +385,7 @@ def test_reading_the_text_as_a_whole_changes_the_loss_of_spans(checkpoint: Check
 # --- answers after demonstrations ------------------------------------------------------------------------------------
 
 
-def task_material(name: str, train: int, test: int = 0) -> Material:
+def task_material(name: str, train: int, test: int = 0) -> MeasuredTexts:
     """A task of questions with so many rows."""
     beasts = ["cat", "dog", "fox", "hen", "owl", "trout"]
 
@@ -398,7 +398,7 @@ def task_material(name: str, train: int, test: int = 0) -> Material:
             for n in range(count)
         ]
 
-    return Material([], {name: (task.load(name), rows("train", train), rows("test", test))})
+    return MeasuredTexts([], {name: (task.load(name), rows("train", train), rows("test", test))})
 
 
 def test_the_loss_of_answers_is_that_of_prediction(checkpoint: Checkpoint) -> None:
@@ -428,7 +428,7 @@ def test_answers_of_the_test_split_only_when_asked_for(checkpoint: Checkpoint) -
 
 
 def test_no_row_beside_the_demonstrations_is_refused(checkpoint: Checkpoint) -> None:
-    with pytest.raises(StudyError, match="task mini_facts: no row is left beside its demonstrations"):
+    with pytest.raises(StudyError, match="task mini_facts: no row is left after the few-shot examples"):
         measured({"measure": "gold_answer", "tests": ["mini_facts"]}, checkpoint, task_material("mini_facts", 5))
 
 
@@ -462,11 +462,11 @@ def test_noise_is_that_of_seed_and_draw(checkpoint: Checkpoint) -> None:
 
 def test_the_rise_is_the_loss_with_noise_minus_that_without(checkpoint: Checkpoint) -> None:
     block = {"measure": "weight_noise", "corpus": "miniworld", "draws": 2, "size": 0.3, "window": 64}
-    found = pd.DataFrame(measured(block, checkpoint, Material(DOCUMENTS, {})).losses)
+    found = pd.DataFrame(measured(block, checkpoint, MeasuredTexts(DOCUMENTS, {})).losses)
     wide = found.pivot_table(index=["id", "draw"], columns="variant", values="nll")
     assert np.allclose(wide["rise"], wide["noisy"] - wide["clean"])
     plain = measured(
-        {"measure": "clm", "corpus": "miniworld", "window": 64}, checkpoint, Material(DOCUMENTS, {})
+        {"measure": "clm", "corpus": "miniworld", "window": 64}, checkpoint, MeasuredTexts(DOCUMENTS, {})
     ).losses
     assert np.allclose(wide["clean"].xs(0, level="draw"), pd.Series({row.id: row.nll for row in plain}).sort_index())
     assert np.abs(wide["rise"]).min() > 0
@@ -540,11 +540,11 @@ BASE = {"files": {"model.safetensors": {"sha256": "a"}}}
 def test_only_what_has_changed_is_measured_anew(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
     checkpoint, calls = checkpoints["olmo"], []
 
-    def update(blocks: dict[str, Any], base: Any = BASE, texts: list[Document] = DOCUMENTS) -> measuring.Part:
+    def update(blocks: dict[str, Any], base: Any = BASE, texts: list[Document] = DOCUMENTS) -> measuring.BaseMeasurements:
         calls.clear()
         part = measuring.update(
             measuring.read(*paths), base, {name: filled(block) for name, block in blocks.items()},
-            lambda settings: Material(texts, {}), lambda precision: subject(checkpoint), calls.append,
+            lambda settings: MeasuredTexts(texts, {}), lambda precision: subject(checkpoint), calls.append,
         )  # fmt: skip
         measuring.write(part, *paths, base=base)
         return part
@@ -573,7 +573,7 @@ def test_only_what_has_changed_is_measured_anew(checkpoints: dict[str, Checkpoin
 
 def test_a_manifest_tells_settings_and_texts_apart_but_not_bases(checkpoints: dict[str, Checkpoint]) -> None:
     def manifest(architecture: str, block: dict[str, Any], texts: list[Document]) -> str:
-        rows, _, _ = measuring.measure("a", filled(block), subject(checkpoints[architecture]), Material(texts, {}))
+        rows, _, _ = measuring.measure("a", filled(block), subject(checkpoints[architecture]), MeasuredTexts(texts, {}))
         return rows[0]["manifest"]
 
     clm = {"measure": "clm", "corpus": "miniworld", "documents": 4}

@@ -118,8 +118,8 @@ def test_steps_that_a_folder_does_not_give(tmp_path: Path) -> None:
     assert "step010 and step10" in message and "both step 10" in message
     (tmp_path / "step010").rmdir()
     message = refusal(lambda: checkpoints.steps("mine", local(tmp_path, listed=[10, 30])))
-    assert message.endswith("families/mine/steps: 30 is not there; allowed: 10, 20")
-    assert "main is not there" in refusal(lambda: checkpoints.steps("mine", local(tmp_path, listed=["main"])))
+    assert message.endswith("families/mine/steps: there is no step 30; allowed: 10, 20")
+    assert "there is no step main;" in refusal(lambda: checkpoints.steps("mine", local(tmp_path, listed=["main"])))
 
 
 @pytest.mark.parametrize("pattern", ["step", "{step}{step}", "a/step{step}", "a\\step{step}", "..{step}"])
@@ -160,7 +160,7 @@ def test_steps_of_a_trained_family() -> None:
     assert checkpoints.steps("mini", family) == [50, 100, 400]
     assert checkpoints.steps("mini", {**family, "steps": [400, 50]}) == [50, 400]
     message = refusal(lambda: checkpoints.steps("mini", {**family, "steps": [60]}))
-    assert message.endswith("families/mini/steps: 60 is not there; allowed: 50, 100, 400")
+    assert message.endswith("families/mini/steps: there is no step 60; allowed: 50, 100, 400")
 
 
 def test_steps_need_no_heavy_library(tmp_path: Path) -> None:
@@ -473,7 +473,7 @@ def test_an_encoder_that_reads_ahead_is_refused(tmp_path: Path, model_type: str)
             assert not checkpoints.load_model(tmp_path, torch.float32, "cpu").training
         else:
             message = refusal(lambda: checkpoints.load_model(tmp_path, torch.float32, "cpu"))
-            assert "reads tokens behind the one" in message and "is_decoder: true" in message
+            assert "attends to later tokens" in message and "is_decoder: true" in message
 
 
 def test_loaded_tokenizer_is_the_saved_one(checkpoint: Path) -> None:

@@ -111,12 +111,12 @@ def write(folder: Path, name: str, content: object) -> Path:
     return path
 
 
-def adopt(folder: Path, reader: str = "lm_eval", **block: object) -> score_rows.Adopted:
+def adopt(folder: Path, reader: str = "lm_eval", **block: object) -> score_rows.ImportedResults:
     own = {"columns": COLUMNS} if reader == "table" else MODELS
-    return score_rows.adopted({"path": str(folder), "reader": reader} | own | block, READERS[reader], reader)
+    return score_rows.import_results({"path": str(folder), "reader": reader} | own | block, READERS[reader], reader)
 
 
-def score(found: score_rows.Adopted, test: str, metric: str, **keys: object) -> dict:
+def score(found: score_rows.ImportedResults, test: str, metric: str, **keys: object) -> dict:
     [row] = [r for r in found.scores if (r["test"], r["metric"]) == (test, metric) and keys.items() <= r.items()]
     return row
 
@@ -263,7 +263,7 @@ def test_of_one_score_in_two_files_the_later_is_taken_and_it_is_told(tmp_path: P
     found = adopt(tmp_path)
     assert score(found, "arc_easy", "acc")["value"] == 0.2500001
     [told] = [row for row in found.files if row["remark"] == "repeated"]
-    assert told["file"].startswith("a_") and "4 of its scores are in b_" in told["evidence"]
+    assert told["file"].startswith("a_") and "4 of its scores are also in b_" in told["evidence"]
     assert (
         "1 with another value, acc of arc_easy by 0.0000" in told["evidence"] and "the later file" in told["evidence"]
     )
@@ -404,7 +404,7 @@ BAD = [
     ("olmes", "task-0-a-metrics.json", changed(OLMES, "metrics"), "'metrics' is missing"),
     ("olmes", "task-0-a-metrics.json", changed(OLMES, "model_config"), "'model_config' is missing"),
     ("olmes", "task-0-a-metrics.json", changed(OLMES, "metrics", to={"x": "y"}), "no number in 'metrics'"),
-    ("olmes", "task-0-a-metrics.json", changed(OLMES, "task_config", "num_shots"), "number of demonstrations"),
+    ("olmes", "task-0-a-metrics.json", changed(OLMES, "task_config", "num_shots"), "number of few-shot examples"),
     ("olmes", "task-0-a-metrics.json", changed(OLMES, "num_instances", to=0), "whole number from 1"),
     ("olmes", "metrics.json", {"all_primary_scores": []}, "'tasks' is missing"),
     ("lighteval", "results_1.json", changed(LIGHT, "config_general"), "'config_general' is missing"),
@@ -434,7 +434,7 @@ BAD = [
     ("table", "a.csv", ROWS.replace("acc,rows", "score,rows"), "column 'acc' for value is missing"),
     ("table", "a.csv", ROWS.replace("0.6", ""), "row 2: column 'acc'"),
     ("table", "a.csv", ROWS.replace("0.6", "60"), "percent"),
-    ("table", "a.csv", ROWS.replace("2000", "1000"), "is there twice"),
+    ("table", "a.csv", ROWS.replace("2000", "1000"), "occurs twice"),
     ("table", "a.csv", ROWS.replace("2000", "x"), "row 2: column 'step'"),
     ("table", "a.csv", ROWS.replace("2000", "2_000"), "row 2: column 'step': found '2_000', expected a number"),
     ("table", "a.csv", ROWS.replace("0.6", "٠.٦"), "row 2: column 'acc': found"),
@@ -457,7 +457,7 @@ def test_what_does_not_fit_is_one_line_with_the_file(
 def test_of_several_bad_files_the_first_is_named_and_the_rest_counted(tmp_path: Path) -> None:
     for name in ("a.json", "b.json", "c.json"):
         write(tmp_path, name, "{" if name < "c" else OLD)
-    with pytest.raises(StudyError, match=r"a\.json: not JSON.*; 1 more files are refused, too \(`skip`"):
+    with pytest.raises(StudyError, match=r"a\.json: not JSON.*; 1 more files have errors \(`skip`"):
         adopt(tmp_path)
 
 
@@ -465,9 +465,9 @@ def test_of_several_bad_files_the_first_is_named_and_the_rest_counted(tmp_path: 
     ("block", "said"),
     [
         ({"files": ["../*.json"]}, "leaves the folder"),
-        ({"files": ["*.txt"]}, "holds no file that fits"),
-        ({"tests": ["arc_hard"]}, "tests: no test fits 'arc_hard'"),
-        ({"means": {"x": ["blimp_*"]}}, "means/x: no test fits"),
+        ({"files": ["*.txt"]}, "has no file that matches"),
+        ({"tests": ["arc_hard"]}, "tests: no test matches 'arc_hard'"),
+        ({"means": {"x": ["blimp_*"]}}, "means/x: no test matches"),
         ({"means": {"arc_easy": ["lambada"]}}, "have a test of this name"),
         ({"models": [{"model": "org/{family"}]}, "names in braces"),
     ],
@@ -483,7 +483,7 @@ def test_a_score_that_is_no_finite_number_is_kept_without_a_value_and_told(tmp_p
     write(tmp_path, "a.json", changed(OLD, "results", "lambada", "ppl", to=NAN))
     found = adopt(tmp_path)
     assert score(found, "lambada", "ppl")["value"] is None
-    assert "1 of its scores are no finite number, ppl of lambada first" in found.files[0]["evidence"]
+    assert "1 of its scores are not finite, the first ppl of lambada" in found.files[0]["evidence"]
 
 
 # All of it in tables, and the released files themselves
@@ -500,7 +500,7 @@ def test_rows_fit_the_tables(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def pythia() -> tuple[Path, score_rows.Adopted]:
+def pythia() -> tuple[Path, score_rows.ImportedResults]:
     """The released evaluations of Pythia by the committed study; they are not part of this repository."""
     folder = os.environ.get("TUNECAST_PYTHIA_EVALS")
     if not folder:
@@ -509,22 +509,22 @@ def pythia() -> tuple[Path, score_rows.Adopted]:
         (Path(__file__).parents[2] / "studies/pythia-released/config.yaml").read_text("utf-8")
     )
     block = study["imports"]["pythia"] | {"path": folder}
-    return Path(folder), score_rows.adopted(block, lm_eval, "lm_eval")
+    return Path(folder), score_rows.import_results(block, lm_eval, "lm_eval")
 
 
-def test_every_released_file_is_read(pythia: tuple[Path, score_rows.Adopted]) -> None:
+def test_every_released_file_is_read(pythia: tuple[Path, score_rows.ImportedResults]) -> None:
     folder, found = pythia
     names = {path.relative_to(folder).as_posix() for path in folder.glob("**/*.json")}
     assert len(names) == 384 and {row["file"] for row in found.files if row["model"] and row["shots"]} == names
 
 
-def test_the_mislabelled_files_come_out_as_zero_shots(pythia: tuple[Path, score_rows.Adopted]) -> None:
+def test_the_mislabelled_files_come_out_as_zero_shots(pythia: tuple[Path, score_rows.ImportedResults]) -> None:
     told = [row for row in pythia[1].files if row["remark"] == "mismatch"]
     assert len(told) == 15 and {row["shots"] for row in told} == {"0"}
     assert all("pythia-v0" in row["file"] and "five-shot" in row["file"] for row in told)
 
 
-def test_twenty_numbers_equal_those_in_the_files(pythia: tuple[Path, score_rows.Adopted]) -> None:
+def test_twenty_numbers_equal_those_in_the_files(pythia: tuple[Path, score_rows.ImportedResults]) -> None:
     folder, found = pythia
     taken = {row["file"]: row["scores"] for row in found.files}
     paths = [path for path in sorted(folder.glob("pythia-v1/**/*.json")) if "1.4b-deduped" not in path.name]
@@ -542,7 +542,7 @@ def test_twenty_numbers_equal_those_in_the_files(pythia: tuple[Path, score_rows.
 # What is made of them
 
 
-def evidence(found: score_rows.Adopted) -> Evidence:
+def evidence(found: score_rows.ImportedResults) -> Evidence:
     scores = pa.Table.from_pylist(found.scores, schema=pa.schema([*tables.KEYS, *tables.SCORES]))
     items = pa.Table.from_pylist(found.items, schema=pa.schema([*tables.KEYS, *tables.ITEMS]))
     return Evidence(tables.frame(items), tables.frame(scores))

@@ -137,7 +137,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
         TINY, {"source": "trained"}, "families/tiny: key 'pretraining' is missing; required: pretraining"
     ),
     "step that is not saved": (
-        f"{TINY}/steps", [0, 30], "families/tiny/steps: 30 is not there; allowed: 0, 10, 20"
+        f"{TINY}/steps", [0, 30], "families/tiny/steps: there is no step 30; allowed: 0, 10, 20"
     ),
     "word for steps": (f"{TINY}/steps", "every", "families/tiny/steps: 'every' is not allowed; allowed: all or a list"),
     "negative step": (

@@ -44,7 +44,7 @@ def test_a_band_of_lengths_is_over_all_domains(tokenizer, band, kept) -> None:
 
 def test_a_mix_leaves_domains_without_weight_out(tokenizer) -> None:
     assert {one.domain for one in data_mix.encode(tokenizer, DOCUMENTS, {"mix": {"a": 1.0, "b": 0.0}})} == {"a"}
-    with pytest.raises(StudyError, match="text domain 'c' has no document; lower its weight to 0"):
+    with pytest.raises(StudyError, match="text domain 'c' has no document; set its weight to 0"):
         data_mix.encode(tokenizer, DOCUMENTS, {"mix": {"a": 1.0, "c": 0.1}})
 
 

@@ -159,7 +159,7 @@ def test_a_search_holds_out_the_rows_after_those_it_trains_on(changes, number):
 def test_a_search_among_too_few_rows_is_refused(changes, number):
     held = changes.get("search", SEARCH["search"])["validation"]
     message = (
-        f"^25 training rows are too few for {number} to train on and {held} to validate by; lower examples, fraction"
+        f"^25 training rows are too few for {number} to train on and {held} for validation; lower examples, fraction"
     )
     with pytest.raises(StudyError, match=message):
         finetuning.divided(EXAMPLES, recipe(**SEARCH | changes))
@@ -241,10 +241,10 @@ def test_losses_are_those_of_rows_alone_whatever_the_architecture(name):
 
 
 def test_shards_of_a_model_whose_rows_have_to_be_apart_are_refused(monkeypatch):
-    monkeypatch.setattr(feeding.process_group, "place", lambda: (0, 2))
+    monkeypatch.setattr(feeding.process_group, "rank_and_size", lambda: (0, 2))
     model = transformers.AutoModelForCausalLM.from_config(UNPACKED["rwkv"]()).eval()
-    monkeypatch.setattr(feeding, "bears_padding", lambda model, pad: False)
-    with pytest.raises(StudyError, match=r"^recipes/gpus: rows of RwkvForCausalLM cannot be fed beside"):
+    monkeypatch.setattr(feeding, "ignores_padding", lambda model, pad: False)
+    with pytest.raises(StudyError, match=r"^recipes/gpus: rows of RwkvForCausalLM cannot share a batch"):
         feeding.losses(model, 0).__enter__()
 
 
@@ -630,9 +630,7 @@ def test_an_architecture_without_repeatable_kernels_is_tuned_with_a_warning(chec
     monkeypatch.setattr(finetuning.repeating, "repeatable", refused)
     with caplog.at_level("WARNING", "tunecast"):
         assert without_time(run(tmp_path / "b")) == without_time(expected)
-    assert (
-        len(asked) == 1 and caplog.text.count("a killed run will not go on to the same bits: cumsum_cuda_kernel") == 1
-    )
+    assert len(asked) == 1 and caplog.text.count("a killed run will not continue bit for bit: cumsum_cuda_kernel") == 1
 
 
 def test_a_row_that_does_not_fit_alone_is_named(checkpoints, tmp_path):
@@ -650,7 +648,7 @@ def test_a_state_is_that_of_the_moment_it_is_saved(checkpoints, tmp_path):
     """Weights and moments that change right after are not in it; nothing unfinished is left behind."""
     model, kept = fresh(checkpoints["olmo"]), state(tmp_path / "deep")
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    kept.save(model, torch.optim.AdamW(model.parameters()), saved_state.Standing([{"loss": 1.5}], 3))
+    kept.save(model, torch.optim.AdamW(model.parameters()), saved_state.TrainingProgress([{"loss": 1.5}], 3))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -667,7 +665,7 @@ def test_a_state_that_is_cut_short_is_set_aside_with_one_line(checkpoints, tmp_p
     """So many of its bytes are left. What follows is a tuning from the start, and no state is lost without a word."""
     tokenizer, model = checkpoints["olmo"].tokenizer, fresh(checkpoints["olmo"])
     broken = state(tmp_path)
-    broken.save(model, torch.optim.AdamW(model.parameters()), saved_state.Standing([], 3))
+    broken.save(model, torch.optim.AdamW(model.parameters()), saved_state.TrainingProgress([], 3))
     broken.close()
     whole = broken.path.read_bytes()
     broken.path.write_bytes(whole[:kept])
@@ -675,7 +673,7 @@ def test_a_state_that_is_cut_short_is_set_aside_with_one_line(checkpoints, tmp_p
     assert len(history) == 1
     [line] = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"{broken.path}: damaged or cut short (") and "\n" not in line
-    assert line.endswith("; set aside as state.safetensors.damaged, tuning begins anew")
+    assert line.endswith("; moved to state.safetensors.damaged; fine-tuning starts over")
     assert (tmp_path / "state.safetensors.damaged").read_bytes() == whole[:kept]
     broken.remove()
     assert not list(tmp_path.iterdir())
@@ -701,7 +699,7 @@ def test_a_run_told_to_stop_saves_its_state_at_once_and_goes_on_to_the_same_bits
         return model, finetuning.tune(model, rows, recipe(save_every=100), 1, pad, state(folder), progress)
 
     model, history = run(tmp_path / "unbroken")
-    with pytest.raises(StoppedError, match=r"^told to stop after step 5 of 14; the same command goes on"):
+    with pytest.raises(StoppedError, match=r"^told to stop after step 5 of 14; the same command continues"):
         run(tmp_path / "stopped", told_at(4))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     seen = []
@@ -716,7 +714,7 @@ def test_a_trial_that_diverges_has_null_losses(checkpoints, tmp_path):
     settings = recipe(learning_rate=1e30, warmup=0.0)
     model = fresh(checkpoints["olmo"])
     with pytest.raises(DivergedError) as raised:
-        finetuning.tried(model, rows[5:], rows[:5], settings, 0, padding(tokenizer), state(tmp_path))
+        finetuning.tune_and_validate(model, rows[5:], rows[:5], settings, 0, padding(tokenizer), state(tmp_path))
     assert [row["update"] for row in raised.value.history] == list(range(len(raised.value.history)))
     assert finetuning.unmeasured(rows[:5]) == [
         {"tokens": sum(row.scored), "nll": None, "loss": None} for row in rows[:5]
@@ -738,7 +736,7 @@ def test_a_killed_trial_goes_on_to_the_same_bits(checkpoints, tmp_path):
 
     def run(folder, progress=None):
         model, pad = fresh(checkpoints["llama"]), padding(tokenizer)
-        return finetuning.tried(model, rows[5:], rows[:5], recipe(), 0, pad, state(folder), progress)
+        return finetuning.tune_and_validate(model, rows[5:], rows[:5], recipe(), 0, pad, state(folder), progress)
 
     expected = run(tmp_path / "unbroken")
     with pytest.raises(KilledError):

@@ -67,7 +67,7 @@ def test_two_processes_find_what_one_finds_from_its_state_and_to_its_state(check
     plain, again = fresh(checkpoint), fresh(checkpoint)
     expected = finetuning.tune(plain, *work, state(tmp_path / "one"))
 
-    kept, stopped = state(tmp_path / "two"), r"^told to stop after step \d+ of 28; the same command goes on"
+    kept, stopped = state(tmp_path / "two"), r"^told to stop after step \d+ of 28; the same command continues"
     with pytest.raises(StoppedError, match=stopped):
         finetuning.tune(fresh(checkpoint), *work, kept, told_at(2))
     with pytest.raises(StoppedError, match=stopped) as raised:

@@ -29,7 +29,7 @@ def text() -> Any:
     return lambda count: list(itertools.islice(numbers, count))
 
 
-def made(settings: dict[str, Any], count: int, seed: int = 0) -> list[objectives.Row]:
+def made(settings: dict[str, Any], count: int, seed: int = 0) -> list[objectives.TrainingRow]:
     """The first rows of a recipe; special tokens are the numbers from 0 on."""
     ids = {token: number for number, token in enumerate(objectives.special_tokens(settings))}
     generator = np.random.default_rng(seed)

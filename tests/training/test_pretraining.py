@@ -227,9 +227,9 @@ def losses(folder, texts):
     """Loss in nats a token, with its standard error, of each of MEASURES."""
     config = {"families": {"f": {"source": "folder", "path": "f"}}, "suites": {"s": {"tests": ["boolq"]}}}
     blocks = configs.validated({**config, "indicators": MEASURES})["indicators"]
-    subject, found = measuring.Subject(*loading.untouched({"path": str(folder)})), {}
+    subject, found = measuring.LoadedBase(*loading.untouched({"path": str(folder)})), {}
     for name, settings in blocks.items():
-        rows, _, _ = measuring.measure(name, settings, subject, measuring.Material(texts, {}))
+        rows, _, _ = measuring.measure(name, settings, subject, measuring.MeasuredTexts(texts, {}))
         table = pd.DataFrame(rows).astype({"draw": "Int64"})
         own = table[table["variant"] == indicators.variant(settings)]
         value, error, _ = aggregation.estimate(own, "token", "neg_loss")

@@ -69,12 +69,14 @@ def test_usual_models_agree_and_are_left_as_they_were(checkpoint: Checkpoint, tm
 def test_disturbed_weights_all_change_and_change_what_is_computed(checkpoint: Checkpoint) -> None:
     """Else no difference could be seen: of new adapters half are zeros."""
     model = ready(checkpoint.path, recipe("lora"))
-    before = save_load_check.heard(model, ROWS)
+    before = save_load_check.layer_outputs(model, ROWS)
     trained = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     with save_load_check.disturbed(model):
         assert not any(torch.equal(model.get_parameter(name), weight) for name, weight in trained.items())
-        assert (save_load_check.heard(model, ROWS).logits - before.logits).abs().max() > 0.1 * before.logits.std()
-    assert torch.equal(save_load_check.heard(model, ROWS).logits, before.logits)
+        assert (
+            save_load_check.layer_outputs(model, ROWS).logits - before.logits
+        ).abs().max() > 0.1 * before.logits.std()
+    assert torch.equal(save_load_check.layer_outputs(model, ROWS).logits, before.logits)
 
 
 @pytest.mark.parametrize("layer", ["lm_head", "embed_tokens"])
@@ -82,8 +84,8 @@ def test_adapters_on_one_use_of_a_shared_matrix_are_refused(tmp_path: Path, laye
     """Merged, they change the embedding and the output layer, trained they change one; apart the two may have them."""
     tied = checkpoint(tmp_path / "tied", "llama", tie_word_embeddings=True)
     message = refusal(tied, recipe("lora", layer, "q_proj"), tmp_path / "room")
-    assert message.startswith("recipes/lora_modules: the logits of what is trained")
-    assert "model.embed_tokens, lm_head share a matrix" in message and "leave it out" in message
+    assert message.startswith("recipes/lora_modules: the logits of the trained model")
+    assert "model.embed_tokens, lm_head share a weight matrix" in message and "leave it out" in message
     untied = checkpoint(tmp_path / "untied", "llama", tie_word_embeddings=False)
     assert rehearsed(untied, recipe("lora", layer, "q_proj"), tmp_path / "room") < 1e-4
 
@@ -109,7 +111,7 @@ def test_weights_that_are_lost_in_the_file_are_refused(tmp_path: Path, monkeypat
     with pytest.raises(StudyError) as caught:
         save_load_check.check(model, {"path": str(folder)}, ROWS, tmp_path / "room")
     assert str(caught.value).startswith(
-        "recipes/method: full tuning of LlamaForCausalLM: the logits of what is trained"
+        "recipes/method: full tuning of LlamaForCausalLM: the logits of the trained model"
     )
     assert str(caught.value).endswith("from layer model.layers.0.mlp.up_proj on")
 
@@ -142,7 +144,7 @@ def test_what_is_saved_beside_the_weights_is_saved_and_read_before_the_tuning(
     monkeypatch.setattr(type(checkpoint.tokenizer), "save_pretrained", lambda *_: 1 / 0)
     with pytest.raises(StudyError) as caught:
         save_load_check.check_beside(*given)
-    told = "what is saved with a tuned model cannot be: ZeroDivisionError: division by zero"
+    told = "config, tokenizer and card of a tuned model cannot be saved and loaded: ZeroDivisionError: division by zero"
     assert str(caught.value) == f"{refused}{told}"
     assert not list(tmp_path.iterdir()), "nothing is left"
 
@@ -199,16 +201,16 @@ def test_adapters_that_are_never_read_are_told(tmp_path: Path, caplog: pytest.Lo
     folder, room = mamba(tmp_path / "base"), tmp_path / "room"
     if "dt_proj" in adapters.allowed(checkpoints.load_model(folder, torch.float32, "cpu")):
         pytest.skip("this version of transformers calls the layer")
-    told = "recipes/lora_modules: MambaForCausalLM reads the weights of dt_proj itself, past their adapters"
+    told = "recipes/lora_modules: MambaForCausalLM never calls dt_proj, so adapters there have no effect"
     room.mkdir()
     assert (
         refusal(folder, recipe("lora", "dt_proj"), room)
-        == f"{told}, so that nothing would be tuned; allowed: layers that it calls"
+        == f"{told}, and nothing would be tuned; allowed: layers that the model calls"
     )
     with caplog.at_level(logging.WARNING, "tunecast"):
         assert rehearsed(folder, recipe("lora", "dt_proj", "x_proj"), room) < 1e-4
     own = [record.getMessage() for record in caplog.records if record.name == "tunecast"]
-    assert own == [f"{told}, which stay as they are"]
+    assert own == [f"{told}; they are not tuned"]
 
 
 def test_a_tuning_with_adapters_that_are_never_read_goes_on_from_its_state(tmp_path: Path) -> None:
@@ -222,11 +224,11 @@ def test_a_tuning_with_adapters_that_are_never_read_goes_on_from_its_state(tmp_p
     stopped(input_ids=torch.tensor(ROWS[:1]), labels=torch.tensor(ROWS[:1])).loss.backward()
     optimizer.step()
     state = saved_state.State(tmp_path / "b", "x")
-    state.save(stopped, optimizer, saved_state.Standing([], 1))
+    state.save(stopped, optimizer, saved_state.TrainingProgress([], 1))
     state.close()
     again = ready(folder, settings)
     other = torch.optim.AdamW(saved_state.trained(again).values(), lr=1e-2)
-    assert state.load(again, other) == saved_state.Standing([], 1)
+    assert state.load(again, other) == saved_state.TrainingProgress([], 1)
     assert all(torch.equal(again.get_parameter(name), own) for name, own in saved_state.trained(stopped).items())
     kept = [len(optimizer.state[own]) for own in saved_state.trained(stopped).values()]
     assert [len(other.state[own]) for own in saved_state.trained(again).values()] == kept and {0, 3} == set(kept)

@@ -1,4 +1,4 @@
-"""Predictions of a model that is spread over several GPUs of one machine (see `models.sharding`)."""
+"""Predictions of a model that is sharded over several GPUs of one machine (see `models.sharding`)."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from workflow import registry, task
 from workflow.evaluation import prediction
 from workflow.jobs.processes import Progress
 from workflow.models import loading, sharding
+from workflow.settings import Base, Suite
 
 MODULE = "workflow.evaluation.multi_gpu"  # `__name__` is `__main__` in the processes
 
 
 def predict(
-    base: Mapping[str, Any],
+    base: Base,
     tuned: str | None,
-    suite: Mapping[str, Any],
+    suite: Suite,
     tests: Mapping[str, str],
     gpus: int,
     beside: Path,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """All predictions of a suite, as `prediction.predict` makes them of the model that `loading.ready` loads.
+    """Return all predictions of a suite, as `prediction.predict` does, for the model that `loading.ready` loads.
 
-    tests: name -> file of the prepared task; beside: the path beside which the processes leave files while they work.
-    Errors: as `prediction.predict`, and StudyError when memory runs out; RuntimeError when a process ended unforeseen.
+    tests: name -> file of the prepared task; beside: path next to which the processes write temporary files.
+    Errors: as `prediction.predict`, and StudyError if memory runs out; RuntimeError if a process ended unexpectedly.
     """
     work = {"base": dict(base), "model": tuned, "suite": dict(suite), "tests": dict(tests)}
     work["declared"] = yaml.safe_dump(registry.tasks.blocks)  # JSON would make text of keys that are numbers
-    with sharding.done(MODULE, work, gpus, beside, progress) as (found, _):
-        return found
+    with sharding.done(MODULE, work, gpus, beside, progress) as (rows, _):
+        return rows
 
 
 def _predicted(work: Mapping[str, Any], device: torch.device, folder: Path) -> list[dict[str, Any]]:
-    """All predictions of a suite."""
+    """Return all predictions of a suite."""
     suite = work["suite"]
     registry.declare({"tasks": yaml.safe_load(work["declared"])})
     model, tokenizer = loading.ready(work["base"], work["model"], suite["precision"], "cpu")

@@ -1,9 +1,8 @@
-"""From indicators of untouched bases to which of them will be better after tuning (arXiv 2504.12491).
+"""Forecast from indicators of bases which of them will be better after fine-tuning (arXiv 2504.12491).
 
-The modules in the order in which they build on each other: `cohorts` reads a table of bases with their config fields,
-indicators and targets, and `own_cohort` makes that of a study's own bases; `pairs` sets bases against each other, two at a time,
-and credits a preference; `splits` says which bases a forecaster may learn from; `classifiers` are the classifiers that learn,
-`forecasters` all that has a preference; `forecast_accuracy` how often each is right, and `ranking` what its order of the bases
-is worth. `published_numbers` sets published numbers beside them, `results` reads it all back, `leaderboards` are the
-tables to read; `settings` checks the config.
+The modules, in the order of their dependencies: `cohorts` reads a table of bases with config fields, indicators and targets,
+and `own_cohort` makes this table for a study's bases. `pairs` compares bases two at a time and scores a preference. `splits`
+selects the bases to train forecasters on. `classifiers` are the learned forecasters, `forecasters` all forecasters.
+`forecast_accuracy` computes how often each is right, `ranking` the quality of its order of the bases. `published_numbers`
+compares with published numbers, `results` reads all results, `leaderboards` makes tables, `settings` checks the config.
 """

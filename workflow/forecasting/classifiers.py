@@ -1,4 +1,4 @@
-"""Learning to compare: classifiers that read two bases' indicators and say which is better (arXiv 2504.12491)."""
+"""Classifiers that predict from two bases' indicators which base is better (arXiv 2504.12491)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Places = NDArray[np.int64]
 def _lightgbm() -> Any:
     from lightgbm import LGBMClassifier
 
-    # Library defaults, as published; the rest makes a fit the same on every machine and keeps it to one thread.
-    same = {"random_state": 0, "deterministic": True, "force_row_wise": True}
-    return LGBMClassifier(objective="binary", importance_type="gain", n_jobs=1, verbosity=-1, **same)
+    # Library defaults, as published; the other arguments make a fit the same on every machine and use one thread.
+    deterministic: dict[str, Any] = {"random_state": 0, "deterministic": True, "force_row_wise": True}
+    return LGBMClassifier(objective="binary", importance_type="gain", n_jobs=1, verbosity=-1, **deterministic)
 
 
 def _logistic() -> Any:
@@ -42,34 +42,34 @@ MODELS: dict[str, Callable[[], Any]] = {"lightgbm": _lightgbm, "logistic": _logi
 
 
 @dataclass(frozen=True)
-class Even:
-    """The classifier of training bases whose targets are all equal: it prefers none."""
+class EqualClassifier:
+    """The classifier for training bases with equal targets: it has no preference."""
 
     features: int
 
     def predict_proba(self, rows: Values) -> Values:
-        """A half for either class, shape (rows, 2)."""
+        """Return probability 0.5 for both classes, shape (rows, 2)."""
         return np.full((len(rows), 2), 0.5)
 
     @property
     def feature_importances_(self) -> Values:
-        """No feature has a share in it, shape (features,)."""
+        """Zero for each feature, shape (features,)."""
         return np.zeros(self.features)
 
 
 @dataclass(frozen=True)
-class Comparer:
-    """A fitted classifier with the columns that it reads, shape (bases, columns), scaled as for its training."""
+class PairClassifier:
+    """A fitted classifier with its input columns, shape (bases, columns), scaled as in training."""
 
     classifier: Any
     scaled: Values
 
     def preferences(self) -> Values:
-        """Probability that the first of each pair is better, less a half: shape (pairs,)."""
+        """Return the probability that the first of each pair is better, minus 0.5: shape (pairs,)."""
         return self._forth - 0.5
 
     def symmetric_preferences(self) -> Values:
-        """The same from both orders of a pair, (f(i, j) + 1 - f(j, i))/2 less a half: the order cannot matter."""
+        """Return the same averaged over both orders of a pair, (f(i, j) + 1 - f(j, i))/2 - 0.5."""
         first, second = first_second(len(self.scaled))
         return (self._forth - self._probability(second, first)) / 2
 
@@ -78,7 +78,7 @@ class Comparer:
         return self._probability(*first_second(len(self.scaled)))
 
     def importance(self) -> Values:
-        """Share of each column in the gain of all splits of a LightGBM classifier, summed over its four features."""
+        """Return each column's share of the gain of all splits of a LightGBM classifier, summed over its four features."""
         gain = self.classifier.feature_importances_.reshape(4, -1).sum(axis=0)
         return gain / max(gain.sum(), np.finfo(float).tiny)
 
@@ -87,26 +87,26 @@ class Comparer:
 
 
 def features(columns: Values, first: Places, second: Places) -> Values:
-    """Difference, product and both values of each column for pairs of bases: shape (pairs, 4 x columns)."""
+    """Return difference, product and both values of each column for pairs of bases: shape (pairs, 4 x columns)."""
     one, other = columns[first], columns[second]
     return np.hstack([one - other, one * other, one, other])
 
 
-def fit(model: str, columns: Values, target: Values, train: Mask) -> Comparer:
-    """A classifier of MODELS, fitted on all ordered pairs of the training bases; columns: z-scored over these.
+def fit(model: str, columns: Values, target: Values, train: Mask) -> PairClassifier:
+    """Fit a classifier of MODELS on all ordered pairs of the training bases, with columns z-scored over these bases.
 
-    Its label is whether the first base has the higher target: of two equal ones neither has.
+    The label is whether the first base has the higher target (false for equal targets).
     """
-    own = columns[train]
-    spread = own.std(axis=0)
-    scaled = (columns - own.mean(axis=0)) / np.where(spread > 0, spread, 1)
-    places = np.flatnonzero(train)
-    first, second = (places[side] for side in np.nonzero(~np.eye(len(places), dtype=bool)))
+    training = columns[train]
+    spread = training.std(axis=0)
+    scaled = (columns - training.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    indices = np.flatnonzero(train)
+    first, second = (indices[side] for side in np.nonzero(~np.eye(len(indices), dtype=bool)))
     better = target[first] > target[second]
     if not better.any():
-        return Comparer(Even(4 * columns.shape[1]), scaled)
+        return PairClassifier(EqualClassifier(4 * columns.shape[1]), scaled)
     classifier = MODELS[model]()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Stochastic Optimizer")  # 100 passes are what was published
         classifier.fit(features(scaled, first, second), better)
-    return Comparer(classifier, scaled)
+    return PairClassifier(classifier, scaled)

@@ -1,13 +1,13 @@
-"""A cohort: bases that are compared with each other, with their configs, indicators and scores after tuning.
+"""A cohort: bases to compare, with their config fields, indicators and scores after fine-tuning.
 
-It is read from a CSV file with one row for each base. Of a release the file is given; of a study's own bases `assemble`
-makes it from the gathered indicators and scores.
+It is read from a CSV file with one row for each base. For a release the user gives the file; for a study's bases
+`own_cohort.table` makes it from the gathered indicators and scores.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,20 +18,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from workflow.errors import StudyError, shown
+from workflow.settings import CohortTable
 from workflow.storage import files
 
-FEWEST = 10  # bases: with fewer, a 60/40 split leaves too few pairs to tell any accuracy from chance
-NEAR = 0.01  # standard deviations of a column: rows that are nearer in all columns are one model or one evaluation
-RUN, BASE = "run", "base"  # columns of a study's own table: what is resampled, what a base is called
+FEWEST = 10  # bases: with fewer, a 60/40 split has too few pairs for any accuracy to differ significantly from chance
+NEAR = 0.01  # standard deviations of a column: rows closer than this in all columns are one model or one evaluation
+RUN, BASE = "run", "base"  # columns of a study's table: unit of resampling, name of a base
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Bases with their config fields, indicators (higher is better) and targets (scores after tuning).
+    """Bases with their config fields, indicators (higher is better) and targets (scores after fine-tuning).
 
     rows: one for each base, columns key (text), fields (numbers, or text where not all values are numbers), indicators
-    and targets (numbers); written: the same cells as they are in the file, which tells the precision of a number; run: of
-    each base the pre-training run that it comes from, where bases of one run are not independent; None where each is.
+    and targets (numbers); written: the same cells as text, which shows the precision of numbers; run: the pre-training run of
+    each base, if bases of one run are dependent; None if all bases are independent.
     """
 
     rows: pd.DataFrame
@@ -44,7 +45,7 @@ class Cohort:
 
     @property
     def ids(self) -> list[str]:
-        """What the bases are called."""
+        """Names of the bases."""
         return list(self.rows[self.key])
 
     @cached_property
@@ -57,10 +58,10 @@ class Cohort:
 
     @cached_property
     def units(self) -> NDArray[np.int64]:
-        """Number of the unit that each base belongs to, shape (bases,): what is resampled and never split.
+        """Number of the unit of each base, shape (bases,): units are resampled and never split.
 
-        Twins are one unit, and so are all bases of one pre-training run where the cohort has several runs: they share
-        weights, data order and luck, so that one of them tells much about the next.
+        Twins are one unit. If the cohort has several pre-training runs, all bases of one run are one unit, since they share
+        weights, data order and random seeds and are not independent.
         """
         if self.run is None:
             return self.twins
@@ -68,20 +69,20 @@ class Cohort:
         return _grouped((self.twins[:, None] == self.twins) | (runs[:, None] == runs))
 
     def values(self, columns: Sequence[str]) -> NDArray[np.float64]:
-        """Numbers in some columns, shape (bases, columns)."""
+        """Return the numbers in some columns, shape (bases, columns)."""
         return self.rows[list(columns)].to_numpy(dtype=float)
 
     def numeric(self, field: str) -> bool:
-        """Whether the values of a field have an order."""
+        """Return whether a field is numeric."""
         return pd.api.types.is_numeric_dtype(self.rows[field])
 
     def levels(self, field: str) -> list[Any]:
-        """The different values of a field, in order."""
+        """Return the distinct values of a field, sorted."""
         return sorted(self.rows[field].unique())
 
 
 def _grouped(linked: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Number of the group of each element, shape (n,); linked: shape (n, n), symmetric; a link of links is one."""
+    """Return the connected component of each element, shape (n,); linked: shape (n, n), symmetric."""
     group = np.arange(len(linked))
     while True:
         least = np.where(linked, group[None], len(linked)).min(axis=1, initial=len(linked))
@@ -90,10 +91,10 @@ def _grouped(linked: NDArray[np.bool_]) -> NDArray[np.int64]:
         group = least
 
 
-def read(block: Mapping[str, Any]) -> Cohort:
-    """The table of a cohort's block (of a study's own bases: `own_table`), which leaves out bases that lack a number.
+def read(block: CohortTable) -> Cohort:
+    """Read the table of a cohort's block; bases of the study that lack a number are left out.
 
-    Errors: StudyError naming file, row and column of what is missing, blank, no number or there twice.
+    Errors: StudyError naming file, row and column of a value that is missing, blank, not a number or repeated.
     """
     path = Path(block["path"])
     run = [block["run"]] if "run" in block else []
@@ -106,25 +107,25 @@ def read(block: Mapping[str, Any]) -> Cohort:
     for name in [*block["indicators"], *block["targets"]]:
         cells[name] = [_number(path, number, name, text) for number, text in enumerate(written[name], start=1)]
     runs = tuple(written[block["run"]]) if run else None
-    parts = (block[part] for part in ("key", "fields", "indicators", "targets"))
-    return Cohort(pd.DataFrame(cells), written, *parts, run=runs)
+    names = (block["fields"], block["indicators"], block["targets"])
+    return Cohort(pd.DataFrame(cells), written, block["key"], *names, run=runs)
 
 
-def check(block: Mapping[str, Any]) -> None:
-    """StudyError unless a given table can be read and has as many bases and as many values of each field as it takes."""
-    found = read(block)
-    if len(found.rows) < FEWEST:
-        raise StudyError(f"{block['path']}: found {len(found.rows)} rows, expected at least {FEWEST}")
-    for name in found.fields:
-        if found.written[name].nunique() == 1:
-            value = found.written[name].iloc[0]
+def check(block: CohortTable) -> None:
+    """Raise StudyError unless a given table can be read, has FEWEST bases and at least two values of each field."""
+    cohort = read(block)
+    if len(cohort.rows) < FEWEST:
+        raise StudyError(f"{block['path']}: found {len(cohort.rows)} rows, expected at least {FEWEST}")
+    for name in cohort.fields:
+        if cohort.written[name].nunique() == 1:
+            value = cohort.written[name].iloc[0]
             raise StudyError(f"{block['path']}: field {name!r} is {value!r} in all rows, expected at least two values")
 
 
 def _written(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Some columns of a CSV file as text."""
+    """Return some columns of a CSV file as text."""
     if not path.is_file():
-        raise StudyError(f"{path}: missing; expected the CSV file that path of a cohort names")
+        raise StudyError(f"{path}: missing; expected the CSV file that `path` of the cohort names")
     header, rows = files.csv_rows(path)
     for name in columns:
         if name not in header:
@@ -133,27 +134,27 @@ def _written(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _check_cells(path: Path, written: pd.DataFrame, key: str) -> None:
-    """StudyError for a blank cell, and unless each base has an id of its own."""
+    """Raise StudyError for a blank cell and for a repeated id."""
     for number, row in enumerate(written.to_dict("records"), start=1):
         for name, text in row.items():
             if not text:
                 raise StudyError(f"{path}, row {number}: column {name!r} is blank, expected a value")
-    again = written[key].duplicated()
-    if again.any():
-        number = int(again.to_numpy().argmax()) + 1
+    repeated = written[key].duplicated()
+    if repeated.any():
+        number = int(repeated.to_numpy().argmax()) + 1
         raise StudyError(
-            f"{path}, row {number}: {key} {written[key].iloc[number - 1]!r} is there twice; expected one row each"
+            f"{path}, row {number}: {key} {written[key].iloc[number - 1]!r} occurs twice; expected one row each"
         )
 
 
 def _field(written: pd.Series) -> pd.Series:
-    """A field's values: numbers where all are."""
+    """Return a field's values, as numbers if all are numbers."""
     numbers = pd.to_numeric(written, errors="coerce")
     return written if not np.isfinite(numbers).all() else numbers
 
 
 def _number(path: Path, number: int, name: str, text: str) -> float:
-    """A finite number from its text."""
+    """Return a finite number from its text."""
     value = files.number(text)
     if math.isnan(value):
         raise StudyError(f"{path}, row {number}: column {name!r}: found {shown(text)}, expected a number")

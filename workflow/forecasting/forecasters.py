@@ -1,4 +1,4 @@
-"""What prefers one base to another without tuning either: indicators, their means, config fields, learned comparers."""
+"""Forecasters, which prefer one base to another without tuning: indicators, combinations, config fields, classifiers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow.forecasting import classifiers
-from workflow.forecasting.classifiers import MODELS, Comparer
+from workflow.forecasting.classifiers import MODELS, PairClassifier
 from workflow.forecasting.cohorts import Cohort
 from workflow.forecasting.pairs import accuracy, differences
 from workflow.forecasting.splits import LEAST, Round
@@ -26,8 +26,8 @@ RANDOM = 1000  # orders drawn for the baseline of chance, half of them the rever
 class Forecast:
     """Preferences of one forecaster in a split, shape (rounds, pairs), 0 for pairs outside a round.
 
-    kind: indicator, combination, field, config (all fields together), comparer, both; source: the target that it was
-    fitted on, None where nothing was fitted.
+    kind: indicator, combination, field, config (all fields together), comparer (a classifier), both; source: the target that
+    it was fitted on, None if it is not fitted.
     """
 
     forecaster: str
@@ -37,13 +37,13 @@ class Forecast:
 
 
 def minmax(values: Values) -> Values:
-    """Values of each column between 0 and 1; a column that is always the same becomes 0."""
+    """Scale each column to 0 to 1; a constant column becomes 0."""
     spread = np.ptp(values, axis=0)
     return (values - values.min(axis=0)) / np.where(spread > 0, spread, 1)
 
 
 def rank(values: Values) -> Values:
-    """Rank of each value in its column, from 0 to 1; equal values share the mean of their ranks."""
+    """Return the rank of each value in its column, from 0 to 1; equal values get the mean of their ranks."""
     above = values[:, None] - values[None]
     return (1 + np.sign(above)).mean(axis=1) / 2
 
@@ -52,51 +52,52 @@ NORMALISERS = {"minmax": minmax, "rank": rank}
 
 
 def unfitted(cohort: Cohort, combinations: Mapping[str, Mapping[str, float]], rounds: int) -> list[Forecast]:
-    """Each indicator alone, and each combination as a weighted mean of min-max values and of ranks over all bases."""
+    """Return each indicator, and each combination as a weighted sum of min-max values and of ranks over all bases."""
     scores = {("indicator", name): cohort.values([name])[:, 0] for name in cohort.indicators}
     for name, weights in combinations.items():
         for normaliser, normalise in NORMALISERS.items():
             columns = normalise(cohort.values(list(weights)))
             scores["combination", f"{normaliser}:{name}"] = columns @ np.array(list(weights.values()), dtype=float)
-    return [Forecast(name, kind, None, np.tile(differences(own), (rounds, 1))) for (kind, name), own in scores.items()]
+    return [
+        Forecast(name, kind, None, np.tile(differences(values), (rounds, 1))) for (kind, name), values in scores.items()
+    ]
 
 
 def fitted(cohort: Cohort, source: str, rounds: Sequence[Round]) -> tuple[list[Forecast], dict[str, Values]]:
-    """What is fitted on a target: fields, comparers, comparers of fields; and the importance of the latters' columns.
+    """Return the forecasters fitted on a target (fields, classifiers), and the importance of LightGBM's columns.
 
-    Comparers are left out of a split some of whose folds have fewer than LEAST bases to learn from. The importance is that
-    of LightGBM's columns in each fold, by forecaster: shape (folds, indicators or fields and indicators), in the order of
-    the table.
+    Classifiers are left out of a split with a fold of fewer than LEAST training bases. importance: by forecaster, shape
+    (folds, indicators or fields and indicators), in the order of the table.
     """
     target = cohort.values([source])[:, 0]
     enough = all(fold.train.sum() >= LEAST for folds in rounds for fold in folds)
-    found: dict[tuple[str, str], Values] = {}
+    by_forecaster: dict[tuple[str, str], Values] = {}
     importance: dict[str, list[Values]] = {}
     for number, folds in enumerate(rounds):
         for fold in folds:
             models = compare(cohort, target, fold.train) if enough else {}
-            told = fields(cohort, target, fold.train) | _told(models)
-            for key, preferences in told.items():
-                whole = found.setdefault(key, np.zeros((len(rounds), len(fold.pairs))))
+            preferences_of = fields(cohort, target, fold.train) | _told(models)
+            for key, preferences in preferences_of.items():
+                whole = by_forecaster.setdefault(key, np.zeros((len(rounds), len(fold.pairs))))
                 whole[number, fold.pairs] = preferences[fold.pairs]
             for name, shares in _weighed(cohort, models).items() if enough else ():
                 importance.setdefault(name, []).append(shares)
-    forecasts = [Forecast(name, kind, source, own) for (kind, name), own in found.items()]
-    return forecasts, {name: np.array(own) for name, own in importance.items()}
+    forecasts = [Forecast(name, kind, source, values) for (kind, name), values in by_forecaster.items()]
+    return forecasts, {name: np.array(values) for name, values in importance.items()}
 
 
 def fields(cohort: Cohort, target: Values, train: Mask) -> dict[tuple[str, str], Values]:
-    """Preferences by each config field alone, from training bases: a number's better direction, a level's mean."""
-    found = {}
+    """Return preferences by each config field, learned on training bases: the better direction of a number, a level's mean."""
+    preferences = {}
     for name in cohort.fields:
         column = cohort.rows[name].to_numpy()
         score = _directed(column, target, train) if cohort.numeric(name) else _level_means(column, target, train)
-        found["field", name] = differences(score)
-    return found
+        preferences["field", name] = differences(score)
+    return preferences
 
 
 def _directed(column: Values, target: Values, train: Mask) -> Values:
-    """A numeric field, reversed where the lower value is the better one in most training pairs; all equal without a pair."""
+    """Return a numeric field, negated if lower values are better in most training pairs; zeros without a pair."""
     difference = differences(target[train])
     if not difference.any():
         return np.zeros(len(column))
@@ -105,14 +106,14 @@ def _directed(column: Values, target: Values, train: Mask) -> Values:
 
 
 def _level_means(column: NDArray, target: Values, train: Mask) -> Values:
-    """The mean target of the training bases of each level; of all of them where a level has none, 0 without any."""
+    """Return for each base the mean target of its level's training bases; of all of them if it has none, 0 without any."""
     means = {level: target[train & (column == level)].mean() for level in np.unique(column[train])}
     whole = target[train].mean() if train.any() else 0.0
     return np.array([means.get(level, whole) for level in column])
 
 
-def compare(cohort: Cohort, target: Values, train: Mask) -> dict[str, Comparer]:
-    """Every model on the indicators, and LightGBM on config fields without and with them."""
+def compare(cohort: Cohort, target: Values, train: Mask) -> dict[str, PairClassifier]:
+    """Fit every model on the indicators, and LightGBM on config fields without and with indicators."""
     indicators, config = cohort.values(cohort.indicators), design(cohort)[0]
     models = {name: classifiers.fit(name, indicators, target, train) for name in MODELS}
     models[CONFIG] = classifiers.fit("lightgbm", config, target, train)
@@ -121,30 +122,32 @@ def compare(cohort: Cohort, target: Values, train: Mask) -> dict[str, Comparer]:
 
 
 def design(cohort: Cohort) -> tuple[Values, list[str]]:
-    """Config fields as columns, and the field behind each: a number as it is, text as one column for each level."""
+    """Return config fields as columns, and the field of each: numbers unchanged, text as one column for each level."""
     columns, names = [], []
     for name in cohort.fields:
         column = cohort.rows[name].to_numpy()
-        own = [column.astype(float)] if cohort.numeric(name) else [column == level for level in cohort.levels(name)]
-        columns += own
-        names += [name] * len(own)
+        field_columns = (
+            [column.astype(float)] if cohort.numeric(name) else [column == level for level in cohort.levels(name)]
+        )
+        columns += field_columns
+        names += [name] * len(field_columns)
     return np.column_stack(columns).astype(float), names
 
 
-def _told(models: Mapping[str, Comparer]) -> dict[tuple[str, str], Values]:
-    """Preferences of comparers: of indicators in the published form and the symmetric one, else in the latter alone."""
-    found = {}
+def _told(models: Mapping[str, PairClassifier]) -> dict[tuple[str, str], Values]:
+    """Return the classifiers' preferences: for indicators the published and the symmetric form, else only the symmetric."""
+    preferences = {}
     for name, model in models.items():
         if name in MODELS:
-            found["comparer", name] = model.preferences()
-            found["comparer", f"{name}_symmetric"] = model.symmetric_preferences()
+            preferences["comparer", name] = model.preferences()
+            preferences["comparer", f"{name}_symmetric"] = model.symmetric_preferences()
         else:
-            found["config" if name == CONFIG else "both", name] = model.symmetric_preferences()
-    return found
+            preferences["config" if name == CONFIG else "both", name] = model.symmetric_preferences()
+    return preferences
 
 
-def _weighed(cohort: Cohort, models: Mapping[str, Comparer]) -> dict[str, Values]:
-    """Importance of indicators in `lightgbm`, of fields and indicators in `config_and_indicators`."""
+def _weighed(cohort: Cohort, models: Mapping[str, PairClassifier]) -> dict[str, Values]:
+    """Return the importance of indicators in `lightgbm`, and of fields and indicators in `config_and_indicators`."""
     owners = [*design(cohort)[1], *cohort.indicators]
     shares = models[BOTH].importance()
     both = [shares[[owner == name for owner in owners]].sum() for name in (*cohort.fields, *cohort.indicators)]
@@ -152,7 +155,7 @@ def _weighed(cohort: Cohort, models: Mapping[str, Comparer]) -> dict[str, Values
 
 
 def chance(bases: int, seed: int) -> Values:
-    """Preferences of random orders of the bases, each with its reverse: shape (RANDOM, pairs)."""
+    """Return preferences of random orders of the bases, each with its reverse: shape (RANDOM, pairs)."""
     generator = np.random.default_rng(seed)
     orders = differences(generator.permuted(np.tile(np.arange(bases, dtype=float), (RANDOM // 2, 1)), axis=1))
     return np.concatenate([orders, -orders])

@@ -1,4 +1,4 @@
-"""Tables to read: forecasters beside each other and beside the baselines, targets as columns."""
+"""Leaderboards: forecasters and baselines as rows, targets as columns."""
 
 from __future__ import annotations
 
@@ -15,40 +15,42 @@ ORDER = ["chance", "field", "config", "indicator", "combination", "comparer", "b
 ROWS = ["split", "subset", "kind", "forecaster"]
 
 
-def accuracies(found: Forecasting) -> pd.DataFrame:
-    """Accuracy over all pairs of each split, tie rule `half`, what is fitted being fitted on the target itself."""
-    rows = found.forecasts
-    return _wide(rows[rows["subset"] == "all"], found.cohort.targets)
+def accuracies(forecasting: Forecasting) -> pd.DataFrame:
+    """Return accuracy over all pairs of each split, tie rule `half`, forecasters fitted on the same target."""
+    rows = forecasting.forecasts
+    return _wide(rows[rows["subset"] == "all"], forecasting.cohort.targets)
 
 
-def equal_configs(found: Forecasting) -> pd.DataFrame:
-    """The same over every pair, for pairs that have a config field in common or differ in nothing else."""
-    rows = found.forecasts
+def equal_configs(forecasting: Forecasting) -> pd.DataFrame:
+    """Return the same for split `every_pair`, for pairs that share a config field or differ in one field only."""
+    rows = forecasting.forecasts
     matched = rows["subset"].str.startswith(("same_", "only_"))
-    return _wide(rows[matched & (rows["split"] == "every_pair")], found.cohort.targets)
+    return _wide(rows[matched & (rows["split"] == "every_pair")], forecasting.cohort.targets)
 
 
-def gap_quintiles(found: Forecasting) -> pd.DataFrame:
-    """The same over every pair, by how far apart the two bases are."""
-    rows = found.forecasts
-    return _wide(rows[rows["subset"].str.startswith("gap_") & (rows["split"] == "every_pair")], found.cohort.targets)
+def gap_quintiles(forecasting: Forecasting) -> pd.DataFrame:
+    """Return the same for split `every_pair`, by the difference between the two bases' targets."""
+    rows = forecasting.forecasts
+    return _wide(
+        rows[rows["subset"].str.startswith("gap_") & (rows["split"] == "every_pair")], forecasting.cohort.targets
+    )
 
 
-def transfer(found: Forecasting) -> pd.DataFrame:
-    """Accuracy over the random splits of what was fitted on one target and forecasts another, tie rule `half`."""
-    rows = found.forecasts
+def transfer(forecasting: Forecasting) -> pd.DataFrame:
+    """Return accuracy in random splits of forecasters fitted on one target and evaluated on another, tie rule `half`."""
+    rows = forecasting.forecasts
     rows = rows[
         (rows["subset"] == "all") & (rows["split"] == "random") & (rows["ties"] == "half") & rows["source"].notna()
     ]
-    return _pivoted(rows, [*ROWS, "source"], found.cohort.targets)
+    return _pivoted(rows, [*ROWS, "source"], forecasting.cohort.targets)
 
 
-def picks(found: Forecasting) -> pd.DataFrame:
-    """Regret of taking the first base of a forecaster's order, and shortlists that hold the best, in random splits."""
-    rows = found.rankings
+def picks(forecasting: Forecasting) -> pd.DataFrame:
+    """Return the regret of a forecaster's first base, and lengths of shortlists with the best base, in random splits."""
+    rows = forecasting.rankings
     rows = rows[(rows["split"] == "random") & rows["k"].isna() & _own(rows)]
     rows = rows.assign(accuracy=rows["value"])
-    return _pivoted(rows, ["statistic", "kind", "forecaster"], found.cohort.targets)
+    return _pivoted(rows, ["statistic", "kind", "forecaster"], forecasting.cohort.targets)
 
 
 TABLES: dict[str, Callable[[Forecasting], pd.DataFrame]] = {
@@ -61,17 +63,17 @@ TABLES: dict[str, Callable[[Forecasting], pd.DataFrame]] = {
 
 
 def _own(rows: pd.DataFrame) -> pd.Series:
-    """Rows of what is fitted on the target itself or not at all."""
+    """Return a mask of forecasters that are fitted on the same target or not fitted."""
     return rows["source"].isna() | (rows["source"] == rows["target"])
 
 
 def _wide(rows: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
-    """Rows of the tie rule `half` and own source, each target with its interval."""
+    """Return rows with tie rule `half` and the same source, each target with its interval."""
     return _pivoted(rows[(rows["ties"] == "half") & _own(rows)], ROWS, targets)
 
 
 def _pivoted(rows: pd.DataFrame, keys: list[str], targets: Sequence[str]) -> pd.DataFrame:
-    """One row for each of some keys; for each target its number and the ends of its interval, in the order of ORDER."""
+    """Return one row for each combination of keys, with value and interval of each target, sorted by ORDER."""
     rows = rows.assign(order=rows["kind"].map(ORDER.index), place=range(len(rows)))
     wide = rows.pivot(index=keys, columns="target", values=["accuracy", "low", "high"])
     columns = [(value, target) for target in targets for value in ("accuracy", "low", "high")]
@@ -84,19 +86,19 @@ def _pivoted(rows: pd.DataFrame, keys: list[str], targets: Sequence[str]) -> pd.
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with each interval behind its number, as text, for Markdown."""
+    """Return a table for Markdown: numbers with their intervals as text."""
     merged = {}
     for name in table.columns:
         if {f"{name}_low", f"{name}_high"} <= set(table.columns):
-            ends = zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
+            intervals = zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
             merged[name] = [
-                f"{value:.3f}" + ("" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]") for value, low, high in ends
+                f"{value:.3f}" + ("" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]") for value, low, high in intervals
             ]
     ends = [f"{name}_{end}" for name in merged for end in ("low", "high")]
     return table.drop(columns=ends).assign(**merged)
 
 
 def write(table: pd.DataFrame, csv: Path, page: Path) -> None:
-    """Write a table as CSV in full precision and as Markdown to read."""
+    """Write a table as CSV in full precision and as Markdown."""
     files.write_text(table.to_csv(index=False), csv)
     files.write_text(markdown(readable(table)), page)

@@ -25,22 +25,22 @@ QUINTILES = 5
 
 
 def first_second(n: int) -> tuple[Places, Places]:
-    """The places of both bases in each of the n(n - 1)/2 unordered pairs of n bases."""
+    """Return the indices of both bases in each of the n(n - 1)/2 unordered pairs of n bases."""
     return np.triu_indices(n, k=1)
 
 
 def differences(values: Values) -> Values:
-    """First minus second in each pair; values: shape (..., bases)."""
+    """Return first minus second in each pair; values: shape (..., bases)."""
     first, second = first_second(values.shape[-1])
     return values[..., first] - values[..., second]
 
 
 def credit(preferences: Values, difference: Values, ties: str) -> tuple[Values, Mask]:
-    """What each preference earns (0, a half or 1), and which pairs count; preferences: shape (..., pairs).
+    """Return the credit of each preference (0, 0.5 or 1), and which pairs count; preferences: shape (..., pairs).
 
-    gt: right if both say "first is better" or both do not; what is published is nearest to this.
-    strict: right if both say the same base is better, so that a tie in either is wrong.
-    half: pairs without a better base do not count, no preference earns a half (Harrell's concordance index).
+    gt: right if both or neither say that the first is better; closest to the published rule.
+    strict: right if both say the same base is better; a tie in either is wrong.
+    half: pairs with equal targets do not count, no preference earns 0.5 (Harrell's concordance index).
     """
     counted = np.ones(len(difference), dtype=bool)
     if ties == "gt":
@@ -51,29 +51,29 @@ def credit(preferences: Values, difference: Values, ties: str) -> tuple[Values, 
 
 
 def accuracy(preferences: Values, difference: Values, ties: str = "half") -> Values:
-    """Share of the pairs that count in which the better base is preferred, along the last axis."""
+    """Return the share of counted pairs in which the better base is preferred, along the last axis."""
     earned, counted = credit(preferences, difference, ties)
     return earned[..., counted].mean(axis=-1)
 
 
 def null_deviation(n: int) -> float:
-    """Standard deviation of the accuracy of a random order of n bases: half that of Kendall's tau (Kendall 1938)."""
+    """Return the standard deviation of the accuracy of a random order of n bases: half that of Kendall's tau (1938)."""
     return math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1))) / 2
 
 
-def resampled_weights(units: Places, how: Resampling) -> Values:
-    """How often each pair occurs in each resample of bases, shape (resamples, pairs).
+def resampled_weights(units: Places, resampling: Resampling) -> Values:
+    """Return the weight of each pair in each resample of bases, shape (resamples, pairs).
 
-    Bases of one unit are drawn together; a pair within them occurs as often as they do, others as often as the
-    product says, since a base makes no pair with itself.
+    Bases of one unit are drawn together. The weight of a pair within a unit is the unit's count, that of any other pair the
+    product of both counts; a base forms no pair with itself.
     """
-    drawn = np.concatenate(list(how.weights(int(units.max()) + 1)))[:, units]
+    drawn = np.concatenate(list(resampling.weights(int(units.max()) + 1)))[:, units]
     first, second = first_second(len(units))
     return np.where(units[first] == units[second], drawn[:, first], drawn[:, first] * drawn[:, second])
 
 
 def gaps(difference: Values) -> dict[str, Mask]:
-    """Fifths of the pairs by the size of the difference, the closest first: `gap_1` to `gap_5`."""
+    """Return quintiles of the pairs by absolute difference, the smallest first: `gap_1` to `gap_5`."""
     size = np.abs(difference)
     edges = np.quantile(size, np.arange(1, QUINTILES) / QUINTILES)
     fifth = np.searchsorted(edges, size, side="left")
@@ -81,19 +81,19 @@ def gaps(difference: Values) -> dict[str, Mask]:
 
 
 def matched(cohort: Cohort) -> dict[str, Mask]:
-    """Pairs by what their configs share: `same_F` have field F in common, `only_F` differ in F and nothing else."""
+    """Return pairs by config: `same_F` share field F, `only_F` differ in F and in no other field."""
     alike = {name: _alike(cohort, [name]) for name in cohort.fields}
-    masks = {f"same_{name}": own for name, own in alike.items()}
-    for name, own in alike.items():
+    masks = {f"same_{name}": mask for name, mask in alike.items()}
+    for name, mask in alike.items():
         others = _alike(cohort, [other for other in cohort.fields if other != name])
-        masks[f"only_{name}"] = others & ~own
+        masks[f"only_{name}"] = others & ~mask
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
 def contrasts(cohort: Cohort, fields: Sequence[str]) -> dict[str, Mask]:
-    """Pairs of two groups of bases that agree in all but some fields: `F=A/B` for two values (or combinations).
+    """Return pairs of two groups of bases that differ only in the given fields: `F=A/B` for two values (or combinations).
 
-    Only groups that meet in at least one such pair are named (arXiv 2504.12491, Figures 2, 6 and 7).
+    Only groups with at least one such pair are included (arXiv 2504.12491, Figures 2, 6 and 7).
     """
     groups = cohort.rows[list(fields)].astype(str).agg(",".join, axis=1).to_numpy()
     first, second = first_second(len(groups))
@@ -107,24 +107,24 @@ def contrasts(cohort: Cohort, fields: Sequence[str]) -> dict[str, Mask]:
 
 
 def _alike(cohort: Cohort, fields: Iterable[str]) -> Mask:
-    """Pairs whose bases have all these fields in common."""
+    """Return a mask of pairs whose bases agree in all these fields."""
     first, second = first_second(len(cohort.rows))
     columns = [cohort.rows[name].to_numpy() for name in fields]
     return np.all([column[first] == column[second] for column in columns] or [np.ones(len(first), dtype=bool)], axis=0)
 
 
 def rows(cohort: Cohort) -> list[dict[str, Any]]:
-    """Rows of `tables.PAIRS`: every pair for every target; none of fewer than two bases."""
+    """Return rows of `tables.PAIRS`: every pair for every target; none for fewer than two bases."""
     if len(cohort.rows) < 2:
         return []
     first, second = first_second(len(cohort.rows))
     alike = {name: _alike(cohort, [name]) for name in cohort.fields}
-    found = []
+    rows = []
     for target in cohort.targets:
         difference = differences(cohort.values([target])[:, 0])
         fifths = gaps(difference)
         for pair, (one, other) in enumerate(zip(first, second, strict=True)):
-            found.append(
+            rows.append(
                 {
                     "target": target,
                     "first": cohort.ids[one],
@@ -136,4 +136,4 @@ def rows(cohort: Cohort) -> list[dict[str, Any]]:
                     "same_unit": bool(cohort.units[one] == cohort.units[other]),
                 }
             )
-    return found
+    return rows

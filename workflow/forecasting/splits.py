@@ -1,7 +1,7 @@
-"""Which bases a forecaster is fitted on and which pairs it is then asked about; no unit is ever on both sides.
+"""Splits: the bases that forecasters are fitted on, and the pairs that they are evaluated on; no unit is in both.
 
-A split has rounds, each with a set of pairs to be told; a round has folds, each with the bases that a forecaster is
-fitted on before it is asked about some of the round's pairs. Bases of one unit (`Cohort.units`) stay together.
+A split has rounds, each with a set of pairs; a round has folds, each with training bases and some of the round's pairs, on
+which the fitted forecaster is evaluated. Bases of one unit (`Cohort.units`) stay together.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Places = NDArray[np.int64]
 
 REPEATS = 20  # random splits, seeds 0 to 19, and their share of training bases (arXiv 2504.12491, section 4.3)
 TRAIN = 0.6
-LEAST = 5  # training bases: 20 ordered pairs, as many as a leaf of the trees needs
-GROUPS = 5  # of which a pair's two are held out: the rest is again 60 % of the bases
+LEAST = 5  # training bases: 20 ordered pairs, the minimum of a leaf in the trees
+GROUPS = 5  # a pair's two groups are held out: the rest is again 60 % of the bases
 
 
 @dataclass(frozen=True)
 class Fold:
-    """train: bases to fit on, shape (bases,); pairs: to ask about, shape (pairs,), none of them with such a base."""
+    """train: mask of training bases, shape (bases,); pairs: mask of pairs to evaluate on, without training bases."""
 
     train: Mask
     pairs: Mask
@@ -36,17 +36,17 @@ Round = list[Fold]
 
 
 def names(fields: Sequence[str]) -> list[str]:
-    """The splits of a cohort with these config fields; some may turn out to have no round."""
+    """Return the splits of a cohort with these config fields; some may have no round."""
     return ["every_pair", "random", *(f"leave_out_{name}" for name in fields)]
 
 
 def rounds(cohort: Cohort, split: str) -> list[Round]:
-    """The rounds of a split.
+    """Return the rounds of a split.
 
-    every_pair: one round with every pair of the table, asked when both bases are held out.
-    random: one round for each of the seeds, in which 40 % of the bases are held out; none with fewer units than FEWEST.
-    leave_out_F: one round for each value of field F, its bases held out; not for a value with a single unit, which
-    makes no pair, nor for one that leaves fewer than LEAST bases to fit on.
+    every_pair: one round with every pair of the table, evaluated in the folds that hold out both bases.
+    random: one round for each seed, with 40 % of the bases held out; none with fewer units than FEWEST.
+    leave_out_F: one round for each value of field F, with its bases held out; not for a value with a single unit, which has
+    no pair, nor for one that leaves fewer than LEAST training bases.
     """
     if len(cohort.rows) < 2:
         return []
@@ -59,7 +59,7 @@ def rounds(cohort: Cohort, split: str) -> list[Round]:
 
 
 def _left_out(cohort: Cohort, field: str) -> list[Round]:
-    """One round for each value of a field that can be left out."""
+    """Return one round for each value of a field that can be left out."""
     column, units = cohort.rows[field].to_numpy(), cohort.units
     levels = [level for level in cohort.levels(field) if len(np.unique(units[column == level])) > 1]
     folds = [_held_out(column == level, units) for level in levels]
@@ -67,7 +67,8 @@ def _left_out(cohort: Cohort, field: str) -> list[Round]:
 
 
 def every_pair(units: Places) -> Round:
-    """One fold for each two of GROUPS random groups: pairs between them; of neighbours also those within the first."""
+    """Return one fold for each two of GROUPS random groups, with the pairs between them; for neighbouring groups also those
+    within the first."""
     group = _dealt(units)
     first, second = (group[side] for side in first_second(len(units)))
     folds = []
@@ -83,7 +84,7 @@ def every_pair(units: Places) -> Round:
 
 
 def _dealt(units: Places) -> Places:
-    """A random group for each base, all of nearly equal size."""
+    """Return a random group for each base; groups have nearly equal sizes."""
     group = np.zeros(len(units), dtype=np.int64)
     sizes = np.zeros(GROUPS, dtype=np.int64)
     for unit in np.random.default_rng(0).permutation(units.max() + 1):
@@ -94,28 +95,28 @@ def _dealt(units: Places) -> Places:
 
 
 def drawn(units: Places, seed: int) -> Fold:
-    """A random 60 % of the bases to fit on, the rest held out: units in random order, each taken if it still fits."""
+    """Return a fold with a random 60 % of the bases for training: units in random order, each included if it still fits."""
     room = round(TRAIN * len(units))
     train = np.zeros(len(units), dtype=bool)
     for unit in np.random.default_rng(seed).permutation(units.max() + 1):
-        own = units == unit
-        if train.sum() + own.sum() <= room:
-            train |= own
+        members = units == unit
+        if train.sum() + members.sum() <= room:
+            train |= members
     return _held_out(~train, units)
 
 
 def _held_out(test: Mask, units: Places) -> Fold:
-    """All pairs of the held-out bases, to be told from the bases that are none of their units."""
+    """Return a fold with all pairs of the held-out bases, and all bases of other units for training."""
     first, second = first_second(len(units))
     return Fold(~np.isin(units, units[test]), test[first] & test[second])
 
 
 def asked(rounds: Sequence[Round]) -> Mask:
-    """Pairs that each round asks about, shape (rounds, pairs)."""
+    """Return the pairs of each round, shape (rounds, pairs)."""
     return np.array([np.any([fold.pairs for fold in folds], axis=0) for folds in rounds])
 
 
 def candidates(pairs: Mask, bases: int) -> Places:
-    """Places of the bases that some pairs are made of."""
+    """Return the indices of the bases in some pairs."""
     first, second = first_second(bases)
     return np.unique(np.concatenate([first[pairs], second[pairs]]))

@@ -1,1 +1,1 @@
-"""Indicators: what untouched bases are measured for, which may forecast how they turn out after fine-tuning."""
+"""Indicators: measurements of bases that may forecast their scores after fine-tuning."""

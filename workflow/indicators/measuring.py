@@ -1,4 +1,4 @@
-"""Measuring indicators on one base: what is read, what has to be measured anew, and the sums that are kept."""
+"""Measure the indicators of one base: select texts, decide what to measure again, and compute the stored sums."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from workflow.data.demonstrations import Rows
 from workflow.errors import StudyError
 from workflow.indicators import measures
 from workflow.models.encoding import padding
+from workflow.settings import Base, Indicator
 from workflow.storage import files, tables
 from workflow.study import indicators
 from workflow.task import Task
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 Tasks = Mapping[str, tuple[Task, Rows, Rows]]
 
-PACKAGES = ("torch", "transformers", "tokenizers")  # that a measured number may depend on
+PACKAGES = ("torch", "transformers", "tokenizers")  # on which a measured number may depend
 KEYS = ["corpus", "group", "variant", "draw"]
 ADDED = ["tokens", "bytes", "nll"]
 
@@ -55,7 +56,7 @@ class Loss(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """The losses of an indicator, a hash of the token ids that were read, and what else the rows must share to compare."""
+    """The losses of an indicator, a hash of the token ids, and further facts that must agree for values to be comparable."""
 
     losses: list[Loss]
     tokenization: str
@@ -63,149 +64,153 @@ class Measurement(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A base in memory."""
+class LoadedBase:
+    """A base and its tokenizer in memory."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
-class Material:
-    """What an indicator reads: documents of its corpus (all of them), tasks with their training and test rows."""
+class MeasuredTexts:
+    """The texts of an indicator: all documents of its corpus, and tasks with their training and test rows."""
 
     documents: Sequence[Document]
     tasks: Tasks
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the texts, and of the rows with the words that make prompts of them."""
-        found = hashlib.sha256()
+        """Hash of the documents, and of the rows with their prompt templates."""
+        digest = hashlib.sha256()
         for document in self.documents:
-            found.update(json.dumps(document).encode())
+            digest.update(json.dumps(document).encode())
         for name, (task, *splits) in sorted(self.tasks.items()):
             formats = prompts.formats(task) if task.kind != "messages" else ()
             words = [prompts.evaluated(task, format, "sound") for format in formats]
-            found.update(json.dumps([name, words]).encode())
+            digest.update(json.dumps([name, words]).encode())
             for rows in splits:
-                found.update(json.dumps([(key, repr(example)) for key, example in rows]).encode())
-        return found.hexdigest()
+                digest.update(json.dumps([(key, repr(example)) for key, example in rows]).encode())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
-class Part:
-    """What is known of a base: sums and losses of its indicators, and by name the fingerprint and manifest of each."""
+class BaseMeasurements:
+    """The measurements of a base: sums and losses of its indicators, and the fingerprint and manifest of each by name."""
 
     sums: list[dict[str, Any]] = field(default_factory=list)
     losses: list[dict[str, Any]] = field(default_factory=list)
     fingerprints: dict[str, str] = field(default_factory=dict)
     manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def of(self, name: str) -> Part:
-        """What is known of one indicator."""
-        rows = [[row for row in table if row["indicator"] == name] for table in (self.sums, self.losses)]
-        return Part(*rows, {name: self.fingerprints[name]}, {name: self.manifests[name]})
+    def of(self, name: str) -> BaseMeasurements:
+        """Return the measurements of one indicator."""
+        sums, losses = ([row for row in table if row["indicator"] == name] for table in (self.sums, self.losses))
+        return BaseMeasurements(sums, losses, {name: self.fingerprints[name]}, {name: self.manifests[name]})
 
-    def extend(self, other: Part) -> None:
-        """Take over what another part knows of other indicators."""
+    def extend(self, other: BaseMeasurements) -> None:
+        """Add the measurements of other indicators."""
         self.sums.extend(other.sums)
         self.losses.extend(other.losses)
         self.fingerprints.update(other.fingerprints)
         self.manifests.update(other.manifests)
 
 
-def read(sums: Path, losses: Path) -> Part:
-    """The part of a base as it was written; an empty one where there is none."""
+def read(sums: Path, losses: Path) -> BaseMeasurements:
+    """Read the measurements of a base; empty if there are none."""
     if not (sums.is_file() and losses.is_file()):
-        return Part()
+        return BaseMeasurements()
     facts = tables.recorded(sums)
-    return Part(tables.rows(sums), tables.rows(losses), facts["fingerprints"], facts["manifests"])
+    return BaseMeasurements(tables.rows(sums), tables.rows(losses), facts["fingerprints"], facts["manifests"])
 
 
-def write(part: Part, sums: Path, losses: Path, **facts: Any) -> None:
-    """Write the part of a base, with facts about how it was made."""
+def write(part: BaseMeasurements, sums: Path, losses: Path, **facts: Any) -> None:
+    """Write the measurements of a base with metadata about their origin."""
     facts |= {"fingerprints": part.fingerprints, "manifests": part.manifests}
     tables.write(part.losses, tables.MEASURED, losses, **facts)
     tables.write(part.sums, tables.INDICATORS, sums, **facts)
 
 
-def material(settings: Mapping[str, Any], data_root: str | None, prepared: Tasks) -> Material:
-    """What an indicator reads, of a study's corpora and prepared tasks."""
+def material(settings: Indicator, data_root: str | None, prepared: Tasks) -> MeasuredTexts:
+    """Return the texts of an indicator from a study's corpora and prepared tasks."""
     documents: list[Document] = []
     if "corpus" in settings:
         root = corpora.folder(settings, data_root)
         documents = list(corpora.documents(corpora.files(root, settings.get("domains"), settings["split"])))
-    return Material(documents, {name: prepared[name] for name in indicators.tasks(settings)})
+    return MeasuredTexts(documents, {name: prepared[name] for name in indicators.tasks(settings)})
 
 
 def update(
-    before: Part,
-    base: Mapping[str, Any],
-    blocks: Mapping[str, Mapping[str, Any]],
-    found: Callable[[Mapping[str, Any]], Material],
-    subject: Callable[[str], Subject],
+    before: BaseMeasurements,
+    base: Base,
+    blocks: Mapping[str, Indicator],
+    texts_of: Callable[[Mapping[str, Any]], MeasuredTexts],
+    subject: Callable[[str], LoadedBase],
     progress: Callable[[str], Progress],
-) -> Part:
-    """All indicators of a base: rows of what has not changed are kept, the others measured.
+) -> BaseMeasurements:
+    """Return all indicators of a base: unchanged ones are kept, the others measured.
 
-    base: its manifest; found: what an indicator reads; subject: the base in memory, by precision; progress: by indicator.
+    base: its manifest; texts_of: the texts of an indicator; subject: precision -> the base in memory; progress: by indicator.
     """
-    part = Part()
+    part = BaseMeasurements()
     for name, settings in blocks.items():
-        material = found(settings)
-        current = fingerprint(settings, base, material)
+        texts = texts_of(settings)
+        current = fingerprint(settings, base, texts)
         if before.fingerprints.get(name) == current:
             part.extend(before.of(name))
         else:
             sums, losses, manifest = measure(
-                name, settings, subject(indicators.weights(settings)), material, progress(name)
+                name, settings, subject(indicators.weights(settings)), texts, progress(name)
             )
-            part.extend(Part(sums, losses, {name: current}, {name: manifest}))
+            part.extend(BaseMeasurements(sums, losses, {name: current}, {name: manifest}))
     return part
 
 
-def sampled(documents: Sequence[Document], settings: Mapping[str, Any]) -> list[Document]:
-    """The documents that an indicator is measured on, in their order: each text once, at most `documents`, drawn by `seed`."""
+def sampled(documents: Sequence[Document], settings: Indicator) -> list[Document]:
+    """Return the documents of an indicator in their order: each text once, at most `documents` of them, drawn by `seed`."""
     distinct = list({document.text: document for document in reversed(documents)}.values())[::-1]
     count = settings.get("documents", len(distinct))
     if count >= len(distinct):
         return distinct
     chosen = random.Random(settings["seed"]).sample(range(len(distinct)), count)
-    return [distinct[place] for place in sorted(chosen)]
+    return [distinct[index] for index in sorted(chosen)]
 
 
 def measure(
-    name: str, settings: Mapping[str, Any], subject: Subject, material: Material, progress: Progress | None = None
+    name: str,
+    settings: Indicator,
+    subject: LoadedBase,
+    material: MeasuredTexts,
+    progress: Progress | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
-    """An indicator of a base: rows of `tables.INDICATORS`, rows of `tables.MEASURED`, and the manifest behind its hash."""
-    found = registry.module(measures, settings["measure"]).measure(subject, settings, material, progress)
+    """Measure an indicator: rows of `tables.INDICATORS`, rows of `tables.MEASURED`, and the manifest behind its hash."""
+    measurement = registry.module(measures, settings["measure"]).measure(subject, settings, material, progress)
     manifest = {
         "settings": files.portable(indicators.measured(settings)),
         "material": material.fingerprint,
         "contract": indicators.CONTRACT,
-        **found.facts,
+        **measurement.facts,
     }
     constant = {
         "indicator": name,
         "measure": settings["measure"],
         "manifest": hashed(manifest)[:16],
-        "tokenization": found.tokenization,
+        "tokenization": measurement.tokenization,
         "versions": ", ".join(f"{package} {number}" for package, number in versions().items()),
     }
-    documents = [{"indicator": name, **loss._asdict()} for loss in found.losses]
-    return [{**row, **constant} for row in sums(found.losses)], documents, manifest
+    documents = [{"indicator": name, **loss._asdict()} for loss in measurement.losses]
+    return [{**row, **constant} for row in sums(measurement.losses)], documents, manifest
 
 
 def losses_of(
-    subject: Subject,
+    subject: LoadedBase,
     readings: Sequence[Reading],
     places: Sequence[str],
     batch_tokens: int,
     progress: Progress | None = None,
 ) -> list[NDArray[np.float64]]:
-    """The losses of readings, as `engine.losses.token_losses` gives them; places: what each is called in a message.
+    """Return the losses of readings as `engine.losses.token_losses` does; places: their names in messages.
 
-    Errors: StudyError for a reading whose losses are not finite, with where in the model that comes from.
+    Errors: StudyError for a reading whose losses are not finite, with their source in the model.
     """
     from workflow.models.engine import finite, losses
 
@@ -218,7 +223,7 @@ def losses_of(
 
 @contextmanager
 def restored(model: PreTrainedModel) -> Iterator[None]:
-    """Give a model its weights back in the end, to the bit."""
+    """Restore a model's weights bit for bit at the end of the context."""
     before = [weight.detach().clone() for weight in model.parameters()]
     try:
         yield
@@ -228,9 +233,9 @@ def restored(model: PreTrainedModel) -> Iterator[None]:
 
 
 def sums(losses: Iterable[Loss]) -> list[dict[str, Any]]:
-    """Additive sums over the documents of each group, variant and draw, and of each document's sums over all draws.
+    """Return first and second moments about zero over the documents of each group, variant and draw, as additive sums.
 
-    First and second moments about zero; the sums over all draws have draw None.
+    Further rows, with draw None, are the moments of each document's sums over all draws.
     """
     table = pd.DataFrame(losses, columns=Loss._fields)
     of_draws = _moments(table, KEYS)
@@ -241,7 +246,7 @@ def sums(losses: Iterable[Loss]) -> list[dict[str, Any]]:
 
 
 def _moments(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Sums over the documents of each group of rows."""
+    """Return sums over the documents of each group of rows."""
     products = {
         f"{one}_{other}": table[one].astype(float) * table[other]
         for one, other in (
@@ -257,17 +262,17 @@ def _moments(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return whole.groupby(keys, as_index=False, sort=False)[columns].sum(skipna=False)
 
 
-def fingerprint(settings: Mapping[str, Any], base: Mapping[str, Any], material: Material) -> str:
-    """Hash of all that an indicator's rows depend on; while it stays they are kept."""
+def fingerprint(settings: Indicator, base: Base, material: MeasuredTexts) -> str:
+    """Return a hash of everything that an indicator's rows depend on; rows with the same hash are kept."""
     files = {name: file["sha256"] for name, file in base["files"].items()}
     return hashed([indicators.measured(settings), indicators.CONTRACT, files, material.fingerprint, versions()])
 
 
 def hashed(facts: Any) -> str:
-    """Hash of facts."""
+    """Return a hash of JSON facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that a measured number may depend on."""
+    """Return the versions of PACKAGES."""
     return {name: version(name) for name in PACKAGES}

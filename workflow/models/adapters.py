@@ -1,9 +1,9 @@
-"""Low-rank adapters in a model: where they may be put, and how many of its weights they reach."""
+"""Low-rank adapters (LoRA): the layers that can take them, and how many weights they reach."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def linear(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    """Layers that are a matrix product, by name: torch's, and those of GPT-2 whose matrix is the other way round.
+    """Return the linear layers of a model by name: torch's, and GPT-2's, whose matrix is transposed.
 
-    Where adapters were put on some before others were refused, names and layers are those without adapters.
+    If some layers have adapters already, names and layers are those without adapters.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -25,25 +25,33 @@ def linear(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
     }
 
 
-def allowed(model: PreTrainedModel) -> list[str]:
-    """Names for `lora_modules`: last parts of the names of layers that PEFT adapts and the model calls.
+def without_adapters(model: torch.nn.Module) -> PreTrainedModel:
+    """Return the model that adapters sit in; of a model without adapters, the model."""
+    inner = getattr(model, "get_base_model", None)
+    return cast("PreTrainedModel", model if inner is None else inner())
 
-    Left out are layers whose weight the model reads by itself, past any adapter, and an output layer that shares its matrix
-    with the embedding. The model is read once.
+
+def allowed(model: PreTrainedModel) -> list[str]:
+    """Return the names allowed in `lora_modules`: last parts of the names of layers that PEFT adapts and the model calls.
+
+    Layers whose weight the model uses without calling them are left out, and so is an output layer tied to the embedding.
+    Runs the model once.
     """
     output, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     tied = output is not None and embedding is not None and output.weight is embedding.weight
-    found = [name for name, layer in _called(model) if not (tied and layer is output)]
-    ends = sorted({name.rsplit(".", 1)[-1] for name in found})
+    called = [name for name, layer in _called(model) if not (tied and layer is output)]
+    ends = sorted({name.rsplit(".", 1)[-1] for name in called})
     return [end for end in ends if _takes(model, end)]
 
 
 @torch.no_grad()
 def _called(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Module]]:
-    """The matrix products that a forward pass goes through as layers, by name."""
+    """Return the linear layers that a forward pass calls, by name."""
     called: set[torch.nn.Module] = set()
     layers = linear(model)
-    hooks = [layer.register_forward_hook(lambda module, given, output: called.add(module)) for layer in layers.values()]
+    hooks = [
+        layer.register_forward_hook(lambda module, inputs, output: called.add(module)) for layer in layers.values()
+    ]
     try:
         model(input_ids=torch.tensor([[1, 2, 3, 4]], device=model.device), use_cache=False)
     finally:
@@ -53,41 +61,43 @@ def _called(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Module]]:
 
 
 def _takes(model: PreTrainedModel, end: str) -> bool:
-    """Whether PEFT puts adapters on the layers of a name, tried on a model without weights."""
+    """Return whether PEFT can adapt the layers of a name; tried on a model without weights."""
     from peft import LoraConfig, get_peft_model
 
     try:
         with torch.device("meta"):
             skeleton = type(model)(model.config)
             get_peft_model(skeleton, LoraConfig(r=1, target_modules=[end], task_type="CAUSAL_LM"))
-    except Exception:  # whatever it is, it would be raised for the model as well
+    except Exception:  # any error here would also be raised for the model itself
         return False
     return True
 
 
 def width(model: torch.nn.Module) -> int:
-    """The largest rank that a change of a matrix with adapters can have: the shorter side of the largest such matrix."""
+    """Return the largest rank that an adapter can have: the shorter side of the largest matrix with adapters."""
     return max(min(_adapted(part).shape[-2:]) for part in model.modules() if hasattr(part, "base_layer"))
 
 
 def reach(model: torch.nn.Module) -> dict[str, Any]:
-    """Weights that a model with adapters has: `layers` (all but embeddings), `reached` by adapters, `experts` not reached.
+    """Count the weights of a model with adapters: `layers` (all but embeddings), `reached` by adapters, `experts` not reached.
 
-    Experts are matrices of a mixture of experts, by the names that transformers gives them.
+    Experts are the matrices of a mixture of experts, by transformers' names.
     """
-    inner = model.get_base_model()
+    inner = without_adapters(model)
     embeddings = {id(layer.weight) for layer in (inner.get_input_embeddings(), inner.get_output_embeddings()) if layer}
     reached = {id(_adapted(part)) for part in model.modules() if hasattr(part, "base_layer")}
-    found = {"layers": 0, "reached": 0, "experts": 0}
+    counts = {"layers": 0, "reached": 0, "experts": 0}
     for name, weight in model.named_parameters():
         if "lora_" in name or (id(weight) in embeddings and id(weight) not in reached):
             continue
-        found["layers"] += weight.numel()
-        found["reached"] += weight.numel() if id(weight) in reached else 0
-        found["experts"] += weight.numel() if "experts" in name and id(weight) not in reached else 0
-    return found
+        counts["layers"] += weight.numel()
+        counts["reached"] += weight.numel() if id(weight) in reached else 0
+        counts["experts"] += weight.numel() if "experts" in name and id(weight) not in reached else 0
+    return counts
 
 
 def _adapted(layer: torch.nn.Module) -> torch.Tensor:
-    """The matrix that adapters of a layer change: its weight, or a parameter that PEFT wraps by name, as those of experts."""
-    return layer.get_param() if hasattr(layer, "get_param") else layer.base_layer.weight
+    """Return the matrix that a layer's adapters change: its weight, or a parameter that PEFT wraps by name (experts)."""
+    parameter = getattr(layer, "get_param", None)
+    weight: torch.Tensor = parameter() if parameter is not None else getattr(layer, "base_layer").weight  # noqa: B009
+    return weight

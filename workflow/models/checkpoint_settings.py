@@ -1,6 +1,6 @@
-"""What the JSON files of a checkpoint may ask of transformers: nothing that looks for code or for other weights.
+"""Check that a checkpoint's JSON files ask transformers for neither code nor other weights.
 
-Read without transformers, so that a checkpoint is refused when it is fetched, not when hours later it is loaded.
+The check does not import transformers, so that a checkpoint is refused when it is fetched and not hours later.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from workflow.storage.files import json_object
 
 CONFIG, TOKENIZER, GENERATION = "config.json", "tokenizer_config.json", "generation_config.json"
 CODE = ("auto_map", "custom_generate", "custom_pipelines")  # keys that name code
-# Implementations that transformers has itself, by the package that one needs; it takes any other name for code on the hub.
-IMPLEMENTATIONS = {
+# Implementations that transformers includes -> package that one needs. transformers takes any other name for code on the hub.
+IMPLEMENTATIONS: dict[str, dict[str, str | None]] = {
     "attn_implementation": {
         "eager": None,
         "sdpa": None,
@@ -27,7 +27,7 @@ IMPLEMENTATIONS = {
     "experts_implementation": {"eager": None, "batched_mm": None, "grouped_mm": None},
 }
 QUANTIZED = ("quantization_config", "compression_config")
-# Architectures whose embedding has no row for padding, so that any id may be named for it.
+# Architectures whose embedding has no padding row, so that any padding id is allowed.
 WITHOUT_PADDING = (
     *(
         "bloom",
@@ -46,7 +46,7 @@ WITHOUT_PADDING = (
 
 
 def check(folder: Path, weights: str) -> None:
-    """Check the settings of a folder whose weights are listed in, or are, the file `weights`.
+    """Check the settings of a folder. weights: its weight file, or the index of its weight files.
 
     Errors: StudyError naming file and key.
     """
@@ -59,51 +59,54 @@ def check(folder: Path, weights: str) -> None:
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """All keys of a JSON value with what they hold, those of nested objects too."""
+    """Yield all keys of a JSON value with their values, those of nested objects included."""
     if isinstance(value, dict):
-        for key, own in value.items():
-            yield key, own
-            yield from _entries(own)
+        for key, item in value.items():
+            yield key, item
+            yield from _entries(item)
     elif isinstance(value, list):
-        for own in value:
-            yield from _entries(own)
+        for item in value:
+            yield from _entries(item)
 
 
-def _check_entry(place: str, key: str, value: Any, weights: str) -> None:
-    """StudyError where a key asks for what is never done."""
+def _check_entry(location: str, key: str, value: Any, weights: str) -> None:
+    """Raise StudyError for a key that asks for code, quantised weights or other files."""
     if key in CODE and value is not None:
-        raise StudyError(f"{place} asks for code from the checkpoint, which is never run")
+        raise StudyError(f"{location} asks for code from the checkpoint, which is never run")
     if key in IMPLEMENTATIONS:
         for name in value.values() if isinstance(value, dict) else [value]:
-            _check_implementation(place, name, IMPLEMENTATIONS[key])
+            _check_implementation(location, name, IMPLEMENTATIONS[key])
     if key in QUANTIZED and value:
         raise StudyError(
-            f"{place} asks for quantised weights; expected plain ones: where the weights are plain, remove the key"
+            f"{location} asks for quantised weights; expected unquantised ones; if the weights are not quantised, remove the key"
         )
     if key == "transformers_weights" and value not in (None, weights):
         raise StudyError(
-            f"{place} is {shown(value)}, other weights than {weights}; remove the key or the other weights"
+            f"{location} names other weights, {shown(value)}, than {weights}; remove the key or the other weights"
         )
     if key == "fast_tokenizer_files" and any(name != "tokenizer.json" for name in value or ()):
-        raise StudyError(f"{place} is {shown(value)}; expected one tokenizer for all versions: tokenizer.json")
+        raise StudyError(f"{location} is {shown(value)}; expected one tokenizer for all versions: tokenizer.json")
 
 
-def _check_implementation(place: str, name: Any, known: dict[str, str | None]) -> None:
-    """StudyError unless transformers has the implementation itself, and what it needs is installed."""
-    if name is None or (name in known and (known[name] is None or find_spec(known[name]))):
+def _check_implementation(location: str, name: Any, known: dict[str, str | None]) -> None:
+    """Raise StudyError unless transformers includes the implementation and its package is installed."""
+    package = known.get(name) if isinstance(name, str) else None
+    if name is None or (name in known and (package is None or find_spec(package))):
         return
-    plain = ", ".join(own for own, package in known.items() if package is None)
-    need = f", which needs the package {known[name]}" if name in known else ""
-    raise StudyError(f"{place} is {shown(name)}{need}; allowed: {plain}, or remove the key")
+    plain = ", ".join(implementation for implementation, needed in known.items() if needed is None)
+    need = f", which needs the package {package}" if name in known else ""
+    raise StudyError(f"{location} is {shown(name)}{need}; allowed: {plain}, or remove the key")
 
 
 def _check_padding(path: Path) -> None:
-    """StudyError where the padding token has no row in the embedding, which transformers cannot build then."""
+    """Raise StudyError if the padding token has no row in the embedding; transformers cannot build such a model."""
     config = json_object(path)
     if config.get("model_type") in WITHOUT_PADDING:
         return
-    for own in (config, config.get("text_config")):
-        rows, pad = (own.get(key) if isinstance(own, dict) else None for key in ("vocab_size", "pad_token_id"))
+    for settings in (config, config.get("text_config")):
+        rows, pad = (
+            settings.get(key) if isinstance(settings, dict) else None for key in ("vocab_size", "pad_token_id")
+        )
         if isinstance(rows, int) and isinstance(pad, int) and not -rows <= pad < rows:
             raise StudyError(
                 f"{path}: 'pad_token_id' is {pad}, the embedding has {rows} rows; expected an id below {rows}, or null"

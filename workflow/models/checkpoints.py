@@ -1,4 +1,4 @@
-"""Where a base's weights come from: family + step -> a checked folder of safetensors, and the one place that loads it.
+"""Find, check and load checkpoints: family + step -> a checked folder of safetensors. Nothing else loads a model.
 
 A family is trained here, lies in a local folder with one sub-folder for each step, or is a hub repository with one
 revision for each step.
@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from workflow.errors import StudyError, first_line, lacks_memory
 from workflow.models import checkpoint_settings, tokenization
+from workflow.settings import Base, Family, FileRecord
 from workflow.storage import checksums, hub
 from workflow.storage.files import json_object, write_json
 
@@ -27,7 +28,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-# Names of constants that older versions of transformers saved beside the weights.
+# Names of constants that older versions of transformers saved with the weights.
 CONSTANT = re.compile(r"(attn|attention)\.(bias|masked_bias|causal_mask)$|rotary_emb\.inv_freq$")
 ADAPTER = "adapter_config.json"
 _ADAPTERS = (
@@ -35,7 +36,7 @@ _ADAPTERS = (
     "merge the adapters, or move their files elsewhere"
 )
 FLOATS = ("F16", "BF16", "F32", "F64")
-# What a model needs in order to be loaded: optimizer states, logs and other frameworks' weights stay where they are.
+# The files that loading a model needs. Optimizer states, logs and other frameworks' weights are not downloaded.
 NEEDED = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -49,77 +50,81 @@ NEEDED = (
     "chat_template.jinja",
 )
 TEMPLATES = "additional_chat_templates"
-READ = (*NEEDED, "*.json", "*.jinja", TEMPLATES)  # what transformers may look for in a folder besides
+READ = (*NEEDED, "*.json", "*.jinja", TEMPLATES)  # all files that transformers may look for in a folder
 
 
-def steps(name: str, family: Mapping[str, Any]) -> list[int]:
-    """Training steps of a family, sorted; no network, as it runs whenever the workflow starts.
+def steps(name: str, family: Family) -> list[int]:
+    """Return the training steps of a family, sorted. Uses no network, since it runs whenever the workflow starts.
 
-    Errors: StudyError for a listed step that is not there, and for a folder that is missing or holds no step at all.
+    Errors: StudyError for a listed step that does not exist, and for a folder that is missing or has no step.
     """
     if family["source"] == "hub":
         return _hub_steps(name, family)
     listed = family["steps"]
-    there = sorted(family["pretraining"]["save"] if family["source"] == "trained" else _folders(name, family))
+    available = sorted(family["pretraining"]["save"] if family["source"] == "trained" else _folders(name, family))
     if listed == "all":
-        return there
+        return available
     for step in listed:
-        if step not in there:
+        if step not in available:
             raise StudyError(
-                f"config.yaml: families/{name}/steps: {step} is not there; allowed: {', '.join(map(str, there))}"
+                f"config.yaml: families/{name}/steps: there is no step {step}; allowed: {', '.join(map(str, available))}"
             )
     return sorted(listed)
 
 
-def _hub_steps(name: str, family: Mapping[str, Any]) -> list[int]:
-    """Listed steps of a hub family, `main` as the number it stands for."""
-    place = f"config.yaml: families/{name}"
+def _hub_steps(name: str, family: Family) -> list[int]:
+    """Return the listed steps of a hub family, `main` as its step number."""
+    key_path = f"config.yaml: families/{name}"
     if "repos" in family:
         numbers = sorted(entry["step"] for entry in family["repos"])
         if len(set(numbers)) < len(numbers):
-            raise StudyError(f"{place}/repos: a step is listed twice; expected each once: {numbers}")
+            raise StudyError(f"{key_path}/repos: a step is listed twice; expected each once: {numbers}")
         return numbers
     listed = family["steps"]
     if listed == "all":
-        raise StudyError(f"{place}/steps: 'all' is not allowed for a hub repository; list the steps")
+        raise StudyError(f"{key_path}/steps: 'all' is not allowed for a hub repository; list the steps")
     _expression(name, family["pattern"])
     numbers = [step for step in listed if step != "main"]
     if "main" not in listed:
         return sorted(numbers)
     if "main_step" not in family:
-        raise StudyError(f"{place}/main_step: missing; expected the training step that the listed revision main holds")
+        raise StudyError(
+            f"{key_path}/main_step: missing; expected the training step that the listed revision main holds"
+        )
     if family["main_step"] in numbers:
-        raise StudyError(f"{place}/main_step: {family['main_step']} is listed in steps too; list it or main, not both")
+        raise StudyError(
+            f"{key_path}/main_step: {family['main_step']} is listed in steps too; list it or main, not both"
+        )
     return sorted([*numbers, family["main_step"]])
 
 
-def _folders(name: str, family: Mapping[str, Any]) -> dict[int, Path]:
-    """Sub-folders of a local family by step: those whose whole name fits the pattern."""
+def _folders(name: str, family: Family) -> dict[int, Path]:
+    """Return the sub-folders of a local family by step: those whose whole name matches the pattern."""
     root = Path(family["path"])
     expression = _expression(name, family["pattern"])
     if not root.is_dir():
         raise StudyError(
             f"config.yaml: families/{name}/path: {root} is not a folder; expected sub-folders {family['pattern']}"
         )
-    found: dict[int, Path] = {}
+    folders: dict[int, Path] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         match = expression.fullmatch(folder.name)
         if not match:
             continue
         step = int(match["step"])
-        if step in found:
+        if step in folders:
             raise StudyError(
-                f"config.yaml: families/{name}/pattern: {found[step].name} and {folder.name} in {root} "
+                f"config.yaml: families/{name}/pattern: {folders[step].name} and {folder.name} in {root} "
                 f"are both step {step}; expected one folder for each step"
             )
-        found[step] = folder
-    if not found:
-        raise StudyError(f"config.yaml: families/{name}/pattern: no sub-folder of {root} fits {family['pattern']}")
-    return found
+        folders[step] = folder
+    if not folders:
+        raise StudyError(f"config.yaml: families/{name}/pattern: no sub-folder of {root} matches {family['pattern']}")
+    return folders
 
 
 def _expression(name: str, pattern: str) -> re.Pattern[str]:
-    """The expression behind the pattern of folders or revisions; a `*` beside `{step}` never takes a digit of the number."""
+    """Return a pattern of folders or revisions as an expression; a `*` beside `{step}` never matches a digit of the step."""
     if pattern.count("{step}") != 1 or re.search(r"[/\\]|\.\.", pattern):
         raise StudyError(
             f"config.yaml: families/{name}/pattern: {pattern!r} is not allowed; "
@@ -131,44 +136,44 @@ def _expression(name: str, pattern: str) -> re.Pattern[str]:
     return re.compile(f"{before}{start}(?P<step>[0-9]+){end}{after}", re.DOTALL)
 
 
-def files(name: str, family: Mapping[str, Any], step: int) -> list[Path]:
-    """The files of a local folder that a base is made of; none of other sources."""
-    place = folder(name, family, step)
-    return _files(place) if place else []
+def files(name: str, family: Family, step: int) -> list[Path]:
+    """Return the files of a base in a local folder; none for other sources."""
+    checkpoint = folder(name, family, step)
+    return _files(checkpoint) if checkpoint else []
 
 
-def folder(name: str, family: Mapping[str, Any], step: int) -> Path | None:
-    """Where the config says that a base lies; None of sources whose bases are put somewhere by a job.
+def folder(name: str, family: Family, step: int) -> Path | None:
+    """Return the folder that the config gives for a base; None for sources whose folder a job makes.
 
-    Errors: StudyError for a step that is not there.
+    Errors: StudyError for a step that does not exist.
     """
     if family["source"] != "folder":
         return None
-    found = _folders(name, family)
-    if step not in found:
+    folders = _folders(name, family)
+    if step not in folders:
         raise StudyError(
-            f"family {name}: step {step} is not in {family['path']}; nearest steps: {_nearest(found, step)}"
+            f"family {name}: step {step} is not in {family['path']}; nearest steps: {_nearest(folders, step)}"
         )
-    return found[step]
+    return folders[step]
 
 
 def locate(
     name: str,
-    family: Mapping[str, Any],
+    family: Family,
     step: int,
     place: Path,
     pinned: hub.Pin | None = None,
     contents: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Find the checkpoint of a base, downloading it where it is on the hub, check it, and return its manifest.
+) -> Base:
+    """Find the checkpoint of a base, download it if it is on the hub, check it, and return its manifest.
 
-    place: of a local family the step's folder, of a trained one the folder of all trained families, in which it lies at
-    `family=<name>/step=<step>`; pinned: what `pin` says of a step on the hub; contents: what tells a local checkpoint from
-    others (`content_hashes.of_checkpoint`). The manifest: family, step, source, repo and revision (the hub's commit; None for
-    other sources), path (folder; absolute, but for trained families, so that a study can be moved), files (name -> bytes,
-    sha256), and of a local one contents and dates (name -> time of last change in nanoseconds), by which a later start knows
-    unchanged files.
-    Errors: StudyError when there is no such checkpoint or it is not one that can be loaded safely and whole.
+    place: for a local family the step's folder; for a trained one the folder of all trained families, which holds it at
+    `family=<name>/step=<step>`. pinned: the result of `pin` for a step on the hub. contents: the content hashes of a local
+    checkpoint (`content_hashes.of_checkpoint`). The manifest has family, step, source, repo and revision (the hub's commit;
+    None for other sources), path (of the folder; relative for trained families, so that a study can be moved), files
+    (name -> bytes, sha256), and for a local checkpoint contents and dates (name -> time of last change in nanoseconds), by
+    which a later start recognises unchanged files.
+    Errors: StudyError if there is no such checkpoint, or it cannot be loaded safely and completely.
     """
     if pinned:
         with hub.errors(f"family {name}, step {step}: {pinned['repo']}"):
@@ -177,64 +182,67 @@ def locate(
         folder = trained_here(name, step, place) if family["source"] == "trained" else place
         checksums.check(folder)
     check(folder)
-    manifest = {
+    manifest: Base = {
         "family": name,
         "step": step,
         "source": family["source"],
         "repo": pinned["repo"] if pinned else None,
         "revision": pinned["commit"] if pinned else None,
         "path": str(folder if family["source"] == "trained" else folder.absolute()),
-        "files": files if pinned else {path.name: _fingerprint(path) for path in _files(folder)},
+        "files": cast(dict[str, FileRecord], files)
+        if pinned
+        else {path.name: _fingerprint(path) for path in _files(folder)},
     }
     if family["source"] != "folder":
         return manifest
     dates = {path.name: path.stat().st_mtime_ns for path in _files(folder)}
-    return {**manifest, "contents": dict(contents or {}), "dates": dates}
+    manifest["contents"], manifest["dates"] = dict(contents or {}), dates
+    return manifest
 
 
-LOCAL = ("path", "dates")  # what a manifest says of the machine that it was made on
-PLACE = "place.json"  # beside a manifest, holds these facts: they are no part of what a base is
+LOCAL = ("path", "dates")  # keys of a manifest that depend on the machine
+PLACE = "place.json"  # holds these keys beside the manifest, since they are not part of a base's identity
 
 
-def write_base(base: Mapping[str, Any], path: Path) -> None:
-    """Write a manifest, the same for the same checkpoint wherever it lies, and beside it where that is."""
+def write_base(base: Base, path: Path) -> None:
+    """Write a manifest, the same for the same checkpoint in any folder, and its location to a file beside it."""
     write_json({name: fact for name, fact in base.items() if name in LOCAL}, path.with_name(PLACE))
     write_json({name: fact for name, fact in base.items() if name not in LOCAL}, path)
 
 
-def read_base(path: Path | str, folder: Path | None = None) -> dict[str, Any]:
-    """What `fetch` recorded of a base: its folder, files and where they come from.
+def read_base(path: Path | str, folder: Path | None = None) -> Base:
+    """Return the manifest of a base as `fetch` recorded it.
 
-    folder: where the base lies now, if that is known. One from the hub lies in the client's cache, wherever that is now.
+    folder: the base's current folder, if it is known. A base from the hub is looked up in the client's current cache.
     """
-    place = Path(path).with_name(PLACE)
-    base = json_object(Path(path)) | (json_object(place) if place.is_file() else {})
+    location = Path(path).with_name(PLACE)
+    base = json_object(Path(path)) | (json_object(location) if location.is_file() else {})
     if folder is None and base.get("repo") and not Path(base.get("path", "")).is_dir():
         folder = hub.snapshot(base["repo"], "model", base["revision"])
     if folder is None and "path" not in base:
         folder = trained_here(base["family"], base["step"])
-    return base if folder is None else {**base, "path": str(folder)}
+    return cast(Base, base if folder is None else {**base, "path": str(folder)})
 
 
 def trained_here(name: str, step: int, root: Path = Path("resources/pretrained")) -> Path:
-    """The folder of a step that was trained here."""
+    """Return the folder of a step that the study pre-trains."""
     return root / f"family={name}" / f"step={step}"
 
 
-def identity(base: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells a base from others wherever it lies: its manifest with the folder's name (`folder`) for its path.
+def identity(base: Base) -> dict[str, Any]:
+    """Return what identifies a base on any machine: its manifest with the folder's name (`folder`) instead of its path.
 
-    This is what results and tuned models state of it, since they are passed on and a path tells of the machine.
+    Results and tuned models record this, since they are shared and a path would name the machine's folders.
     """
     unread = (*LOCAL, "contents")
     return {name: fact for name, fact in base.items() if name not in unread} | {"folder": Path(base["path"]).name}
 
 
 @contextmanager
-def verified(base: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, a base is loaded, while a thread compares its files with the SHA-256 that `fetch` recorded of them.
+def verified(base: Base) -> Iterator[None]:
+    """While the context loads a base, compare its files with the SHA-256 that `fetch` recorded, in a thread.
 
-    Errors: StudyError naming the first file that differs, whatever else its loading met; a base without record passes.
+    Errors: StudyError naming the first file that differs, even if loading fails too; a base without record passes.
     """
     with ThreadPoolExecutor(1, "verify") as threads:
         reading = threads.submit(_compare, Path(base["path"]), base.get("files", {}))
@@ -244,64 +252,64 @@ def verified(base: Mapping[str, Any]) -> Iterator[None]:
             reading.result()
 
 
-def _compare(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> None:
-    """StudyError unless each file that is recorded is there and is what is recorded."""
-    for name, known in recorded.items():
+def _compare(folder: Path, recorded: Mapping[str, FileRecord]) -> None:
+    """Raise StudyError unless each recorded file exists and is unchanged."""
+    for name, expected in recorded.items():
         if not (folder / name).is_file():
             raise StudyError(f"{folder / name}: missing, although `fetch` recorded it; {REMEDY}")
-        if _fingerprint(folder / name) != known:
+        if _fingerprint(folder / name) != expected:
             raise StudyError(f"{folder / name}: is not what `fetch` recorded (its SHA-256 differs); {REMEDY}")
 
 
-REMEDY = "restore it, or delete the base's base.json and run again if it is meant to be another"
+REMEDY = "restore it, or, if the change is intended, delete the base's base.json and run again"
 
 
 def checkpoint_files(folder: str) -> list[str]:
-    """The files that the checkpoint of a folder is made of.
+    """Return the files of the checkpoint in a folder.
 
-    Errors: StudyError when it is not one that can be loaded safely and whole.
+    Errors: StudyError if it cannot be loaded safely and completely.
     """
     check(Path(folder))
     return [str(path) for path in _files(Path(folder))]
 
 
 def _files(folder: Path) -> list[Path]:
-    """Files of a checkpoint that a model needs, sorted by name.
+    """Return the files of a checkpoint that a model needs, sorted by name.
 
-    Errors: StudyError for a link out of the folder, since what it leads to would be read, and copied beside tuned weights;
-    for a name with control characters, which Snakemake would print as they are.
+    Errors: StudyError for a link out of the folder, since its target would be read and copied beside tuned weights; for a
+    name with control characters, which Snakemake would print unescaped.
     """
     for path in (*folder.iterdir(), *(folder / TEMPLATES).glob("*")):
         if path.is_symlink() and not _is_inside(path.resolve(), folder.resolve()) and _fits(path.name, READ):
             raise StudyError(f"{path}: a link that leaves the folder of the checkpoint; expected the file itself")
-    found = sorted(path for path in folder.iterdir() if path.is_file() and _fits(path.name, NEEDED))
-    for path in found:
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and _fits(path.name, NEEDED))
+    for path in paths:
         if not path.name.isprintable():
             raise StudyError(f"{path}: control characters in a file's name are not allowed; rename it")
-    return found
+    return paths
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether a file lies in a folder, or, of a snapshot in the hub's cache, among its repository's blobs."""
+    """Return whether a file is in a folder or, for a snapshot in the hub's cache, among its repository's blobs."""
     blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else None
     return path.is_relative_to(folder) or (blobs is not None and path.parent == blobs)
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a file name fits one of the patterns."""
+    """Return whether a file name matches one of the patterns."""
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
-    """Size in bytes and SHA-256 of a file."""
+def _fingerprint(path: Path) -> FileRecord:
+    """Return the size in bytes and the SHA-256 of a file."""
     return {"bytes": path.stat().st_size, "sha256": checksums.digest_once(path)}
 
 
 def check(folder: Path) -> None:
-    """Check that a folder holds a whole checkpoint: safetensors, config and tokenizer, no adapters, and no code of its own.
+    """Check that a folder holds a complete checkpoint: safetensors, config and tokenizer, no adapters and no code.
 
-    Reads headers only, so it costs milliseconds whatever the model's size.
-    Errors: StudyError naming folder or file and what is wrong with it.
+    Reads headers only, so it takes milliseconds for any size of model.
+    Errors: StudyError naming the folder or file and the fault.
     """
     if not folder.is_dir():
         raise StudyError(f"{folder}: no such folder; expected a checkpoint")
@@ -312,26 +320,26 @@ def check(folder: Path) -> None:
         _check_header(shard)
 
 
-def _check_names(place: str, names: Iterable[str]) -> None:
-    """StudyError unless the file names are those of a checkpoint that can be loaded."""
-    there = sorted(names)
-    if ADAPTER in there:
-        raise StudyError(f"{place}: {_ADAPTERS}")
-    if WEIGHTS not in there and INDEX not in there:
-        pickles = [name for name in there if _fits(name, PICKLES)]
-        if pickles and not any(name.endswith(".safetensors") for name in there):
-            raise StudyError(f"{place}: holds pickled weights only ({', '.join(pickles)}); convert to safetensors")
+def _check_names(location: str, names: Iterable[str]) -> None:
+    """Raise StudyError unless the file names are those of a checkpoint that can be loaded."""
+    present = sorted(names)
+    if ADAPTER in present:
+        raise StudyError(f"{location}: {_ADAPTERS}")
+    if WEIGHTS not in present and INDEX not in present:
+        pickles = [name for name in present if _fits(name, PICKLES)]
+        if pickles and not any(name.endswith(".safetensors") for name in present):
+            raise StudyError(f"{location}: holds pickled weights only ({', '.join(pickles)}); convert to safetensors")
         raise StudyError(
-            f"{place}: weights are missing; expected {WEIGHTS} or {INDEX}, found {', '.join(there) or 'no file'}"
+            f"{location}: weights are missing; expected {WEIGHTS} or {INDEX}, found {', '.join(present) or 'no file'}"
         )
-    if "config.json" not in there:
-        raise StudyError(f"{place}: config.json is missing")
-    if not any(_fits(name, TOKENIZERS) for name in there):
-        raise StudyError(f"{place}: the tokenizer is missing; expected one of {', '.join(TOKENIZERS)}")
+    if "config.json" not in present:
+        raise StudyError(f"{location}: config.json is missing")
+    if not any(_fits(name, TOKENIZERS) for name in present):
+        raise StudyError(f"{location}: the tokenizer is missing; expected one of {', '.join(TOKENIZERS)}")
 
 
 def _shards(folder: Path) -> list[Path]:
-    """Weight files of a checkpoint: the single one, which wins as it does in transformers, or those of its index."""
+    """Return the weight files of a checkpoint: the single file, which transformers prefers too, or those of its index."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     entries = json_object(folder / INDEX).get("weight_map")
@@ -345,32 +353,32 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _check_header(path: Path) -> None:
-    """StudyError unless the file is as long as its own header says, and its weights are plain numbers, none of them empty.
+    """Raise StudyError unless the file is as long as its header says and its weights are floats, none of them empty.
 
-    Integers would be read as if they were weights; buffers that are none, such as masks, do not count.
+    Integers would be loaded as if they were weights; buffers such as masks may be integers.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118
-                found = file.get_slice(name)
-                if name.endswith(".weight") and found.get_dtype() not in FLOATS:
-                    raise StudyError(f"{path}: {name} is of type {found.get_dtype()}; allowed: {', '.join(FLOATS)}")
-                if 0 in found.get_shape():
+                tensor = file.get_slice(name)
+                if name.endswith(".weight") and tensor.get_dtype() not in FLOATS:
+                    raise StudyError(f"{path}: {name} is of type {tensor.get_dtype()}; allowed: {', '.join(FLOATS)}")
+                if 0 in tensor.get_shape():
                     raise StudyError(
-                        f"{path}: {name} is empty (shape {found.get_shape()}), as DeepSpeed's ZeRO-3 leaves weights that it "
+                        f"{path}: {name} is empty (shape {tensor.get_shape()}), as DeepSpeed's ZeRO-3 leaves weights that it "
                         "has not gathered; save the model again with its weights gathered (zero_to_fp32.py)"
                     )
     except (SafetensorError, OSError) as error:
         raise StudyError(f"{path}: damaged or cut short ({first_line(error)}); fetch or save it again") from error
 
 
-def pin(name: str, family: Mapping[str, Any], step: int) -> dict[str, Any]:
-    """What the hub holds of a step now (`hub.pin`): repository, commit and the files that a model needs.
+def pin(name: str, family: Family, step: int) -> dict[str, Any]:
+    """Return what the hub has for a step now (`hub.pin`): repository, commit and the files that a model needs.
 
-    Pickles, which a download would leave out without a word, are refused before one that may take hours.
-    Errors: StudyError when there is no such step, or it is none that can be loaded.
+    A repository with pickled weights only is refused here, before a download that may take hours.
+    Errors: StudyError if there is no such step, or it cannot be loaded.
     """
     from huggingface_hub import is_offline_mode, snapshot_download
 
@@ -379,74 +387,78 @@ def pin(name: str, family: Mapping[str, Any], step: int) -> dict[str, Any]:
         reference = _reference(name, family, step, hub.refs(repo))
 
         def wanted(names: list[str]) -> list[str]:
-            there = [name for name in names if "/" not in name]
-            if is_offline_mode():  # the client knows what an earlier download was to bring
-                patterns = {"allow_patterns": list(NEEDED), "ignore_patterns": ["*/*"]}
-                snapshot_download(repo, revision=reference, local_files_only=True, **patterns)
-            _check_names(f"{repo} at {reference}", there)
-            return [name for name in there if _fits(name, NEEDED)]
+            top_level = [name for name in names if "/" not in name]
+            if is_offline_mode():  # the client knows which files an earlier download asked for
+                snapshot_download(
+                    repo,
+                    revision=reference,
+                    local_files_only=True,
+                    allow_patterns=list(NEEDED),
+                    ignore_patterns=["*/*"],
+                )
+            _check_names(f"{repo} at {reference}", top_level)
+            return [name for name in top_level if _fits(name, NEEDED)]
 
         return hub.pin(repo, "model", reference, wanted)
 
 
-def _repository(family: Mapping[str, Any], step: int) -> str:
-    """The repository that holds a step of a hub family."""
+def _repository(family: Family, step: int) -> str:
+    """Return the repository of a step of a hub family."""
     if "repos" in family:
         return next(entry["repo"] for entry in family["repos"] if entry["step"] == step)
     return family["repo"]
 
 
-def _reference(name: str, family: Mapping[str, Any], step: int, refs: Mapping[str, set[str]]) -> str:
-    """The branch or tag that holds a step: `main`, or what the family's pattern says, `-<anything>` behind it or not.
+def _reference(name: str, family: Family, step: int, refs: Mapping[str, set[str]]) -> str:
+    """Return the branch or tag of a step: `main`, or a match of the family's pattern with or without `-<anything>` after it.
 
-    Never built: what follows the number is a token count, which repositories round differently.
+    The name is looked up, never built: the number is followed by a token count, which repositories round differently.
     """
-    place = f"family {name}, step {step}: {_repository(family, step)}"
+    location = f"family {name}, step {step}: {_repository(family, step)}"
     is_main = "repos" in family or step == family.get("main_step")
     numbered = {} if is_main else _numbered(_expression(name, family["pattern"]), refs)
     fitting = sorted(ref for ref in refs if (ref == "main" if is_main else numbered.get(ref) == step))
     if not fitting:
-        own = "main" if is_main else family["pattern"].replace("{step}", str(step))
-        wanted = own if is_main else f"{own} or {own}-*"
+        expected = "main" if is_main else family["pattern"].replace("{step}", str(step))
+        wanted = expected if is_main else f"{expected} or {expected}-*"
         raise StudyError(
-            f"{place} has no revision {wanted}{hub.where()}; nearest steps: {_nearest(numbered.values(), step)}"
+            f"{location} has no revision {wanted}{hub.where()}; nearest steps: {_nearest(numbered.values(), step)}"
         )
     if len(set.union(*(refs[ref] for ref in fitting))) > 1:
-        raise StudyError(f"{place} has several revisions for this step: {', '.join(fitting)}; expected one commit")
+        raise StudyError(f"{location} has several revisions for this step: {', '.join(fitting)}; expected one commit")
     return fitting[0]
 
 
 def _numbered(expression: re.Pattern[str], refs: Iterable[str]) -> dict[str, int]:
-    """Steps of the references that fit an expression, with nothing behind it or a - and anything."""
+    """Return the steps of the references that match an expression, alone or followed by `-<anything>`."""
     extended = re.compile(f"(?:{expression.pattern})(-.*)?", expression.flags)
     return {ref: int(match["step"]) for ref in refs if (match := extended.fullmatch(ref))}
 
 
-def _nearest(there: Iterable[int], step: int) -> str:
-    """The up to five steps nearest to one that is not there, for messages."""
-    nearest = sorted(set(there), key=lambda other: (abs(other - step), other))[:5]
+def _nearest(available: Iterable[int], step: int) -> str:
+    """Return the up to five existing steps nearest to a missing one, for messages."""
+    nearest = sorted(set(available), key=lambda other: (abs(other - step), other))[:5]
     return ", ".join(map(str, sorted(nearest))) or "none"
 
 
 def import_model(path: Path | str) -> None:
-    """Import the module of a checkpoint's model class, which takes longer than to load a small model; no other is.
+    """Import the module of a checkpoint's model class and no other; this takes longer than loading a small model.
 
-    Errors: StudyError when its config cannot be read.
+    Errors: StudyError if its config cannot be read.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     with _loading_errors(path, "model"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    # Looked up, a class is imported. Of a config without one `load_model` tells.
+    # The lookup imports the class. `load_model` reports a config without one.
     MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
 
 
 def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
-    """The causal language model of a checkpoint folder, in evaluation mode; nothing that it is fed changes what it says later.
+    """Return the causal language model of a checkpoint folder, in evaluation mode, without state between forward passes.
 
-    Errors: StudyError when it cannot be loaded, when what follows a token changes what the model says of it, or when a
-    parameter has no weights or weights have no parameter: transformers would go on with random numbers, or with less than was
-    trained.
+    Errors: StudyError if it cannot be loaded, if it attends to later tokens, or if a parameter has no weights or weights
+    have no parameter: transformers would continue with random numbers, or without some trained weights.
     """
     from transformers import AutoModelForCausalLM
 
@@ -454,6 +466,8 @@ def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str)
 
     if (Path(path) / ADAPTER).is_file():  # the hub's cache may have got it for another program
         raise StudyError(f"{path}: {_ADAPTERS}")
+    model: PreTrainedModel
+    info: dict[str, Any]
     with _loading_errors(path, "model"):
         model, info = AutoModelForCausalLM.from_pretrained(
             path,
@@ -462,22 +476,23 @@ def load_model(path: Path | str, dtype: torch.dtype, device: torch.device | str)
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
-        )
-        found = {
+        )  # type: ignore[misc]  # with output_loading_info it returns a pair
+        mismatches = {
             "missing": sorted(info["missing_keys"]),
             "unexpected": _weights_among(Path(path), info["unexpected_keys"]),
         }
-        for finding, keys in found.items():
+        for kind, keys in mismatches.items():
             if keys:
-                raise StudyError(f"{path}: weights do not fit config.json: {len(keys)} {finding}, such as {keys[0]}")
+                raise StudyError(f"{path}: weights do not fit config.json: {len(keys)} {kind}, such as {keys[0]}")
         _heed_soft_caps(model)
-        _check_causal(path, model.to(device))
+        model.to(device)  # type: ignore[arg-type]  # transformers wraps `to` in a way that hides its arguments
+        _check_causal(path, model)
         rotary.forget(model)
         return model
 
 
 def _check_causal(path: Path | str, model: PreTrainedModel) -> None:
-    """StudyError for a model that reads ahead, as an encoder does that is loaded as a causal model."""
+    """Raise StudyError for a model that attends to later tokens, such as an encoder loaded as a causal model."""
     import torch
 
     last = model.config.get_text_config().vocab_size - 1
@@ -488,27 +503,27 @@ def _check_causal(path: Path | str, model: PreTrainedModel) -> None:
             .float()
             for row in ([1, 2, 3, 4, 5], [1, 2, 3, 6, 7])
         )
-    # Of a causal model both passes do the same but for rounding, in fp32 to the last digits.
+    # A causal model gives the same logits in both passes up to rounding, in fp32 to the last digits.
     near = (1e-4 if model.dtype == torch.float32 else 0.02) * float(one.std().nan_to_num())
     if not torch.allclose(one, other, atol=near, rtol=0, equal_nan=True):
         raise StudyError(
-            f"{path}: {type(model).__name__} reads tokens behind the one that it says something of; expected a causal model "
-            "(of an encoder that was trained as one, config.json has is_decoder: true)"
+            f"{path}: {type(model).__name__} attends to later tokens; expected a causal model "
+            "(for an encoder trained as one, set is_decoder: true in config.json)"
         )
 
 
 def _heed_soft_caps(model: PreTrainedModel) -> None:
-    """Have a model that caps the scores of its attention do so: transformers before 5.23 loads it with torch's own, which
-    leaves caps out without a word."""
+    """Switch a model with soft-capped attention to eager attention: before 5.23, transformers loads it with torch's attention,
+    which ignores the caps silently."""
     capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
     if capped and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")
 
 
 def _weights_among(folder: Path, names: Iterable[str]) -> list[str]:
-    """Of tensors in a checkpoint's files that the model has no place for, those that are weights, sorted.
+    """Return the tensors that are weights among those of a checkpoint that the model has no parameter for, sorted.
 
-    Older versions of transformers saved constants that they computed themselves; a model of today computes them too.
+    Older versions of transformers also saved constants, which a model now computes itself.
     """
     from safetensors import safe_open
 
@@ -522,7 +537,7 @@ def _weights_among(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def _is_constant(name: str, values: torch.Tensor) -> bool:
-    """Whether a tensor is a mask of tokens behind (or far before) a token, the score of masked places, or frequencies.
+    """Return whether a tensor is a causal (or windowed) mask, the score of masked positions, or rotary frequencies.
 
     GPT-2, GPT-J and GPT-Neo have the first two (`bias` of shape (1, 1, n, n), of ones and zeros, and the scalar
     `masked_bias`), CodeGen the mask as `causal_mask`; others `inv_freq` of their rotary positions.
@@ -538,9 +553,9 @@ def _is_constant(name: str, values: torch.Tensor) -> bool:
 
 
 def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder, with the rules of its tokenizer.json where there is one.
+    """Return the tokenizer of a checkpoint folder, with the rules of its tokenizer.json if there is one.
 
-    Errors: StudyError when it cannot be loaded, or has ids for which the model has no embedding.
+    Errors: StudyError if it cannot be loaded, or has ids for which the model has no embedding.
     """
     from transformers import AutoConfig
 
@@ -550,21 +565,21 @@ def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
         rows, ids = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values(), default=-1) + 1
         if ids > rows:
             raise StudyError(
-                f"{path}: the tokenizer has {ids} ids, the model an embedding of {rows} rows; expected no more"
+                f"{path}: the tokenizer has {ids} ids, the model's embedding {rows} rows; expected at most {rows} ids"
             )
         return tokenizer
 
 
 @contextmanager
 def _loading_errors(path: Path | str, what: str) -> Iterator[None]:
-    """Turn whatever transformers raises on a folder into a StudyError of one line."""
+    """Turn every error that transformers raises on a folder into a StudyError of one line."""
     if not Path(path).is_dir():  # transformers would take the text for the name of a hub repository
         raise StudyError(f"{path}: no such folder; expected a checkpoint")
     try:
         yield
     except StudyError:
         raise
-    except Exception as error:  # transformers and its parsers raise every kind, plain Exception among them
+    except Exception as error:  # transformers and its parsers raise all kinds, plain Exception too
         if lacks_memory(error):
             raise
         raise StudyError(f"{path}: the {what} cannot be loaded: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""From rendered text to token ids: prompt and completion split by offsets, what does not fit cut, rows padded."""
+"""From rendered text to token ids: split prompt and completion by offsets, cut prompts that are too long, pad rows."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MINIMUM_FIELD = 1  # tokens of an input field that are left at least after cutting
+MINIMUM_FIELD = 1  # fewest tokens of an input field after cutting
 
 
 class Tokenized(NamedTuple):
-    """Token ids of a text, and for each the character of the text at which it ends; 0 for what stands before the text."""
+    """Token ids of a text, and the character at which each token ends; 0 for special tokens before the text."""
 
     ids: list[int]
     ends: list[int]
 
 
-def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **how: Any) -> list[Tokenized]:
-    """Texts that may go on: each with the special tokens that the tokenizer puts before a text, and none behind it.
+def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **arguments: Any) -> list[Tokenized]:
+    """Tokenize texts with the special tokens that the tokenizer puts before a text, but none after it.
 
-    Some tokenizers end every text with EOS by themselves. A prompt must not end so, since its answer follows, and where a
-    text does end the caller adds the EOS. how: further arguments of the tokenizer's call.
+    Some tokenizers append EOS to every text. A prompt must not have it, since the answer follows; where a text ends, the
+    caller adds the EOS. arguments: further arguments of the tokenizer's call.
     """
     if not texts:
         return []
     lead = leading(tokenizer)
-    found = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False, **how)
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False, **arguments)
     return [
         Tokenized([*lead, *ids], [0] * len(lead) + [end for _, end in offsets])
-        for ids, offsets in zip(found["input_ids"], found["offset_mapping"], strict=True)
+        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     ]
 
 
 def leading(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The special tokens that the tokenizer puts before every text by itself, such as BOS."""
-    for text in ("a", "0", "."):  # a normaliser may leave nothing of some text
-        found = tokenizer(text, return_special_tokens_mask=True, verbose=False)
-        if 0 in found["special_tokens_mask"]:
-            return found["input_ids"][: found["special_tokens_mask"].index(0)]
+    """Return the special tokens that the tokenizer puts before every text, such as BOS."""
+    for text in ("a", "0", "."):  # a normaliser may delete some texts completely
+        encoded = tokenizer(text, return_special_tokens_mask=True, verbose=False)
+        if 0 in encoded["special_tokens_mask"]:
+            return encoded["input_ids"][: encoded["special_tokens_mask"].index(0)]
     return []
 
 
 class Split(NamedTuple):
-    """Token ids of a text, parted where its completion begins."""
+    """Token ids of a text, split where its completion begins."""
 
     prompt: list[int]
     completion: list[int]
 
 
 def split(tokenizer: PreTrainedTokenizerBase, prompt: str, completions: Sequence[str]) -> list[Split]:
-    """Tokens of `prompt + completion` for each completion, tokenised together so that both read as in running text.
+    """Tokenize `prompt + completion` for each completion as one text, and split the tokens at the prompt's end.
 
     A token that reaches beyond the prompt's last character belongs to the completion. Special tokens are those of
-    `tokenized`; a prompt without any token is `opening`.
+    `tokenized`; a prompt without any token becomes `opening`.
     """
     return [
         _parted(ids, sum(end <= len(prompt) for end in ends), tokenizer)
@@ -75,52 +75,52 @@ def _parted(ids: list[int], cut: int, tokenizer: PreTrainedTokenizerBase) -> Spl
 
 
 def check_tokens(text: str, completion: Sequence[int]) -> None:
-    """StudyError for a completion without tokens, of which no log-probability can be taken.
+    """Raise StudyError for a completion without tokens, which has no log-probability.
 
-    A tokenizer may drop whole texts: by its normalisation, or for want of a token for any of their characters.
+    A tokenizer may drop whole texts: by its normalisation, or because it has no token for any of their characters.
     """
     if not completion:
-        raise StudyError(f"the tokenizer leaves no token of {shown(text)}; expected a text that it keeps")
+        raise StudyError(f"the tokenizer turns {shown(text)} into no token at all; expected a text with tokens")
 
 
 class Masked(NamedTuple):
-    """Token ids of a text and, for each, whether the loss is taken over it; the last one is, unless there are none."""
+    """Token ids of a text, and whether the loss includes each; it includes the last one, unless there are none."""
 
     ids: list[int]
     scored: list[bool]
 
 
 def masked(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], room: int) -> Masked:
-    """A conversation of which the assistant's words and each EOS after them are scored; nothing where none is left.
+    """Encode a conversation; the assistant's turns and the EOS after each are scored. Empty if no scored token is left.
 
-    What is too long loses its end, as in the published study, and what follows the last scored token has no part in
-    the loss. The newline after an EOS is not scored, since a model that is used stops before it; open-instruct's is.
+    A conversation that is too long loses its end, as in the published study; tokens after the last scored one are dropped.
+    The newline after an EOS is not scored, since generation stops before it (open-instruct scores it).
     """
-    eos(tokenizer)  # says so where there is none
+    eos(tokenizer)  # raises if there is none
     text, spans = prompts.conversation(turns, tokenizer.eos_token)
     # A tokenizer may be set to split special tokens found in a text; here the EOS is one.
     [(ids, ends)] = tokenized(tokenizer, [text], split_special_tokens=False)
     scored = [_overlaps(spans, before, end) for before, end in zip([0, *ends], ends[:room], strict=False)]
-    length = max((place for place, counted in enumerate(scored, start=1) if counted), default=0)
+    length = max((position for position, counted in enumerate(scored, start=1) if counted), default=0)
     return Masked(ids[:length], scored[:length])
 
 
 def _overlaps(spans: Sequence[tuple[int, int]], before: int, end: int) -> bool:
-    """Whether a token lies in one of the spans, given where the token before it ends and where it ends itself.
+    """Return whether a token overlaps one of the spans. before: end of the token before it; end: its end.
 
-    Offsets of byte-level tokenizers leave white space out, so that a token's own start may lie behind what it stands for.
+    Offsets of byte-level tokenizers leave out white space, so a token's start may lie after the text that it stands for.
     """
-    place = bisect_left(spans, (end,)) - 1  # the last span that starts before the token's end
-    return place >= 0 and before < spans[place][1]
+    span = bisect_left(spans, (end,)) - 1  # the last span that starts before the token's end
+    return span >= 0 and before < spans[span][1]
 
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What a text without a prompt follows: BOS, or the EOS of the text before it (as lm-evaluation-harness does)."""
+    """Return the context of a text without a prompt: BOS, or the EOS of a text before it (as lm-evaluation-harness does)."""
     return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else eos(tokenizer)]
 
 
 def eos(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of the token that ends a text. Errors: StudyError for a tokenizer that has none."""
+    """Return the id of the EOS token. Errors: StudyError for a tokenizer without one."""
     if tokenizer.eos_token_id is None:
         raise StudyError(
             f"{tokenizer.name_or_path}: the tokenizer has no EOS to end a text with; expected `eos_token` in "
@@ -130,12 +130,12 @@ def eos(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that end a text that the model writes: the tokenizer's EOS, and those that the checkpoint itself lists.
+    """Return the ids that end generated text: the tokenizer's EOS, and those that the checkpoint lists.
 
-    Llama 3, for one, lists several (`eos_token_id` of generation_config.json), each of which ends what transformers'
-    `generate` writes. A single one that no file of generation settings names is the default of the architecture's class,
-    which may be any token of this tokenizer and is left out.
-    Errors: StudyError where there is none.
+    Llama 3, for example, lists several (`eos_token_id` of generation_config.json), and transformers' `generate` stops at
+    each. A single id that no generation_config.json names is the default of the architecture's class; it may be any token
+    of this tokenizer and is left out.
+    Errors: StudyError if there is none.
     """
     settings, rows = model.generation_config, model.config.get_text_config().vocab_size
     listed = settings.eos_token_id
@@ -147,7 +147,7 @@ def ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int
 
 @dataclass(frozen=True)
 class Framing:
-    """How the examples of one test are put to a model: template, protocol, demonstrations, room in tokens."""
+    """The form of a test's prompts: template format, protocol, few-shot examples, and room in tokens (None: no limit)."""
 
     task: Task
     format: str
@@ -155,10 +155,15 @@ class Framing:
     demonstrations: tuple[Example, ...]
     room: int | None
 
+    @property
+    def limit(self) -> int:
+        """Most tokens of a prompt; `sys.maxsize` where the room has no end."""
+        return sys.maxsize if self.room is None else self.room
+
 
 class Prompt(NamedTuple):
-    """A prompt that fits: its text, its token ids, demonstrations kept, whether a field was cut, tokens lost at the beginning
-    (of demonstrations and fields together)."""
+    """A prompt that fits: text, token ids, number of few-shot examples kept, whether a field was cut, number of tokens cut
+    (of few-shot examples and fields together)."""
 
     text: str
     ids: list[int]
@@ -168,20 +173,20 @@ class Prompt(NamedTuple):
 
 
 def fitted(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> Prompt:
-    """The example's prompt within the framing's room.
+    """Return the example's prompt, cut to the framing's room.
 
-    What is too long loses its demonstrations, oldest first, then the beginning of its longest fields: never the
-    instruction, never the cue for the answer. Room None (the published protocol) cuts nothing.
-    Errors: StudyError when the template alone is longer than the room.
+    A prompt that is too long loses its few-shot examples, the first ones first, then the beginning of its longest fields,
+    but never the instruction or the cue for the answer. Room None (the published protocol) cuts nothing.
+    Errors: StudyError if the template alone is longer than the room.
     """
     shown = [_solved(framing, demonstration) for demonstration in framing.demonstrations]
     query = prompts.prompt(framing.task, example.fields, framing.format, framing.protocol)
     ids = _ids(tokenizer, "".join(shown) + query)
     whole = len(ids)
-    while framing.room is not None and len(ids) > framing.room and shown:
+    while len(ids) > framing.limit and shown:
         shown.pop(0)
         ids = _ids(tokenizer, "".join(shown) + query)
-    if framing.room is None or len(ids) <= framing.room:
+    if len(ids) <= framing.limit:
         return Prompt("".join(shown) + query, ids, len(shown), truncated=False, cut_tokens=whole - len(ids))
     query, _ = cut(tokenizer, framing, example)
     ids = _ids(tokenizer, query)
@@ -189,9 +194,9 @@ def fitted(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Exampl
 
 
 def cut(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> tuple[str, int]:
-    """The prompt, and its tokens, with no more missing from the start of its longest field than the room demands.
+    """Return the prompt, and its number of tokens, with the start of its longest field cut as little as possible.
 
-    Where that does not do, the next longest is cut as well, so that those which are cut keep equally many tokens.
+    If that is not enough, the next longest field is cut too, so that all fields that are cut keep equally many tokens.
     """
     names = prompts.field_names(prompts.template(framing.task, framing.format))
     tokens = {
@@ -202,11 +207,11 @@ def cut(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) 
     while kept >= MINIMUM_FIELD:
         shortened = {name: example.fields[name][starts[name][-kept] :] for name in names if len(starts[name]) > kept}
         query = prompts.prompt(framing.task, {**example.fields, **shortened}, framing.format, framing.protocol)
-        # Tokens at the seams may merge differently once a field is cut, so the count is taken again.
+        # Tokens may merge differently where a field is cut, so the prompt is tokenized again.
         length = len(_ids(tokenizer, query))
-        if length <= framing.room:
+        if length <= framing.limit:
             return query, length
-        kept -= max(1, (length - framing.room) // len(names))
+        kept -= max(1, (length - framing.limit) // len(names))
     raise StudyError(
         f"format '{framing.format}' needs more than the {framing.room} tokens that the model's context leaves for a prompt"
     )
@@ -221,20 +226,20 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def padding(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that fills padded places, masked wherever it stands: the tokenizer's own, else its EOS, else any."""
+    """Return the padding id: the tokenizer's, else its EOS, else any, since padding is always masked."""
     return next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0)
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """Positions the model was made for; of one that counts none, such as a recurrent one, no end of them."""
+    """Return the model's number of positions; `sys.maxsize` for a model without positions, such as a recurrent one."""
     config = model.config.get_text_config()
     return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
 
 
 def left_padded(sequences: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Rows of different length as model inputs of shape (rows, longest), padded on the left.
+    """Return rows of different lengths as model inputs of shape (rows, longest), padded on the left.
 
-    Last tokens stand in one column, so the logits that are read are a slice; positions count from each row's own start.
+    The last tokens are in one column, so the logits needed are a slice. Positions count from the start of each row.
     """
     import torch
 
@@ -250,7 +255,7 @@ def left_padded(sequences: Sequence[Sequence[int]], pad: int, device: torch.devi
 
 
 def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Row numbers in batches of similar length, longest first, each within `tokens` after padding (or a single row)."""
+    """Return row numbers in batches of similar length, longest first, each at most `tokens` after padding (or a single row)."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     result: list[list[int]] = []
     for row in order:

@@ -1,4 +1,4 @@
-"""The card of a tuned model: a README.md in the hub's form that says what it was made from, and how to load it."""
+"""The card of a tuned model: a README.md in the hub's form with the model's origin and the code that loads it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 import yaml
 
 from workflow import task
+from workflow.settings import Base
 
 CLASSES = {"full": ("transformers", "AutoModelForCausalLM"), "lora": ("peft", "AutoPeftModelForCausalLM")}
-# Of adapters whose base is in a folder.
+# For adapters whose base is in a folder.
 APART = (
-    "These are adapters alone. `base_model_name_or_path` in `adapter_config.json` names the folder of their base as seen from "
-    "the study's folder, in which they load as shown; elsewhere it has to be changed.\n\n"
+    "This folder holds adapters only. `base_model_name_or_path` in `adapter_config.json` names the folder of their base relative "
+    "to the study's folder. Change it to load them from elsewhere.\n\n"
 )
 
 
-# config.json of transformers 5 keeps the base of rotary positions where earlier versions do not look for it.
+# transformers 5 writes the base of rotary positions to a key of config.json that earlier versions do not read.
 NEEDS = "It needs transformers 5: earlier versions may load it without an error and with other positions of tokens.\n\n"
 
 
 def card(lineage: Mapping[str, Any]) -> str:
-    """The card in Markdown, led by the hub's metadata.
+    """Return the card in Markdown, with the hub's metadata first.
 
     lineage: keys of the model, `recipe_settings`, `base` (its manifest), `examples` and `dropped`, as in lineage.json.
     """
@@ -40,7 +41,7 @@ def card(lineage: Mapping[str, Any]) -> str:
     table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
     return (
         f"---\n{yaml.safe_dump(_metadata(lineage, library), sort_keys=False)}---\n\n# {name}\n\n"
-        f"One of the models of a Tunecast study, which sets tuned models beside their untouched bases.\n\n"
+        f"A model of a Tunecast study, which compares fine-tuned models with their bases.\n\n"
         f"| | |\n|---|---|\n{table}\n"
         f"```python\nfrom {library} import {loader}\n\nmodel = {loader}.from_pretrained(folder)\n```\n\n{apart}{NEEDS}"
         "`lineage.json` holds every setting of the recipe and the hash of each file of the base.\n"
@@ -48,16 +49,16 @@ def card(lineage: Mapping[str, Any]) -> str:
 
 
 def _metadata(lineage: Mapping[str, Any], library: str) -> dict[str, Any]:
-    """What the hub reads: library, task, tags; base and data set where they are on the hub."""
-    base, read = lineage["base"], task.load(lineage["train"])
-    known = {"library_name": library, "pipeline_tag": "text-generation", "tags": ["tunecast"]}
+    """Return the hub's metadata: library, task, tags; base and dataset if they are on the hub."""
+    base, dataset = lineage["base"], task.load(lineage["train"])
+    metadata = {"library_name": library, "pipeline_tag": "text-generation", "tags": ["tunecast"]}
     if base["repo"]:
-        known |= {"base_model": base["repo"], "base_model_relation": "adapter" if library == "peft" else "finetune"}
-    return known | ({"datasets": [read.hub]} if read.hub else {})
+        metadata |= {"base_model": base["repo"], "base_model_relation": "adapter" if library == "peft" else "finetune"}
+    return metadata | ({"datasets": [dataset.hub]} if dataset.hub else {})
 
 
-def _source(base: Mapping[str, Any]) -> str:
-    """Where the base is from, without the folders of a machine."""
+def _source(base: Base) -> str:
+    """Return the origin of the base, without any path."""
     if base["repo"]:
         return f"{base['repo']} at {base['revision']}"
     return {

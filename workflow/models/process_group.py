@@ -1,4 +1,4 @@
-"""The processes that a model is spread over, as seen from one of them; a process alone is the first of one."""
+"""Operations across the processes that share a model; a single process is the first of one."""
 
 from __future__ import annotations
 
@@ -8,54 +8,55 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 
-def place() -> tuple[int, int]:
-    """Number of this process, from 0, and how many there are."""
+def rank_and_size() -> tuple[int, int]:
+    """Return the rank of this process, from 0, and the number of processes."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
-def total(value: torch.Tensor) -> torch.Tensor:
-    """The sum of a value over all processes."""
-    if place()[1] > 1:
+def summed(value: torch.Tensor) -> torch.Tensor:
+    """Return the sum of a value over all processes."""
+    if rank_and_size()[1] > 1:
         distributed.all_reduce(value)
     return value
 
 
-def anywhere(said: bool, device: torch.device) -> bool:
-    """Whether something is so in one of the processes."""
-    return bool(total(torch.tensor(float(said), device=device))) if place()[1] > 1 else said
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Return whether the flag is set in any of the processes."""
+    return bool(summed(torch.tensor(float(flag), device=device))) if rank_and_size()[1] > 1 else flag
 
 
-def share(rows: Sequence[Row]) -> Sequence[Row]:
-    """The rows that are this process's part of all."""
-    rank, number = place()
+def share(rows: Sequence[Item]) -> Sequence[Item]:
+    """Return this process's share of the rows."""
+    rank, number = rank_and_size()
     return rows[rank::number]
 
 
-def joined(own: list[Any]) -> list[Any]:
-    """What all processes made of their shares, in the order of all rows; all processes must ask for it."""
-    number = place()[1]
+def gathered(part: list[Any]) -> list[Any]:
+    """Return the results of all processes for their shares, in the order of all rows; all processes must call it."""
+    number = rank_and_size()[1]
     if number == 1:
-        return own
+        return part
     parts: list[list[Any]] = [[] for _ in range(number)]
-    distributed.all_gather_object(parts, own)
+    distributed.all_gather_object(parts, part)
     return [parts[row % number][row // number] for row in range(sum(map(len, parts)))]
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of which each process may hold a shard, put together; all processes must ask for it."""
+def unsharded(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor put together from its shards, if it has any; all processes must call it."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def shard(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A whole tensor in the shards and on the device of another."""
+    """Return a full tensor on the device of another and sharded like it."""
     tensor = tensor.to(like.device)
     if not hasattr(like, "full_tensor"):
         return tensor
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    assert isinstance(like, DTensor)
     return distribute_tensor(tensor, like.device_mesh, like.placements)

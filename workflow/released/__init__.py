@@ -1,1 +1,1 @@
-"""Evaluation results that already exist: one reader for each format, runs, rows of scores."""
+"""Import existing evaluation results: one reader for each file format, runs, rows of scores."""

@@ -1,4 +1,4 @@
-"""Families of imported results under the names that a study gives them."""
+"""Rename the families of imported results."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from workflow.errors import StudyError
 
 
 def renamed(
-    place: str, rows: Iterable[Mapping[str, Any]], names: Mapping[str, str], families: Sequence[str]
+    key_path: str, rows: Iterable[Mapping[str, Any]], names: Mapping[str, str], families: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Imported rows with their families renamed; place: of the renaming in the config; families: the study's own.
+    """Return imported rows with renamed families. key_path: of `rename` in the config; families: those of the study.
 
-    Errors: StudyError for a name that no row has, for two families that get one name, and for a family of the study, whose
-    scores would be taken for its own.
+    Errors: StudyError for a name that no row has, for two families with one new name, and for the name of a family of the
+    study, whose scores would be mixed with the imported ones.
     """
-    found = list(rows)
-    there = sorted({row["family"] for row in found})
-    for old in set(names) - set(there):
-        raise StudyError(f"{place}: found no family {old!r}; allowed: {', '.join(there)}")
+    imported = list(rows)
+    present = sorted({row["family"] for row in imported})
+    for old in set(names) - set(present):
+        raise StudyError(f"{key_path}: found no family {old!r}; allowed: {', '.join(present)}")
     taken: dict[str, list[str]] = {}
-    for old in there:
+    for old in present:
         taken.setdefault(names.get(old, old), []).append(old)
     for name, olds in taken.items():
         if len(olds) > 1:
             listed = ", ".join(map(repr, olds))
-            raise StudyError(f"{place}: families {listed} are both {name!r} here; expected one name for each")
+            raise StudyError(f"{key_path}: families {listed} are both {name!r} here; expected one name for each")
         if name in families:
             raise StudyError(
-                f"{place}: imported family {name!r} is one of this study's; expected a name of its own for it"
+                f"{key_path}: imported family {name!r} has the name of a family of this study; expected another name"
             )
-    return with_names(found, names)
+    return with_names(imported, names)
 
 
 def with_names(rows: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows with their families renamed; of a file that was left out nothing is known."""
+    """Return rows with renamed families; rows of skipped files have none."""
     return [
         {**row, "family": names.get(row["family"], row["family"])} if "family" in row else dict(row) for row in rows
     ]

@@ -12,10 +12,10 @@ with job("adopt", snakemake) as log:
     block, place = asked.released | {"path": str(asked.folder)}, f"config.yaml: imports/{name}/rename"
     reader, root = runs.reader(block), asked.root and str(asked.root)
     if hasattr(reader, "FILES"):
-        folder = runs.place_of(block, root)
-        found = score_rows.Adopted(list(score_rows.described(reader.read(folder))), [], [], {})
+        folder = runs.folder_of(block, root)
+        found = score_rows.ImportedResults(list(score_rows.described(reader.read(folder))), [], [], {})
     else:
-        found = score_rows.adopted(block, reader, block.get("suite", block["reader"]), root)
+        found = score_rows.import_results(block, reader, block.get("suite", block["reader"]), root)
     scores = renaming.renamed(place, found.scores, block["rename"], asked.families)
     scores = score_rows.with_tokens(scores, block.get("tokens_per_step"))
     items, listed = (renaming.with_names(rows, block["rename"]) for rows in (found.items, found.files))

@@ -21,7 +21,7 @@ with job("measure", snakemake) as log:
         base,
         snakemake.params.indicators,
         lambda settings: measuring.material(settings, snakemake.params.data_root, prepared),
-        functools.cache(lambda precision: measuring.Subject(*loading.untouched(base, precision))),
+        functools.cache(lambda precision: measuring.LoadedBase(*loading.untouched(base, precision))),
         lambda name: progress(log, f"measure {name}"),
     )
     log.info("base %s; %s", base["path"], loading.describe())

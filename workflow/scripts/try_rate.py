@@ -19,7 +19,7 @@ with job("try_rate", snakemake) as log:
     paths = {"base": snakemake.input.base, "task": snakemake.input.task}
     paths |= {"state": snakemake.params.state, "folder": snakemake.params.folder}
     start = setup.read(keys, recipe, paths, log, held=True)
-    tried = multi_gpu.tried if recipe["gpus"] > 1 else finetuning.tried
+    tried = multi_gpu.tune_and_validate if recipe["gpus"] > 1 else finetuning.tune_and_validate
     how = recipe, SEED, padding(start.tokenizer), start.state, progress(log, "try_rate")
     try:
         with start.recorded(Path(snakemake.params.record)):

@@ -1,1 +1,1 @@
-"""Pre-training and fine-tuning: objectives, learning-rate search, saved states, several GPUs."""
+"""Pre-training and fine-tuning: objectives, learning-rate search, saved states, multiple GPUs."""

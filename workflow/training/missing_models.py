@@ -1,7 +1,7 @@
-"""Models that a study lacks because their tuning, or every trial for it, diverged, known by the record that each left.
+"""Models missing from a study because fine-tuning, or every trial for it, diverged. Each left a record that names the reason.
 
-A study refuses to be incomplete unless its config allows it. Then its tables are made without these models, the audit lists
-each of them with its reason, and no analysis averages over the seeds that are left of one.
+A study stops at a missing model unless its config allows it. If it does, the tables are made without these models, the audit
+lists each with its reason, and no analysis averages over the remaining seeds of a missing one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from workflow.models import checkpoints
+from workflow.settings import Study
 from workflow.storage import tables
 from workflow.study import grid
 from workflow.training import learning_rate_search
@@ -23,11 +24,11 @@ Hole = dict[str, Any]
 LINE_KEYS = [key for key in grid.MODEL_KEYS if key != "seed"]
 
 
-def found(study: Mapping[str, Any], models: pd.DataFrame, folder: Path = Path()) -> list[Hole]:
-    """The holes that the study allows: MODEL_KEYS of each model and the `reason` why it is missing; none unless allowed.
+def found(study: Study, models: pd.DataFrame, folder: Path = Path()) -> list[Hole]:
+    """Return the missing models: MODEL_KEYS of each and the `reason`; none unless the study allows them.
 
-    models: rows with MODEL_KEYS; folder: the study's. A record of another recipe, or of another base, than there are now
-    does not count: that model is yet to be tuned. All models of a search that leaves no learning rate are holes.
+    models: rows with MODEL_KEYS; folder: the study's. A record of another recipe or base than the study has now does not
+    count: that model is still to be tuned. All models of a search without a learning rate left are missing.
     """
     if study["holes"] == "refuse":
         return []
@@ -37,8 +38,8 @@ def found(study: Mapping[str, Any], models: pd.DataFrame, folder: Path = Path())
     return [*without_rate[[*grid.MODEL_KEYS, "reason"]].to_dict("records"), *_recorded(study, others, folder)]
 
 
-def unchosen(study: Mapping[str, Any], folder: Path = Path()) -> list[Hole]:
-    """Searches that leave no learning rate, as holes: CHOICE_KEYS of each and the `reason`; none unless they are allowed."""
+def unchosen(study: Study, folder: Path = Path()) -> list[Hole]:
+    """Return the searches without a learning rate left: CHOICE_KEYS of each and the `reason`; none unless allowed."""
     if study["holes"] == "refuse":
         return []
     lost = []
@@ -51,24 +52,26 @@ def unchosen(study: Mapping[str, Any], folder: Path = Path()) -> list[Hole]:
     return lost
 
 
-def _diverged(study: Mapping[str, Any], trial: Mapping[str, Any], folder: Path) -> bool:
-    """Whether a trial has a record of its divergence that is about what the study has now."""
+def _diverged(study: Study, trial: Mapping[str, Any], folder: Path) -> bool:
+    """Return whether a trial has a record of divergence for the study's current recipe and base."""
     facts = _facts(folder, "trials/" + grid.path(trial, grid.TRIAL_KEYS), trial)
     recipe = study["recipes"][trial["recipe"]]
-    return bool(facts) and facts["recipe_settings"] == grid.at_rate(recipe, recipe["learning_rate"][trial["rate"]])
+    return facts is not None and facts["recipe_settings"] == grid.at_rate(
+        recipe, recipe["learning_rate"][trial["rate"]]
+    )
 
 
-def _recorded(study: Mapping[str, Any], models: pd.DataFrame, folder: Path) -> Iterator[Hole]:
-    """Models with a record of their divergence that is about what the study has now."""
+def _recorded(study: Study, models: pd.DataFrame, folder: Path) -> Iterator[Hole]:
+    """Yield models with a record of divergence for the study's current recipe and base."""
     for keys in models[grid.MODEL_KEYS].to_dict("records"):
         facts = _facts(folder, grid.path(keys, grid.MODEL_KEYS), keys)
         if facts and facts["recipe_settings"] == _recipe(study, keys, facts["recipe_settings"]["learning_rate"]):
             yield {**keys, "reason": facts["error"]}
 
 
-def _facts(folder: Path, place: str, keys: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a record of a divergence says of its tuning; None where there is none about the base that the study has now."""
-    record = folder / "results/diverged" / place / "part.parquet"
+def _facts(folder: Path, subfolder: str, keys: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the metadata of a divergence record; None if there is none for the study's current base."""
+    record = folder / "results/diverged" / subfolder / "part.parquet"
     manifest = folder / "resources/bases" / grid.path(keys, grid.BASE_KEYS) / "base.json"
     if not record.is_file() or not manifest.is_file():
         return None
@@ -76,15 +79,15 @@ def _facts(folder: Path, place: str, keys: Mapping[str, Any]) -> dict[str, Any] 
     return facts if checkpoints.identity(checkpoints.read_base(manifest)) == facts["base"] else None
 
 
-def _recipe(study: Mapping[str, Any], keys: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
-    """The recipe that the study tunes a model by; at this rate, where it chooses among several."""
+def _recipe(study: Study, keys: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+    """Return the recipe of a model, at this learning rate if the recipe lists several."""
     recipe = grid.recipe_for(study, keys["recipe"], keys["train"])
     listed = isinstance(recipe["learning_rate"], list) and learning_rate in recipe["learning_rate"]
     return grid.at_rate(recipe, learning_rate) if listed else recipe
 
 
 def without(rows: pd.DataFrame, holes: Iterable[Hole], keys: list[str] = grid.MODEL_KEYS) -> pd.DataFrame:
-    """Models or cells but those of the holes; with LINE_KEYS, also those of other seeds of a hole."""
+    """Return models or cells without the missing ones; with LINE_KEYS, also without other seeds of a missing one."""
     missing = {tuple(hole[key] for key in keys) for hole in holes}
-    there = [row not in missing for row in rows[keys].itertuples(index=False, name=None)]
-    return rows[np.array(there, dtype=bool)].reset_index(drop=True)
+    present = [row not in missing for row in rows[keys].itertuples(index=False, name=None)]
+    return rows[np.array(present, dtype=bool)].reset_index(drop=True)

@@ -1,6 +1,6 @@
-"""What a model is trained to foretell: objectives of pre-training, as rows of token ids and what of them is scored.
+"""Pre-training objectives, as rows of token ids with a mask of the scored tokens.
 
-An objective is a mixture of denoisers, one of which is drawn for each row. Sources: CLM, SC, PLM and their mixtures as in
+An objective is a mixture of denoisers; one is drawn for each row. Sources: CLM, SC, PLM and their mixtures as in
 Zeng et al. (2025, arXiv 2504.12491, section 2); UL2's denoisers from Tay et al. (2023, arXiv 2205.05131), those of UL2R
 from U-PaLM (Tay et al., 2022, arXiv 2210.11399, section 2.3), the shares of UL2R+CLM from Garcia et al. (2023).
 """
@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from workflow.settings import Pretraining
 from workflow.training import span_corruption
 
 
 class Denoiser(NamedTuple):
-    """One way to make a row of a stretch of text.
+    """One way to make a training row from a piece of text.
 
-    kind: `clm` (everything is scored), `prefix` (what follows a random point is scored) or `span_corruption` (spans are taken out
-    and scored behind the rest). density: share of noise of spans, mean share of the suffix of a prefix (0: its length is
-    uniform); span: mean length of a span; mode: the token that announces it where the objective has mode tokens.
+    kind: `clm` (all tokens are scored), `prefix` (tokens after a random point are scored) or `spans` (spans are removed and
+    scored after the rest). density: share of noise tokens for spans, mean share of the suffix for a prefix (0: uniform
+    length); span: mean length of a span; mode: the token that names the denoiser, if the objective has mode tokens.
     """
 
     kind: str
@@ -31,13 +32,13 @@ class Denoiser(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Denoisers that share a weight, each of them as likely."""
+    """Equally likely denoisers that share a weight."""
 
     weight: float
     denoisers: tuple[Denoiser, ...]
 
 
-class Row(NamedTuple):
+class TrainingRow(NamedTuple):
     """Token ids of one training sequence, and whether each is scored given those before it."""
 
     ids: list[int]
@@ -75,24 +76,24 @@ OBJECTIVES: dict[str, dict[str, Group]] = {
 }
 
 
-def denoisers(recipe: Mapping[str, Any]) -> list[tuple[float, Denoiser]]:
-    """The denoisers of a recipe with the share of rows that each makes.
+def denoisers(recipe: Pretraining) -> list[tuple[float, Denoiser]]:
+    """Return the denoisers of a recipe, each with its share of rows.
 
-    recipe: objective; weights (of all its groups, instead of its own); mode_tokens (whether its modes are announced).
+    recipe: objective; weights (of all groups, instead of the objective's); mode_tokens (whether rows begin with mode tokens).
     """
     groups = OBJECTIVES[recipe["objective"]]
     weights = recipe.get("weights") or {name: group.weight for name, group in groups.items()}
     total = sum(weights.values())
-    found = []
+    shares = []
     for name, group in groups.items():
         for denoiser in group.denoisers:
             share = weights[name] / total / len(group.denoisers)
-            found.append((share, denoiser if recipe.get("mode_tokens", True) else denoiser._replace(mode="")))
-    return found
+            shares.append((share, denoiser if recipe.get("mode_tokens", True) else denoiser._replace(mode="")))
+    return shares
 
 
-def special_tokens(recipe: Mapping[str, Any]) -> list[str]:
-    """The tokens that a recipe's rows need beside those of text: modes, and as many sentinels as a row may hold."""
+def special_tokens(recipe: Pretraining) -> list[str]:
+    """Return the special tokens of a recipe's rows: modes, and as many sentinels as a row may have."""
     used = [denoiser for share, denoiser in denoisers(recipe) if share]
     modes = dict.fromkeys(denoiser.mode for denoiser in used if denoiser.mode)
     most = max((_spans(recipe["sequence"], denoiser) for denoiser in used if denoiser.kind == "spans"), default=0)
@@ -100,14 +101,14 @@ def special_tokens(recipe: Mapping[str, Any]) -> list[str]:
 
 
 def _spans(sequence: int, denoiser: Denoiser) -> int:
-    """Spans of a row that a denoiser makes."""
+    """Return the number of spans in a denoiser's row."""
     length = stretch(sequence - bool(denoiser.mode), denoiser.density, denoiser.span)
     return span_corruption.counts(length, denoiser.density, denoiser.span)[1]
 
 
 @functools.cache
 def stretch(room: int, density: float, span: float) -> int:
-    """Tokens of the longest text that fits when its spans are masked: with two sentinels each, and EOS at the end."""
+    """Return the tokens of the longest text that fits once its spans are masked, with two sentinels each and EOS at the end."""
     return next(
         length
         for length in range(room - 1, 1, -1)
@@ -117,15 +118,15 @@ def stretch(room: int, density: float, span: float) -> int:
 
 def rows(
     take: Callable[[int], list[int]],
-    recipe: Mapping[str, Any],
+    recipe: Pretraining,
     ids: Mapping[str, int],
     end: int,
     pad: int,
     generator: np.random.Generator,
-) -> Iterator[Row]:
-    """Endless training rows of `sequence` tokens each.
+) -> Iterator[TrainingRow]:
+    """Yield training rows of `sequence` tokens without end.
 
-    take: the next so many tokens of the text; ids: of the special tokens; end, pad: of EOS and of padding.
+    take: returns the next tokens of the text; ids: of the special tokens; end, pad: ids of EOS and of padding.
     """
     shares, kinds = zip(*denoisers(recipe), strict=True)
     while True:
@@ -141,25 +142,25 @@ def _row(
     end: int,
     pad: int,
     generator: np.random.Generator,
-) -> Row:
-    """One row of one denoiser."""
+) -> TrainingRow:
+    """Return one row of one denoiser."""
     mode = [ids[denoiser.mode]] if denoiser.mode else []
     room = sequence - len(mode)
     if denoiser.kind == "clm":
-        return Row([*mode, *take(room)], [False] * len(mode) + [True] * room)
+        return TrainingRow([*mode, *take(room)], [False] * len(mode) + [True] * room)
     if denoiser.kind == "prefix":
         suffix = suffix_length(room, denoiser.density, generator)
-        return Row([*mode, *take(room)], [False] * (sequence - suffix) + [True] * suffix)
+        return TrainingRow([*mode, *take(room)], [False] * (sequence - suffix) + [True] * suffix)
     text = take(stretch(room, denoiser.density, denoiser.span))
     mask = span_corruption.noise_mask(len(text), denoiser.density, denoiser.span, generator)
-    found = span_corruption.corrupt(text, mask, lambda number: (ids[span_corruption.word(number)],))
-    row = [*mode, *found.inputs, *found.targets, end]
+    corrupted = span_corruption.corrupt(text, mask.tolist(), lambda number: (ids[span_corruption.word(number)],))
+    row = [*mode, *corrupted.inputs, *corrupted.targets, end]
     rest = sequence - len(row)
-    scored = [False] * (len(mode) + len(found.inputs)) + [True] * (len(found.targets) + 1)
-    return Row(row + [pad] * rest, scored + [False] * rest)
+    scored = [False] * (len(mode) + len(corrupted.inputs)) + [True] * (len(corrupted.targets) + 1)
+    return TrainingRow(row + [pad] * rest, scored + [False] * rest)
 
 
 def suffix_length(length: int, share: float, generator: np.random.Generator) -> int:
-    """Tokens behind the point at which a prefix ends: 1 to all but one, uniform, with the mean share if one is given."""
+    """Return the number of tokens after a prefix: uniform from 1 to all but one, or with the given mean share."""
     most = length - 1 if not share else max(1, min(length - 1, round(2 * share * length) - 1))
     return int(generator.integers(1, most + 1))

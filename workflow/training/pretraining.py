@@ -1,16 +1,16 @@
-"""Pre-training: a small model from scratch or any base continued, checkpoints at listed steps.
+"""Pre-train a small model from scratch, or continue any base; save checkpoints at listed steps.
 
-A model from scratch has the OLMo architecture (Groeneveld et al., 2024, arXiv 2402.00838) and a tokenizer of its own; each
-checkpoint is a folder in the hub's layout, so that everything behind reads it as it reads a published one.
+A model from scratch has the OLMo architecture (Groeneveld et al., 2024, arXiv 2402.00838) and a new tokenizer. Each checkpoint
+is a folder in the hub's layout, so that all later steps read it like a published one.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from workflow.data.corpora import Document
 from workflow.errors import StudyError
 from workflow.models.encoding import eos, padding
 from workflow.models.engine import linear
+from workflow.settings import Pretraining
 from workflow.storage.files import whole
 from workflow.training import data_mix, objectives
 
@@ -34,25 +35,25 @@ if TYPE_CHECKING:
 END, PADDING = "<|endoftext|>", "<|padding|>"
 BETAS = (0.9, 0.95)  # arXiv 2402.00838, table 5
 FINAL_SHARE = 0.1  # the cosine ends at this share of the peak, ibid.
-UNSCORED = -100  # a place that is not scored, as in transformers
+UNSCORED = -100  # label of a position that is not scored, as in transformers
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def pretrain(
     documents: Sequence[Document],
-    recipe: Mapping[str, Any],
+    recipe: Pretraining,
     out: Path,
     progress: Callable[[dict[str, Any]], None] = lambda row: None,
     start: tuple[PreTrainedModel, PreTrainedTokenizerFast] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train on the documents and leave a checkpoint in `out/step=<N>` for each step that the recipe saves.
+    """Train on the documents and write a checkpoint to `out/step=<N>` for each step that the recipe saves.
 
     recipe: vocabulary, hidden, layers, heads, intermediate, context (tokens) of a model from scratch; sequence (tokens),
     batch, steps, save (a list of steps, 0 for the start), learning_rate, warmup (share of the steps), weight_decay, clip
     (largest gradient norm), seed, precision (a key of DTYPES); see `objectives` for objective, weights, mode_tokens and
-    `data_mix` for mix, tag, length. start: model and tokenizer to go on from. progress: called with each row of the history.
+    `data_mix` for mix, tag, length. start: model and tokenizer to continue from. progress: called with each row of the history.
 
-    Returns the history, one row a step: step, loss (nats a scored token), learning_rate, tokens (so far, scored or not).
+    Returns the history, one row per step: step, loss (nats per scored token), learning_rate, tokens (so far, scored or not).
     """
     model, tokenizer = start or _from_scratch(documents, recipe)
     if start:
@@ -75,11 +76,11 @@ def pretrain(
 
 
 def _from_scratch(
-    documents: Sequence[Document], recipe: Mapping[str, Any]
+    documents: Sequence[Document], recipe: Pretraining
 ) -> tuple[OlmoForCausalLM, PreTrainedTokenizerFast]:
-    """A random model and its tokenizer, learned from all documents whatever mix or filter the recipe has.
+    """Return a random model and its tokenizer, learned from all documents for any mix or filter of the recipe.
 
-    So families that differ in these alone cut text into the same tokens, and their losses per token compare.
+    So families that differ only in mix or filter have the same tokens, and their losses per token can be compared.
     """
     texts = [document.text for document in documents]
     tokenizer = train_tokenizer(texts, recipe["vocabulary"], recipe["context"])
@@ -88,16 +89,16 @@ def _from_scratch(
 
 
 def extend(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str], seed: int) -> None:
-    """Give tokenizer and model the special tokens that they lack; rows of the embedding that are free are used first."""
+    """Add missing special tokens to tokenizer and model; free rows of the embedding are used first."""
     tokenizer.add_tokens(list(tokens), special_tokens=True)
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    if len(tokenizer) > cast(torch.nn.Embedding, model.get_input_embeddings()).weight.shape[0]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model.resize_token_embeddings(len(tokenizer))
 
 
 def train_tokenizer(documents: Sequence[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of that many tokens, learned from the documents; no text is unknown to it."""
+    """Return a byte-level BPE tokenizer with `vocabulary` tokens, learned from the documents; it has no unknown tokens."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -115,8 +116,8 @@ def train_tokenizer(documents: Sequence[str], vocabulary: int, context: int) -> 
     )
 
 
-def initial(recipe: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast) -> OlmoForCausalLM:
-    """The randomly initialised model of the recipe's shape and seed, with input and output embeddings tied."""
+def initial(recipe: Pretraining, tokenizer: PreTrainedTokenizerFast) -> OlmoForCausalLM:
+    """Return a randomly initialised model of the recipe's shape and seed, with tied embeddings."""
     config = OlmoConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe["hidden"],
@@ -135,7 +136,7 @@ def initial(recipe: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast) -> Ol
 
 
 def weight_groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
-    """The optimiser's parameter groups: matrices decay; embeddings, norms and biases do not."""
+    """Return the optimizer's parameter groups: matrices have weight decay; embeddings, norms and biases do not."""
     embedding = model.get_input_embeddings().weight
     matrices = [weight for weight in model.parameters() if weight.dim() > 1 and weight is not embedding]
     others = [weight for weight in model.parameters() if weight.dim() < 2]
@@ -143,19 +144,20 @@ def weight_groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str,
 
 
 class Batch(NamedTuple):
-    """Token ids, int64 (rows, sequence), and what each place foretells: the same ids, UNSCORED where it is not scored."""
+    """Token ids, int64 (rows, sequence), and labels: the same ids, UNSCORED for tokens that are not scored."""
 
     ids: torch.Tensor
     labels: torch.Tensor
 
 
 def batches(
-    documents: Sequence[data_mix.Encoded], recipe: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast
+    documents: Sequence[data_mix.Encoded], recipe: Pretraining, tokenizer: PreTrainedTokenizerFast
 ) -> Iterator[Batch]:
-    """Endless batches of a recipe; the order of documents and the draws of the objective have a generator each."""
+    """Yield batches of a recipe without end; document order and objective have separate random generators."""
     numbers = data_mix.order(documents, recipe.get("mix"), torch.Generator().manual_seed(recipe["seed"]))
     special = objectives.special_tokens(recipe)
-    ids = dict(zip(special, tokenizer.convert_tokens_to_ids(special), strict=True))
+    vocabulary = tokenizer.get_vocab()
+    ids = {token: vocabulary[token] for token in special}
     generator = np.random.default_rng(recipe["seed"])
     take, end, pad = data_mix.stream(documents, numbers), eos(tokenizer), padding(tokenizer)
     rows = objectives.rows(take, recipe, ids, end, pad, generator)
@@ -165,8 +167,8 @@ def batches(
         yield Batch(fed, fed.masked_fill(~torch.tensor([row.scored for row in batch]), UNSCORED))
 
 
-def learning_rate(step: int, recipe: Mapping[str, Any]) -> float:
-    """The rate of a step, counted from 0: linear warm-up, then a cosine down to FINAL_SHARE of the peak."""
+def learning_rate(step: int, recipe: Pretraining) -> float:
+    """Return the learning rate of a step, counted from 0: linear warm-up, then a cosine down to FINAL_SHARE of the peak."""
     warmup = max(1, round(recipe["warmup"] * recipe["steps"]))
     if step < warmup:
         return recipe["learning_rate"] * (step + 1) / warmup
@@ -183,9 +185,9 @@ def update(
     clip: float,
     dtype: torch.dtype,
 ) -> float:
-    """One optimiser step on a batch, gradients clipped to that norm; returns its loss in nats a scored token.
+    """Take one optimizer step on a batch, with gradients clipped to a norm; return the loss in nats per scored token.
 
-    Errors: StudyError where loss or gradient is not finite.
+    Errors: StudyError if loss or gradient is not finite.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -206,8 +208,8 @@ def update(
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a checkpoint in the hub's layout, whole or not at all."""
+    """Write a checkpoint in the hub's layout, completely or not at all."""
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    with whole(folder, sealed=False) as unfinished:  # the family's folder is, once all steps are in it
+    with whole(folder, sealed=False) as unfinished:  # the family's folder is sealed once all steps are in it
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)

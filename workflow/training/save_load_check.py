@@ -1,8 +1,8 @@
-"""Before a tuning: would the model that is saved, loaded and evaluated afterwards compute what is trained?
+"""Check before fine-tuning that the model, once saved, loaded and evaluated, computes the same as the trained model.
 
-It would not where a merged adapter changes a matrix that something else shares, or where weights are lost or tied on their
-way through the file. So the trained weights are disturbed as a tuning would change them, saved, loaded as for an
-evaluation, and both models read the same tokens. The weights then are what they were, to the bit.
+It does not if a merged adapter changes a matrix that another layer shares, or if weights are lost or tied in the file. So noise
+is added to the trained weights, the model is saved and loaded as for evaluation, and both models run on the same tokens.
+Afterwards the weights are restored bit for bit.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from workflow.errors import StudyError, first_line, lacks_memory, shown, system_error
-from workflow.models import checkpoints, loading, model_card
-from workflow.models.engine.reading import out_of_memory
+from workflow.models import adapters, checkpoints, loading, model_card
+from workflow.settings import Base
 from workflow.storage.files import refusals
 from workflow.training import saved_state
 
@@ -27,38 +27,38 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TOLERANCE = (
-    2e-3  # of the standard deviation of the logits; a merge in fp32 costs 1e-6 to 2e-4 of it, by the number of layers
+    2e-3  # of the standard deviation of the logits; a merge in fp32 differs by 1e-6 to 2e-4, by number of layers
 )
 NOISE = 0.1  # of a tensor's root mean square
 ADAPTED = (
-    0.5  # standard deviation of noise on a tensor of zeros, as half of a new adapter is: about the size of the weights
+    0.5  # standard deviation of the noise on a tensor of zeros (half of a new adapter): about the size of the weights
 )
 TOKENS = 32  # of each probe row
 PREFIX = "base_model.model."  # what PEFT puts before the names of a model's layers
 
 
-class Heard(NamedTuple):
-    """What a model computes: logits, shape (tokens, vocabulary), and each layer's output at its first call, in this order."""
+class LayerOutputs(NamedTuple):
+    """A model's logits, shape (tokens, vocabulary), and each layer's output at its first call, in call order."""
 
     logits: torch.Tensor
     outputs: dict[str, torch.Tensor]
 
 
-def check(model: PreTrainedModel, base: Mapping[str, Any], rows: Sequence[Sequence[int]], place: Path) -> float:
-    """The largest difference between the logits of the trained model and of the evaluated one, in standard deviations.
+def check(model: PreTrainedModel, base: Base, rows: Sequence[Sequence[int]], scratch: Path) -> float:
+    """Return the largest difference between the logits of the trained and the evaluated model, in standard deviations.
 
-    model: as it is to be tuned, with adapters where there are some; base: the manifest of what it was loaded from; rows:
-    token ids; place: a folder with room for the weights that are saved, where nothing is left.
-    Errors: StudyError naming layers where the difference exceeds TOLERANCE, the model fails, or no adapter is read.
+    model: as it will be tuned, with adapters if the recipe has them; base: the manifest of its base; rows: token ids;
+    scratch: a folder with space for the saved weights, which are deleted again.
+    Errors: StudyError naming layers if the difference exceeds TOLERANCE, the model fails, or no adapter is used.
     """
-    place.mkdir(parents=True, exist_ok=True)
+    scratch.mkdir(parents=True, exist_ok=True)
     ids = [list(row[:TOKENS]) for row in rows]
-    with refusals(place), tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=place) as folder:
+    with refusals(scratch), tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=scratch) as folder:
         unread = _unread(model, ids)
         with disturbed(model, [f"{PREFIX}{name}." for name in unread]):
-            trained = heard(model, ids)
+            trained = layer_outputs(model, ids)
             model.save_pretrained(folder)
-        evaluated = heard(loading.evaluated(base, folder, "fp32", "cpu"), ids)
+        evaluated = layer_outputs(loading.evaluated(base, folder, "fp32", "cpu"), ids)
     difference = _apart(trained.logits, evaluated.logits)
     if not difference <= TOLERANCE:
         raise StudyError(_refusal(model, trained, evaluated, difference))
@@ -70,61 +70,62 @@ def check_beside(
     tokenizer: PreTrainedTokenizerBase,
     lineage: Mapping[str, Any],
     rows: Sequence[Sequence[int]],
-    place: Path,
+    scratch: Path,
 ) -> None:
-    """Save what a tuned model has beside its weights, and load its tokenizer again, which is to read as it did.
+    """Save config, tokenizer and card of a tuned model, and check that the tokenizer gives the same tokens when loaded.
 
-    lineage: as `model_card.card` reads it; rows: token ids of texts to read; place: a folder in which nothing is left.
-    Errors: StudyError where that fails, or a text becomes other tokens.
+    lineage: as `model_card.card` reads it; rows: token ids of texts; scratch: a folder in which no file is left.
+    Errors: StudyError if that fails, or a text becomes different tokens.
     """
-    with refusals(place), tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=place) as folder:
+    with refusals(scratch), tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=scratch) as folder:
         try:
             model.config.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             (Path(folder) / "README.md").write_text(json.dumps(lineage) + model_card.card(lineage), encoding="utf-8")
             again = checkpoints.load_tokenizer(folder)
-        except Exception as error:  # whatever a tokenizer's own code raises
+        except Exception as error:  # a tokenizer's code may raise anything
             if lacks_memory(error) or system_error(error):
                 raise
             raise StudyError(
-                f"{_place(model)}: what is saved with a tuned model cannot be: {type(error).__name__}: {first_line(error)}"
+                f"{_place(model)}: config, tokenizer and card of a tuned model cannot be saved and loaded: "
+                f"{type(error).__name__}: {first_line(error)}"
             ) from error
     if _adapted(model):  # evaluated with the base's own tokenizer
         return
-    for text in map(tokenizer.decode, rows):
+    for text in [str(tokenizer.decode(list(row))) for row in rows]:
         if again(text)["input_ids"] != tokenizer(text)["input_ids"]:
             raise StudyError(
-                f"{_place(model)}: saved and loaded again, the tokenizer cuts {shown(text)} into other tokens; "
-                "save it with the version of transformers that is installed here, and put it in place of the base's"
+                f"{_place(model)}: saved and loaded again, the tokenizer gives other tokens for {shown(text)}; "
+                "save it with the installed version of transformers and replace the base's tokenizer by it"
             )
 
 
 def _unread(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> list[str]:
-    """Layers with adapters that no row passes through: experts that no row is sent to, or layers that the model does not call.
+    """Return the layers with adapters that no row reaches: unused experts, and layers that the model never calls.
 
-    Of the latter the model reads the weight itself. Their adapters stay as they are, whatever is tuned, and the log says so.
-    Errors: StudyError where no adapter is read, or the model fails with them.
+    The model uses the weights of the latter directly, so their adapters are never tuned; a log line says so.
+    Errors: StudyError if no adapter is reached, or the model fails with them.
     """
     adapted, read = _adapted(model), _first(model, ids).outputs
     unread = [name for name in adapted if name not in read]
     past = sorted({name.rsplit(".", 1)[-1] for name in unread if "expert" not in name})
-    told = f"{_place(model)}: {_class(model)} reads the weights of {_some(past)} itself, past their adapters"
+    message = f"{_place(model)}: {_class(model)} never calls {_some(past)}, so adapters there have no effect"
     if unread and len(unread) == len(adapted):
-        raise StudyError(f"{told}, so that nothing would be tuned; allowed: layers that it calls")
+        raise StudyError(f"{message}, and nothing would be tuned; allowed: layers that the model calls")
     if past:
-        logging.getLogger("tunecast").warning("%s, which stay as they are", told)
+        logging.getLogger("tunecast").warning("%s; they are not tuned", message)
     return unread
 
 
-def _first(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> Heard:
-    """What a model computes before anything is changed.
+def _first(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> LayerOutputs:
+    """Run the unchanged model.
 
-    Errors: StudyError where it cannot, as where a layer does not give what its adapters take.
+    Errors: StudyError if it fails, for example because a layer's input does not fit its adapters.
     """
     try:
-        return heard(model, ids)
-    except Exception as error:  # whatever a model's own code raises
-        if out_of_memory(error):
+        return layer_outputs(model, ids)
+    except Exception as error:  # a model's code may raise anything
+        if lacks_memory(error):
             raise
         layers = _some(sorted({name.rsplit(".", 1)[-1] for name in _adapted(model)}), most=20)
         adapted, advice = (f" with adapters on {layers}", "; leave some of them out") if layers else ("", "")
@@ -135,11 +136,13 @@ def _first(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> Heard:
 
 @contextlib.contextmanager
 def disturbed(model: PreTrainedModel, untrained: Sequence[str] = ()) -> Iterator[None]:
-    """Inside, noise is on all weights that a tuning changes, the same on every device; global random states stay.
+    """Inside, all trained weights have noise added, the same on every device; global random states do not change.
 
-    untrained: beginnings of the names of adapters that no row passes through, so that no tuning changes them either.
+    untrained: prefixes of the names of adapters that no row reaches, which are left unchanged.
     """
-    weights = {name: own for name, own in saved_state.trained(model).items() if not name.startswith(tuple(untrained))}
+    weights = {
+        name: weight for name, weight in saved_state.trained(model).items() if not name.startswith(tuple(untrained))
+    }
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     generator = torch.Generator().manual_seed(0)
     try:
@@ -155,12 +158,12 @@ def disturbed(model: PreTrainedModel, untrained: Sequence[str] = ()) -> Iterator
 
 
 @torch.no_grad()
-def heard(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Heard:
-    """What a model computes of rows that are fed one after the other, in evaluation mode."""
+def layer_outputs(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> LayerOutputs:
+    """Run a model on rows one by one, in evaluation mode."""
     outputs: dict[str, torch.Tensor] = {}
 
     def listen(name: str) -> Any:
-        def keep(module: torch.nn.Module, given: Any, output: Any) -> None:
+        def keep(module: torch.nn.Module, inputs: Any, output: Any) -> None:
             if name not in outputs and isinstance(output, torch.Tensor):
                 outputs[name] = output.detach().float().cpu()
 
@@ -170,7 +173,7 @@ def heard(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Heard:
     training = model.training
     model.eval()
     try:
-        # Convolutions on a GPU would otherwise be less exact than all the rest.
+        # Otherwise convolutions on a GPU would be less exact than everything else.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             feeds = [torch.tensor([row], device=model.device) for row in rows]
             logits = [model(input_ids=fed, use_cache=False).logits[0].float().cpu() for fed in feeds]
@@ -178,11 +181,11 @@ def heard(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Heard:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return Heard(torch.cat(logits), outputs)
+    return LayerOutputs(torch.cat(logits), outputs)
 
 
 def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Layers without parts, and those with adapters, by the names that they have without PEFT."""
+    """Yield layers without sub-layers, and layers with adapters, by their names without PEFT."""
     within = None
     for name, module in model.named_modules():
         if within and name.startswith(within):
@@ -194,43 +197,45 @@ def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
 
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest difference of two tensors in standard deviations of the second; infinite for other shapes or NaN."""
+    """Return the largest difference of two tensors in standard deviations of the second; infinite for other shapes or NaN."""
     if one.shape != other.shape:
         return torch.inf
-    found = float((one - other).abs().max() / other.std(correction=0).clamp(min=1e-12)) if one.numel() else 0.0
-    return found if found == found else torch.inf
+    difference = float((one - other).abs().max() / other.std(correction=0).clamp(min=1e-12)) if one.numel() else 0.0
+    return difference if difference == difference else torch.inf
 
 
-def _refusal(model: PreTrainedModel, trained: Heard, evaluated: Heard, difference: float) -> str:
-    """What to say, with the layers that the difference comes from as far as they can be told."""
-    found = (
-        f"{_place(model)}: the logits of what is trained and of what is saved and evaluated differ by {difference:.2g} "
+def _refusal(model: PreTrainedModel, trained: LayerOutputs, evaluated: LayerOutputs, difference: float) -> str:
+    """Return the error line, with the layers that cause the difference if they can be determined."""
+    message = (
+        f"{_place(model)}: the logits of the trained model and of the saved model as it is evaluated differ by {difference:.2g} "
         f"standard deviations, expected at most {TOLERANCE:g}"
     )
     if shared := _sharing(model):
-        return f"{found}: {shared} share a matrix, of which adapters would change one use alone; leave it out"
+        return (
+            f"{message}: {shared} share a weight matrix, and adapters would change only one of its uses; leave it out"
+        )
     common = [name for name in evaluated.outputs if name in trained.outputs]
     first = next((name for name in common if _apart(trained.outputs[name], evaluated.outputs[name]) > TOLERANCE), None)
-    return f"{found}, from layer {first} on" if first else found
+    return f"{message}, from layer {first} on" if first else message
 
 
 def _place(model: PreTrainedModel) -> str:
-    """The key of the config that a refusal is about."""
+    """Return the key of the config that the error is about."""
     return "recipes/lora_modules" if _adapted(model) else f"recipes/method: full tuning of {_class(model)}"
 
 
 def _class(model: PreTrainedModel) -> str:
-    """The name of a model's class, of adapters that of the model they sit in."""
-    return type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
+    """Return the name of a model's class, without adapters."""
+    return type(adapters.without_adapters(model)).__name__
 
 
 def _adapted(model: PreTrainedModel) -> list[str]:
-    """Layers with adapters."""
+    """Return the names of layers with adapters."""
     return [name for name, layer in _layers(model) if hasattr(layer, "base_layer")]
 
 
 def _sharing(model: PreTrainedModel) -> str | None:
-    """Layers that share a weight and of which some have adapters; None where there are none."""
+    """Return layers that share a weight and some of which have adapters; None if there are none."""
     owners: dict[int, list[str]] = {}
     for name, layer in _layers(model):
         weight = getattr(getattr(layer, "base_layer", layer), "weight", None)
@@ -241,6 +246,6 @@ def _sharing(model: PreTrainedModel) -> str | None:
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:
-    """The first few names."""
+    """Return the first few names."""
     beyond = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + beyond

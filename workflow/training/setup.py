@@ -1,4 +1,4 @@
-"""What a tuning starts from, in a job that tunes and in one that tries a learning rate: the base and its rows in memory."""
+"""Prepare a fine-tuning run or a trial of a learning rate: load the base and encode its rows."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from workflow.errors import DivergedError
 from workflow.jobs import job
 from workflow.models import adapters, checkpoints, loading
 from workflow.models.encoding import Masked, context_length
+from workflow.settings import Recipe
 from workflow.storage import tables
 from workflow.training import finetuning, save_load_check, saved_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PROBES = 2  # rows that a rehearsal reads
+PROBES = 2  # rows of the save-and-load check
 
 
 @dataclass(frozen=True)
-class Outset:
-    """A tuning that has not begun.
+class TuningSetup:
+    """A fine-tuning run before its first step.
 
-    model: the base, with adapters where the recipe has them, in the host's memory where GPUs are to share it; rows: what
-    it is tuned on; held: validation rows by id, none where they are not asked for; state: what a killed tuning goes on
-    from; lineage: what its results state of it.
+    model: the base, with adapters if the recipe has them, in the host's memory if several GPUs share it; rows: training
+    rows; held: validation rows by id, empty unless requested; state: the saved state; lineage: metadata of the results.
     """
 
     model: PreTrainedModel
@@ -41,7 +41,7 @@ class Outset:
 
     @contextlib.contextmanager
     def recorded(self, record: Path) -> Iterator[None]:
-        """Inside, a tuning that diverges leaves its history in the record; a record of an earlier one is removed."""
+        """Inside, a run that diverges writes its history to the record; an earlier record is removed."""
         record.unlink(missing_ok=True)
         try:
             yield
@@ -52,21 +52,21 @@ class Outset:
 
 def read(
     keys: Mapping[str, Any],
-    recipe: Mapping[str, Any],
+    recipe: Recipe,
     paths: Mapping[str, Any],
     log: logging.Logger,
     held: bool = False,
-) -> Outset:
-    """The outset of a tuning.
+) -> TuningSetup:
+    """Return the setup of a fine-tuning run.
 
-    keys: of a model, or of a trial with its seed; paths: `base`, `task` and `state`, and the base's `folder` where the
-    config names it; held: whether validation rows are wanted.
-    Errors: StudyError when base or rows do not allow it.
+    keys: of a model, or of a trial with its seed; paths: `base`, `task` and `state`, and the base's `folder` if the config
+    names it; held: whether to include validation rows.
+    Errors: StudyError if the base or the rows are not usable.
     """
     base = checkpoints.read_base(paths["base"], paths["folder"])
     checkpoints.import_model(base["path"])
     log.info("imported: %s", job.clock())
-    model, tokenizer = loading.untouched(base, place="cpu" if recipe["gpus"] > 1 else None)
+    model, tokenizer = loading.untouched(base, device_name="cpu" if recipe["gpus"] > 1 else None)
     log.info("base %s; %s", base["path"], loading.describe())
     log.info("loaded: %s", job.clock())
     source, train, _ = task.examples(keys["train"], Path(paths["task"]))
@@ -75,8 +75,8 @@ def read(
     encoded = [finetuning.prepared_rows(tokenizer, context, source, part, keys["format"], recipe) for part in parts]
     counts = dict(zip(("examples", "validation"), map(len, encoded), strict=False))
     counts["dropped"] = sum(map(len, parts)) - sum(counts.values())
-    told = ", ".join(f"{number} {name}" for name, number in counts.items())
-    log.info("rows: %s, since their cut left no token to learn", told)
+    summary = ", ".join(f"{number} {name}" for name, number in counts.items())
+    log.info("rows: %s (dropped: no scored token within max_tokens)", summary)
     rows, seed = list(encoded[0].values()), int(keys["seed"])
     facts = {"base": base["files"], "recipe": recipe, "seed": seed}
     state = saved_state.State(Path(paths["state"]), finetuning.fingerprint(facts, rows))
@@ -88,5 +88,5 @@ def read(
     difference = save_load_check.check(model, base, probes, state.path.parent)
     if not held:  # trials are not saved
         save_load_check.check_beside(model, tokenizer, lineage, probes, state.path.parent)
-    log.info("rehearsed: saved and loaded again, logits differ by %.1g of their standard deviation", difference)
-    return Outset(model, tokenizer, rows, encoded[1] if held else {}, state, lineage)
+    log.info("save-and-load check passed: logits differ by %.1g standard deviations", difference)
+    return TuningSetup(model, tokenizer, rows, encoded[1] if held else {}, state, lineage)

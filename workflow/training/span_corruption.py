@@ -1,7 +1,7 @@
-"""Span corruption: which tokens of a sequence are noise, and what becomes of the sequence without them.
+"""Span corruption: choose noise tokens of a sequence and move them behind it.
 
-The mask is that of T5's preprocessors (Raffel et al., 2020, section 3.1.4; `random_spans_noise_mask` of the released code),
-for objectives of pre-training and for the perplexity of masked spans alike.
+The mask is that of T5's preprocessors (Raffel et al., 2020, section 3.1.4; `random_spans_noise_mask` of the released code).
+Pre-training objectives and the span-corruption indicator use it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 
 class Corrupted(NamedTuple):
-    """A sequence whose spans of noise stand behind it, each led by the sentinel that holds its place.
+    """A sequence with sentinels in place of its noise spans, and the spans, each after its sentinel.
 
-    Of each target: places, where it was in the sequence (of a sentinel: where its span begins); spanned, whether it is of
-    a span, not of a sentinel.
+    For each target: places, its position in the sequence (for a sentinel, the start of its span); spanned, whether it
+    belongs to a span and not to a sentinel.
     """
 
     inputs: list[int]
@@ -27,20 +27,20 @@ class Corrupted(NamedTuple):
 
 
 def counts(length: int, density: float, span: float) -> tuple[int, int]:
-    """Tokens of noise in a sequence of at least two, and the spans that they stand in.
+    """Return the numbers of noise tokens and of spans in a sequence of at least two tokens.
 
-    Where most is noise there may be fewer tokens left than spans; T5's code then makes a mask of another length, here the
-    spans are fewer.
+    With much noise there may be fewer other tokens than spans; T5's code then makes a mask of another length, this code uses
+    fewer spans.
     """
     noise = min(max(round(length * density), 1), length - 1)
     return noise, min(max(1, round(noise / span)), length - noise)
 
 
 def noise_mask(length: int, density: float, span: float, generator: np.random.Generator) -> NDArray[np.bool_]:
-    """Which tokens of a sequence are noise: shape (length,), kept tokens first, spans of both taking turns.
+    """Return the noise mask of a sequence: shape (length,), alternating kept and noise spans, kept tokens first.
 
-    density: share of noise; span: mean length of its spans. Each way to cut noise and rest into spans is as likely as
-    any other.
+    density: share of noise; span: mean length of a noise span. All ways to split noise and rest into spans are equally
+    likely.
     """
     noise, spans = counts(length, density, span)
     lengths = np.stack([_parts(length - noise, spans, generator), _parts(noise, spans, generator)], axis=1)
@@ -48,7 +48,7 @@ def noise_mask(length: int, density: float, span: float, generator: np.random.Ge
 
 
 def _parts(items: int, parts: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """A number of items cut into parts, none of them empty."""
+    """Return the sizes of random non-empty parts of a number of items."""
     cuts = np.zeros(items - 1, dtype=bool)
     cuts[: parts - 1] = True
     generator.shuffle(cuts)
@@ -56,32 +56,32 @@ def _parts(items: int, parts: int, generator: np.random.Generator) -> NDArray[np
 
 
 def corrupt(ids: Sequence[int], mask: Sequence[bool], sentinel: Callable[[int], Sequence[int]]) -> Corrupted:
-    """A sequence with each span of noise replaced by a sentinel, and the spans, each behind its sentinel.
+    """Replace each noise span by a sentinel; the targets are the spans, each after its sentinel.
 
-    sentinel: the token ids of the sentinel of a span, counted from 0. No sentinel closes the targets.
+    sentinel: number of a span, from 0 -> token ids of its sentinel. No sentinel follows the last target.
     """
     inputs: list[int] = []
     targets: list[int] = []
     places: list[int] = []
     spanned: list[bool] = []
     number = -1
-    for place, (token, noise) in enumerate(zip(ids, mask, strict=True)):
+    for position, (token, noise) in enumerate(zip(ids, mask, strict=True)):
         if not noise:
             inputs.append(token)
             continue
-        if place == 0 or not mask[place - 1]:
+        if position == 0 or not mask[position - 1]:
             number += 1
             holder = sentinel(number)
             inputs.extend(holder)
             targets.extend(holder)
-            places.extend([place] * len(holder))
+            places.extend([position] * len(holder))
             spanned.extend([False] * len(holder))
         targets.append(token)
-        places.append(place)
+        places.append(position)
         spanned.append(True)
     return Corrupted(inputs, targets, places, spanned)
 
 
 def word(number: int) -> str:
-    """What a sentinel is called, in T5's vocabulary and elsewhere."""
+    """Return the name of a sentinel, as in T5's vocabulary."""
     return f"<extra_id_{number}>"

@@ -95,7 +95,9 @@ def test_a_window_that_layers_keep_to_themselves_is_refused():
 def test_rows_without_their_bounds_are_refused(checkpoints):
     model = small_model("olmo", small_tokenizer("olmo"))
     attention.adopt(model)
-    with pytest.raises(StudyError, match=r"^OlmoAttention: packed rows with no packing, expected nothing but rows$"):
+    with pytest.raises(
+        StudyError, match=r"^OlmoAttention: attention asks for no packing, which packed rows do not support$"
+    ):
         model(input_ids=torch.tensor([[1, 2, 3]]))
     fed = attention.packed([[1, 2, 3]], "cpu")
     with pytest.raises(StudyError, match="a mask of the model's own"):
@@ -114,6 +116,6 @@ def test_packed_by_hand():
 def test_the_last_queries_alone_find_what_they_find_among_all(how, asked):
     generator = torch.Generator().manual_seed(2)
     query, key, value = (torch.randn(2, heads, 9, 8, generator=generator) for heads in (4, 2, 2))
-    how = attention.How(**how)
-    found = attention.together(query[:, :, -asked:], key, value, how)
-    assert torch.allclose(found, attention.together(query, key, value, how)[:, :, -asked:], atol=1e-6)
+    settings = attention.AttentionSettings(**how)
+    found = attention.equal_lengths(query[:, :, -asked:], key, value, settings)
+    assert torch.allclose(found, attention.equal_lengths(query, key, value, settings)[:, :, -asked:], atol=1e-6)

@@ -16,7 +16,7 @@ from workflow.errors import StudyError
 from workflow.evaluation import prediction
 from workflow.evaluation.prediction import Evaluation
 from workflow.indicators import measuring
-from workflow.indicators.measuring import Material, Subject
+from workflow.indicators.measuring import LoadedBase, MeasuredTexts
 from workflow.models import loading
 from workflow.models.engine import finite
 from workflow.models.engine.generation import greedy
@@ -147,9 +147,9 @@ def test_every_indicator_names_what_it_read_and_the_weights(checkpoints: dict[st
     settings, expected = INDICATORS[measure]
     model, tokenizer = poisoned(checkpoints["llama"])
     rows = inference(2)
-    material = Material(DOCUMENTS, {"mnli": (task.load("mnli"), rows, rows)})
+    material = MeasuredTexts(DOCUMENTS, {"mnli": (task.load("mnli"), rows, rows)})
     with pytest.raises(StudyError) as caught:
-        measuring.measure("own", {"measure": measure, **settings}, Subject(model, tokenizer), material)
+        measuring.measure("own", {"measure": measure, **settings}, LoadedBase(model, tokenizer), material)
     assert str(caught.value).startswith(expected)
     assert str(caught.value).endswith(f"{WEIGHTS}model.embed_tokens.weight")
 

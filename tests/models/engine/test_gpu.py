@@ -78,7 +78,7 @@ def test_gradients_of_flash_attention_agree_with_plain_operations(size: int, hea
     torch.manual_seed(0)
     for asked in ((5, 1, 33), (2, 1, 20)):
         bounds = [torch.tensor([0, *own], device="cuda").cumsum(0).int() for own in (asked, (5, 1, 33))]
-        rows = flash.Rows(*bounds, (max(asked), 33))
+        rows = flash.RowBounds(*bounds, (max(asked), 33))
         given = [
             torch.randn(sum(own), number, size, device="cuda", dtype=torch.bfloat16, requires_grad=True)
             for own, number in ((asked, 4), ((5, 1, 33), heads), ((5, 1, 33), heads))
@@ -248,17 +248,17 @@ def test_real_memory_that_runs_out_changes_no_log_probability(scarce: Any, monke
     model, halved = wide_model(), []
     requests = [([number, *range(3, 60)], list(range(60, 100))) for number in range(200, 400)]
     expected = scoring.log_probabilities(model, requests, 100_000)
-    survives = reading.Reader.survives
+    fits_in_memory = reading.Reader.fits_in_memory
 
     def watched(reader: Any, run: Any, items: int) -> bool:
         if not halved:
             halved.append(True)
             scarce(600)
-        found = survives(reader, run, items)
+        found = fits_in_memory(reader, run, items)
         halved.append(found)
         return found
 
-    monkeypatch.setattr(reading.Reader, "survives", watched)
+    monkeypatch.setattr(reading.Reader, "fits_in_memory", watched)
     found = scoring.log_probabilities(model, requests, 100_000)
     assert False in halved, "memory did not run out"
     assert found == pytest.approx(expected, abs=1e-3, rel=0)

@@ -106,7 +106,7 @@ def test_every_token_is_fed_once(checkpoints, monkeypatch):
     shown = list(range(3, 33))
     contexts = [[*shown, row, 5, 6, 7] for row in range(10, 16)]
     requests = [(context, [8]) for context in contexts] + [(contexts[0], [token, 9]) for token in (3, 4, 5)]
-    attention.asked(model)
+    attention.attention_settings(model)
     fed.clear()
     with reading.reading(model, 8192):
         fed.clear()
@@ -292,7 +292,7 @@ def test_rows_that_begin_anew_find_room_whatever_their_order(scarce, checkpoints
 
 def test_a_row_for_which_memory_does_not_do_is_named(scarce):
     model, *_ = scarce
-    with pytest.raises(StudyError, match=r"^memory ran out with a single row in it; use a machine with more, or"):
+    with pytest.raises(StudyError, match=r"^memory ran out on a single row; use a machine with more memory, or"):
         scoring.log_probabilities(model, [(list(range(3, 80)), [5])], 8192)
 
 
@@ -303,7 +303,7 @@ def test_other_failures_are_not_taken_for_memory(checkpoints, monkeypatch):
         raise RuntimeError("index out of range")
 
     with reading.reading(model, 100) as reader, pytest.raises(RuntimeError, match="index out of range"):
-        reader.survives(forward, 3)
+        reader.fits_in_memory(forward, 3)
 
 
 def test_layers_that_cannot_all_be_laid_out_are_left_as_they_were(checkpoints, monkeypatch):

@@ -1,22 +1,23 @@
-"""Perplexity of running text: the loss of each token given those before it in its window (Zeng et al., 2025, PPL-CLM)."""
+"""Perplexity of text: the loss of each token given those before it in its window (Zeng et al., 2025, PPL-CLM)."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from workflow.data.corpora import Document
-from workflow.indicators.measuring import Loss, Material, Measurement, Progress, Subject, losses_of, sampled
+from workflow.indicators.measuring import LoadedBase, Loss, MeasuredTexts, Measurement, Progress, losses_of, sampled
 from workflow.models.encoding import context_length, tokenized
 from workflow.models.engine import losses
+from workflow.settings import Indicator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Window(NamedTuple):
-    """A piece of a document: its place among the documents, its token ids, the bytes of all tokens but the first."""
+class TextWindow(NamedTuple):
+    """A piece of a document: the document's index, its token ids, the bytes of all tokens but the first."""
 
     document: int
     ids: list[int]
@@ -24,47 +25,47 @@ class Window(NamedTuple):
 
 
 def measure(
-    subject: Subject, settings: Mapping[str, Any], material: Material, progress: Progress | None = None
+    subject: LoadedBase, settings: Indicator, material: MeasuredTexts, progress: Progress | None = None
 ) -> Measurement:
-    """Variant `text`: windows one after the other, the first token of each without a loss."""
+    """Measure the variant `text`: consecutive windows, the first token of each without a loss."""
     documents, pieces, size = cut(subject, settings, material)
-    found = text_losses(subject, settings, documents, pieces, progress)
+    measured = text_losses(subject, settings, documents, pieces, progress)
     return Measurement(
-        [row._replace(variant="text") for row in found],
+        [row._replace(variant="text") for row in measured],
         losses.fingerprint(piece.ids for piece in pieces),
         {"window": size},
     )
 
 
 def cut(
-    subject: Subject, settings: Mapping[str, Any], material: Material
-) -> tuple[Sequence[Document], list[Window], int]:
-    """The documents that are measured, all their windows, and a window's most tokens: as set, or the model's context."""
+    subject: LoadedBase, settings: Indicator, material: MeasuredTexts
+) -> tuple[Sequence[Document], list[TextWindow], int]:
+    """Return the documents, all their windows, and the most tokens of a window: as set, at most the model's context."""
     documents = sampled(material.documents, settings)
     size = min(settings["window"], context_length(subject.model))
     return documents, list(windows(subject.tokenizer, documents, size)), size
 
 
-def windows(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], size: int) -> Iterator[Window]:
-    """Documents, tokenized as `encoding.tokenized` does, in windows of at most `size` tokens; single tokens left out."""
+def windows(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], size: int) -> Iterator[TextWindow]:
+    """Yield tokenized documents in windows of at most `size` tokens; windows of a single token are left out."""
     for number, (ids, last) in enumerate(tokenized(tokenizer, [document.text for document in documents])):
         ends = list(itertools.accumulate(last, max))
         for start in range(0, len(ids), size):
             stop = min(start + size, len(ids))
             if stop - start > 1:
-                # Ends alone: the start of a token may lie behind the white space that it stands for.
+                # Only ends are used: the start of a token may lie after the white space that it stands for.
                 scored = documents[number].text[ends[start] : ends[stop - 1]]
-                yield Window(number, ids[start:stop], len(scored.encode()))
+                yield TextWindow(number, ids[start:stop], len(scored.encode()))
 
 
 def text_losses(
-    subject: Subject,
-    settings: Mapping[str, Any],
+    subject: LoadedBase,
+    settings: Indicator,
     documents: Sequence[Document],
-    pieces: Sequence[Window],
+    pieces: Sequence[TextWindow],
     progress: Progress | None = None,
 ) -> list[Loss]:
-    """The loss of each document, all of its windows together; variant is left blank, draw is 0."""
+    """Return the loss of each document over all its windows; variant is empty, draw is 0."""
     readings = [losses.Reading(piece.ids) for piece in pieces]
     places = [f"document '{documents[piece.document].id}'" for piece in pieces]
     read = losses_of(subject, readings, places, settings["batch_tokens"], progress)

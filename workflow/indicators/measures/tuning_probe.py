@@ -1,23 +1,24 @@
-"""What a short tuning gains: the loss of held-out rows of a task before and after a few optimizer steps.
+"""Gain of a short fine-tuning: loss of a task's held-out rows before and after a few optimizer steps.
 
-TuneAhead (arXiv 2606.17660) forecasts a whole tuning from a probe of 100 steps; here the probe is an indicator by itself.
+TuneAhead (arXiv 2606.17660) forecasts a whole fine-tuning run from a probe of 100 steps; here the probe is an indicator.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from workflow.data.demonstrations import Rows
 from workflow.errors import DivergedError, StudyError
-from workflow.indicators.measuring import Loss, Material, Measurement, Progress, Subject, restored
+from workflow.indicators.measuring import LoadedBase, Loss, MeasuredTexts, Measurement, Progress, restored
 from workflow.models.encoding import Masked, context_length, padding
 from workflow.models.engine import finite, losses
+from workflow.settings import Indicator, Recipe
 from workflow.study import config as configs
 from workflow.task import Task
 from workflow.training import finetuning, saved_state
@@ -26,12 +27,12 @@ WARMUP = 0.1
 
 
 def measure(
-    subject: Subject, settings: Mapping[str, Any], material: Material, progress: Progress | None = None
+    subject: LoadedBase, settings: Indicator, material: MeasuredTexts, progress: Progress | None = None
 ) -> Measurement:
-    """Variants: `before`, `after`, and their difference `drop`; a draw is a tuning on other rows in another order.
+    """Measure the variants `before`, `after`, and their difference `drop`; each draw tunes on other rows in another order.
 
-    The held-out rows are rows of the training split and the same in every draw. A tuning that diverges has no loss after.
-    Errors: StudyError where the training split has too few rows, or a loss before the tuning is not finite.
+    The held-out rows are from the training split and the same in every draw. A run that diverges has no loss `after`.
+    Errors: StudyError if the training split has too few rows, or a loss before the probe is not finite.
     """
     (name, (task, train, _)), *_ = material.tasks.items()
     held, others = _divided(train, settings)
@@ -43,7 +44,7 @@ def measure(
         if math.isnan(loss):
             source = finite.source(subject.model, row.ids)
             raise StudyError(f"task {name}, row '{key}': its loss before the probe is not a finite number{source}")
-    found: list[Loss] = []
+    measured: list[Loss] = []
     for draw in range(settings["draws"]):
         with restored(subject.model):
             seen = list(_prepared(subject, task, _drawn(others, settings, draw), recipe, settings).values())
@@ -53,14 +54,14 @@ def measure(
         for key, one, other in zip(rows, before, after, strict=True):
             losses_of = {"before": one, "after": other, "drop": one - other}
             tokens = sum(rows[key].scored)
-            found += [
+            measured += [
                 Loss(name, name, variant, draw, key, tokens, sizes[key], nll) for variant, nll in losses_of.items()
             ]
-    return Measurement(found, losses.fingerprint(row.ids for row in rows.values()), {})
+    return Measurement(measured, losses.fingerprint(row.ids for row in rows.values()), {})
 
 
-def _divided(train: Rows, settings: Mapping[str, Any]) -> tuple[Rows, Rows]:
-    """Held-out rows, and those that may be tuned on."""
+def _divided(train: Rows, settings: Indicator) -> tuple[Rows, Rows]:
+    """Return held-out rows, and rows to tune on."""
     needed = settings["validation"] + settings["steps"] * settings["batch"]
     if len(train) < needed:
         raise StudyError(
@@ -68,44 +69,47 @@ def _divided(train: Rows, settings: Mapping[str, Any]) -> tuple[Rows, Rows]:
             f"of {settings['batch']}; lower validation, steps or batch of the indicator"
         )
     order = np.random.default_rng(settings["seed"]).permutation(len(train))
-    rows = [train[place] for place in order]
+    rows = [train[index] for index in order]
     return rows[: settings["validation"]], rows[settings["validation"] :]
 
 
-def _drawn(others: Rows, settings: Mapping[str, Any], draw: int) -> Rows:
-    """The rows that one tuning sees, each once."""
+def _drawn(others: Rows, settings: Indicator, draw: int) -> Rows:
+    """Return the training rows of one draw, each once."""
     order = np.random.default_rng([settings["seed"], draw]).permutation(len(others))
-    return [others[place] for place in order[: settings["steps"] * settings["batch"]]]
+    return [others[index] for index in order[: settings["steps"] * settings["batch"]]]
 
 
-def _recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe of the probe: one pass at a constant rate after the warm-up."""
-    own = {key: settings[key] for key in ("learning_rate", "batch", "max_tokens", "precision")}
-    return configs.recipe(
-        {**own, "epochs": 1, "schedule": "constant", "warmup": WARMUP, "save_every": settings["steps"]}
+def _recipe(settings: Indicator) -> Recipe:
+    """Return the recipe of the probe: one epoch at a constant learning rate after the warm-up."""
+    shared = {
+        key: value for key, value in settings.items() if key in ("learning_rate", "batch", "max_tokens", "precision")
+    }
+    return cast(
+        Recipe,
+        configs.recipe(
+            {**shared, "epochs": 1, "schedule": "constant", "warmup": WARMUP, "save_every": settings["steps"]}
+        ),
     )
 
 
-def _prepared(
-    subject: Subject, task: Task, rows: Rows, recipe: Mapping[str, Any], settings: Mapping[str, Any]
-) -> dict[str, Masked]:
-    """Rows as a tuning takes them, by id."""
+def _prepared(subject: LoadedBase, task: Task, rows: Rows, recipe: Recipe, settings: Indicator) -> dict[str, Masked]:
+    """Return encoded rows by id."""
     context = context_length(subject.model)
     return finetuning.prepared_rows(subject.tokenizer, context, task, rows, settings["format"], recipe)
 
 
-def _losses(subject: Subject, rows: Sequence[Masked], recipe: Mapping[str, Any]) -> list[float]:
-    """The summed loss of each row; NaN where it is not finite."""
-    found = finetuning.validate(subject.model, rows, recipe, padding(subject.tokenizer))
-    return [math.nan if row["nll"] is None else row["nll"] for row in found]
+def _losses(subject: LoadedBase, rows: Sequence[Masked], recipe: Recipe) -> list[float]:
+    """Return the summed loss of each row; NaN if it is not finite."""
+    validated = finetuning.validate(subject.model, rows, recipe, padding(subject.tokenizer))
+    return [math.nan if row["nll"] is None else row["nll"] for row in validated]
 
 
 def _tuned(
-    subject: Subject, seen: Sequence[Masked], held: Sequence[Masked], recipe: Mapping[str, Any], seed: int
+    subject: LoadedBase, seen: Sequence[Masked], held: Sequence[Masked], recipe: Recipe, seed: int
 ) -> list[float]:
-    """The losses of held-out rows after a tuning, which leaves the model tuned; NaN where it diverged."""
+    """Fine-tune the model in place; return the losses of held-out rows, NaN if it diverged."""
     with tempfile.TemporaryDirectory() as folder:
-        state = saved_state.State(Path(folder) / "state", "")  # of a probe that is not told to stop none is saved
+        state = saved_state.State(Path(folder) / "state", "")  # never saved, unless the job is told to stop
         try:
             finetuning.tune(subject.model, seen, recipe, seed, padding(subject.tokenizer), state)
         except DivergedError:
@@ -114,6 +118,6 @@ def _tuned(
 
 
 def _bytes(example: Any) -> int:
-    """Bytes of what is learned from a row: its answer, or what the assistant says."""
-    said = [turn.content for turn in example.turns if turn.role == "assistant"] or [example.answer]
-    return sum(len(text.encode()) for text in said)
+    """Return the bytes of a row's scored text: its answer, or the assistant's turns."""
+    texts = [turn.content for turn in example.turns if turn.role == "assistant"] or [example.answer]
+    return sum(len(text.encode()) for text in texts)

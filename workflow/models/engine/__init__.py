@@ -1,1 +1,1 @@
-"""What runs a model: rows in packs without padding, what they share read once, losses, labels and text out of it."""
+"""Run a model fast: rows packed without padding, shared prefixes read once; losses, log-probabilities and generation."""

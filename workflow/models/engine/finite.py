@@ -1,6 +1,6 @@
-"""Numbers that are not finite, and where in a model they come from.
+"""Detect numbers that are not finite, and find their source in a model.
 
-Of NaN every comparison is false, so that a choice, a text or a mean made of it would look like any other.
+Every comparison with NaN is false, so a choice, a text or a mean computed from it would look valid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class NotFiniteError(StudyError):
-    """What a model gives for a row is not finite; number: the row's place among those that were asked for."""
+    """A model's scores for a row are not finite; number: the index of the row in the request."""
 
     def __init__(self, number: int) -> None:
         super().__init__("scores of the model are not finite numbers; see weights and precision")
@@ -27,10 +27,10 @@ class NotFiniteError(StudyError):
 
 
 def check(scores: torch.Tensor, numbers: Sequence[int]) -> None:
-    """NotFiniteError where the highest score over the vocabulary is not finite, as where one is NaN or infinite.
+    """Raise NotFiniteError if a row's highest score over the vocabulary is NaN or infinite.
 
-    scores: shape (rows, vocabulary), or (rows,) of the highest; numbers: of each row. Of some models single tokens never
-    come, their score is minus infinity.
+    scores: shape (rows, vocabulary), or (rows,) of the highest; numbers: of the rows. Single scores may be minus infinity,
+    since some models exclude tokens.
     """
     highest = scores.amax(dim=1) if scores.dim() > 1 else scores
     finite = torch.isfinite(highest)
@@ -39,29 +39,31 @@ def check(scores: torch.Tensor, numbers: Sequence[int]) -> None:
 
 
 def source(model: PreTrainedModel, ids: Sequence[int]) -> str:
-    """Where numbers that are not finite come from, to be added to a message: weights, or the first layer to give them."""
+    """Return a clause for a message on the source of non-finite numbers: weights, or the first layer with such an output."""
     weights = [name for name, weight in model.named_parameters() if not _is_finite(weight)]
     if weights:
         beyond = f" and {len(weights) - 1} more" if len(weights) > 1 else ""
         return f"; weights that are not finite: {weights[0]}{beyond}"
-    layer = _first_layer(model, ids) if process_group.place()[1] == 1 else None  # a shard's pass takes all processes
+    layer = (
+        _first_layer(model, ids) if process_group.rank_and_size()[1] == 1 else None
+    )  # a shard's pass takes all processes
     return f"; the first layer whose output is not finite: {layer}" if layer else ""
 
 
 def _is_finite(tensor: Any) -> bool:
-    """Whether all numbers of a tensor are finite, of one in shards those that are here."""
-    own = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return bool(torch.isfinite(own.detach()).all())
+    """Return whether all numbers of a tensor are finite, for a sharded one those of this process."""
+    values = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return bool(torch.isfinite(values.detach()).all())
 
 
 @torch.no_grad()
 def _first_layer(model: PreTrainedModel, ids: Sequence[int]) -> str | None:
-    """The name of the first layer, in the order of the forward pass, whose output for a row is not finite."""
-    found: list[str] = []
+    """Return the name of the first layer, in the order of the forward pass, whose output for a row is not finite."""
+    names: list[str] = []
 
-    def listen(name: str, module: torch.nn.Module, given: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and not found and not _is_finite(output):
-            found.append(name)
+    def listen(name: str, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and not names and not _is_finite(output):
+            names.append(name)
 
     layers = [(name, layer) for name, layer in model.named_modules() if not any(True for _ in layer.children())]
     hooks = [layer.register_forward_hook(functools.partial(listen, name)) for name, layer in layers]
@@ -70,4 +72,4 @@ def _first_layer(model: PreTrainedModel, ids: Sequence[int]) -> str | None:
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else None
+    return names[0] if names else None

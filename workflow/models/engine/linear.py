@@ -1,7 +1,7 @@
-"""Linear layers whose fp32 products on a CPU are oneDNN's, forwards and backwards.
+"""Linear layers whose fp32 products on a CPU use oneDNN, forward and backward.
 
-Torch leaves fp32 products to MKL, which takes a slow path on processors that are not Intel's: oneDNN does 2.2 times as
-many operations a second on an AMD EPYC with AVX-512, in products of every shape that tuning has. Both sum in fp32.
+Torch uses MKL for fp32 products, which has a slow path on processors not made by Intel. On an AMD EPYC with AVX-512, oneDNN
+does 2.2 times as many operations per second, for all shapes that occur in fine-tuning. Both sum in fp32.
 """
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
-WORTH = 2_000_000  # multiplications; fewer do not repay what oneDNN does before each call
+WORTH = 2_000_000  # multiplications; for fewer, the overhead of a oneDNN call is larger than the gain
 
 
 class Linear(torch.nn.Linear):
-    """A linear layer like torch's own, by oneDNN where it can be."""
+    """A linear layer like torch's, computed by oneDNN where possible."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """The product of input (..., in) and weight, plus bias: (..., out)."""
+        """Return the product of input (..., in) and weight, plus bias: (..., out)."""
         if _suits(input, self.weight):
             return Product.apply(input, self.weight, self.bias)
         return super().forward(input)
 
 
 def adopt(model: torch.nn.Module) -> None:
-    """Have all linear layers of a model compute this way from now on; its weights and their names stay what they are."""
+    """Let all linear layers of a model compute this way; weights and their names stay the same."""
     for module in model.modules():
         if type(module) is torch.nn.Linear:
             module.__class__ = Linear
 
 
 def _suits(input: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether a product is one of fp32 numbers on a CPU, and large enough."""
+    """Return whether a product is one of fp32 numbers on a CPU, and large enough."""
     return (
         input.device.type == "cpu"
         and input.dtype == weight.dtype == torch.float32
@@ -43,7 +43,7 @@ def _suits(input: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """a (..., k) times the transpose of b (n, k), plus bias (n): (..., n). Outside autograd."""
+    """Return a (..., k) times the transpose of b (n, k), plus bias (n): (..., n). Without autograd."""
     return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
 
 
@@ -58,8 +58,8 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of input, weight and bias from that of the product; None of what is frozen."""
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of input, weight and bias from that of the product; None for frozen ones."""
         input, weight = ctx.saved_tensors
         rows, slopes = input.flatten(0, -2), slope.flatten(0, -2)
         wanted = ctx.needs_input_grad

@@ -1,4 +1,4 @@
-"""Gradients that come out the same to the bit each time: on a GPU, kernels that add up in a fixed order."""
+"""Gradients that are the same bit for bit in every run: on a GPU, kernels that sum in a fixed order."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ import torch
 
 @contextlib.contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Inside, torch takes repeatable kernels or raises RuntimeError (see `is_lacking`); on a CPU all that run here are.
+    """Inside, torch uses deterministic kernels or raises RuntimeError (see `is_lacking`); on a CPU all kernels used here are.
 
-    Flash attention's backward pass, that of fp32 attention, and sums by index are not repeatable otherwise.
+    Otherwise the backward passes of flash and fp32 attention, and sums by index, are not deterministic.
     """
     if device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Hopper's default, which torch wants to see stated
-    mode, filled = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Hopper's default, which torch requires to be set
+    mode, memory = torch.get_deterministic_debug_mode(), vars(torch.utils)["deterministic"]
+    filled = memory.fill_uninitialized_memory
     torch.set_deterministic_debug_mode("error")
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        memory.fill_uninitialized_memory = filled
 
 
 def is_lacking(error: RuntimeError) -> bool:
-    """Whether torch has no repeatable kernel for something."""
+    """Return whether an error says that torch has no deterministic kernel for an operation."""
     return "deterministic" in str(error)

@@ -1,12 +1,11 @@
-"""Readers of evaluation results that already exist: one module for each file format, and for releases known by heart.
+"""Readers of existing evaluation results: one module for each file format, and one for each special release.
 
-A reader of a format has `runs(path, block)`, which yields a `runs.Run` for each model in a file, and names its PATTERNS,
-the files below an import's folder that it reads, and its SOURCE, what these files are. The file says of which model a run is, and
-the study's patterns say which family and step that means; `runs` does all that follows.
+A reader of a format has `runs(path, block)`, which yields a `runs.Run` for each model in a file; PATTERNS, the files that it
+reads below an import's folder; and SOURCE, a description of these files. The file names the model of a run, and the study's
+patterns turn that name into family and step; the module `runs` does the rest.
 
-A reader of one release has `read(folder)`, which yields rows in the columns of `tables.IMPORTED`, and names its FILES in
-that folder and its SOURCE, citation and address. Only such a reader may read keys out of the names of files, since a release may
-keep them nowhere else.
+A reader of one release has `read(folder)`, which yields rows in the columns of `tables.IMPORTED`; FILES in that folder; and
+SOURCE, citation and address. Only such a reader may take keys from file names, since a release may have them nowhere else.
 
-LABELS of either: of its suites, as far as it is known, protocol and way of predicting labels.
+LABELS of both: protocol and prediction of labels of its suites, where known.
 """

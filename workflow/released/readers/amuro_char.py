@@ -1,17 +1,17 @@
-"""The scores that came with "Amuro & Char" (Sun & Dredze, arXiv 2408.06663): OLMo-1B at eight steps, tuned and not.
+"""The released scores of "Amuro & Char" (Sun & Dredze, arXiv 2408.06663): OLMo-1B at eight steps, base and fine-tuned.
 
-The release keeps what a number is about in the name of the model and the name of the dataset. Three grammars cover all
-names; any other name is an error. All its rows are read, also those that the paper does not use. The suites:
+In the release, the names of model and dataset say what a number measures. Three grammars cover all names; any other name is an
+error. All rows are read, including those that the paper does not use. The suites:
 
-- `published`: what the paper uses: tests of tasks with default, instruct and io prompts (all_perf_table.csv), and
+- `published`: the scores that the paper uses: tests of tasks with default, instruct and io prompts (all_perf_table.csv), and
   benchmarks, ranked multiple choice with 4 shots (official_eval_table.csv);
 - `ranked`: RTE and QQP as the benchmarks' file has them, for untouched bases;
-- `before_fix`: the same, of bases without `_hf` in the name: presumably before the authors mended how they converted
+- `before_fix`: the same, of bases without `_hf` in the name: presumably before the authors corrected the conversion of
   weights;
-- `stray`: the one row of a model with an unusual name, by its value a second bootstrap of a base's score;
+- `stray`: the one row of a model with an unusual name; its value suggests a second bootstrap of a base's score;
 - `instructed`: tests of instruction following that the paper does not use (it_perf_table.csv). `_before_fix` at its end
   marks names of tuned models and of the final base without `hf_`, `_chat` those with `_cot_chat`. Names of the other
-  bases (`checkpoint-1000`) do not tell which conversion was used; they are under `instructed`.
+  bases (`checkpoint-1000`) do not show which conversion was used; they are in `instructed`.
 
 Values are as released, a win rate as a share: in all_perf_table.csv the middle of the bootstrap interval over rows, not
 the mean. The number of test rows is not released, nor a standard error with the other two files.
@@ -39,8 +39,8 @@ SOURCE = (
     "https://github.com/KaiserWhoLearns/AmuroCharPTFTRelationship, folder results/analysis"
 )
 
-# Suites of which it is known how labels were predicted, as a suite's keys `protocol` and `labels` say it: the paper's *Token
-# probability*, which made all of its numbers of classification. Of the benchmarks' runs of RTE and QQP it is not known.
+# Suites whose prediction of labels is known, as a suite's keys `protocol` and `labels`: the paper's *Token probability*, used
+# for all of its classification numbers. For the benchmarks' runs of RTE and QQP it is not known.
 LABELS = dict.fromkeys(("published", "before_fix", "stray"), ("published", "score"))
 
 FAMILY = "olmo-1b"
@@ -48,8 +48,8 @@ FINAL_STEP = 738020  # "main" and names without a step: the hub's last revision 
 SEED = 42
 Z = NormalDist().inv_cdf(0.975)
 
-# What a tuned model's name says -> task tuned on, recipe. Three epochs on one task, or five on instructions; `sft` is the
-# paper's choice of a learning rate for each task.
+# Part of a fine-tuned model's name -> task, recipe. Three epochs on one task, or five on instructions; `sft` has the paper's
+# learning rate for each task.
 TUNINGS = {
     "mnli_3epoch_2e-6": ("mnli", "sft"),
     "mnli_3epoch_2e-5": ("mnli", "sft_2e-5"),
@@ -80,13 +80,13 @@ LLMBAR = {
     "llmbar_Adversarial_Manual": "llmbar_adversarial_manual",
     "llmbar_Adversarial_Neighbor": "llmbar_adversarial_neighbor",
 }
-# The same name is another task here than in TASKS: the options are ranked.
+# A name that TASKS has too is another task here: its options are ranked.
 BENCHMARKS = {"sciq": "sciq_choice"} | {
     name: name for name in ("arc_challenge", "arc_easy", "boolq", "hellaswag", "openbookqa", "qqp", "rte")
 }
 INSTRUCTED = {name: name for name in ("alpaca", "gsm", "mmlu", "toxigen", "truthfulqa")}
 
-# The metric of tests that are no task of Tunecast. Toxicity, the share of toxic answers, is better when lower.
+# Metrics of tests that Tunecast has no task for. Toxicity, the share of toxic answers, is better when lower.
 METRICS = dict.fromkeys(LLMBAR.values(), "accuracy") | {
     "alpaca": "win_rate",
     "gsm": "exact_match",
@@ -150,11 +150,11 @@ def _instructed_suite(parts: Parts) -> str:
 
 @dataclass(frozen=True)
 class Release:
-    """How one file is read.
+    """The format of one file.
 
-    names: grammar of its models; suite: what the parts of a name say of the suite; shots: demonstrations where a name
-    gives none; tests: name of a dataset -> (test, test_format); apart: suite of a test that another file has as well;
-    spread: whether it has standard errors.
+    names: grammar of model names; suite: parts of a name -> suite; shots: few-shot examples if a name gives none; tests: name
+    of a dataset -> (test, test_format); apart: suite of a test that another file has too; spread: whether the file has
+    standard errors.
     """
 
     names: re.Pattern[str]
@@ -171,7 +171,7 @@ class Release:
 
 
 def _plain(names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Datasets whose names say nothing of a format."""
+    """Return tests in the default format, for dataset names without a format."""
     return {name: (test, "default") for name, test in names.items()}
 
 
@@ -197,7 +197,7 @@ FILES = tuple(RELEASES)
 
 
 class Model(NamedTuple):
-    """What the name of a model says; train and recipe of an untouched base are None."""
+    """The parts of a model's name; train and recipe of a base are None."""
 
     step: int
     train: str | None
@@ -207,14 +207,14 @@ class Model(NamedTuple):
 
 
 def model(name: str, release: Release) -> Model:
-    """The model that a file means by a name.
+    """Parse the name of a model.
 
-    Errors: ValueError saying what was expected when the name does not follow the file's grammar.
+    Errors: ValueError naming what was expected if the name does not follow the file's grammar.
     """
-    found = release.names.fullmatch(name)
-    if not found:
+    match = release.names.fullmatch(name)
+    if not match:
         raise ValueError("a model's name as the release writes them")
-    parts = found.groupdict()
+    parts = match.groupdict()
     if parts["tuning"] and parts["tuning"] not in TUNINGS:
         raise ValueError(f"a model tuned as one of {', '.join(TUNINGS)}")
     train, recipe = TUNINGS[parts["tuning"]] if parts["tuning"] else (None, None)
@@ -224,7 +224,7 @@ def model(name: str, release: Release) -> Model:
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """All rows of the released files in the columns of `tables.IMPORTED`.
+    """Yield all rows of the released files in the columns of `tables.IMPORTED`.
 
     error: the release's `std`, the bootstrap's standard error over a test's rows; low, high: 95 % by the normal
     approximation, value ∓ 1.96 errors, since the bootstrap's own interval is not released; error, low and high are
@@ -237,16 +237,16 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
             raise StudyError(f"{folder / name}: missing; expected the release of {SOURCE}")
     seen: dict[tuple[Any, ...], str] = {}
     for name, release in RELEASES.items():
-        for place, row in _rows(folder / name, release.columns):
-            keys = _keys(place, row, release)
-            earlier = seen.setdefault(tuple(keys.values()), place)
-            if earlier != place:
-                raise StudyError(f"{place}: found the model and test of {earlier} again, expected each once")
-            yield keys | _numbers(place, row, keys["test"])
+        for location, row in _rows(folder / name, release.columns):
+            keys = _keys(location, row, release)
+            earlier = seen.setdefault(tuple(keys.values()), location)
+            if earlier != location:
+                raise StudyError(f"{location}: found the model and test of {earlier} again, expected each once")
+            yield keys | _numbers(location, row, keys["test"])
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each row below the header, with where it stands (`file, line 2`)."""
+    """Yield each row below the header with its location (`file, line 2`)."""
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file, strict=True)
         try:
@@ -254,26 +254,26 @@ def _rows(path: Path, columns: list[str]) -> Iterator[tuple[str, dict[str, str]]
             if header != columns:
                 raise StudyError(f"{path}: found the columns {shown(header)}, expected {columns}")
             for fields in lines:
-                place = f"{path}, line {lines.line_num}"
+                location = f"{path}, line {lines.line_num}"
                 if len(fields) != len(columns):
-                    raise StudyError(f"{place}: found {len(fields)} fields, expected {len(columns)}")
-                yield place, dict(zip(columns, fields, strict=True))
+                    raise StudyError(f"{location}: found {len(fields)} fields, expected {len(columns)}")
+                yield location, dict(zip(columns, fields, strict=True))
             if lines.line_num < 2:
                 raise StudyError(f"{path}: found no rows, expected at least one")
         except (UnicodeDecodeError, csv.Error) as error:
             raise StudyError(f"{path}: not a CSV file in UTF-8: {error}") from error
 
 
-def _keys(place: str, row: Mapping[str, str], release: Release) -> dict[str, Any]:
-    """What a row is about: the keys of its cell, test, format, shots and metric."""
+def _keys(location: str, row: Mapping[str, str], release: Release) -> dict[str, Any]:
+    """Return the keys of a row: cell, test, format, shots and metric."""
     name, dataset = row["model_id"], row["eval dataset"]
     try:
         step, train, recipe, suite, shots = model(name, release)
     except ValueError as error:
-        raise StudyError(f"{place}: column 'model_id': found {shown(name)}, expected {error}") from error
+        raise StudyError(f"{location}: column 'model_id': found {shown(name)}, expected {error}") from error
     if dataset not in release.tests:
         allowed = ", ".join(release.tests)
-        raise StudyError(f"{place}: column 'eval dataset': found {shown(dataset)}, expected one of {allowed}")
+        raise StudyError(f"{location}: column 'eval dataset': found {shown(dataset)}, expected one of {allowed}")
     test, test_format = release.tests[dataset]
     cell = {
         "family": FAMILY,
@@ -289,23 +289,25 @@ def _keys(place: str, row: Mapping[str, str], release: Release) -> dict[str, Any
 
 @cache
 def _metric(test: str) -> str:
-    """The metric that the release reports for a test."""
-    return METRICS.get(test) or PRIMARY[task.KINDS[task.load(test).kind].method]
+    """Return the metric that the release reports for a test."""
+    return METRICS.get(test) or PRIMARY[str(task.method(test))]
 
 
-def _numbers(place: str, row: Mapping[str, str], test: str) -> dict[str, float | None]:
-    """Value, standard error and interval of a row, as shares."""
+def _numbers(location: str, row: Mapping[str, str], test: str) -> dict[str, float | None]:
+    """Return value, standard error and interval of a row, as shares."""
     whole = 100 if test in PERCENT else 1
-    value = _number(place, row, "Performance", whole) / whole
+    value = _number(location, row, "Performance", whole) / whole
     if "std" not in row:
         return {"value": value, "error": None, "low": None, "high": None, "n": None}
-    error = _number(place, row, "std", whole) / whole
+    error = _number(location, row, "std", whole) / whole
     return {"value": value, "error": error, "low": value - Z * error, "high": value + Z * error, "n": None}
 
 
-def _number(place: str, row: Mapping[str, str], column: str, most: int) -> float:
-    """The number in a column; StudyError unless it lies within 0 and the most it can be."""
+def _number(location: str, row: Mapping[str, str], column: str, most: int) -> float:
+    """Return the number in a column; StudyError unless it lies between 0 and `most`."""
     value = number(row[column])
     if not 0 <= value <= most:
-        raise StudyError(f"{place}: column '{column}': found {shown(row[column])}, expected a number from 0 to {most}")
+        raise StudyError(
+            f"{location}: column '{column}': found {shown(row[column])}, expected a number from 0 to {most}"
+        )
     return value

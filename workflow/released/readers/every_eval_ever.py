@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from workflow.errors import StudyError, shown
-from workflow.released.runs import Run, Score
+from workflow.released.runs import Run, Score, optional_object
+from workflow.settings import Import
 from workflow.storage.files import json_object, stated_number
 
 SOURCE = "records of Every Eval Ever (JSON with schema_version and evaluation_results)"
@@ -25,10 +26,10 @@ LABELS: dict[str, tuple[str, str]] = {}
 SHOTS = ("num_fewshot", "n_shot", "n-shot", "shots", "num_shots")
 
 
-def runs(path: Path, block: Mapping[str, Any]) -> Iterator[Run]:
-    """The run of a record.
+def runs(path: Path, block: Import) -> Iterator[Run]:
+    """Yield the run of a record.
 
-    Errors: StudyError for a file that is no record, or lacks model, score or metric.
+    Errors: StudyError for a file that is no such record, or lacks model, score or metric.
     """
     content = json_object(path)
     results, model = content.get("evaluation_results"), content.get("model_info")
@@ -41,29 +42,29 @@ def runs(path: Path, block: Mapping[str, Any]) -> Iterator[Run]:
     scores = tuple(_score(f"{path}, result {number}", entry) for number, entry in enumerate(results, start=1))
     if not scores:
         raise StudyError(f"{path}: found no entry in 'evaluation_results', expected at least one")
-    facts = {key: details[key] for key in ("step", "seed", "tokens") if key in details}
+    facts: dict[str, str | int | float] = {key: details[key] for key in ("step", "seed", "tokens") if key in details}
     yield Run(str(path), name, details.get("revision"), scores, facts, _date(content))
 
 
 def _details(entry: Any) -> dict[str, str]:
-    """The additional details of a part of a record."""
-    found = entry.get("additional_details") if isinstance(entry, Mapping) else None
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, Mapping) else {}
+    """Return the additional details of a part of a record."""
+    details = entry.get("additional_details") if isinstance(entry, Mapping) else None
+    return {str(key): str(value) for key, value in details.items()} if isinstance(details, Mapping) else {}
 
 
-def _score(place: str, entry: Any) -> Score:
-    """The score of one evaluation."""
+def _score(location: str, entry: Any) -> Score:
+    """Return the score of one evaluation."""
     if not isinstance(entry, Mapping):
-        raise StudyError(f"{place}: found {shown(entry)}, expected an object")
+        raise StudyError(f"{location}: found {shown(entry)}, expected an object")
     metric, score = entry.get("metric_config"), entry.get("score_details")
     if not isinstance(metric, Mapping) or not isinstance(score, Mapping):
-        raise StudyError(f"{place}: key 'metric_config' or 'score_details' is missing; expected both")
-    unsure = score.get("uncertainty") if isinstance(score.get("uncertainty"), Mapping) else {}
+        raise StudyError(f"{location}: key 'metric_config' or 'score_details' is missing; expected both")
+    unsure = optional_object(score, "uncertainty")
     error = unsure.get("standard_error")
-    error = _number(place, error.get("value") if isinstance(error, Mapping) else error)
+    error = _number(location, error.get("value") if isinstance(error, Mapping) else error)
     value, count = score.get("score"), unsure.get("num_samples")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise StudyError(f"{place}: found {shown(value)} as score_details.score, expected a number")
+        raise StudyError(f"{location}: found {shown(value)} as score_details.score, expected a number")
     if metric.get("max_score") == 100:
         value, error = value / 100, None if error is None else error / 100
     lower = metric.get("lower_is_better")
@@ -78,18 +79,18 @@ def _score(place: str, entry: Any) -> Score:
     )
 
 
-def _number(place: str, found: Any) -> float | None:
-    """A number that may be text; None where there is none."""
-    if found is None:
+def _number(location: str, value: Any) -> float | None:
+    """Return a number that may be text; None if there is none."""
+    if value is None:
         return None
     try:
-        return stated_number(found)
+        return stated_number(value)
     except (TypeError, ValueError) as error:
-        raise StudyError(f"{place}: found {shown(found)} as standard error, expected a number") from error
+        raise StudyError(f"{location}: found {shown(value)} as standard error, expected a number") from error
 
 
 def _shots(entry: Mapping[str, Any]) -> int | None:
-    """The number of demonstrations, where the details of metric or generation have it."""
+    """Return the number of few-shot examples from the details of metric or generation; None if they lack it."""
     for part in (entry.get("generation_config"), entry.get("metric_config"), entry.get("source_data")):
         details = _details(part)
         for key in SHOTS:
@@ -99,7 +100,7 @@ def _shots(entry: Mapping[str, Any]) -> int | None:
 
 
 def _date(content: Mapping[str, Any]) -> float:
-    """When the evaluation was run, else when the record was made."""
+    """Return the time of the evaluation, else of the record; 0 if unknown."""
     for key in ("evaluation_timestamp", "retrieved_timestamp"):
         text = str(content.get(key) or "")
         with contextlib.suppress(ValueError):

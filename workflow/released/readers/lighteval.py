@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workflow.errors import StudyError, first_line, shown
-from workflow.released.runs import Run, Score
+from workflow.released.runs import Run, Score, mean_chance, optional_object
+from workflow.settings import Import
 from workflow.storage.files import json_object
 
 SOURCE = "results of lighteval (results_*.json)"
@@ -32,25 +33,26 @@ TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}(?:\.\d+)?")
 OFF = 1e-6  # what a mean of rows may be off from the score in the file
 
 
-def runs(path: Path, block: Mapping[str, Any]) -> Iterator[Run]:
-    """The run of a file of results; none of a file of details, which is read with its results.
+def runs(path: Path, block: Import) -> Iterator[Run]:
+    """Yield the run of a results file; nothing for a details file, which is read with its results.
 
-    Errors: StudyError for a file that is not one of lighteval, or does not name model or demonstrations.
+    Errors: StudyError for a file not written by lighteval, or without model or number of few-shot examples.
     """
     if path.suffix == ".parquet":
         return
     content = json_object(path)
     results, general = (_object(path, content, key) for key in ("results", "config_general"))
-    config = general.get("model_config") if isinstance(general.get("model_config"), Mapping) else {}
+    config = optional_object(general, "model_config")
     name = config.get("model_name") or general.get("model_name")
     if not isinstance(name, str) or not name:
         raise StudyError(f"{path}: found {shown(name)} as config_general.model_name, expected the model")
     revision = config.get("revision") or general.get("model_revision")
-    scores, rows = [], {}
-    for key, own in results.items():
+    scores: list[Score] = []
+    rows: dict[Any, dict[str, float]] = {}
+    for key, task_results in results.items():
         if key != "all":
-            found, per_row = _task(path, key, own, content)
-            scores += found
+            task_scores, per_row = _task(path, key, task_results, content)
+            scores += task_scores
             rows |= per_row
     if not scores:
         raise StudyError(f"{path}: found no task in 'results' but 'all', expected at least one")
@@ -58,14 +60,14 @@ def runs(path: Path, block: Mapping[str, Any]) -> Iterator[Run]:
 
 
 def _object(path: Path, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """An object of the file."""
+    """Return a required object of the file."""
     if not isinstance(content.get(key), Mapping):
         raise StudyError(f"{path}: key {key!r} is missing or no object; expected {SOURCE}")
     return content[key]
 
 
 def _named(path: Path, key: str) -> tuple[str, int]:
-    """Test and number of demonstrations that the name of a task says."""
+    """Return test and number of few-shot examples from the name of a task."""
     parts = key.split("|")
     if len(parts) == 1:
         parts = key.rsplit(":", 1)
@@ -76,21 +78,24 @@ def _named(path: Path, key: str) -> tuple[str, int]:
 
 
 def _task(
-    path: Path, key: str, own: Any, content: Mapping[str, Any]
+    path: Path, key: str, task_results: Any, content: Mapping[str, Any]
 ) -> tuple[list[Score], dict[Any, dict[str, float]]]:
-    """The scores of a task, and their rows."""
-    if not isinstance(own, Mapping):
-        raise StudyError(f"{path}: found {shown(own)} as results of {key}, expected an object metric -> number")
+    """Return the scores of a task and their rows."""
+    if not isinstance(task_results, Mapping):
+        raise StudyError(
+            f"{path}: found {shown(task_results)} as results of {key}, expected an object metric -> number"
+        )
     test, shots = _named(path, key)
     values, chance = _details(path, key)
-    config = content.get("config_tasks") if isinstance(content.get("config_tasks"), Mapping) else {}
-    stated = next((config[name] for name in (key, key.rsplit("|", 1)[0]) if isinstance(config.get(name), Mapping)), {})
+    config = optional_object(content, "config_tasks")
+    entries = [optional_object(config, name) for name in (key, key.rsplit("|", 1)[0])]
+    stated = next((entry for entry in entries if entry), {})
     count = stated.get("effective_num_docs")
     count = count if isinstance(count, int) and count > 0 else None
     part = _whole(key, test, content["results"])
     scores = [
-        Score(test, metric, value, shots, own.get(f"{metric}_stderr"), count, chance, part_of=part)
-        for metric, value in own.items()
+        Score(test, metric, value, shots, task_results.get(f"{metric}_stderr"), count, chance, part_of=part)
+        for metric, value in task_results.items()
         if not metric.endswith("_stderr")
     ]
     rows = {
@@ -102,15 +107,15 @@ def _task(
 
 
 def _whole(key: str, test: str, results: Mapping[str, Any]) -> str | None:
-    """The average that a task's subset is part of."""
+    """Return the average that a task's subset is part of; None if there is none."""
     task, colon, subset = test.rpartition(":")
     mean = f"{task}:{AVERAGE}"
-    there = any(mean == name.rsplit("|", 1)[0] or name.startswith(f"{mean}|") for name in results)
-    return mean if colon and subset != AVERAGE and there else None
+    present = any(mean == name.rsplit("|", 1)[0] or name.startswith(f"{mean}|") for name in results)
+    return mean if colon and subset != AVERAGE and present else None
 
 
 def _details(path: Path, key: str) -> tuple[dict[str, dict[str, float]], float | None]:
-    """Metric -> row -> value of a task's details, and what guessing gives, by the number of choices."""
+    """Return metric -> row -> value from a task's details, and the chance level from the number of choices."""
     file = _details_file(path, key)
     if file is None:
         return {}, None
@@ -127,24 +132,24 @@ def _details(path: Path, key: str) -> tuple[dict[str, dict[str, float]], float |
                 values.setdefault(metric, {})[str(number)] = float(value)
         choices = row["doc"].get("choices") if isinstance(row.get("doc"), Mapping) else None
         guesses.append(1 / len(choices) if isinstance(choices, list) and len(choices) > 1 else None)
-    return values, sum(guesses) / len(guesses) if guesses and None not in guesses else None
+    return values, mean_chance(guesses)
 
 
 def _details_file(path: Path, key: str) -> Path | None:
-    """The details of a task beside a file of results; names of files write | and : in several ways."""
-    found = TIME.search(path.name)
+    """Return the details file of a task in a results file; file names write | and : in several ways."""
+    time = TIME.search(path.name)
     root = next((parent for parent in path.parents if parent.name == "results"), None)
-    if found is None or root is None:
+    if time is None or root is None:
         return None
-    folder = root.parent / "details" / path.parent.relative_to(root) / found[0]
-    wanted = re.sub(r"[^A-Za-z0-9]+", "_", f"details_{key}_{found[0]}")
-    there = sorted(folder.glob("details_*.parquet"))
-    return next((file for file in there if re.sub(r"[^A-Za-z0-9]+", "_", file.stem) == wanted), None)
+    folder = root.parent / "details" / path.parent.relative_to(root) / time[0]
+    wanted = re.sub(r"[^A-Za-z0-9]+", "_", f"details_{key}_{time[0]}")
+    candidates = sorted(folder.glob("details_*.parquet"))
+    return next((file for file in candidates if re.sub(r"[^A-Za-z0-9]+", "_", file.stem) == wanted), None)
 
 
 def _date(path: Path) -> float:
-    """When a file was made, by its name; 0 where that does not say."""
-    found = TIME.search(path.name)
+    """Return the time in a file's name; 0 if it has none."""
+    time = TIME.search(path.name)
     return (
-        datetime.strptime(found[0].split(".")[0], "%Y-%m-%dT%H-%M-%S").replace(tzinfo=UTC).timestamp() if found else 0.0
+        datetime.strptime(time[0].split(".")[0], "%Y-%m-%dT%H-%M-%S").replace(tzinfo=UTC).timestamp() if time else 0.0
     )

@@ -24,6 +24,7 @@ from typing import Any
 
 from workflow.errors import StudyError, shown
 from workflow.released.runs import Run, Score
+from workflow.settings import Import
 from workflow.storage.files import json_lines, json_object
 
 SOURCE = "results of lm-evaluation-harness (results_*.json, or the JSON of versions before 0.4)"
@@ -38,10 +39,10 @@ OLD_TIME = re.compile(r"(\d{2})-(\d{2})-(\d{4})-(\d{2})-(\d{2})-(\d{2})")
 OFF = 1e-6  # what a mean of logged rows may be off from the score in the file
 
 
-def runs(path: Path, block: Mapping[str, Any]) -> Iterator[Run]:
-    """The run of a file of results; none of a file of samples, which is read with its results.
+def runs(path: Path, block: Import) -> Iterator[Run]:
+    """Yield the run of a results file; nothing for a samples file, which is read with its results.
 
-    Errors: StudyError for a file that is not one of the harness, or lacks the model or a number of demonstrations.
+    Errors: StudyError for a file not written by the harness, or without model or number of few-shot examples.
     """
     if path.suffix == ".jsonl":
         _own_results(path)
@@ -50,26 +51,26 @@ def runs(path: Path, block: Mapping[str, Any]) -> Iterator[Run]:
     results = _results(path, content)
     config = content.get("config")
     if not isinstance(config, Mapping):
-        raise StudyError(
-            f"{path}: key 'config' is missing or no object; it names the model, without which no score has a place"
-        )
+        raise StudyError(f"{path}: key 'config' is missing or no object; it names the model of the scores")
     model, revision, arguments = _model(path, content, config)
-    scores = [score for task, own in results.items() for score in _scores(path, task, own, content, config)]
+    scores = [
+        score for task, task_results in results.items() for score in _scores(path, task, task_results, content, config)
+    ]
     if not scores:
         raise StudyError(f"{path}: found no metric in 'results', expected at least one")
     facts = {key: value for key, value in arguments.items() if isinstance(value, str | int | float)}
     facts |= {key: config[key] for key in ("random_seed", "fewshot_seed") if isinstance(config.get(key), int)}
     limit = config.get("limit")
     remarks = [] if limit is None else [f"made with limit={limit}: tests have fewer rows than they could have"]
-    rows, found = _samples(path, scores, content)
+    rows, scores_with_chance = _samples(path, scores, content)
     yield Run(
-        str(path), model, revision, tuple(found), {k: v for k, v in facts.items() if k not in ("revision", "seed")},
+        str(path), model, revision, tuple(scores_with_chance), {k: v for k, v in facts.items() if k not in ("revision", "seed")},
         _date(path, content), rows, (*remarks, *_renamed(path, model)),
     )  # fmt: skip
 
 
 def _results(path: Path, content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Task -> metrics, whichever shape the file has."""
+    """Return task -> metrics for any version of the file."""
     if "results" not in content:
         listed = ", ".join(sorted(map(str, content))[:6]) or "none"
         raise StudyError(f"{path}: key 'results' is missing (found {listed}); expected {SOURCE}")
@@ -83,14 +84,16 @@ def _results(path: Path, content: Mapping[str, Any]) -> dict[str, Mapping[str, A
         raise StudyError(
             f"{path}: found {shown(results)} as 'results', expected an object task -> metrics that is not empty"
         )
-    for task, own in results.items():
-        if not isinstance(own, Mapping):
-            raise StudyError(f"{path}: found {shown(own)} as results of {task}, expected an object metric -> number")
+    for task, task_results in results.items():
+        if not isinstance(task_results, Mapping):
+            raise StudyError(
+                f"{path}: found {shown(task_results)} as results of {task}, expected an object metric -> number"
+            )
     return dict(results)
 
 
 def _prompted(path: Path, entry: Any) -> str:
-    """The name of a task with a prompt, as `versions` of such files has it."""
+    """Return the name of a task with a prompt, as in `versions` of such files."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("task_name"), str):
         raise StudyError(f"{path}: found {shown(entry)} in 'results', expected an object with 'task_name'")
     prompt = entry.get("prompt_name")
@@ -100,7 +103,7 @@ def _prompted(path: Path, entry: Any) -> str:
 def _model(
     path: Path, content: Mapping[str, Any], config: Mapping[str, Any]
 ) -> tuple[str, str | None, Mapping[str, Any]]:
-    """Model, revision and the arguments they are from."""
+    """Return model, revision and the model's arguments."""
     arguments = config.get("model_args")
     if isinstance(arguments, str):
         arguments = _parsed(path, arguments)
@@ -127,25 +130,26 @@ def _model(
 
 
 def _parsed(path: Path, text: str) -> dict[str, str]:
-    """Arguments from their text, `pretrained=…,revision=…`."""
+    """Parse arguments from text, `pretrained=…,revision=…`."""
     parts = [part for part in text.split(",") if part.strip()]
     if any("=" not in part for part in parts):
         raise StudyError(f"{path}: found {shown(text)} as config.model_args, expected name=value, one after the other")
-    return dict((piece.strip() for piece in part.split("=", 1)) for part in parts)
+    pairs = (part.split("=", 1) for part in parts)
+    return {name.strip(): value.strip() for name, value in pairs}
 
 
 def _scores(
-    path: Path, task: str, own: Mapping[str, Any], content: Mapping[str, Any], config: Mapping[str, Any]
+    path: Path, task: str, task_results: Mapping[str, Any], content: Mapping[str, Any], config: Mapping[str, Any]
 ) -> Iterator[Score]:
-    """The scores of one task."""
-    filtered = any("," in key for key in own)
-    for key, value in own.items():
+    """Yield the scores of one task."""
+    filtered = any("," in key for key in task_results)
+    for key, value in task_results.items():
         metric, _, filter = key.partition(",")
         if key in NO_METRIC or metric.endswith("_stderr") or (filtered and not filter):
             continue
         if value is None or isinstance(value, str):
             raise StudyError(f"{path}: found {shown(value)} as {key} of {task}, expected a number")
-        error = own.get(f"{metric}_stderr,{filter}" if filter else f"{metric}_stderr")
+        error = task_results.get(f"{metric}_stderr,{filter}" if filter else f"{metric}_stderr")
         if isinstance(error, str) and error != "N/A":
             raise StudyError(
                 f"{path}: found {shown(error)} as standard error of {key} of {task}, expected a number or 'N/A'"
@@ -170,13 +174,13 @@ def _scores(
 
 
 def _of(content: Mapping[str, Any], key: str, task: str) -> Any:
-    """What a part of the file that is by task says of one."""
+    """Return a task's entry in a part of the file that is organised by task."""
     part = content.get(key)
     return part.get(task) if isinstance(part, Mapping) else None
 
 
 def _leaves(task: str, content: Mapping[str, Any]) -> list[str]:
-    """The tasks that a group is made of, through groups of groups; of a task itself."""
+    """Return the tasks of a group, through groups of groups; for a task, the task."""
     inner = _of(content, "group_subtasks", task)
     if not isinstance(inner, Sequence) or isinstance(inner, str) or not inner:
         return [task]
@@ -184,77 +188,79 @@ def _leaves(task: str, content: Mapping[str, Any]) -> list[str]:
 
 
 def _shots(path: Path, task: str, content: Mapping[str, Any], config: Mapping[str, Any]) -> int:
-    """Demonstrations of a task: of a group those of its tasks, where they agree."""
-    found = {_of(content, "n-shot", leaf) for leaf in (task, *_leaves(task, content))}
-    found = {number for number in found if isinstance(number, int)}
-    if len(found) == 1:
-        return found.pop()
-    own = _of(content, "configs", task)
-    stated = own.get("num_fewshot") if isinstance(own, Mapping) else None
+    """Return the number of few-shot examples of a task; for a group, that of its tasks, if they agree."""
+    stated_by_task = {_of(content, "n-shot", leaf) for leaf in (task, *_leaves(task, content))}
+    stated_by_task = {number for number in stated_by_task if isinstance(number, int)}
+    if len(stated_by_task) == 1:
+        return stated_by_task.pop()
+    task_config = _of(content, "configs", task)
+    stated = task_config.get("num_fewshot") if isinstance(task_config, Mapping) else None
     stated = config.get("num_fewshot") if stated is None else stated
     if isinstance(stated, int) and not isinstance(stated, bool):
         return stated
-    if found:
-        raise StudyError(
-            f"{path}: the tasks of group {task} have {', '.join(map(str, sorted(found)))} demonstrations, expected one number"
-        )
+    if stated_by_task:
+        numbers = ", ".join(map(str, sorted(stated_by_task)))
+        raise StudyError(f"{path}: the tasks of group {task} have {numbers} few-shot examples, expected one number")
     if "n-shot" in content and stated is None:
-        return 0  # what 0.4 does where nothing is asked for
-    raise StudyError(f"{path}: found {shown(stated)} as config.num_fewshot, expected the number of demonstrations")
+        return 0  # the default of 0.4
+    raise StudyError(f"{path}: found {shown(stated)} as config.num_fewshot, expected the number of few-shot examples")
 
 
 def _count(task: str, content: Mapping[str, Any]) -> int | None:
-    """Rows behind a score, of a group those of all its tasks."""
+    """Return the number of rows behind a score, for a group those of all its tasks."""
     counts = [_of(content, "n-samples", leaf) for leaf in _leaves(task, content)]
-    numbers = [own.get("effective") if isinstance(own, Mapping) else None for own in counts]
-    return sum(numbers) if all(isinstance(number, int) for number in numbers) and sum(numbers) > 0 else None
+    stated = [count.get("effective") if isinstance(count, Mapping) else None for count in counts]
+    numbers = [number for number in stated if isinstance(number, int)]
+    return sum(numbers) if len(numbers) == len(stated) and sum(numbers) > 0 else None
 
 
 def _chance(task: str, content: Mapping[str, Any]) -> float | None:
-    """What guessing gives where all rows have the same listed choices; of a group where its tasks agree."""
-    found = set()
+    """Return the chance level if all rows have the same listed choices; for a group, if its tasks agree."""
+    chances = set()
     for leaf in _leaves(task, content):
-        own = _of(content, "configs", leaf)
+        task_config = _of(content, "configs", leaf)
         choices = (
-            own.get("doc_to_choice")
-            if isinstance(own, Mapping) and own.get("output_type") == "multiple_choice"
+            task_config.get("doc_to_choice")
+            if isinstance(task_config, Mapping) and task_config.get("output_type") == "multiple_choice"
             else None
         )
-        found.add(1 / len(choices) if isinstance(choices, list) and choices else None)
-    return found.pop() if len(found) == 1 else None
+        chances.add(1 / len(choices) if isinstance(choices, list) and choices else None)
+    return chances.pop() if len(chances) == 1 else None
 
 
 def _group(task: str, content: Mapping[str, Any]) -> str | None:
-    """The group that a task is part of; of several the smallest, which says most."""
+    """Return the group of a task; of several, the smallest."""
     groups = content.get("group_subtasks")
     if not isinstance(groups, Mapping):
         return None
-    own = [name for name in groups if name != task and name in content["results"] and task in _leaves(name, content)]
-    own += [
+    candidates = [
+        name for name in groups if name != task and name in content["results"] and task in _leaves(name, content)
+    ]
+    candidates += [
         name
         for name, inner in groups.items()
         if isinstance(inner, list) and task in inner and name in content["results"]
     ]
-    return min(own, key=lambda name: (len(_leaves(name, content)), name)) if own else None
+    return min(candidates, key=lambda name: (len(_leaves(name, content)), name)) if candidates else None
 
 
 def _date(path: Path, content: Mapping[str, Any]) -> float:
-    """When a file was made: as it says, else as its name does; 0 where neither does."""
+    """Return the time of a file: as stated in it, else in its name; 0 if in neither."""
     if isinstance(content.get("date"), int | float):
         return float(content["date"])
-    if found := OLD_TIME.search(path.name):
-        month, day, year, *clock = map(int, found.groups())
+    if match := OLD_TIME.search(path.name):
+        month, day, year, hour, minute, second = map(int, match.groups())
         try:
-            return datetime(year, month, day, *clock, tzinfo=UTC).timestamp()
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
         except ValueError:
             return 0.0
-    if found := TIME.search(path.name):
-        return datetime.strptime(found[0].split(".")[0], "%Y-%m-%dT%H-%M-%S").replace(tzinfo=UTC).timestamp()
+    if match := TIME.search(path.name):
+        return datetime.strptime(match[0].split(".")[0], "%Y-%m-%dT%H-%M-%S").replace(tzinfo=UTC).timestamp()
     return 0.0
 
 
 def _renamed(path: Path, model: str) -> Iterator[str]:
-    """What the folder of a 0.4 file, the model's name with / as __, says otherwise."""
+    """Yield a remark if the folder of a 0.4 file (the model's name with / as __) contradicts the file."""
     folder = path.parent.name
     if "__" in folder and folder != re.sub(r'["<>:/|\\?*\[\]]+', "__", model):
         yield f"its folder is {folder}, the file names model {model}"
@@ -264,9 +270,9 @@ def _renamed(path: Path, model: str) -> Iterator[str]:
 
 
 def _own_results(path: Path) -> None:
-    """StudyError for a file of samples without the results that say whose they are."""
-    found = TIME.search(path.name)
-    if not found or not (path.parent / f"results_{found[0]}.json").is_file():
+    """Raise StudyError for a samples file without the results file that names its model."""
+    time = TIME.search(path.name)
+    if not time or not (path.parent / f"results_{time[0]}.json").is_file():
         raise StudyError(
             f"{path}: samples without the results_<time>.json that names their model; expected both in one folder"
         )
@@ -275,21 +281,22 @@ def _own_results(path: Path) -> None:
 def _samples(
     path: Path, scores: Sequence[Score], content: Mapping[str, Any]
 ) -> tuple[dict[Any, dict[str, float]], list[Score]]:
-    """The logged rows of a file of results, (test, shots, metric) -> row -> value, and the scores, told
-    what guessing gives."""
-    found = TIME.search(path.name)
+    """Return the logged rows of a results file, (test, shots, metric) -> row -> value, and the scores with their chance
+    levels."""
+    time = TIME.search(path.name)
     rows: dict[Any, dict[str, float]] = {}
     chances: dict[str, float] = {}
-    for task in dict.fromkeys(score.test for score in scores) if found else ():
-        file = path.parent / f"samples_{task}_{found[0]}.jsonl"
+    stamp = time[0] if time else None
+    for task in dict.fromkeys(score.test for score in scores) if stamp else ():
+        file = path.parent / f"samples_{task}_{stamp}.jsonl"
         if file.is_file():
-            own = [score for score in scores if score.test == task]
+            task_scores = [score for score in scores if score.test == task]
             choices = _of(content, "configs", task)
             ranked = isinstance(choices, Mapping) and choices.get("output_type") == "multiple_choice"
-            values, chance = _logged(file, [score.metric for score in own], ranked)
+            values, chance = _logged(file, [score.metric for score in task_scores], ranked)
             if chance is not None:
                 chances[task] = chance
-            for score in own:
+            for score in task_scores:
                 per_row = values.get(score.metric, {})
                 if per_row and abs(sum(per_row.values()) / len(per_row) - score.value) < OFF:
                     rows[task, score.shots, score.metric] = per_row
@@ -297,12 +304,12 @@ def _samples(
 
 
 def _logged(file: Path, metrics: Sequence[str], ranked: bool) -> tuple[dict[str, dict[str, float]], float | None]:
-    """Metric -> row -> value, and what guessing gives. Rows of two runs in one second are in one file, each twice."""
+    """Return metric -> row -> value, and the chance level. Two runs in one second append to one file, each row twice."""
     values: dict[str, dict[str, float]] = {}
     choices: dict[str, int] = {}
-    for place, row in json_lines(file):
+    for location, row in json_lines(file):
         if "doc_id" not in row:
-            raise StudyError(f"{place}: key 'doc_id' is missing; expected rows as lm-evaluation-harness logs them")
+            raise StudyError(f"{location}: key 'doc_id' is missing; expected rows as lm-evaluation-harness logs them")
         id = f"{row['doc_id']}:{str(row.get('doc_hash', ''))[:12]}"
         if ranked and isinstance(row.get("resps"), list):
             choices[id] = len(row["resps"])
@@ -311,7 +318,7 @@ def _logged(file: Path, metrics: Sequence[str], ranked: bool) -> tuple[dict[str,
             if row.get("filter", "none") == (filter or "none") and isinstance(row.get(name), int | float):
                 value = float(row[name])
                 if values.setdefault(metric, {}).setdefault(id, value) != value and not math.isnan(value):
-                    what = f"document {row['doc_id']} is there twice with other values of {name}"
-                    raise StudyError(f"{place}: {what}, expected one run in a file")
+                    what = f"document {row['doc_id']} occurs twice with different values of {name}"
+                    raise StudyError(f"{location}: {what}, expected one run in a file")
     chance = sum(1 / n for n in choices.values()) / len(choices) if choices and all(choices.values()) else None
     return values, chance

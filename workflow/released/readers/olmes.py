@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from workflow.errors import StudyError, shown
-from workflow.released.runs import Run, Score
+from workflow.released.runs import Run, Score, mean_chance, optional_object
+from workflow.settings import Import
 from workflow.storage.files import json_lines, json_object
 
 SOURCE = "results of oe-eval / OLMES (task-*-metrics.json, metrics-all.jsonl or metrics.json)"
@@ -26,10 +27,10 @@ SINGLE, ALL, SUMMARY = "-metrics.json", "metrics-all.jsonl", "metrics.json"
 OFF = 1e-6  # what a mean of rows may be off from the score in the file
 
 
-def runs(path: Path, block: Mapping[str, Any]) -> Iterator[Run]:
-    """The runs of a file of results, one for each task; none of a file that repeats others of its folder.
+def runs(path: Path, block: Import) -> Iterator[Run]:
+    """Yield the runs of a results file, one for each task; nothing for a file that repeats others of its folder.
 
-    Errors: StudyError for a file that is not one of oe-eval, or does not name model, task or demonstrations.
+    Errors: StudyError for a file not written by oe-eval, or without model, task or number of few-shot examples.
     """
     folder = path.parent
     single = any(folder.glob(f"*{SINGLE}"))
@@ -41,12 +42,12 @@ def runs(path: Path, block: Mapping[str, Any]) -> Iterator[Run]:
         entries = [] if single or (folder / ALL).is_file() else _summary(path)
     else:
         entries = [(str(path), json_object(path))]
-    for place, entry in entries:
-        yield _run(place, path, entry)
+    for location, entry in entries:
+        yield _run(location, path, entry)
 
 
 def _summary(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The tasks of a run's summary."""
+    """Return the tasks of a run's summary."""
     content = json_object(path)
     tasks = content.get("tasks")
     if not isinstance(tasks, list) or not all(isinstance(entry, dict) for entry in tasks):
@@ -55,16 +56,13 @@ def _summary(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{path}, task {number}", {**shared, **entry}) for number, entry in enumerate(tasks, start=1)]
 
 
-def _run(place: str, path: Path, entry: Mapping[str, Any]) -> Run:
-    """The run of one task."""
-    metrics, model = _object(place, entry, "metrics"), _object(place, entry, "model_config")
-    config = entry.get("task_config") if isinstance(entry.get("task_config"), Mapping) else {}
-    metadata = config.get("metadata") if isinstance(config.get("metadata"), Mapping) else {}
-    test = metadata.get("alias") or entry.get("alias") or entry.get("task_name") or config.get("task_name")
-    name = model.get("model")
-    for what, found in (("task_name", test), ("model_config.model", name)):
-        if not isinstance(found, str) or not found:
-            raise StudyError(f"{place}: found {shown(found)} as {what}, expected a name")
+def _run(location: str, path: Path, entry: Mapping[str, Any]) -> Run:
+    """Return the run of one task."""
+    metrics, model = _object(location, entry, "metrics"), _object(location, entry, "model_config")
+    config = optional_object(entry, "task_config")
+    metadata = optional_object(config, "metadata")
+    alias = metadata.get("alias") or entry.get("alias") or entry.get("task_name") or config.get("task_name")
+    test, name = _name(location, "task_name", alias), _name(location, "model_config.model", model.get("model"))
     shots = config.get("num_shots")
     count = entry.get("num_instances")
     rows, chance = _rows(path)
@@ -76,44 +74,50 @@ def _run(place: str, path: Path, entry: Mapping[str, Any]) -> Run:
             and not isinstance(value, bool)
             and (metric != "primary_score" or main not in metrics)
         ):
-            # Without a primary metric among them the primary score is what the test is read in.
+            # If the metrics lack the declared primary one, `primary_score` is used.
             primary = metric == (main if main in metrics else "primary_score")
             scores.append(Score(test, metric, value, shots, n=count, chance=chance, primary=primary))
     if not scores:
-        raise StudyError(f"{place}: found no number in 'metrics', expected at least one")
+        raise StudyError(f"{location}: found no number in 'metrics', expected at least one")
     path_name = str(model.get("model_path") or "").rstrip("/").rsplit("/", 1)[-1] or None
     per_row = {
-        (test, shots, score.metric): own
+        (test, shots, score.metric): values
         for score in scores
-        if (own := rows.get(score.metric)) and abs(sum(own.values()) / len(own) - score.value) < OFF
+        if (values := rows.get(score.metric)) and abs(sum(values.values()) / len(values) - score.value) < OFF
     }
-    return Run(place, name, model.get("revision") or path_name, tuple(scores), rows=per_row)
+    return Run(location, name, model.get("revision") or path_name, tuple(scores), rows=per_row)
 
 
-def _object(place: str, entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """An object inside an entry."""
-    found = entry.get(key)
-    if not isinstance(found, Mapping):
-        raise StudyError(f"{place}: key {key!r} is missing or no object; expected {SOURCE}")
-    return found
+def _name(location: str, key: str, value: Any) -> str:
+    """Return the name under a key; StudyError for any other value."""
+    if not isinstance(value, str) or not value:
+        raise StudyError(f"{location}: found {shown(value)} as {key}, expected a name")
+    return value
+
+
+def _object(location: str, entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a required object of an entry."""
+    value = entry.get(key)
+    if not isinstance(value, Mapping):
+        raise StudyError(f"{location}: key {key!r} is missing or no object; expected {SOURCE}")
+    return value
 
 
 def _rows(path: Path) -> tuple[dict[str, dict[str, float]], float | None]:
-    """Metric -> document -> value of the predictions beside a file, and what guessing gives, by the number of answers."""
+    """Return metric -> document -> value from the predictions beside a file, and chance from the number of answers."""
     file = path.with_name(path.name.replace("metrics.json", "predictions.jsonl"))
     values: dict[str, dict[str, float]] = {}
     guesses = []
     if not path.name.endswith(SINGLE) or not file.is_file():
         return values, None
-    for place, row in json_lines(file):
+    for location, row in json_lines(file):
         if "doc_id" not in row or not isinstance(row.get("metrics"), Mapping):
-            raise StudyError(f"{place}: expected an object with 'doc_id' and 'metrics'")
+            raise StudyError(f"{location}: expected an object with 'doc_id' and 'metrics'")
         for metric, value in row["metrics"].items():
             if isinstance(value, int | float):
                 if str(row["doc_id"]) in values.setdefault(metric, {}):
-                    raise StudyError(f"{place}: document {row['doc_id']} is there twice, expected each once")
+                    raise StudyError(f"{location}: document {row['doc_id']} occurs twice, expected each once")
                 values[metric][str(row["doc_id"])] = float(value)
         answers = row.get("model_output")
         guesses.append(1 / len(answers) if isinstance(answers, list) and len(answers) > 1 else None)
-    chance = sum(guesses) / len(guesses) if guesses and None not in guesses else None
-    return values, chance
+    return values, mean_chance(guesses)

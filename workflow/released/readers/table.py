@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from workflow.errors import StudyError, first_line, shown
 from workflow.released.runs import Run, Score
+from workflow.settings import Import
 from workflow.storage.files import csv_rows, stated_number
 
 SOURCE = "tables of scores (CSV or Parquet)"
@@ -29,16 +30,16 @@ WHOLE = ("n", "shots", "step", "seed")
 REQUIRED = ("test", "value")
 
 
-def runs(path: Path, block: Mapping[str, Any]) -> Iterator[Run]:
-    """A run for each model in a table.
+def runs(path: Path, block: Import) -> Iterator[Run]:
+    """Yield a run for each model in a table.
 
-    Errors: StudyError for a column that is not there, and naming the row for a cell that does not fit.
+    Errors: StudyError for a missing column, and, naming the row, for a cell with an invalid value.
     """
     columns = block["columns"]
     for held in REQUIRED:
         if held not in columns:
             raise StudyError(
-                f"{path}: columns of the import names none for {held!r}; expected {', '.join(REQUIRED)} at least"
+                f"{path}: `columns` of the import has none for {held!r}; expected at least {', '.join(REQUIRED)}"
             )
     header, rows = _read(path)
     for held, name in columns.items():
@@ -49,15 +50,15 @@ def runs(path: Path, block: Mapping[str, Any]) -> Iterator[Run]:
     models: dict[tuple[Any, ...], list[Score]] = {}
     for number, row in enumerate(rows, start=1):
         cells = {held: name[1:] if name.startswith("=") else row[name] for held, name in columns.items()}
-        place = f"{path}, row {number}"
-        facts = {held: _fact(place, held, columns[held], cells[held]) for held in columns if held not in OF_SCORE}
-        models.setdefault(tuple(facts.items()), []).append(_score(place, columns, cells))
-    for facts, scores in models.items():
-        yield _run(path, dict(facts), scores)
+        location = f"{path}, row {number}"
+        facts = {held: _fact(location, held, columns[held], cells[held]) for held in columns if held not in OF_SCORE}
+        models.setdefault(tuple(facts.items()), []).append(_score(location, columns, cells))
+    for model, scores in models.items():
+        yield _run(path, dict(model), scores)
 
 
 def _run(path: Path, facts: Mapping[str, str], scores: list[Score]) -> Run:
-    """The run of one model in a table."""
+    """Return the run of one model in a table."""
     name = facts.get("model") or facts.get("family") or path.stem
     fields = {held: value for held, value in facts.items() if held not in OF_MODEL}
     known = {held: value for held, value in facts.items() if held not in ("model", "revision")}
@@ -65,7 +66,7 @@ def _run(path: Path, facts: Mapping[str, str], scores: list[Score]) -> Run:
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Names of the columns, and rows."""
+    """Return the names of the columns, and the rows."""
     if path.suffix != ".parquet":
         return csv_rows(path)
     try:
@@ -75,43 +76,45 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     return table.column_names, table.to_pylist()
 
 
-def _fact(place: str, held: str, name: str, cell: Any) -> str:
-    """What a cell says of the model, as text: whole numbers without a point."""
+def _fact(location: str, held: str, name: str, cell: Any) -> str:
+    """Return a property of the model as text; whole numbers without a decimal point."""
     if cell is None or not str(cell).strip():
-        raise StudyError(f"{place}: column {name!r} is blank, expected the {held}")
+        raise StudyError(f"{location}: column {name!r} is blank, expected the {held}")
     if held in WHOLE:
-        return str(_whole(place, name, cell))
+        return str(_whole(location, name, cell))
     return str(cell).strip()
 
 
-def _score(place: str, columns: Mapping[str, str], cells: Mapping[str, Any]) -> Score:
-    """The score of a row."""
-    counts = {held: _whole(place, columns[held], cells[held]) for held in ("n", "shots") if not _blank(cells.get(held))}
-    error = None if _blank(cells.get("error")) else _number(place, columns["error"], cells["error"])
+def _score(location: str, columns: Mapping[str, str], cells: Mapping[str, Any]) -> Score:
+    """Return the score of a row."""
+    shots, count = (
+        None if _blank(cells.get(held)) else _whole(location, columns[held], cells[held]) for held in ("shots", "n")
+    )
+    error = None if _blank(cells.get("error")) else _number(location, columns["error"], cells["error"])
     if _blank(cells["test"]):
-        raise StudyError(f"{place}: column {columns['test']!r} is blank, expected the name of a test")
+        raise StudyError(f"{location}: column {columns['test']!r} is blank, expected the name of a test")
     metric = str(cells.get("metric", "score")).strip()
     return Score(
-        str(cells["test"]).strip(), metric, _number(place, columns["value"], cells["value"]), error=error, **counts
+        str(cells["test"]).strip(), metric, _number(location, columns["value"], cells["value"]), shots, error, count
     )
 
 
 def _blank(cell: Any) -> bool:
-    """Whether a cell says nothing."""
+    """Return whether a cell is empty."""
     return cell is None or (isinstance(cell, str) and cell.strip() in ("", "N/A"))
 
 
-def _number(place: str, name: str, cell: Any) -> float:
-    """A cell's number."""
+def _number(location: str, name: str, cell: Any) -> float:
+    """Return a cell's number."""
     try:
         return stated_number(cell)
     except (TypeError, ValueError) as error:
-        raise StudyError(f"{place}: column {name!r}: found {shown(cell)}, expected a number") from error
+        raise StudyError(f"{location}: column {name!r}: found {shown(cell)}, expected a number") from error
 
 
-def _whole(place: str, name: str, cell: Any) -> int:
-    """A cell's whole number."""
-    number = _number(place, name, cell)
+def _whole(location: str, name: str, cell: Any) -> int:
+    """Return a cell's whole number."""
+    number = _number(location, name, cell)
     if not math.isfinite(number) or number != int(number):
-        raise StudyError(f"{place}: column {name!r}: found {shown(cell)}, expected a whole number")
+        raise StudyError(f"{location}: column {name!r}: found {shown(cell)}, expected a whole number")
     return int(number)
