@@ -570,7 +570,9 @@ def test_a_test_whose_rows_are_all_shown_is_refused(checkpoints):
     model, tokenizer, _ = checkpoints["olmo"]
     settings = suite(tests=["gpt3_nli"], formats=["io"], shots=[7])
     tests = {"gpt3_nli": (task.load("gpt3_nli"), [], inference_rows("test"))}
-    with pytest.raises(StudyError, match=r"^test 'gpt3_nli': 7 few-shot examples take all 7 rows; allowed: fewer than 7$"):
+    with pytest.raises(
+        StudyError, match=r"^test 'gpt3_nli': 7 few-shot examples take all 7 rows; allowed: fewer than 7$"
+    ):
         list(prediction.predict(model, tokenizer, settings, tests))
 
 

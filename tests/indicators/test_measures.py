@@ -540,7 +540,9 @@ BASE = {"files": {"model.safetensors": {"sha256": "a"}}}
 def test_only_what_has_changed_is_measured_anew(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
     checkpoint, calls = checkpoints["olmo"], []
 
-    def update(blocks: dict[str, Any], base: Any = BASE, texts: list[Document] = DOCUMENTS) -> measuring.BaseMeasurements:
+    def update(
+        blocks: dict[str, Any], base: Any = BASE, texts: list[Document] = DOCUMENTS
+    ) -> measuring.BaseMeasurements:
         calls.clear()
         part = measuring.update(
             measuring.read(*paths), base, {name: filled(block) for name, block in blocks.items()},
