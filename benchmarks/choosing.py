@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,11 @@ KEYS = {"family": "f", "train": "mini_facts", "format": "default", "test": "mini
 NOTHING = pd.DataFrame(columns=[*tables.ANALYSIS.names, "analysis"])
 
 
-def simulated(bases: int, seeds: int, rows: int, lead: float, noise: float, rng: np.random.Generator) -> list[Sample]:
+def simulated(
+    bases: int, seeds: int, rows: int, lead: float, noise: float, rng: np.random.Generator, level: float = LEVEL
+) -> list[Sample]:
     """Scores of bases by seed and row; the last base leads."""
-    truth = np.full((bases, 1), LEVEL) + lead * (np.arange(bases) == bases - 1)[:, None]
+    truth = np.full((bases, 1), level) + lead * (np.arange(bases) == bases - 1)[:, None]
     wanted = norm.ppf(np.clip(truth + rng.normal(0, noise, (bases, seeds)), 0.01, 0.99))
     shapes = [(1, 1, rows), (bases, 1, rows), (bases, seeds, rows)]
     decided = sum(share**0.5 * rng.normal(size=shape) for share, shape in zip(SHARES, shapes, strict=True))
@@ -85,6 +88,21 @@ def regrets(how: Resampling, repetitions: int) -> Iterator[dict[str, str]]:
         }
 
 
+def few_rows(how: Resampling, repetitions: int) -> Iterator[dict[str, str]]:
+    """Coverage of the interval of what picking the first base loses, of 40 rows and three or six bases"""
+    for bases, (level, lead) in itertools.product((3, 6), ((0.6, 0.0), (0.6, 0.1), (0.9, 0.1), (0.95, 0.04))):
+        rng = np.random.default_rng([how.seed, bases, int(100 * level)])
+        found = pd.DataFrame(
+            [
+                answered(simulated(bases, 1, 40, lead, 0.0, rng, level), replace(how, seed=seed))["regret"]
+                for seed in range(repetitions)
+            ]
+        )
+        held = float(((found["low"] <= lead + 1e-9) & (lead <= found["high"] + 1e-9)).mean())
+        error = (held * (1 - held) / repetitions) ** 0.5
+        yield {"bases": bases, "others": level, "lead": lead, "holds": f"{100 * held:.1f} ± {100 * error:.1f}"}
+
+
 def _off(values: pd.Series, truth: float) -> float:
     """Root mean square error."""
     return float(((values - truth) ** 2).mean() ** 0.5)
@@ -95,5 +113,5 @@ if __name__ == "__main__":
     parser.add_argument("--repetitions", type=int, default=500)
     chosen = parser.parse_args()
     how = Resampling(1000, 0.95, 0)
-    for made in (calls, regrets):
+    for made in (calls, regrets, few_rows):
         print(f"\n{made.__doc__.splitlines()[0]}\n\n{markdown(pd.DataFrame([*made(how, chosen.repetitions)]))}")

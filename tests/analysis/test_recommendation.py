@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from workflow.analysis import best_base, recommendation
-from workflow.analysis.evidence import Reported, Sample
+from workflow.analysis.evidence import Difference, Reported, Sample
 from workflow.errors import StudyError
 from workflow.statistics import Resampling
 from workflow.storage import tables
@@ -218,6 +218,30 @@ def test_a_pick_among_equal_bases_is_not_said_to_lose_what_noise_gives_the_best(
     assert found["measured"].mean() > 0.04 and found["value"].mean() < 0.4 * found["measured"].mean()
     assert (found["low"] > 0).sum() <= 5  # 60 times .025 are 1.5
     assert found["statement"].str.endswith("; one seed each: part of this may be variance between seeds.").all()
+
+
+def test_the_loss_of_a_pick_is_covered_on_few_rows_near_1() -> None:
+    """Three bases on 40 rows, of which one leads by .04 to .99: resamples of scores without an error held the loss in 87 %."""
+    generator = np.random.default_rng(0)
+    picks = {"first": {("mini", step): -float(step) for step in range(3)}}
+    ids, held = tuple(map(str, range(40))), []
+    for _ in range(150):
+        right = generator.random((3, 1, 40)) < np.array([0.95, 0.95, 0.99])[:, None, None]
+        levels = [Sample(keys(step), own.astype(float), ids) for step, own in enumerate(right)]
+        row = one(rows(levels, picks), "regret", indicator="first")
+        held.append(row["low"] <= 0.04 <= row["high"])
+    assert np.mean(held) >= 0.95
+
+
+def test_the_lead_of_a_base_has_the_margins_of_a_paired_difference() -> None:
+    """On 200 rows they are those of the analyses, but for resamples in the correlation; over itself it has none."""
+    generator = np.random.default_rng(3)
+    first = sample(1, 0.5, generator)
+    second = Sample(keys(2), np.where(generator.random((1, ROWS)) < 0.8, first.values, 1 - first.values), first.ids)
+    [question] = best_base.questions([first, second], {}, HOW)
+    margins = question.lead_margins([0])
+    assert margins[:, 0] == pytest.approx([0, 0])
+    assert margins[:, 1] == pytest.approx(Difference(second, first).over_rows(0.95), rel=0.05)
 
 
 def test_the_last_step_is_that_of_each_run() -> None:

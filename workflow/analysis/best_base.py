@@ -84,6 +84,34 @@ class Question:
         """Places of all bases with the best score."""
         return [int(place) for place in np.flatnonzero(self.values == self.values[self.top])]
 
+    def lead_margins(self, picked: Sequence[int]) -> Values:
+        """How far the lead of each base over the mean of the picked ones may be off, below and above, shape (2, bases).
+
+        From the margins of the scores and the correlations of their noise (Zou & Donner 2008), so that scores that are right on
+        nearly all rows, of which resamples hardly differ, do not seem to be certain. The lead of a picked base over itself is 0.
+        """
+        bases = len(self.bases)
+        below, above = np.broadcast_to(self.margins[:: self.sign], (2, bases))
+        shared = self._correlations
+        weights = np.isin(np.arange(bases), picked) / len(picked)
+        off = []
+        for own, others in ((below, above), (above, below)):
+            mean = weights * others
+            squares = own**2 + mean @ shared @ mean - 2 * own * (shared @ mean)
+            off.append(np.sqrt(np.maximum(0.0, squares)))
+        return np.where(weights == 1, 0.0, np.array(off))
+
+    @cached_property
+    def _correlations(self) -> Values:
+        """Correlations of the noise of all bases' scores, shape (bases, bases). As in `statistics.correlation` two rows are added
+        on which the bases differ."""
+        covariance = np.atleast_2d(np.cov(self.noise))
+        errors = np.sqrt(np.diag(covariance))
+        products = np.outer(errors, errors)
+        found = np.divide(covariance, products, out=np.zeros_like(covariance), where=products > 0)
+        shrunk = found if self.n is None else (self.n * found - 2) / (self.n + 2)
+        return np.where(products > 0, shrunk, 0.0) * (1 - np.eye(len(errors))) + np.eye(len(errors))
+
     @property
     def where(self) -> dict[str, Any]:
         """Conditions on the table of scores that hold for the rows behind it; of several tests, for those of the first."""

@@ -162,19 +162,22 @@ def _loss(question: Question, picked: Sequence[int], how: Resampling) -> dict[st
     The estimate chooses the best base and scores it with independent noise, as two halves of the data would: noise is added
     to the scores for the choice and subtracted for the scoring, which makes the two independent where the noise is normal, and
     the result is averaged over resamples (Leiner et al. 2023, "Data fission"). No loss is below 0. The lower end of the interval
-    uses the noise of the largest lead, whichever base has it. The upper end uses the noise of each base separately, since one
-    of them is the best. The coverage is at least nominal (Hsu 1984, comparisons with the best).
+    uses the noise of the largest lead, whichever base has it, and is no higher than the margins of the leads allow. The upper end
+    uses the margin of each base's lead separately, since one of them is the best. The coverage is at least nominal (Hsu 1984, comparisons with the best).
     """
-    lead = question.values - question.values[picked].mean()
-    noise = question.noise - question.noise[picked].mean(axis=0)
+    sign = question.sign
+    lead = sign * (question.values - question.values[picked].mean())
+    noise = sign * (question.noise - question.noise[picked].mean(axis=0))
     chosen = (lead[:, None] + noise).argmax(axis=0)
     judged = np.take_along_axis(lead[:, None] - noise, chosen[None], axis=0)
-    leads = question.resampled - question.resampled[picked].mean(axis=0)
-    error = (leads - lead[:, None]).max(axis=0)
+    leads = sign * (question.resampled - question.resampled[picked].mean(axis=0))
+    error = how.bounds((leads - lead[:, None]).max(axis=0))[1]
+    below, above = question.lead_margins(picked)
+    high = float((lead + above).max())
     return {
         "value": max(0.0, float(judged.mean())),
-        "low": max(0.0, float(lead.max()) - how.bounds(error)[1]),
-        "high": min(1.0, float(how.columns(leads.T)[1].max())),
+        "low": max(0.0, min(float(lead.max()) - error, float((lead - below).max()))),
+        "high": high if sign < 0 else min(1.0, high),
         "measured": float(lead.max()),
     }
 
