@@ -163,7 +163,8 @@ def _loss(question: Question, picked: Sequence[int], how: Resampling) -> dict[st
     to the scores for the choice and subtracted for the scoring, which makes the two independent where the noise is normal, and
     the result is averaged over resamples (Leiner et al. 2023, "Data fission"). No loss is below 0. The lower end of the interval
     uses the noise of the largest lead, whichever base has it, and is no higher than the margins of the leads allow. The upper end
-    uses the margin of each base's lead separately, since one of them is the best. The coverage is at least nominal (Hsu 1984, comparisons with the best).
+    uses the margin of each base's lead separately, since one of them is the best. The coverage is at least nominal (Hsu 1984,
+    comparisons with the best).
     """
     sign = question.sign
     lead = sign * (question.values - question.values[picked].mean())
