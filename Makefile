@@ -47,7 +47,7 @@ docs: .venv/run  ## the pages of docs/ that are made from the code
 	$(BIN)/python -m workflow.documenting
 
 site: .venv/test  ## the documentation as a website, in site/; a broken link is an error
-	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/mkdocs build --strict  # with --quiet it would count no warning
 
 check: .venv/test site  ## lint, format, the order of imports, and the documentation's links
 	$(BIN)/snakemake --lint
