@@ -622,6 +622,15 @@ def saturating(curves):
     ]
 
 
+def test_curves_of_a_sort_over_other_steps_leave_one_row_for_each_key():
+    """Of six curves over fifteen steps and two that lack one, the gain on held-out steps is that of the six."""
+    scores = [row for row in saturating(8) if row["step"] != 10 or row["test"] in TESTS[:6]]
+    found = analysed(extrapolation, scores)  # which refuses keys that several rows share
+    gains = found[found["estimator"] == "held_out_gain"]
+    assert gains["step"].is_unique and (gains["n"] == 6).all()
+    assert set(found.loc[found["estimator"] == "later_score", "test"]) == set(TESTS)
+
+
 def test_later_scores_are_forecast_where_held_out_steps_were():
     found = analysed(extrapolation, saturating(8))
     later = found[(found["estimator"] == "later_score") & (found["step"] == 225)].set_index("test")

@@ -42,12 +42,23 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
         ordered = sorted(own, key=lambda level: level.keys["step"])
         steps = tuple(level.keys["step"] for level in ordered)
         sorts.setdefault((*(own[0].keys[key] for key in SORT), _group(ordered), steps), []).append(ordered)
-    return [
+    rows = [
         row
-        for (*place, steps), own in sorts.items()
+        for (*place, steps), own in sorted(sorts.items(), key=lambda entry: -len(entry[1]))
         if len(steps) > 1
         for row in _rows(dict(zip([*SORT, "group"], place, strict=True)), np.array(steps, float), own, how)
     ]
+    return _distinct(rows)
+
+
+def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without those whose keys an earlier row has: of curves of one sort over other steps, `held_out_gain` is that of
+    most curves, so that the keys of a row name it alone."""
+    keys = [*PAIR_KEYS, "group", "estimator"]
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        found.setdefault(tuple(row.get(key) for key in keys), row)
+    return list(found.values())
 
 
 def _group(line: Sequence[Level]) -> str:
