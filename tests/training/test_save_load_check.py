@@ -140,7 +140,7 @@ def test_what_is_saved_beside_the_weights_is_saved_and_read_before_the_tuning(
     monkeypatch.setattr(checkpoints, "load_tokenizer", lowered)
     with pytest.raises(StudyError) as caught:
         save_load_check.check_beside(*given)
-    assert str(caught.value).startswith(f"{refused}saved and loaded again, the tokenizer cuts ")
+    assert str(caught.value).startswith(f"{refused}saved and loaded again, the tokenizer gives other tokens for ")
     monkeypatch.setattr(type(checkpoint.tokenizer), "save_pretrained", lambda *_: 1 / 0)
     with pytest.raises(StudyError) as caught:
         save_load_check.check_beside(*given)
