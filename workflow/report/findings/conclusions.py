@@ -9,7 +9,7 @@ import pandas as pd
 
 from workflow.analysis.analyses.pretraining_change import COMPARED, FLAT
 from workflow.report import selection
-from workflow.report.findings import FindingTables, about, finding
+from workflow.report.findings import FindingTables, about, finding, one_seed
 
 SECTION = "tuned"
 READS = ("analysis",)
@@ -52,7 +52,7 @@ def _latent(material: FindingTables) -> Iterator[dict[str, Any]]:
             f"than at the first, tuned models change from the first step to the last by {material.interval(row)} on average "
             f"({int(row['n'])} pairs of task and test)."
         )
-        yield finding(text, row, KEYS)
+        yield finding(text + (one_seed(row) if row["n"] == 1 else ""), row, KEYS)
 
 
 def _unlearned_gain_more(material: FindingTables) -> Iterator[dict[str, Any]]:
