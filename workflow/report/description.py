@@ -1,4 +1,4 @@
-"""What a study is, for the first page of its report: what it takes up, what is missing of it, by which versions it was made."""
+"""Description of a study for the first page of its report: what it covers, what is missing, package versions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from workflow.report.pages import plain
 from workflow.study import grid
 
 PACKAGES = (*("snakemake", "numpy", "pandas", "matplotlib"), *("torch", "transformers", "peft", "datasets", "pyarrow"))
-LONGEST = 120  # characters of what is missing: the report's first page has room for little
+LONGEST = 120  # characters of a missing item; the first page of the report is short
 MOST = 3
-LACKING = ("missing_cells",)  # checks of the audit that say what is not there
+LACKING = ("missing_cells",)  # checks of the audit that report missing cells
 
 
 def describe(study: Mapping[str, Any], analysis: pd.DataFrame, audit: pd.DataFrame) -> str:
@@ -26,7 +26,7 @@ def describe(study: Mapping[str, Any], analysis: pd.DataFrame, audit: pd.DataFra
         "Families": list(_families(study, analysis)),
         "Tuned": list(_models(study)),
         "Tested": list(_suites(study)),
-        "Missing": list(_missing(study, audit)) or ["nothing that the study asks for"],
+        "Missing": list(_missing(study, audit)) or ["nothing"],
         "Made by": [
             ", ".join(f"{name} {version(name)}" for name in PACKAGES) + f"; Python {platform.python_version()}"
         ],
@@ -34,7 +34,7 @@ def describe(study: Mapping[str, Any], analysis: pd.DataFrame, audit: pd.DataFra
     blocks = [
         f"**{name}**\n\n" + "\n".join(f"- {plain(text)}" for text in texts) for name, texts in parts.items() if texts
     ]
-    return "\n\n".join(["Tunecast: what fine-tuning makes of pre-training checkpoints.", *blocks]) + "\n"
+    return "\n\n".join(["Tunecast: pre-training checkpoints before and after fine-tuning.", *blocks]) + "\n"
 
 
 def _families(study: Mapping[str, Any], analysis: pd.DataFrame) -> Iterator[str]:
@@ -44,7 +44,7 @@ def _families(study: Mapping[str, Any], analysis: pd.DataFrame) -> Iterator[str]
         yield f"{name}: {family['source']}, {_listed('step', steps)}"
     rows = analysis[(analysis["analysis"] == "performance") & ~analysis["family"].isin(list(study["families"]))]
     for name, own in rows.groupby("family"):
-        yield f"{name}: scores that others released, {_listed('step', sorted(own['step'].unique()))}"
+        yield f"{name}: released scores, {_listed('step', sorted(own['step'].unique()))}"
     for name, cohort in study["cohorts"].items():
         if "path" in cohort:
             yield f"{name}: a table of bases, {cohort['path']}"
@@ -61,20 +61,20 @@ def _models(study: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _suites(study: Mapping[str, Any]) -> Iterator[str]:
-    """Each suite with its tests and the ways in which it tests."""
+    """Each suite with its tests, formats and shots."""
     for name, suite in study["suites"].items():
         tests = grid.suite_tests(suite, "none")
-        ways = f"{_listed('format', suite['formats'])}; demonstrations {', '.join(map(str, suite['shots']))}"
+        ways = f"{_listed('format', suite['formats'])}; shots {', '.join(map(str, suite['shots']))}"
         limit = f"; {suite['limit']} rows at most" if "limit" in suite else ""
         yield f"{name} ({suite['protocol']}): {_listed('test', tests)}; {ways}{limit}"
 
 
 def _missing(study: Mapping[str, Any], audit: pd.DataFrame) -> Iterator[str]:
-    """What the study leaves out, and what the audit misses."""
+    """Steps that the study leaves out, and missing cells that the audit reports."""
     for name, family in study["families"].items():
         saved = set(family.get("pretraining", {}).get("save", []))
         if left := sorted(saved - set(checkpoints.steps(name, family))):
-            yield f"{name}: {_listed('step', left)} saved, but not listed among the steps to study"
+            yield f"{name}: {_listed('step', left)} saved, but not in the steps of the study"
     found = audit.loc[audit["check"].isin(LACKING), "evidence"].tolist()
     for evidence in found[:MOST]:
         yield textwrap.shorten(evidence, LONGEST, placeholder=" …")
@@ -84,5 +84,5 @@ def _missing(study: Mapping[str, Any], audit: pd.DataFrame) -> Iterator[str]:
 
 def _listed(noun: str, values: Any) -> str:
     """Values after their noun."""
-    found = [str(value) for value in values]
-    return f"{noun}{'' if len(found) == 1 else 's'} {', '.join(found)}"
+    names = [str(value) for value in values]
+    return f"{noun}{'' if len(names) == 1 else 's'} {', '.join(names)}"

@@ -105,7 +105,7 @@ def interval_line(axis: Axes, line: pd.DataFrame, style: Style, published: bool 
     line = line.sort_values("step")
     steps = line["step"].astype(float)
     drawn = replace(style, line="--", label=PUBLISHED.label) if published else style
-    face = {"markerfacecolor": "white"} if published else {}
+    face: dict[str, Any] = {"markerfacecolor": "white"} if published else {}
     axis.plot(
         steps, line["value"], color=drawn.colour, marker=drawn.marker, linestyle=drawn.line, label=drawn.label, **face
     )
@@ -166,7 +166,7 @@ def _number(step: float, place: int) -> str:
 
 def outer(axes: Sequence[Axes]) -> None:
     """Axis labels at the bottom of each column of panels only."""
-    spots = {axis: axis.get_subplotspec() for axis in axes}
+    spots: dict[Axes, Any] = {axis: axis.get_subplotspec() for axis in axes}
     for axis, spot in spots.items():
         if any(o.colspan.start == spot.colspan.start and o.rowspan.start > spot.rowspan.start for o in spots.values()):
             axis.set_xlabel("")
@@ -218,7 +218,12 @@ def legend(figure: Figure, axes: Iterable[Axes]) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if PUBLISHED.label in entries:
-        look = {"color": PUBLISHED.colour, "marker": PUBLISHED.marker, "markerfacecolor": "white", "linestyle": "--"}
+        look: dict[str, Any] = {
+            "color": PUBLISHED.colour,
+            "marker": PUBLISHED.marker,
+            "markerfacecolor": "white",
+            "linestyle": "--",
+        }
         entries[PUBLISHED.label] = Line2D([], [], **look)
     if entries:
         widest = 0.5 + 0.055 * max(len(label) for label in entries)  # inches, of handle and text

@@ -1,6 +1,6 @@
-"""Pages of a study's report: figures with their captions, tables that sort, findings in words.
+"""Pages of a study's report: figures with captions, sortable tables, findings in words.
 
-Each page is one HTML file that needs nothing else: style, script and pictures are in it.
+Each page is one self-contained HTML file, with style, script and pictures.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MARK = re.compile(r"[^\w\s]|_")
 
 @dataclass(frozen=True)
 class Caption:
-    """What stands below a figure. title, shows, cells, interval: one paragraph each; conclusions: findings."""
+    """The caption of a figure. title, shows, cells, interval: one paragraph each; conclusions: findings."""
 
     title: str
     shows: str
@@ -46,12 +46,12 @@ class Caption:
 
     @property
     def parts(self) -> dict[str, str]:
-        """Its paragraphs by what they are about."""
-        return {"Shows": self.shows, "Over": self.cells, "Intervals": self.interval}
+        """Its paragraphs by their heading."""
+        return {"Shows": self.shows, "Data": self.cells, "Intervals": self.interval}
 
     @property
     def quoted(self) -> list[str]:
-        """The first findings, and how many more there are."""
+        """The first QUOTED findings, and the number of the others."""
         statements = [row["statement"] for row in self.conclusions[:QUOTED]]
         beyond = len(self.conclusions) - QUOTED
         return [*statements, f"{beyond} more on the page of findings."] if beyond > 0 else statements
@@ -65,26 +65,26 @@ class Caption:
         """As HTML."""
         items = {name: html.escape(text) for name, text in self.parts.items()}
         if self.quoted:
-            items["To conclude"] = f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in self.quoted)}</ul>"
+            items["Findings"] = f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in self.quoted)}</ul>"
         return "<dl>" + "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in items.items()) + "</dl>"
 
 
 def plain(text: str) -> str:
-    """Text as one line that means nothing else in reStructuredText, nor in Jinja, whose templates Snakemake takes it for.
+    """Text as one line without markup in reStructuredText and Jinja, which Snakemake reads captions as.
 
-    Every mark is escaped: names in tables that others made could begin a directive or an expression, which would be run.
+    Every mark is escaped: names in foreign tables could otherwise start a directive or an expression, which would be run.
     """
     return MARK.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def title(module: ModuleType) -> str:
-    """What a module is about: the first sentence of its docstring without the citation."""
+    """The title of a module: the first sentence of its docstring without the citation."""
     return paragraph(module).split(" (arXiv")[0].rstrip(".")
 
 
 def paragraph(thing: Any) -> str:
     """The first paragraph of a docstring, as one line."""
-    return " ".join(inspect.getdoc(thing).split("\n\n")[0].split())
+    return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
 
 
 def caption(module: ModuleType, material: FindingTables, findings: pd.DataFrame) -> Caption:
@@ -96,19 +96,19 @@ def caption(module: ModuleType, material: FindingTables, findings: pd.DataFrame)
 
 
 def cells(material: FindingTables) -> str:
-    """Over which cells a study's figures are: families with their steps, suites with their main way, rows of tests."""
+    """The data of a study's figures: families with their steps, suites with main format and shots, rows of tests."""
     rows = material.analysis[material.analysis["analysis"] == "performance"]
     families = [
         f"{name} ({own['step'].nunique()} steps, {own['step'].min()} to {own['step'].max()})"
         for name, own in rows.groupby("family")
     ]
     ways = [
-        f"{row.suite} of {row.family} (format {row.test_format}, {row.shots} demonstrations)"
+        f"{row.suite} of {row.family} (format {row.test_format}, {row.shots}-shot)"
         for row in material.ways.itertuples()
     ]
     counts = rows["n"].dropna()
     of = f" Tests have {counts.min()} to {counts.max()} rows." if len(counts) else ""
-    return f"families {'; '.join(families)}. Each suite in its main way of testing: {'; '.join(ways)}.{of}"
+    return f"families {'; '.join(families)}. Each suite in its main format: {'; '.join(ways)}.{of}"
 
 
 def page(heading: str, body: str, wide: bool = False) -> str:
@@ -137,15 +137,13 @@ def table_page(heading: str, table: pd.DataFrame, source: str, descriptions: Map
     """The page of a table that sorts and can be searched. source: its path; descriptions: of columns."""
     count, shown = _fitting(table, descriptions)
     beyond = "" if count == len(table) else f" The first {count} of {len(table)} rows are shown."
-    note = (
-        f'<p class="note">{len(table)} rows of <code>{html.escape(source)}</code>.{beyond} A click on a name sorts.</p>'
-    )
-    search = '<input type="search" placeholder="show rows that hold these words" aria-label="search">'
+    note = f'<p class="note">{len(table)} rows of <code>{html.escape(source)}</code>.{beyond} Click a column name to sort.</p>'
+    search = '<input type="search" placeholder="show rows with these words" aria-label="search">'
     return page(heading, f'{note}<div class="filtered">{search}<div class="scroll">{shown}</div></div>', wide=True)
 
 
 def _fitting(table: pd.DataFrame, descriptions: Mapping[str, str]) -> tuple[int, str]:
-    """As many of a table's first rows as a page has room for: their number, and the table in HTML."""
+    """The first rows of a table that fit on a page: their number, and the table in HTML."""
     count = min(len(table), ROWS)
     while (size := len((shown := html_table(table.head(count), descriptions)).encode())) > LARGEST:
         count = int(0.95 * count * LARGEST / size)
@@ -153,10 +151,10 @@ def _fitting(table: pd.DataFrame, descriptions: Mapping[str, str]) -> tuple[int,
 
 
 def html_table(table: pd.DataFrame, descriptions: Mapping[str, str] | None = None) -> str:
-    """A sortable table in HTML, its full numbers kept for sorting."""
-    told = descriptions or {}
+    """A sortable table in HTML; sorting uses the full numbers."""
+    titles = descriptions or {}
     heads = "".join(
-        f'<th scope="col" title="{html.escape(told.get(name, ""))}"><button>{html.escape(str(name))}</button></th>'
+        f'<th scope="col" title="{html.escape(titles.get(name, ""))}"><button>{html.escape(str(name))}</button></th>'
         for name in table.columns
     )
     rows = "".join(
@@ -166,7 +164,7 @@ def html_table(table: pd.DataFrame, descriptions: Mapping[str, str] | None = Non
 
 
 def _cell(value: Any) -> str:
-    """One cell: numbers rounded for the eye, lists one entry a line, nothing for what is missing."""
+    """One cell: numbers rounded to four digits, lists with one entry per line, empty for missing values."""
     if isinstance(value, (list, np.ndarray)):
         return f"<td>{'<br>'.join(html.escape(str(entry)) for entry in value)}</td>"
     if value is None or pd.isna(value):
@@ -174,20 +172,21 @@ def _cell(value: Any) -> str:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
         text = str(value)
         return f"<td class={'word' if len(text) <= WORD else 'text'}>{html.escape(text)}</td>"
-    whole = float(value).is_integer() and abs(value) < 1e15
-    shown = f"{int(value)}" if whole else f"{value:.4g}"
-    return f'<td class="number" data-value="{float(value):.17g}">{shown}</td>'
+    number = float(value)
+    shown = f"{int(number)}" if number.is_integer() and abs(number) < 1e15 else f"{number:.4g}"
+    return f'<td class="number" data-value="{number:.17g}">{shown}</td>'
 
 
 def findings_page(findings: pd.DataFrame, sources: Mapping[str, pd.DataFrame], level: float) -> str:
-    """All findings by section, each with the rows behind it and what the audit says against it.
+    """All findings by section, each with the rows behind it and the audit's warnings.
 
     sources: the tables that findings are about, by name.
     """
     intro = (
-        f"Each statement follows from the tables by a fixed rule; numbers in brackets are {100 * level:g} % confidence "
-        "intervals. 'Significant' means: after Holm's correction over all statements of the same kind. A warning beside a "
-        "statement is the audit's; a difference carries the warnings of both its sides, a mean those of all its parts."
+        f"Each statement follows from the tables by a fixed rule. CI stands for {100 * level:g} % confidence intervals. "
+        "'Significant' means: after Holm correction over all statements of the same kind. Detectable change: the smallest change that the "
+        "study would find significant with the stated power. Warnings beside a statement come from the audit: those of both "
+        "sides of a difference, and of all parts of a mean."
     )
     body = [f'<p class="note">{intro}</p>', _errors(sources.get("audit"))]
     for section, name in SECTIONS.items():
@@ -199,19 +198,19 @@ def findings_page(findings: pd.DataFrame, sources: Mapping[str, pd.DataFrame], l
 
 
 def _errors(audit: pd.DataFrame | None) -> str:
-    """The audit's errors, to be read before anything else."""
+    """The audit's errors, shown before the findings."""
     rows = [] if audit is None else audit.loc[audit["severity"] == "error", "evidence"].tolist()
     items = "".join(f"<li>{html.escape(text)}</li>" for text in rows)
-    return f'<div class="box">The audit found errors:<ul>{items}</ul></div>' if rows else ""
+    return f'<div class="box">Errors found by the audit:<ul>{items}</ul></div>' if rows else ""
 
 
 def _statement(row: Mapping[str, Any], sources: Mapping[str, pd.DataFrame]) -> str:
-    """One finding, its rows and its warnings folded away."""
+    """One finding, with its rows and warnings folded."""
     parts = [html.escape(row["statement"])]
     if len(row["warnings"]):
         items = "".join(f"<li>{html.escape(text)}</li>" for text in row["warnings"])
         parts.append(
-            f'<details class="against"><summary>⚠ weakened: {len(row["warnings"])}</summary><ul>{items}</ul></details>'
+            f'<details class="against"><summary>⚠ warnings: {len(row["warnings"])}</summary><ul>{items}</ul></details>'
         )
     behind = rows_behind(row, sources)
     table, rows = html.escape(row["table"]), html.escape(row["filter"])
@@ -221,7 +220,7 @@ def _statement(row: Mapping[str, Any], sources: Mapping[str, pd.DataFrame]) -> s
 
 
 def rows_behind(row: Mapping[str, Any], sources: Mapping[str, pd.DataFrame]) -> pd.DataFrame | None:
-    """The rows of its table that a finding is made of; None for a table or a filter that is read elsewhere."""
+    """The rows behind a finding; None for a table or a filter that is not available."""
     table = sources.get(row["table"])
     if table is None:
         return None
@@ -239,6 +238,6 @@ def captions(blocks: Iterable[tuple[str, str]]) -> str:
 
 
 def described(path: Path) -> dict[str, str]:
-    """Descriptions of the columns of a Parquet file, as it holds them itself."""
+    """Descriptions of the columns of a Parquet file, from its schema."""
     fields = pq.read_schema(path)
     return {field.name: (field.metadata or {}).get(b"description", b"").decode() for field in fields}

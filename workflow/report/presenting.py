@@ -1,4 +1,4 @@
-"""Which pages a study's report has, in which chapter: everything that it drew, tabled and found."""
+"""The pages of a study's report by chapter: figures, tables, findings and the config."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Study:
-    """What the report is of. settings: the config, defaults filled in; paths: its tables and summaries; figures: PNG files."""
+    """The study of a report. settings: the config, defaults filled in; paths: tables and summaries; figures: PNG files."""
 
     settings: Mapping[str, Any]
     paths: Sequence[Path]
@@ -52,7 +52,7 @@ class Study:
 
     @property
     def material(self) -> FindingTables:
-        """What findings were made of."""
+        """The tables that findings are made from."""
         return FindingTables(self.tables, self.settings["statistics"]["level"])
 
 
@@ -70,11 +70,11 @@ def named(path: Path) -> str:
 
 def made(study: Study) -> Iterator[Page]:
     """All pages of a study."""
-    found = study.tables["findings"]
-    content = pages.findings_page(found, study.tables, study.material.level)
-    yield Page("answer", "Findings in words", content, "What the tables show, by fixed rules.\n")
+    findings = study.tables["findings"]
+    content = pages.findings_page(findings, study.tables, study.material.level)
+    yield Page("answer", "Findings in words", content, "Findings from the tables, by fixed rules.\n")
     for path in study.figures:
-        yield _figure(study, path, found)
+        yield _figure(study, path, findings)
     for path in study.paths:
         yield _table(study, path)
     text = yaml.safe_dump(dict(study.settings), sort_keys=False, allow_unicode=True, width=100)
@@ -82,10 +82,10 @@ def made(study: Study) -> Iterator[Page]:
     yield Page("study", "Configuration", config, "The study's config, defaults filled in.\n")
 
 
-def _figure(study: Study, path: Path, found: pd.DataFrame) -> Page:
+def _figure(study: Study, path: Path, findings: pd.DataFrame) -> Page:
     """The page of a figure."""
     module = registry.module(figures, path.stem)
-    caption = pages.caption(module, study.material, found)
+    caption = pages.caption(module, study.material, findings)
     content = pages.figure_page(caption, path.read_bytes(), path.with_suffix(".pdf").read_bytes(), path.stem)
     return Page(module.SECTION, f"Figure {path.stem}", content, caption.rst())
 
@@ -99,7 +99,7 @@ def _table(study: Study, path: Path) -> Page:
     name = named(path)
     section, about = GATHERED.get(name, "study"), ""
     if path.suffix == ".csv":
-        section = "forecasts"  # what is no module of summaries is a table of forecasters
+        section = "forecasts"  # tables that are not made by a module of summaries are about forecasters
         if path.stem in registry.modules(summaries):
             module = registry.module(summaries, path.stem)
             section, about = module.SECTION, f"{pages.title(module)}.\n\n"
@@ -115,7 +115,7 @@ FIRST = ("check", "severity", "evidence", "section", "statement")
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table without empty columns, what is to be read first, lists by their length."""
+    """A table without empty columns, with the columns FIRST in front and lists replaced by their length."""
     lists = {
         name: table[name].map(len)
         for name in table.columns

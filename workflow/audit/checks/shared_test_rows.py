@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from workflow import task
 from workflow.audit.inputs import AuditInputs, finding
@@ -60,8 +60,10 @@ def _of_indicator(material: AuditInputs, settings: Mapping[str, Any], scored: Sc
 def _answered(material: AuditInputs, settings: Mapping[str, Any], test: str) -> set[str]:
     """The ids of a test's rows whose answers an indicator reads."""
     rows, known = material.examples(test, ["id", "split"]), task.load(test)
+    # Only the ids are read, so the rows come without their examples.
     train, own = (
-        [(row, None) for row in rows.loc[rows["split"] == split, "id"]] for split in (known.train, known.test)
+        [(row, cast(Any, None)) for row in rows.loc[rows["split"] == split, "id"]]
+        for split in (known.train, known.test)
     )
     return {row for row, _ in indicators.answered(settings, train, own)[1]}
 

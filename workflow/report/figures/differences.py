@@ -28,14 +28,15 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
         )
     found = list(rows.groupby(selection.PLACE))
     figure, axes = drawing.panels(len(found), columns=2, size=(3.5, 2.4))
-    groups = dict(zip(sorted(rows["group"].unique()), drawing.looks(), strict=False))
+    looks = dict(zip(sorted(rows["group"].unique()), drawing.looks(), strict=False))
     for axis, ((family, suite), panel) in zip(axes, found, strict=True):
         recipes = sorted(panel["recipe"].dropna().unique())
 
         def style(group: str, recipe: str | None, recipes: list[str] = recipes) -> Style:
             place = recipes.index(recipe) if recipe in recipes else 0
             label = selection.named(group) + (f", {recipe}" if len(recipes) > 1 and recipe in recipes else "")
-            return Style(*groups[group], LINES[place % len(LINES)], label)
+            colour, marker = looks[group]
+            return Style(colour, marker, LINES[place % len(LINES)], label)
 
         drawing.lines(axis, panel, ["group", "recipe"], style)
         axis.axhline(0, color="black", linewidth=0.6)

@@ -156,8 +156,8 @@ def finding(
     those of the row."""
     selected = {key: None if pd.isna(row[key]) else row[key] for key in keys}
     conditions = {key: value.item() if isinstance(value, np.generic) else value for key, value in selected.items()}
-    figures = {name: row.get(name) for name in ("value", "low", "high", "n")} | others
-    clean = {name: None if pd.isna(figure) else float(figure) for name, figure in figures.items()}
+    figures: dict[str, Any] = {name: row.get(name) for name in ("value", "low", "high", "n")} | others
+    clean: dict[str, Any] = {name: None if pd.isna(figure) else float(figure) for name, figure in figures.items()}
     if clean["n"] is not None:
         clean["n"] = int(clean["n"])
     return {"statement": statement, **clean, "table": table, "filter": json.dumps(conditions, ensure_ascii=False)}

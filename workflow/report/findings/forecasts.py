@@ -66,7 +66,7 @@ def _chosen(row: Mapping[str, Any]) -> str:
 
 def _verdict(p_value: float | None, limit: float) -> str:
     """Significant or not, by a p-value corrected for all forecasters of the target."""
-    if pd.isna(p_value):
+    if p_value is None or pd.isna(p_value):
         return "too few bases to test"
     return "significant" if p_value < limit else "not significant"
 

@@ -37,7 +37,7 @@ def _listing(material: FindingTables, suite: str, untouched: bool, own: pd.DataF
         f"between the {who}{_list(names)}{f'; not significant:{_list(blind, chr(32))}' if blind else ''}. In brackets: the range "
         "of the scores divided by its noise."
     )
-    figures = {"value": float(len(names)), "low": None, "high": None, "n": len(own)}
+    figures: dict[str, Any] = {"value": float(len(names)), "low": None, "high": None, "n": len(own)}
     return {"section": SECTION if untouched else "tuned"} | finding(text, own.iloc[0], COUNTED, **figures)
 
 

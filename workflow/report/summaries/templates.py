@@ -26,9 +26,9 @@ def summarise(material: StudyTables) -> pd.DataFrame:
     rows: dict[tuple[str, str, str], list[str]] = {}
     for name, format in used.itertuples(index=False):
         if name in task.names() and task.load(name).kind != "messages":
-            found = task.load(name)
-            rows.setdefault((format, found.kind, prompts.template(found, format)), []).append(name)
+            loaded = task.load(name)
+            rows.setdefault((format, loaded.kind, prompts.template(loaded, format)), []).append(name)
     order = [list(prompts.FORMATS), list(task.KINDS)]
-    found = sorted(rows, key=lambda key: (order[0].index(key[0]), order[1].index(key[1])))
-    cells = [(format, kind, ", ".join(rows[format, kind, text]), text) for format, kind, text in found]
+    ordered = sorted(rows, key=lambda key: (order[0].index(key[0]), order[1].index(key[1])))
+    cells = [(format, kind, ", ".join(rows[format, kind, text]), text) for format, kind, text in ordered]
     return pd.DataFrame(cells, columns=["format", "kind", "tasks", "template"])
