@@ -184,9 +184,9 @@ def findings_page(findings: pd.DataFrame, sources: Mapping[str, pd.DataFrame], l
     """
     intro = (
         f"Each statement follows from the tables by a fixed rule. CI stands for {100 * level:g} % confidence intervals. "
-        "'Significant' means: after Holm correction over all statements of the same kind. Detectable change: the smallest change that the "
-        "study would find significant with the stated power. Warnings beside a statement come from the audit: those of both "
-        "sides of a difference, and of all parts of a mean."
+        "'Significant' means: after Holm correction over all statements of the same kind. Detectable change: the smallest "
+        "change that the study would find significant with the stated power. Warnings beside a statement come from the audit: "
+        "those of both sides of a difference, and of all parts of a mean."
     )
     body = [f'<p class="note">{intro}</p>', _errors(sources.get("audit"))]
     for section, name in SECTIONS.items():
