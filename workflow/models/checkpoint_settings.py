@@ -82,7 +82,7 @@ def _check_entry(location: str, key: str, value: Any, weights: str) -> None:
         )
     if key == "transformers_weights" and value not in (None, weights):
         raise StudyError(
-            f"{location} names other weights, {shown(value)}, than {weights}; remove the key or the other weights"
+            f"{location} is {shown(value)}, but the weights are in {weights}; remove the key or the other weights"
         )
     if key == "fast_tokenizer_files" and any(name != "tokenizer.json" for name in value or ()):
         raise StudyError(f"{location} is {shown(value)}; expected one tokenizer for all versions: tokenizer.json")
