@@ -20,6 +20,7 @@ import running
 import yaml
 
 from workflow import documenting
+from workflow.jobs import job
 from workflow.storage import tables
 from workflow.study import config as configs
 
@@ -134,6 +135,12 @@ def test_messages_on_the_page_of_troubleshooting_are_those_of_the_product() -> N
     for message in messages:
         pieces = [re.escape(piece) for piece in message.split("…")]
         assert any(re.search(".*".join(pieces), text, re.DOTALL) for text in told), message
+
+
+def test_what_the_page_on_memory_quotes_is_what_a_job_says() -> None:
+    assert f"memory ran out (…); {job.LESS['tune']}, or ask for more (--set-resources tune:mem_mb=MB)\n" in (
+        DOCS / "memory.md"
+    ).read_text(encoding="utf-8")
 
 
 # --- walking through `adding.md` -------------------------------------------------------------------------------------
