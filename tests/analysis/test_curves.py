@@ -221,7 +221,7 @@ def test_noise_is_simulated_as_it_was_measured():
     noise = np.kron(noise, np.eye(3)) / 100
     curve = sampled(EVEN, np.zeros(9), noise)
     found = curves.bends(tuple(EVEN))
-    simulated = curves._simulated(curve, found, Resampling(20_000, 0.95, 0))
+    simulated = curves.simulations(curve, found, Resampling(20_000, 0.95, 0))
     assert np.cov(simulated.sampled.T) == pytest.approx(curve.noise, abs=0.001)
     for place, scatter in itertools.product((0, 20, len(found.knots) - 1), (0.0, 0.3)):
         direct = ((simulated.sampled + scatter * simulated.scattered) @ found.rest[place]) ** 2

@@ -118,7 +118,7 @@ def files(tmp_path: Path) -> list[Path]:
 def recorded(files: list[Path], told: dict[str, object]) -> dict[str, object]:
     """The part of a base's manifest that counts here."""
     return {
-        "files": {path.name: checkpoints._fingerprint(path) for path in files},
+        "files": {path.name: checkpoints.fingerprint(path) for path in files},
         "dates": {path.name: path.stat().st_mtime_ns for path in files},
         "contents": told,
     }

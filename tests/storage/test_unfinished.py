@@ -80,7 +80,7 @@ def test_of_another_machine_only_what_nobody_has_written_to_for_a_week_is_remove
 
 def test_another_path_s_files_are_not_touched(tmp_path: Path) -> None:
     """`out` is the beginning of `out.txt`, whose process 1 of this machine began at another time: it is no longer there."""
-    machine = files._process().split("-")[0]
+    machine = files.process_name().split("-")[0]
     for name in ("out.txt", "output", "o[u]t"):
         (tmp_path / f".{name}.{machine}-1-999999999.unfinished").touch()
     files.write_text("x", tmp_path / "o[u]t")

@@ -218,7 +218,8 @@ class Simulated:
         return self.squares[0] + 2 * scatter * self.squares[1] + scatter**2 * self.squares[2]
 
 
-def _simulated(curve: Curve, found: Bends, how: Resampling) -> Simulated:
+def simulations(curve: Curve, found: Bends, how: Resampling) -> Simulated:
+    """Seeded draws of a curve's noise, and of the squares that each candidate knot leaves of them."""
     sampled, scattered = _noises(curve, how)
     first, second = (found.rest @ noise.T for noise in (sampled, scattered))
     squares = np.stack([(a * b).sum(axis=1) for a, b in ((first, first), (first, second), (second, second))])
@@ -266,7 +267,7 @@ def knot(curve: Curve, how: Resampling) -> Knot:
     left = ((found.rest @ curve.values) ** 2).sum(axis=1)
     best = int(left.argmin())
     scatter = _scatter(left, found.rest, curve.noise, len(curve.steps) - 3)
-    simulated = _simulated(curve, found, how)
+    simulated = simulations(curve, found, how)
     bent = _straight_p_value(curve, found, left[best], simulated, how.level)
     low, high = float(curve.steps[0]), float(curve.steps[-1])
     if bent <= 1 - how.level:

@@ -191,7 +191,7 @@ def locate(
         "path": str(folder if family["source"] == "trained" else folder.absolute()),
         "files": cast(dict[str, FileRecord], files)
         if pinned
-        else {path.name: _fingerprint(path) for path in _files(folder)},
+        else {path.name: fingerprint(path) for path in _files(folder)},
     }
     if family["source"] != "folder":
         return manifest
@@ -257,7 +257,7 @@ def _compare(folder: Path, recorded: Mapping[str, FileRecord]) -> None:
     for name, expected in recorded.items():
         if not (folder / name).is_file():
             raise StudyError(f"{folder / name}: missing, although `fetch` recorded it; {REMEDY}")
-        if _fingerprint(folder / name) != expected:
+        if fingerprint(folder / name) != expected:
             raise StudyError(f"{folder / name}: is not what `fetch` recorded (its SHA-256 differs); {REMEDY}")
 
 
@@ -300,7 +300,7 @@ def _fits(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
-def _fingerprint(path: Path) -> FileRecord:
+def fingerprint(path: Path) -> FileRecord:
     """Return the size in bytes and the SHA-256 of a file."""
     return {"bytes": path.stat().st_size, "sha256": checksums.digest_once(path)}
 

@@ -198,7 +198,7 @@ def scratch(path: Path) -> Iterator[Path]:
     So processes that write to one path, such as those of two studies that share `resources`, do not disturb each other:
     the last to finish wins. What a killed process left behind is removed first, where that is safe (see `_abandoned`).
     """
-    own = path.with_name(f".{path.name}.{_process()}.unfinished")
+    own = path.with_name(f".{path.name}.{process_name()}.unfinished")
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished*"):
         if _abandoned(left):
@@ -226,7 +226,7 @@ def _put(unfinished: Path, path: Path) -> None:
         _remove(replaced)
 
 
-def _process() -> str:
+def process_name() -> str:
     """This process, as the names of its unfinished files have it: `<machine>-<process>-<start>`.
 
     The machine is a hash, since names are not to tell of it; processes are counted anew in each container.
@@ -250,7 +250,7 @@ def _abandoned(left: Path) -> bool:
     Of another machine's processes nothing is known; theirs is abandoned when nothing was written to it for ABANDONED.
     """
     named = UNFINISHED.search(left.name)
-    if named and named["machine"] == _process().split("-")[0]:
+    if named and named["machine"] == process_name().split("-")[0]:
         return _started(int(named["process"])) != named["start"]
     try:
         return max(path.stat().st_mtime for path in (left, *left.rglob("*"))) < time.time() - ABANDONED

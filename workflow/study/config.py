@@ -158,7 +158,7 @@ def _refused(error: ValidationError) -> str:
     siblings = error.parent.context if error.parent else [error]
     own = [cause for cause in siblings if cause.absolute_path == error.absolute_path]
     words = [word for cause in own if cause.validator == "enum" for word in cause.validator_value]
-    allowed = " or ".join(dict.fromkeys(map(_allowed, own)))
+    allowed = " or ".join(dict.fromkeys(map(allowed_by, own)))
     return f"{shown(error.instance)} is not allowed; allowed: {allowed}{meant(error.instance, words)}"
 
 
@@ -198,7 +198,7 @@ TYPES = {
 }
 
 
-def _allowed(error: ValidationError) -> str:
+def allowed_by(error: ValidationError) -> str:
     """What a broken rule of the schema allows."""
     rule, limit = error.validator, error.validator_value
     texts = {

@@ -328,7 +328,7 @@ def test_the_host_waits_for_nothing_in_the_middle_of_a_pass(checkpoints: dict[st
             own = scoring.rows_of(requests_of_all_sorts(), branching=True)
             prefix = reader.prefix(list(range(3, 20)))
             shown = [row._replace(root=[*range(3, 20), *row.root], start=row.start + 17) for row in own]
-            scoring._read_pack(reader, shown, prefix, 17)
+            scoring.read_pack(reader, shown, prefix, 17)
         with feeding.losses(model, padding(tokenizer)) as read:
             sums, counts = read(rows)
             (sums / counts).mean().backward()

@@ -107,7 +107,7 @@ def _scored(reader: Reader, rows: Sequence[ContextRow], length: int, sums: list[
 
     def read(numbers: list[int]) -> None:
         if reader.packs:
-            packs.append(_read_pack(reader, [rows[number] for number in numbers], prefix, length))
+            packs.append(read_pack(reader, [rows[number] for number in numbers], prefix, length))
         else:
             _read_alone(reader, rows[numbers[0]], sums)
 
@@ -125,7 +125,7 @@ def _read_alone(reader: Reader, row: ContextRow, sums: list[float]) -> None:
         sums[number] = float(scores[range(len(ids)), list(ids)].double().sum())
 
 
-def _read_pack(
+def read_pack(
     reader: Reader, rows: Sequence[ContextRow], prefix: Keys | None, length: int
 ) -> tuple[list[int], torch.Tensor]:
     """Read rows as one sequence, roots before branches, with one product for the logits of all positions needed.
