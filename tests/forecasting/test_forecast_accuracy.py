@@ -345,6 +345,7 @@ def test_every_table_has_its_baselines(found: results.Forecasting) -> None:
     assert set(found.forecasts["kind"]) == set(leaderboards.ORDER)
 
 
+@pytest.mark.slow
 def test_gain_is_over_all_config_fields(found: results.Forecasting) -> None:
     rows = found.forecasts.query("split == 'random'")
     config, own = chosen(rows, "config"), chosen(rows, "lightgbm_symmetric")

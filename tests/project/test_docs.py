@@ -285,6 +285,7 @@ def unnumbered(text: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_the_tutorial_from_checkpoints_and_rows_to_an_answer(tmp_path: Path) -> None:
     """Its files are written, its commands run as they stand, and they print what the page shows."""
     place = running.lay_out(tmp_path / "place", {})
