@@ -54,7 +54,7 @@ def _forecasts(material: FindingTables, whole: pd.DataFrame, latest: pd.DataFram
     text = (
         f"More pre-training of {sort_of({**row, 'group': None})}{about(whole, row, 'recipe')}: by step {int(row['step'])} no "
         f"significant change (Holm) of the {quantity} is forecast for {same} of {len(latest)} curves; the mean of all forecasts "
-        f"is {mean}, the median half-width of their {100 * COVERAGE:g} % intervals {half:.3f}."
+        f"is {mean}, the median half-width of their {100 * COVERAGE:g} % intervals {half:.3f}, if the run goes on as so far."
     )
     keys = [key for key in KEYS if key not in ("train", "format", "test")]
     yield placed(row) | finding(text, row, keys, value=same, low=None, high=None, n=len(latest))
