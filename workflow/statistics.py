@@ -154,13 +154,15 @@ def normal_width(level: float) -> float:
 def bounded(values: Values) -> Margins:
     """Margins of the mean of values between 0 and 1, shape (n,).
 
-    Rows of 0 and 1 alone make a share. To the variance of other values one row at 0 and one at 1 are added: what is rare may
-    not have come up among n rows (a base that mostly writes nothing of use, and now and then the answer).
+    Rows of 0 and 1 alone make a share. To other values one row at 0 and one at 1 are added, since what is rare may not have
+    come up among n rows (a base that mostly writes nothing of use, and now and then the answer). Their mean and variance
+    tell how many rows of 0 and 1 would be as certain: never fewer than n + 2.
     """
     value, n = float(values.mean()), len(values)
     if ((values == 0) | (values == 1)).all():
         return share(value, n)
-    return share(value, effective_n(value, float(np.concatenate([values, [0.0, 1.0]]).var()) / (n + 2)))
+    padded = np.concatenate([values, [0.0, 1.0]])
+    return share(value, effective_n(float(padded.mean()), float(padded.var()) / (n + 2)))
 
 
 def effective_n(value: float, variance: float) -> float:
