@@ -1,4 +1,4 @@
-"""The errors that are the user's to mend: each is one line that names the place, the finding and what is allowed."""
+"""Errors that the user can fix: one line with the file, key or row, what was found and what is allowed."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from contextlib import contextmanager
 
 
 def escaped(text: str) -> str:
-    """Text as one line that a terminal prints and does not obey.
+    """Text as one line without control characters.
 
-    Names of files, tensors, branches and rows come from others. Line ends, control characters and marks that reverse the
-    direction of writing are escaped as Python does.
+    Names of files, tensors, branches and rows are foreign input. Line ends, control characters and marks that reverse the
+    direction of writing are escaped as in Python's repr.
     """
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 class StudyError(Exception):
-    """Something in a config, a row, a checkpoint or a folder that its owner must change; shown as one line, no traceback."""
+    """An error in a config, row, checkpoint or folder that the user must fix; shown as one line without a traceback."""
 
     def __init__(self, message: str) -> None:
         super().__init__(escaped(message))
 
 
 class MistakesError(StudyError):
-    """Several mistakes that are told at once, a line for each; those that are the same once."""
+    """Several errors reported together, one line each, without duplicates."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         Exception.__init__(self, "\n".join(dict.fromkeys(map(escaped, lines))))
@@ -34,7 +34,7 @@ class MistakesError(StudyError):
 
 @contextmanager
 def row_named(place: str) -> Iterator[None]:
-    """Inside, a StudyError begins with the row that it is about."""
+    """Prefix a StudyError raised inside with the row that it is about."""
     try:
         yield
     except StudyError as error:
@@ -42,7 +42,7 @@ def row_named(place: str) -> Iterator[None]:
 
 
 class DivergedError(StudyError):
-    """A tuning whose loss or gradient has exploded; holds its history to that step, what is no number there as None."""
+    """A fine-tuning whose loss or gradient diverged. history: its steps so far, with None for values that are not finite."""
 
     def __init__(self, message: str, history: list[dict[str, float | None]]) -> None:
         super().__init__(message)
@@ -50,15 +50,15 @@ class DivergedError(StudyError):
 
 
 class StoppedError(StudyError):
-    """A tuning that was told to stop and saved its state."""
+    """A fine-tuning that received SIGTERM and saved its state."""
 
 
 def told(error: BaseException) -> str | None:
-    """The one line for an error that its user can mend: in the study, of memory, or a file that the system refuses; else None."""
+    """The line for an error that the user can fix (in the study, memory, or a file that the system refuses); None for others."""
     if isinstance(error, StudyError):
         return str(error)
     if lacks_memory(error):
-        return f"memory ran out ({first_line(error)})"
+        return f"out of memory ({first_line(error)})"
     number, name = system_error(error), getattr(error, "filename", None)
     place = escaped(os.fsdecode(name)) if isinstance(name, str | bytes) else name
     if number in MEND:
@@ -68,30 +68,30 @@ def told(error: BaseException) -> str | None:
     return None
 
 
-# What its owner can do about a disk that takes no more, by the system's number of the error.
+# Remedies for a disk that refuses to write, by errno.
 MEND = {
     errno.ENOSPC: "free space there or move the study to a larger disk, then",
-    errno.EDQUOT: "free space of your own there or ask for a larger quota, then",
-    errno.EROFS: "have that disk made writable or move the study to another, then",
-    errno.EIO: "look after that disk, which fails, then",
+    errno.EDQUOT: "delete files of your own there or ask for a larger quota, then",
+    errno.EROFS: "make that disk writable or move the study to another, then",
+    errno.EIO: "check that disk for faults, then",
 }
 
 
 def mend(number: int) -> str:
-    """What to do about an error of the system, and that the same command goes on then."""
-    return f"{MEND.get(number, 'mend it and')} run again"
+    """The remedy for an error of the system; the same command continues afterwards."""
+    return f"{MEND.get(number, 'fix it, then')} run again"
 
 
 def system_error(error: BaseException) -> int | None:
-    """The operating system's number of an error of its own, or of a library that quotes it; None for other errors."""
+    """The errno of an OSError, or of an error of a library that quotes one; None for other errors."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    quoted = re.search(r"os error (\d+)", str(error))  # safetensors' and tokenizers' way
+    quoted = re.search(r"os error (\d+)", str(error))  # as safetensors and tokenizers write it
     return int(quoted[1]) if quoted else None
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether the machine or a GPU had no memory left; CPU allocators have no error class of their own."""
+    """Whether the machine or a GPU had no memory left; CPU allocators have no error class for it."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return (
         named
@@ -104,7 +104,7 @@ NO_MEMORY = re.compile(r"can't allocate memory|out of memory|not enough memory|b
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's message."""
     return escaped(next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__))
 
 

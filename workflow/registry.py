@@ -1,7 +1,7 @@
 """Modules and tasks that a config selects by name: Tunecast's own, and those of the study in the working directory.
 
-A study may bring modules of its own: a Python file in one of the folders of STUDY_FOLDERS, beside its config, stands beside the
-modules of that package. Tasks may also be declared in the config itself (`declare`).
+A study can add modules: a Python file in one of the folders of STUDY_FOLDERS, beside the config, counts as a module of that
+package. Tasks may also be declared in the config itself (`declare`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STUDY_FOLDERS = {"workflow.tasks": "tasks"}  # package -> folder of a study with
 
 
 class Declared:
-    """The tasks that a study's config declares: its blocks by name, and what was made of them so far."""
+    """The tasks that a study's config declares: its blocks by name, and the tasks made from them so far."""
 
     def __init__(self, blocks: Mapping[str, Any]) -> None:
         self.blocks = blocks
@@ -32,7 +32,7 @@ tasks = Declared({})
 
 
 def declare(config: Mapping[str, Any]) -> None:
-    """Take the tasks of a config for those of this process, instead of any before."""
+    """Make the tasks of a config the declared tasks of this process; earlier ones are dropped."""
     global tasks
     tasks = Declared(_plain(config.get("tasks") or {}))
 
@@ -52,7 +52,7 @@ def modules(package: ModuleType) -> list[str]:
 
 
 def module(package: ModuleType, name: str) -> ModuleType:
-    """A module of a package by its name."""
+    """The module of a package with this name."""
     _open(package)
     return importlib.import_module(f"{package.__name__}.{name}")
 
@@ -75,7 +75,7 @@ def path(package: ModuleType, name: str) -> Path:
 
 
 def _open(package: ModuleType) -> None:
-    """Let a package have the modules of the study in the working directory beside its own."""
+    """Add the study's folder in the working directory to a package's search path."""
     name = STUDY_FOLDERS.get(package.__name__)
     wanted = [os.path.join(os.getcwd(), name)] if name and os.path.isdir(name) else []
     if package.__path__[1:] != wanted:
@@ -84,7 +84,7 @@ def _open(package: ModuleType) -> None:
 
 
 def constant(package: ModuleType, name: str, key: str) -> Any:
-    """A literal that a module of a package assigns to a name, read without importing it: what it imports may take seconds.
+    """The literal that a module of a package assigns to a name, read without importing the module, which may take seconds.
 
     Errors: StudyError for a module that assigns none.
     """

@@ -1,9 +1,9 @@
-"""Confidence intervals of scores and differences in closed form, seeded bootstraps of everything else, p-values.
+"""Confidence intervals and p-values: closed form for scores and differences, seeded bootstrap for everything else.
 
-An interval in closed form is a `Margins`: how far the truth may lie below and above the estimate at a level of confidence.
-Margins of independent parts add up in quadrature, those of a difference by what its two sides have in common (Zou &
+A closed-form interval is a `Margins`: a function from confidence level to the distances from the estimate to both ends.
+Margins of independent parts add in quadrature; those of a difference use the correlation of its two sides (Zou &
 Donner 2008, "MOVER"; with score intervals of two proportions it is method 10 of Newcombe 1998). The interval and the p-value
-come from the same margins, so that one never contradicts the other.
+come from the same margins, so they never contradict each other.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ Values = NDArray[np.float64]
 Margins = Callable[[float], tuple[float, float]]  # level of confidence -> how far below and above the estimate
 
 BLOCK = 4_000_000  # multiplicities held at once: 32 MB, whatever the number of rows
-KEPT = 16_000_000  # multiplicities of one resampling that are kept, a byte each: drawing them takes most of the time
+KEPT = (
+    16_000_000  # multiplicities of one resampling that are cached, one byte each: drawing them takes most of the time
+)
 NORMAL = 1e6  # degrees of freedom from which Student's t is the normal distribution
-SMALLEST = 1e-12  # p-value below which none is told apart
-ROUNDING = 1e-12  # margins and standard errors that are 0 but for rounding
-POWER = 0.8  # chance that a study finds the smallest difference that it is said to be able to find
+SMALLEST = 1e-12  # smallest p-value that is reported
+ROUNDING = 1e-12  # margins and standard errors up to this count as 0
+POWER = 0.8  # power at the smallest detectable difference
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A point estimate with its standard error and interval; n counts the units that it is made of."""
+    """A point estimate with its standard error and confidence interval; n: number of units that were averaged or resampled."""
 
     value: float
     error: float
@@ -40,7 +42,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How an interval is made: number of resamples, coverage, seed."""
+    """Settings of a bootstrap: number of resamples, confidence level, seed."""
 
     resamples: int
     level: float
@@ -49,7 +51,7 @@ class Resampling:
     def weights(self, n: int) -> Iterator[Values]:
         """How often each of n units occurs in each resample, in blocks of shape (at most `resamples`, n).
 
-        The same at each call: two statistics over the same units are resampled together, as a paired comparison needs.
+        Every call gives the same resamples, so statistics over the same units can be compared as pairs.
         """
         if self.resamples * n > KEPT:
             yield from _drawn(self, n)
@@ -64,7 +66,7 @@ class Resampling:
         return float(low), float(high)
 
     def columns(self, estimates: Values) -> Values:
-        """The same for each column of estimates, shape (resamples, n): lower and upper ends, shape (2, n)."""
+        """Percentile intervals of the columns of estimates, shape (resamples, n): lower and upper ends, shape (2, n)."""
         tail = (1 - self.level) / 2
         return np.quantile(estimates, [tail, 1 - tail], axis=0)
 
@@ -83,7 +85,7 @@ def _drawn(how: Resampling, n: int) -> Iterator[Values]:
 
 @lru_cache(maxsize=8)
 def _multiplicities(how: Resampling, n: int) -> NDArray[np.uint8]:
-    """All multiplicities of a resampling, kept since many samples are of the same size; none is ever above 255."""
+    """All multiplicities of a resampling, cached since many samples have the same size; they stay below 256."""
     return np.concatenate([block.astype(np.uint8) for block in _drawn(how, n)])
 
 
@@ -102,7 +104,7 @@ def closed(value: float, error: float, margins: Margins, n: int, level: float) -
 
 
 def interval(value: float, resampled: Values, n: int, how: Resampling) -> Interval:
-    """An estimate with what its resamples, shape (resamples,), say of its uncertainty."""
+    """An estimate with the standard error and percentile interval of its resamples, shape (resamples,)."""
     return Interval(value, float(resampled.std()), *how.bounds(resampled), n)
 
 
@@ -113,7 +115,7 @@ def p_value(resampled: Values) -> float:
 
 
 def holm(p_values: Values) -> Values:
-    """P-values adjusted for looking at all of them (Holm, 1979): below a level each, the chance of any false one is."""
+    """Holm-adjusted p-values (Holm 1979), which control the family-wise error rate."""
     order = np.argsort(p_values)
     steps = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
     adjusted = np.empty(len(p_values))
@@ -154,9 +156,9 @@ def normal_width(level: float) -> float:
 def bounded(values: Values) -> Margins:
     """Margins of the mean of values between 0 and 1, shape (n,).
 
-    Rows of 0 and 1 alone make a share. To other values one row at 0 and one at 1 are added, since what is rare may not have
-    come up among n rows (a base that mostly writes nothing of use, and now and then the answer). Their mean and variance
-    tell how many rows of 0 and 1 would be as certain: never fewer than n + 2.
+    If all values are 0 or 1, the mean is a share. Otherwise one row at 0 and one at 1 are added, since rare values may be missing
+    among n rows (for example, a base that rarely writes a correct answer). Their mean and variance tell how many rows of 0
+    and 1 would be as certain: never fewer than n + 2.
     """
     value, n = float(values.mean()), len(values)
     if ((values == 0) | (values == 1)).all():
@@ -171,8 +173,8 @@ def effective_n(value: float, variance: float) -> float:
 
 
 def share(value: float, n: float) -> Margins:
-    """Margins of a share of n rows (Agresti & Coull 1998): it covers at least .92 for a nominal .95 from 10 rows on, whatever
-    the share; Wilson's interval, which it contains, falls to .84 beside 0 and 1.
+    """Margins of a share of n rows (Agresti & Coull 1998): coverage is at least .92 for a nominal .95 from 10 rows on,
+    whatever the share; that of Wilson's interval, which it contains, falls to .84 near 0 and 1.
     """
 
     def margins(level: float) -> tuple[float, float]:
@@ -219,7 +221,7 @@ def larger(*parts: Margins) -> Margins:
 def correlation(first: Values, second: Values) -> float:
     """Correlation of two models' values on the same rows, both shape (n,); 0 where one of them is always the same.
 
-    Two rows on which they differ are added: models that agree on all of a few rows need not do so on others.
+    Two rows on which they differ are added, since models that agree on a few rows may differ on others.
     """
     n, spread = len(first), float(first.std() * second.std())
     if spread == 0:
@@ -229,7 +231,7 @@ def correlation(first: Values, second: Values) -> float:
 
 
 def apart(first: Margins, second: Margins, correlation: float = 0.0) -> Margins:
-    """Margins of a difference, first less second; correlation: of the two estimates (Zou & Donner 2008, equation 7)."""
+    """Margins of the difference first minus second; correlation: of the two estimates (Zou & Donner 2008, equation 7)."""
 
     def margins(level: float) -> tuple[float, float]:
         (low, high), (other_low, other_high) = first(level), second(level)
@@ -241,8 +243,8 @@ def apart(first: Margins, second: Margins, correlation: float = 0.0) -> Margins:
 
 
 def informative(margins: Margins) -> bool:
-    """Whether margins are larger than 0. Margins of 0 (a standard error of 0, rows that are all alike, a single row) do not say
-    that a value is certain but that its uncertainty is unknown."""
+    """Whether margins are larger than 0. Margins of 0 (a standard error of 0, identical rows, a single row) mean that the
+    uncertainty is unknown, not that the value is certain."""
     return max(margins(0.5)) > ROUNDING
 
 
@@ -255,9 +257,9 @@ def ends(value: float, margins: Margins, level: float) -> tuple[float, float] | 
 
 
 def tested(value: float, margins: Margins) -> float | None:
-    """Two-sided p-value of a value against 0: one less the largest level at which the interval leaves 0 out.
+    """Two-sided p-value of a value against 0: 1 minus the largest level at which the interval excludes 0.
 
-    By bisection of the logarithm; never below SMALLEST. 1 for a value of 0; None where its uncertainty is unknown
+    Found by bisection on the log scale; at least SMALLEST. 1 for a value of 0; None if its uncertainty is unknown
     (`informative`).
     """
     if not informative(margins):
@@ -275,5 +277,6 @@ def tested(value: float, margins: Margins) -> float | None:
 
 
 def detectable(error: float, level: float, freedom: float = NORMAL) -> float:
-    """The smallest difference that a two-sided test at a level finds with a chance of POWER. error: of the difference."""
+    """The smallest difference that a two-sided test detects with power POWER. error: standard error of the difference; level:
+    1 - significance level."""
     return (student_width(level, freedom) + student_width(2 * POWER - 1, freedom)) * error

@@ -218,7 +218,7 @@ def misfits(task: Task) -> Iterator[str]:
     if not task.train and not task.test:
         yield "test: found no split, expected `test` or `train`"
     if own is None and task.test:
-        yield f"test: found {task.test!r}, expected none, since kind {task.kind!r} is only tuned on"
+        yield f"test: found {task.test!r}, expected none, since kind {task.kind!r} is only used for fine-tuning"
     for format in sorted(set(task.templates) - set(prompts.FORMATS)):
         yield f"templates: {format!r} is not known; allowed: {', '.join(prompts.FORMATS)}"
 
@@ -298,7 +298,7 @@ def check_text(value: str, name: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise FieldError(name, value, f"whole characters, unlike character {error.start + 1}") from error
+        raise FieldError(name, value, f"valid Unicode, unlike character {error.start + 1}") from error
 
 
 def answered(question: str, answers: Sequence[str], name: str) -> Example:
@@ -509,7 +509,7 @@ def split_files(root: Path, task: Task, name: str, split: str) -> list[Path]:
     if len(there) > 1:
         named = ", ".join(path.name for path in there)
         raise StudyError(
-            f"{folder}: split '{split}' of task '{name}' is there more than once ({named}); expected one of them"
+            f"{folder}: split '{split}' of task '{name}' appears more than once ({named}); expected one of them"
         )
     return whole or shards or [folder / f"{stem}{ROW_FILES[0]}"]
 

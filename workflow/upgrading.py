@@ -1,8 +1,8 @@
-"""Bring a study that an earlier version has finished to this one, without a tuning or a prediction that was made already.
+"""Upgrade a finished study of an earlier version without fine-tuning or predicting again.
 
-`python -m workflow.upgrading --directory STUDY` writes the checksums that earlier versions did not write, and notes what the
-results of the expensive rules depend on as this version notes it, where the settings that were noted are still those of
-the config. Whatever else has changed since is made again by the next run, which is what happens to all other results, too.
+`python -m workflow.upgrading --directory STUDY` writes the checksums that earlier versions did not write. For the results
+of expensive rules whose recorded settings still match the config, it records the inputs and params as this version does.
+The next run makes all other results again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ EXPENSIVE |= {"try_rate", "tune", "measure", "predict"}
 
 
 def begin() -> None:
-    """Within `main`'s Snakemake: bring the notes of each result up to date before they are compared.
+    """Update the recorded metadata of each result before Snakemake (started by `main`) compares it.
 
-    Snakemake offers no other way than its own store of them; this wraps the question whether there are any.
+    Snakemake has no interface for this, so the method that looks metadata up is wrapped.
     """
     from snakemake.persistence import PersistenceBase
 
@@ -43,9 +43,9 @@ def begin() -> None:
 
 
 def _carry_over(persistence: Any, job: Any) -> None:
-    """Note the params and inputs of a job as they are now, for outputs that were made with the same settings.
+    """Record the present params and inputs of a job for outputs that were made with the same settings.
 
-    An output that is new in this version gets the notes of the others in any case: without any, Snakemake compares none.
+    An output that is new in this version gets the metadata of the others: without any, Snakemake would compare none.
     """
     records = {str(path): persistence.metadata(path) for path in job.output}
     known = next((record for record in records.values() if record), None)
@@ -62,9 +62,9 @@ def _carry_over(persistence: Any, job: Any) -> None:
 
 
 def _same(rule: str, known: Any, new: list[str]) -> bool:
-    """Whether the settings noted of a result, and the code of its task, are those of the config and the code of now."""
+    """Whether the recorded settings of a result and the code of its task match the config and the present code."""
     settings = [noted for noted in known.params or [] if noted.startswith("{")]
-    if rule == "fetch":  # a folder named its place, which no longer counts; a file that is another is told by its hash
+    if rule == "fetch":  # the path of a folder no longer counts; a changed file shows in its hash
         settings = [noted for noted in settings if "'path': " not in noted]
         if any(re.search("'[0-9a-f]{64}'", told) for told in new):
             return False
@@ -74,25 +74,25 @@ def _same(rule: str, known: Any, new: list[str]) -> bool:
 
 
 def _is(path: str, noted: str) -> bool:
-    """Whether a module of this package, noted by a path that ends in its own, has the bytes that were noted."""
+    """Whether a module of this package still has its recorded checksum."""
     module = PACKAGE / path.rpartition("workflow/")[2]
     return module.is_file() and f"sha256:{checksums.digest(module)}" == noted
 
 
 def pending(folder: Path = Path()) -> str | None:
-    """What to say of a study that an earlier version has made; None where this one has made it or nothing is there yet."""
+    """An error line for a study made by an earlier version; None if this version made it or there are no results yet."""
     for pattern in FOLDERS:
         path = next(folder.glob(pattern), None)
         if path and (path / checksums.IGNORED).is_file() and not checksums.place(path).exists():
             return (
                 f"{path}: an earlier version of Tunecast made this study; run `python -m workflow.upgrading --directory "
-                f"STUDY` from the folder of the Snakefile first, or all of it is made again"
+                f"STUDY` from the folder of the Snakefile first, or everything runs again"
             )
     return None
 
 
 def seal(folder: Path = Path()) -> Iterator[Path]:
-    """Write the checksums of folders that have none, dated like the folder; they are given one after the other."""
+    """Write the checksums of folders that have none, dated like the folder; yields each folder."""
     for pattern in FOLDERS:
         for path in sorted(folder.glob(pattern)):
             mark, listed = path / checksums.IGNORED, checksums.place(path)
@@ -104,7 +104,7 @@ def seal(folder: Path = Path()) -> Iterator[Path]:
 
 
 def main() -> int:
-    """Upgrade the study of the command line; the exit code of Snakemake's look at it."""
+    """Upgrade the study named on the command line; returns the exit code of a dry run of Snakemake."""
     parser = argparse.ArgumentParser(prog="python -m workflow.upgrading", description=__doc__.splitlines()[0])
     parser.add_argument("--directory", default=".", type=Path, help="folder of the study")
     parser.add_argument("snakemake", nargs="*", help="options for Snakemake, behind --")

@@ -54,7 +54,7 @@ def test_an_absolute_folder_needs_no_data_root(tmp_path: Path) -> None:
 def test_a_relative_folder_without_data_root_is_refused() -> None:
     line = refusal(lambda: corpora.folder({"corpus": "pages"}, None))
     assert line.startswith(
-        "config.yaml: pretraining/corpus: 'pages' starts at data_root, which is not set; set data_root"
+        "config.yaml: pretraining/corpus: 'pages' is relative to data_root, which is not set; set data_root"
     )
 
 
@@ -63,7 +63,7 @@ def test_a_folder_outside_data_root_is_refused(path: str, tmp_path: Path) -> Non
     inside = corpus(tmp_path / "root", pages=[]).parent / "root"
     corpus(tmp_path / "pages", books=[])
     line = refusal(lambda: corpora.folder({"corpus": path}, str(inside)))
-    assert line == f"config.yaml: pretraining/corpus: {path!r} leaves data_root; expected a folder inside it"
+    assert line == f"config.yaml: pretraining/corpus: {path!r} points outside data_root; expected a folder inside it"
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_files_that_could_each_be_the_split_and_shards_that_lack_some_are_refuse
     written(ROWS, "rows/test.jsonl")
     written(ROWS, "rows/test.parquet")
     with pytest.raises(
-        StudyError, match=r"rows: split 'test' of task 'mine' is there more than once \(test.jsonl, test.parq"
+        StudyError, match=r"rows: split 'test' of task 'mine' appears more than once \(test.jsonl, test.parq"
     ):
         prepared(LABELLED)
     assert len(prepared({**LABELLED, "files": {"test": "test.parquet"}})) == 2
@@ -225,7 +225,7 @@ def test_files_that_could_each_be_the_split_and_shards_that_lack_some_are_refuse
     with pytest.raises(StudyError, match="other: found 1 of the 3 files of split 'test'; expected all"):
         prepared({**LABELLED, "path": "other"})
     Path("rows/test.parquet").write_bytes(b"PAR1 no table")
-    with pytest.raises(StudyError, match=r"rows/test\.parquet: not Parquet that can be read: "):
+    with pytest.raises(StudyError, match=r"rows/test\.parquet: not readable Parquet: "):
         prepared({**LABELLED, "files": {"test": "test.parquet"}})
 
 
@@ -350,7 +350,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"labels": {0: False, 1: True}},
         "/labels/0: False is not allowed; allowed: text",
     ),
-    "value twice": ({"labels": {0: "a", "0": "b"}}, "/labels: '0' is there more than once; allowed: each value once"),
+    "value twice": ({"labels": {0: "a", "0": "b"}}, "/labels: '0' appears more than once; allowed: each value once"),
     "labels of a list that is a number": (
         {"labels": 3},
         "/labels: 3 is not allowed; allowed: a list or keys with values",
@@ -359,11 +359,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"choices": "options"},
         "/choices: is not allowed for method 'label'; allowed: answer, labels",
     ),
-    "path and hub": ({"hub": "someone/mine"}, "/hub: found beside `path`, expected one of them"),
+    "path and hub": ({"hub": "someone/mine"}, "/hub: found together with `path`, expected one of them"),
     "subset without hub": ({"subset": "en"}, "/subset: found without `hub`, expected both or none"),
     "path that leaves the folder": (
         {"path": "rows/../../mine"},
-        "/path: 'rows/../../mine' leaves the study's folder; allowed: a ",
+        "/path: 'rows/../../mine' points outside the study's folder; allowed: a ",
     ),
     "file that leaves the folder": (
         {"files": {"test": "../test"}},
@@ -407,23 +407,23 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "template with code": (
         {"templates": {"default": "{text!r:>{meta}}"}},
-        "/templates/default: {text} has a conversion or format behind it; allowed: ",
+        "/templates/default: {text} has a conversion or format specification; allowed: ",
     ),
     "names that become one": (
         {"templates": {"default": "{a.b} {a_b}"}},
         "/templates/default: {a.b} and {a_b} are too much alike; allowed: ",
     ),
-    "field that no template shows": (
+    "field that no template uses": (
         {"fields": {"passage": "text"}},
-        "/fields: no template shows 'passage'; allowed: meta_title, ",
+        "/fields: no template uses 'passage'; allowed: meta_title, ",
     ),
     "optional field that is none": (
         {"optional": ["passage"]},
-        "/optional: no template shows 'passage'; allowed: meta_title, text",
+        "/optional: no template uses 'passage'; allowed: meta_title, text",
     ),
     "place that leads nowhere": (
         {"answer": "label..x"},
-        "/answer: 'label..x' is no place in a row; allowed: a column, such as ",
+        "/answer: 'label..x' is not a path into a row; allowed: a column, such as ",
     ),
     "metric of another method": (
         {"metrics": ["rouge_l"]},
@@ -474,12 +474,12 @@ def test_a_sound_block_is_taken_and_a_format_without_a_template_is_not() -> None
 def test_names_that_are_there_already_are_refused() -> None:
     written(ROWS)
     assert lines(with_task(LABELLED, "mnli"))[0] == (
-        "config.yaml: tasks/mnli: a task of that name is in Tunecast already; choose another name"
+        "config.yaml: tasks/mnli: Tunecast already has a task of that name; choose another name"
     )
     path = module("rte", "TASK = None\n")
-    assert f"{path}: a task 'rte' of Tunecast is there already; choose another name of the file" in lines(with_task({}))
+    assert f"{path}: Tunecast already has a task 'rte'; rename the file" in lines(with_task({}))
     path.rename("tasks/mine.py")
-    assert "config.yaml: tasks/mine: a task of that name is in tasks/mine.py already; choose another name" in lines(
+    assert "config.yaml: tasks/mine: tasks/mine.py already has a task of that name; choose another name" in lines(
         with_task(LABELLED)
     )
 

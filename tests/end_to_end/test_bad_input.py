@@ -330,7 +330,7 @@ CASES = {
     "half a character": Case(
         "prepare",
         rows('{"sentence1": "a\\ud83d", "sentence2": "b", "label": 0, "idx": 9}'),
-        ROW3 + "field 'sentence1': found 'a\\ud83d', expected whole characters, unlike character 2",
+        ROW3 + "field 'sentence1': found 'a\\ud83d', expected valid Unicode (no lone surrogate), unlike character 2",
     ),
     "rows that are not UTF-8": Case("prepare", rows(b'{"sentence1": "\xe9"}'), ROW3 + "not a JSON object in UTF-8: "),
     "a byte-order mark": Case(
@@ -364,7 +364,7 @@ CASES = {
     "empty predictions": Case("score", text(PREDICTED, b""), f"{PREDICTED}: does not match its checksum in "),
     "half-written scores": Case("gather", lambda: cut(SCORED, 900)(), f"{SCORED}: does not match its checksum in "),
     "scores of another version": Case(
-        "gather", other_columns, f"{SCORED}: column 'error' is missing, so another version made it"
+        "gather", other_columns, f"{SCORED}: column 'error' is missing, so another version of Tunecast wrote it"
     ),
     "text as Parquet": Case("analyse", text(GATHERED, "items"), f"{GATHERED}: does not match its checksum in "),
     "a folder in the way": Case(

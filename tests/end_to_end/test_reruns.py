@@ -225,7 +225,7 @@ def test_a_part_of_another_cell_stops_the_study_with_a_line(changed: Path) -> No
     assert ended.returncode == 1
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("score family=")]
     assert f"{second.relative_to(changed / 'study')}: was made for " in line
-    assert line.endswith("so it is another cell's; delete it and run again")
+    assert line.endswith("so it belongs to another cell; delete it and run again")
 
 
 # --- studies of an earlier version ---------------------------------------------------------------------------------------

@@ -629,7 +629,7 @@ def test_ctrl_c_saves_the_state_of_a_tuning_and_the_last_line_says_that_the_comm
     os.killpg(run.pid, signal.SIGINT)
     assert run.wait() == 1
     text = (untuned / "told").read_text()
-    assert text.splitlines()[-1].startswith("Stopped before its end. The same command goes on from here: ")
+    assert text.splitlines()[-1].startswith("Stopped early. Run the same command to continue: ")
     assert "FAILED" not in text and "Traceback" not in text
     assert (untuned / "study" / STATE).is_file()
 

@@ -50,24 +50,24 @@ def test_a_failed_job_has_no_end_in_its_log(tmp_path: Path) -> None:
     assert [name for name, _, _ in CLOCK.findall((tmp_path / "log").read_text())] == ["begun"]
 
 
-ASK = "run fewer jobs at once, or ask for more (--set-resources prepare:mem_mb=MB)"
+ASK = "run fewer jobs at once, or request more (--set-resources prepare:mem_mb=MB)"
 SHORT = {
-    "raise MemoryError": f"memory ran out (MemoryError); {ASK}",
-    "bytearray(10**15)": f"memory ran out (MemoryError); {ASK}",
+    "raise MemoryError": f"out of memory (MemoryError); {ASK}",
+    "bytearray(10**15)": f"out of memory (MemoryError); {ASK}",
     "raise RuntimeError('[enforce fail at alloc_cpu.cpp:113] DefaultCPUAllocator: can\\'t allocate memory: you tried 9')": (
-        f"memory ran out ([enforce fail at alloc_cpu.cpp:113] DefaultCPUAllocator: can't allocate memory: you tried 9); {ASK}"
+        f"out of memory ([enforce fail at alloc_cpu.cpp:113] DefaultCPUAllocator: can't allocate memory: you tried 9); {ASK}"
     ),
     "raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory. Tried to allocate 20.00 GiB.')": (
-        f"memory ran out (CUDA out of memory. Tried to allocate 20.00 GiB.); {ASK}"
+        f"out of memory (CUDA out of memory. Tried to allocate 20.00 GiB.); {ASK}"
     ),
     "raise OSError(28, 'No space left on device')": (
         "a file: No space left on device; free space there or move the study to a larger disk, then run again"
     ),
     "raise Exception('I/O error: Disk quota exceeded (os error 122)')": (
-        "a file: Disk quota exceeded; free space of your own there or ask for a larger quota, then run again"
+        "a file: Disk quota exceeded; delete files of your own there or ask for a larger quota, then run again"
     ),
     "raise OSError(30, 'x', 'results/a')": (
-        "results/a: Read-only file system; have that disk made writable or move the study to another, then run again"
+        "results/a: Read-only file system; make that disk writable or move the study to another, then run again"
     ),
     "raise KeyboardInterrupt": None,
 }
@@ -79,7 +79,7 @@ def test_what_memory_or_a_disk_lacks_is_one_line_with_a_remedy(work: str, line: 
     ended = run(tmp_path / "log", work)
     assert (ended.returncode, ended.stderr) == (1, f"prepare task=t: {line}\n" if line else "")
     last = (tmp_path / "log").read_text().splitlines()[-1]
-    assert last.endswith(f" prepare task=t: {line or 'told to stop; the same command begins it anew'}")
+    assert last.endswith(f" prepare task=t: {line or 'stopped by a signal; the same command starts it over'}")
 
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_job_of_an_earlier_run_gives_up_be_the_later_one_at_work_or_done(
     wait_for(works(told, "later"), "the later")
     for _ in ("at work", "done"):
         earlier = begun("earlier", 1)
-        assert b"a later run of Snakemake has begun this job anew or done it" in earlier.communicate()[1]
+        assert b"a later run of Snakemake has restarted or finished this job" in earlier.communicate()[1]
         assert earlier.returncode == 1
         assert told.read_text() == "later works\n"
         log.with_name("enough").touch()
@@ -170,7 +170,7 @@ def test_a_job_whose_parent_is_gone_ends(begun: Callable[..., subprocess.Popen[b
     wait_for(works(told, "orphan"), "the job")
     parent.send_signal(signal.SIGKILL)
     wait_for(lambda: "orphan ended" in told.read_text(), "the orphan's end")
-    assert "stops: its Snakemake is gone" in log.read_text()
+    assert "stops: its Snakemake process has ended" in log.read_text()
 
 
 def test_the_log_is_left_to_snakemake_which_removes_it(

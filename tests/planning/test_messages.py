@@ -106,7 +106,7 @@ def test_each_failed_job_is_one_line_with_its_log_and_why(tmp_path: Path) -> Non
         "FAILED predict, log logs/predict.log: Job 1 completed successfully, but some output files are missing. Missing files "
         "after 1 seconds. This might be due to filesystem latency. If that is the case, consider to increase the wait time with "
         "--latency-wait: b.txt (missing locally, parent dir not present)",
-        "FAILED tune, log logs/tune.log: SLURM-job '7' failed, SLURM status is: 'OUT_OF_MEMORY'; its last word was "
+        "FAILED tune, log logs/tune.log: SLURM-job '7' failed, SLURM status is: 'OUT_OF_MEMORY'; last log line: "
         "'2026-11-27 08:00:00 tune: 3 of 20'; if memory was short, run fewer jobs at once or ask for more "
         "(--set-resources tune:mem_mb=MB)",
         "FAILED score, log logs/score.log: score family=x seed=0: ValueError: 3 of 4; see logs/score.log",
@@ -125,7 +125,7 @@ def test_of_jobs_that_were_submitted_together_those_are_named_that_failed(tmp_pa
         for job in (("score", 1, "c.log"), ("predict", 2, "b.log"), ("predict", 3, "a.log"))
     ]
     assert failures(GROUP, tmp_path, *jobs) == [
-        "FAILED score, log logs/slurm/1.log: wrote no log; it may have been killed before it began"
+        "FAILED score, log logs/slurm/1.log: no log; it may have been killed before it started"
     ]
     logs(tmp_path, a="2026-11-27 08:00:00 ended: 9.5 s\n", b="2026-11-27 08:00:00 predict suite=s: row '1': nan\n")
     assert failures(GROUP, tmp_path, *jobs) == ["FAILED predict, log logs/b.log: predict suite=s: row '1': nan"]
@@ -151,9 +151,9 @@ def test_a_run_begins_with_what_the_study_is_and_what_is_left(tmp_path: Path) ->
     jobs = {"tune": [full, full | {"seed": "2"}], "measure": [{"family": "tiny", "step": "0"}] * 2, "score": [lora] * 4}
     lines = list(messages.beginning(config_checks.read(running.SMOKE), jobs, tmp_path))
     assert lines == [
-        "Study: 1 cohort, 1 family, 2 bases, 2 tasks tuned on, 3 tuned models, 6 tests, 3 formats, 12 cells.",
+        "Study: 1 cohort, 1 family, 2 bases, 2 fine-tuning tasks, 3 fine-tuned models, 6 tests, 3 formats, 12 cells.",
         "To do: 2 tune, 2 measure, 4 score.",
-        "GPU jobs take about 5.0 min of one GPU (tune 1.0 min, measure 4.0 min): from 3 measured jobs and the tokens to come.",
+        "GPU jobs take about 5.0 min of one GPU (tune 1.0 min, measure 4.0 min): from 3 measured jobs and the remaining tokens.",
     ]
 
 
@@ -172,7 +172,7 @@ def test_a_dry_run_begins_with_the_lines_of_a_run(tmp_path: Path) -> None:
         said[0]
         == said[1]
         == [
-            "Study: 1 cohort, 1 family, 2 bases, 2 tasks tuned on, 3 tuned models, 6 tests, 3 formats, 12 cells.",
+            "Study: 1 cohort, 1 family, 2 bases, 2 fine-tuning tasks, 3 fine-tuned models, 6 tests, 3 formats, 12 cells.",
             "To do: 1 generate.",
         ]
     )
@@ -191,7 +191,7 @@ def test_a_first_run_is_reckoned(tmp_path: Path) -> None:
     }
     lines = list(messages.beginning(config_checks.read(running.SMOKE), {"tune": [full] * 4, "score": [full]}, tmp_path))
     assert lines[2] == (
-        "GPU jobs take about 2.0 min of one GPU (tune 2.0 min): tune reckoned for the GPU of the config's `estimate`."
+        "GPU jobs take about 2.0 min of one GPU (tune 2.0 min): tune estimated for the GPU of `estimate` in the config."
     )
 
 
@@ -204,7 +204,7 @@ def test_what_cannot_be_reckoned_is_said(tmp_path: Path) -> None:
     keys = {"family": "tiny", "step": "20", "train": "mini_facts", "format": "default", "recipe": "lora", "seed": "0"}
     lines = list(messages.beginning(config_checks.read(study), {"tune": [keys]}, tmp_path))
     assert lines[2].startswith(
-        "How long its GPU jobs take is not known: config.yaml: estimate/parameters: 'tiny' is missing"
+        "The time of the GPU jobs is unknown: config.yaml: estimate/parameters: 'tiny' is missing"
     )
 
 

@@ -390,7 +390,11 @@ TUNED = BARE | {"recipes": {"r": {}}, "models": [{"train": ["mini_facts"], "reci
             "config.yaml: groups: found none, expected a group, which 'differences' of figures shows",
         ),
         ("formats", TUNED, "config.yaml: suites: found none with several formats, expected one, which 'formats' of"),
-        ("domains", BARE, "config.yaml: models: found none, expected a tuned model, which 'domains' of figures shows"),
+        (
+            "domains",
+            BARE,
+            "config.yaml: models: found none, expected a fine-tuned model, which 'domains' of figures shows",
+        ),
     ],
 )
 def test_what_a_config_lacks_is_said_before_the_study_runs(figure, config, line):

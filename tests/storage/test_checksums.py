@@ -137,7 +137,7 @@ def test_a_part_in_the_place_of_another_is_told_even_with_its_checksum() -> None
     shutil.copy(first, second)
     assert gathered(first, second).startswith(f"{second}: does not match its checksum")
     shutil.copy(checksums.place(first), checksums.place(second))
-    assert gathered(first, second).startswith(f"{second}: was made for step=1, so it is another cell's")
+    assert gathered(first, second).startswith(f"{second}: was made for step=1, so it belongs to another cell")
 
 
 def test_a_part_that_was_made_of_what_is_no_longer_there_is_told() -> None:
@@ -147,7 +147,7 @@ def test_a_part_that_was_made_of_what_is_no_longer_there_is_told() -> None:
     made = part(1)
     assert tables.recorded(made)["made_of"] == {str(source): checksums.summary(source)}
     files.write_text("new", source)
-    assert gathered(made).startswith(f"{made}: was made of another {source} than there is now")
+    assert gathered(made).startswith(f"{made}: was made from another version of {source}")
     files.write_text("old", source)
     assert len(tables.gather([made], KEYS, tables.SCORES)) == 1
 

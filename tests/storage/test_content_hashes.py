@@ -101,7 +101,7 @@ def test_files_are_named_with_their_folder_wherever_it_lies(tmp_path: Path) -> N
         (tmp_path / root / "books" / "train.jsonl").write_text("text")
     here, there = (content_hashes.of_files([tmp_path / root / "books" / "train.jsonl"]) for root in ("here", "there"))
     assert here == there == {"books/train.jsonl": hashlib.sha256(b"text").hexdigest()}
-    with pytest.raises(StudyError, match="is there twice"):
+    with pytest.raises(StudyError, match="appears twice"):
         content_hashes.of_files([tmp_path / root / "books" / "train.jsonl" for root in ("here", "there")])
 
 

@@ -35,7 +35,7 @@ UNREADABLE = {
     "a byte-order mark alone": (b"\xef\xbb\xbf", "is empty; expected CSV with a header"),
     "a huge cell": (b"id,seed\n" + b"a" * 200_000 + b",1\n", "not CSV in UTF-8: field larger than field limit (131072)"),
     "a quote without end": (b'id,seed\n"a,1\n', "not CSV in UTF-8: unexpected end of data"),
-    "a column twice": (b"id,seed,seed\na,1,2\n", "column 'seed' is there twice; expected each name once"),
+    "a column twice": (b"id,seed,seed\na,1,2\n", "column 'seed' appears twice; expected each name once"),
     "a cell too many": (b"id,seed\na,1\nb,2,3\n", "row 2: found 3 cells, expected 2 as in the header"),
     "a cell too few": (b"id,seed\na\n", "row 1: found 1 cells, expected 2 as in the header"),
 }  # fmt: skip
@@ -107,7 +107,10 @@ def test_half_a_character_in_a_corpus_is_named(tmp_path: Path) -> None:
     path.write_text('{"text": "a\\ud83d"}\n')
     with pytest.raises(StudyError) as caught:
         list(corpora.documents([path]))
-    assert str(caught.value) == f"{path}, row 1: field 'text': found 'a\\ud83d', expected whole characters"
+    assert (
+        str(caught.value)
+        == f"{path}, row 1: field 'text': found 'a\\ud83d', expected valid Unicode (no lone surrogate)"
+    )
 
 
 @pytest.mark.parametrize(

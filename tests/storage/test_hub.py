@@ -271,11 +271,11 @@ FAULTS: dict[str, tuple[Arrange, tuple[list[int], list[str]], str | None]] = {
     ),
     "weights with a wrong checksum": (
         does(lambda hub: hub.garbled.add(WEIGHTS)), ([1], []),
-        "lab/olmo at step1-tokens1B: model.safetensors is not what the hub states (its hash differs); removed",
+        "lab/olmo at step1-tokens1B: model.safetensors: its hash differs from the one that the hub states; removed",
     ),
     "small file with a wrong checksum": (
         does(lambda hub: hub.garbled.add("/config.json")), ([1], []),
-        "lab/olmo at step1-tokens1B: config.json is not what the hub states (its hash differs); removed",
+        "lab/olmo at step1-tokens1B: config.json: its hash differs from the one that the hub states; removed",
     ),
     "rows with a wrong checksum": (
         does(lambda hub: hub.garbled.add("/train-00000-of-00001.parquet")), ([], ["paws"]),
@@ -304,7 +304,7 @@ FAULTS: dict[str, tuple[Arrange, tuple[list[int], list[str]], str | None]] = {
         "task 'paws': google-research-datasets/paws: not found on 127.0.0.1",
     ),
     "subset that is not there": (
-        does(other_subsets), ([], ["paws"]), "task 'paws': google-research-datasets/paws: the subset is not there; "
+        does(other_subsets), ([], ["paws"]), "task 'paws': google-research-datasets/paws: no such subset; "
     ),
     "split that is not there": (
         does(no_test), ([], ["paws"]), "google-research-datasets/paws: split 'test' is not there; allowed: train, dev"
@@ -396,7 +396,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
     ended, _ = machine.prefetch([1, 2], [], HF_HOME=str(small_disk / "hf"))
     assert ended.returncode == 3
     assert ended.stdout.startswith(f"{small_disk}/hf/hub: ") and ended.stdout.count("\n") == 1
-    assert " are free, 600.0 kB are to be fetched; free some, or set HF_HOME to a larger disk" in ended.stdout
+    assert " free, 600.0 kB to download; free space, or set HF_HOME to a larger disk" in ended.stdout
     assert not any("/resolve/" in request for request in hub.requests)
 
 

@@ -138,7 +138,7 @@ def test_a_file_that_is_not_whole_is_named(content: bytes, tmp_path: Path) -> No
     for call in (tables.read, tables.rows, lambda path: tables.gather([path], KEYS, tables.SCORES)):
         with pytest.raises(StudyError) as caught:
             call(path)
-        assert str(caught.value).startswith(f"{path}: not a whole Parquet file: ")
+        assert str(caught.value).startswith(f"{path}: not a complete Parquet file: ")
         assert str(caught.value).endswith("; delete it and run again")
         assert "\n" not in str(caught.value)
 
@@ -150,7 +150,7 @@ def test_a_part_cut_short_is_named(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="does not match its checksum"):
         tables.rows(path)
     checksums.place(path).unlink()
-    with pytest.raises(StudyError, match="not a whole Parquet file"):
+    with pytest.raises(StudyError, match="not a complete Parquet file"):
         tables.rows(path)
 
 

@@ -190,7 +190,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     ),
     "learning rates without a search": (
         f"{FULL}/learning_rate", [1.0e-3, 1.0e-4],
-        "recipes/full/search: None is not allowed; allowed: keys with values, since rates are listed",
+        "recipes/full/search: None is not allowed; allowed: a block of settings, since learning_rate is a list",
     ),
     "a search among one learning rate": (
         f"{FULL}/search", {"validation": 5}, "recipes/full/learning_rate: 0.001 is not allowed; allowed: a list, since `search`"
@@ -203,7 +203,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
         "recipes/full/search/steps: 10 is not known; allowed: 0, 20",
     ),
     "examples and their share": (
-        f"{FULL}/fraction", 0.5, "recipes/full/fraction: 0.5 is not allowed; allowed: it or `examples`, not both"
+        f"{FULL}/fraction", 0.5, "recipes/full/fraction: 0.5 is not allowed; allowed: either `fraction` or `examples`"
     ),
     "more than all examples": (f"{FULL}/fraction", 1.5, "recipes/full/fraction: 1.5 is not allowed; allowed: 1 or less"),
     "conversations as a test": (
@@ -212,7 +212,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     ),
     "conversations in the formats of prompts": (
         "models", [{"train": ["mini_facts", "tulu"], "recipes": ["full"], "formats": ["default", "io"]}],
-        "models/0/train: 'tulu' has a form of its own, so formats default, io are not allowed; allowed: default alone",
+        "models/0/train: 'tulu' holds conversations, which have one format; default, io are not allowed; allowed: default",
     ),
     "a value that is no number": (
         f"{FULL}/warmup", float("nan"), "recipes/full/warmup: nan is not allowed; allowed: a finite number"
@@ -221,7 +221,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
         f"{TINY}/pretraining/clip", float("inf"), "families/tiny/pretraining/clip: inf is not allowed; allowed: a finite number"
     ),
     "a whole number with a point": (
-        f"{FULL}/batch", 8.0, "recipes/full/batch: 8.0 is not allowed; allowed: a whole number (8.0 is none)"
+        f"{FULL}/batch", 8.0, "recipes/full/batch: 8.0 is not allowed; allowed: a whole number (8.0 is not one)"
     ),
     "a line end in a name": (
         "recipes", SMOKE["recipes"] | {"full\n": {}}, "recipes: 'full\\n' is not allowed; allowed: names that match ^"
@@ -239,7 +239,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     ),
     "corpus without data_root": (
         f"{TINY}/pretraining/corpus", "pages",
-        "pretraining/corpus: 'pages' starts at data_root, which is not set; set data_root, or pass --config data_root=",
+        "pretraining/corpus: 'pages' is relative to data_root, which is not set; set data_root, or pass --config data_root=",
     ),
 }  # fmt: skip
 
@@ -417,13 +417,13 @@ def test_a_key_that_is_there_twice_is_told_with_its_lines(place: Path) -> None:
     (place / "other.json").write_text('{"data_root": null,\n"statistics": {},\n"data_root": "rows"}')
     ended = running.run(place, "--dry-run")
     assert ended.returncode == 1 and [line for line in ended.stderr.splitlines() if ", line" in line] == [
-        "config.yaml, line 4: key 'epochs' is there twice, first in line 4; expected each key once",
-        "config.yaml, line 6: key 'models' is there twice, first in line 2; expected each key once",
+        "config.yaml, line 4: key 'epochs' appears twice, first in line 4; expected each key once",
+        "config.yaml, line 6: key 'models' appears twice, first in line 2; expected each key once",
     ]
     running.configure(place, SMOKE)
     ended = running.run(place, "--dry-run", "--configfile", "other.json")
     assert ended.returncode == 1 and ended.stderr.splitlines()[-1] == (
-        "../other.json, line 3: key 'data_root' is there twice, first in line 1; expected each key once"
+        "../other.json, line 3: key 'data_root' appears twice, first in line 1; expected each key once"
     )
 
 

@@ -83,7 +83,7 @@ BAD_TABLES = {
     ),
     "no such key": ("id,objectiv\n1,clm\n", "families/v-1/pretraining: unknown key 'objectiv'; allowed: batch,"),
     "no such mix": ("id,mix\n1,dc-7\n", "variants.csv, row 1: mix 'dc-7' is not known; allowed: dc-0, dc-1"),
-    "an id twice": ("id,seed\n1,0\n1,1\n", "families/v: 'v-1' is there twice; expected one family of a name"),
+    "an id twice": ("id,seed\n1,0\n1,1\n", "families/v: 'v-1' appears twice; expected one family of a name"),
     "no id": ("seed\n1\n", "variants.csv: expected rows with a column 'id'"),
     "a blank id": ("id,seed\n1,0\n,1\n", "variants.csv, row 2: column 'id' is blank, expected a name"),
     "no row": ("id,seed\n", "variants.csv: expected rows with a column 'id'"),
@@ -102,7 +102,7 @@ def test_a_bad_table_is_refused(table: str, line: str, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("path", ["../variants.csv", "/variants.csv"])
 def test_a_table_outside_the_study_is_refused(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(StudyError, match="leaves the study's folder; expected a CSV file inside it"):
+    with pytest.raises(StudyError, match="points outside the study's folder; expected a CSV file inside it"):
         config_checks.read(
             study(tmp_path, monkeypatch, table=TABLE) | {"families": {"v": {"source": "trained", "table": path}}}
         )
@@ -157,7 +157,7 @@ BAD_STARTS = {
     "no such step": ({"more": {"family": "tiny", "step": 7}}, "more/pretraining/continue_from/step: 7 is not known"),
     "in a circle": (
         {"a": {"family": "b", "step": 20}, "b": {"family": "a", "step": 20}},
-        "a/pretraining/continue_from: a -> b -> a has no beginning",
+        "a/pretraining/continue_from: a -> b -> a is a cycle; allowed: a family or folder that does not lead back here",
     ),
     "neither": ({"more": {"step": 20}}, "more/pretraining/continue_from: key 'family' is missing"),
 }
@@ -175,7 +175,7 @@ BAD_MIXTURES = {
         {"weights": {"sc": 1}}, "weights: {'sc': 1} is not allowed; allowed: one for each of clm"
     ),
     "no weight": ({"objective": "sc+clm", "weights": {"sc": 0, "clm": 0}}, "weights: {'sc': 0, 'clm': 0} is not allowed"),
-    "an empty mix": ({"mix": {"lists": 0}}, "mix: {'lists': 0} is not allowed; allowed: some above 0"),
+    "an empty mix": ({"mix": {"lists": 0}}, "mix: {'lists': 0} is not allowed; allowed: at least one above 0"),
     "a band upside down": ({"length": [0.75, 0.25]}, "length: [0.75, 0.25] is not allowed; allowed: a lower quantile, then"),
 }  # fmt: skip
 

@@ -36,12 +36,12 @@ def folder(block: Mapping[str, Any], data_root: str | None, place: str = "pretra
         return Path(source) / "text" if corpus == GENERATED else Path(source)
     if not Path(corpus).is_absolute() and data_root is None:
         raise StudyError(
-            f"config.yaml: {place}: {corpus!r} starts at data_root, which is not set; "
+            f"config.yaml: {place}: {corpus!r} is relative to data_root, which is not set; "
             "set data_root, or pass --config data_root=FOLDER"
         )
     path = Path(data_root or ".") / corpus
     if ".." in Path(corpus).parts:
-        raise StudyError(f"config.yaml: {place}: {corpus!r} leaves data_root; expected a folder inside it")
+        raise StudyError(f"config.yaml: {place}: {corpus!r} points outside data_root; expected a folder inside it")
     if not path.is_dir():
         raise StudyError(f"{path}: no such folder; expected one sub-folder for each text domain ({place})")
     return path
@@ -130,7 +130,7 @@ def _text(value: Any, column: str, place: str) -> str:
     if not isinstance(value, str) or not value:
         raise StudyError(f"{place}: field {column!r}: found {shown(value)}, expected a text that is not empty")
     if any("\ud800" <= sign <= "\udfff" for sign in value):
-        raise StudyError(f"{place}: field {column!r}: found {shown(value)}, expected whole characters")
+        raise StudyError(f"{place}: field {column!r}: found {shown(value)}, expected valid Unicode (no lone surrogate)")
     return value
 
 

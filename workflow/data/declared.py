@@ -179,10 +179,10 @@ def _mistakes(block: DeclaredTask) -> Iterator[str]:
     for format, text in block.get("templates", {}).items():
         yield from _of_template(f"templates/{format}", text)
     if _kind(block) not in prompts.FORMATS["default"] and _kind(block) != "messages" and not block.get("templates"):
-        yield f"templates: found none, expected one in each format that is used, since {_method(block)} has none of its own"
+        yield f"templates: found none, expected one for each format in use, since {_method(block)} has no built-in templates"
     for key, place in _places(block):
         if not PLACE.fullmatch(place):
-            yield f"{key}: {shown(place)} is no place in a row; allowed: a column, such as text, meta.title or answers[0]"
+            yield f"{key}: {shown(place)} is not a path into a row; allowed: a column, such as text, meta.title or answers[0]"
     if "domain" in block and not known(block["domain"]):
         yield f"domain: {block['domain']!r} is not known; allowed: the name of a task"
 
@@ -195,13 +195,13 @@ def _method(block: DeclaredTask) -> str:
 def _misplaced_rows(block: DeclaredTask) -> Iterator[str]:
     """Rows come from one place, which the study's folder holds or an absolute path names; splits differ."""
     if "path" in block and "hub" in block:
-        yield "hub: found beside `path`, expected one of them"
+        yield "hub: found together with `path`, expected one of them"
     for key in ("subset", "revision"):
         if key in block and "hub" not in block:
             yield f"{key}: found without `hub`, expected both or none"
     path = os.path.expanduser(block.get("path", ""))
     if not os.path.isabs(path) and PurePath(os.path.normpath(path)).parts[:1] == ("..",):
-        yield f"path: {block['path']!r} leaves the study's folder; allowed: a folder inside it, or an absolute path"
+        yield f"path: {block['path']!r} points outside the study's folder; allowed: a folder inside it, or an absolute path"
     given: Mapping[str, Any] = {**block}
     for key, other in (("test", "train"), ("demonstrations", "test")):
         if key in given and given[key] == given.get(other):
@@ -225,7 +225,7 @@ def _misplaced_answers(block: DeclaredTask) -> Iterator[str]:
             yield f"{key}: is not allowed for {_method(block)}; allowed: {', '.join(allowed)}"
     texts = [_text_of(value) for value, _ in _labels(block)]
     for text in sorted({text for text in texts if texts.count(text) > 1}):
-        yield f"labels: {text!r} is there more than once; allowed: each value once"
+        yield f"labels: {text!r} appears more than once; allowed: each value once"
 
 
 def _of_template(key: str, text: str) -> Iterator[str]:
@@ -233,7 +233,7 @@ def _of_template(key: str, text: str) -> Iterator[str]:
     try:
         parts = list(string.Formatter().parse(text))
     except ValueError as error:
-        yield f"{key}: {shown(text)} is no template ({error}); allowed: text with {{field}}, a brace itself doubled"
+        yield f"{key}: {shown(text)} is not a template ({error}); allowed: text with {{field}}; write a literal brace twice"
         return
     names = [place for _, place, _, _ in parts if place is not None]
     if not names:
@@ -242,11 +242,14 @@ def _of_template(key: str, text: str) -> Iterator[str]:
         if place is not None and (not PLACE.fullmatch(place) or place.isdigit()):
             yield f"{key}: {{{place}}} names no field; allowed: a column, such as {{text}} or {{answers[0]}}"
         if form or conversion:
-            yield f"{key}: {{{place}}} has a conversion or format behind it; allowed: the name of a field alone"
+            yield f"{key}: {{{place}}} has a conversion or format specification; allowed: the name of a field alone"
     for place in names:
         clash = [other for other in names if other != place and _named(other) == _named(place)]
         if clash and place < clash[0]:
-            yield f"{key}: {{{place}}} and {{{clash[0]}}} are too much alike; allowed: names of `fields` that differ in letters"
+            yield (
+                f"{key}: {{{place}}} and {{{clash[0]}}} become the same field name; allowed: names of `fields` that differ "
+                "in letters or digits"
+            )
 
 
 def _places(block: DeclaredTask) -> Iterator[tuple[str, str]]:
@@ -271,7 +274,7 @@ def _unused(block: DeclaredTask, made: Task) -> Iterator[str]:
         names: Any = block.get(key, ())
         for name in names:
             if made.kind != "messages" and _named(name) not in shown_names:
-                yield f"{key}: no template shows {name!r}; allowed: {', '.join(sorted(shown_names))}"
+                yield f"{key}: no template uses {name!r}; allowed: {', '.join(sorted(shown_names))}"
 
 
 # --- reading a row -------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""GPUs that jobs of one machine share: each sees its own, as a rule a single one, with the memory promised that it states.
+"""Sharing the GPUs of one machine between jobs: each job sees the GPUs (usually one) on which it has reserved memory.
 
-A promise is a file in the device's folder, named after its memory, that the job keeps locked; the kernel lifts the lock
-however the job ends, so nothing has to be tidied up after a kill. Memory is promised, not enforced, and between jobs of
-one user on one machine only; who asks for much may wait while others that ask for little go first.
+A reservation is a locked file in the device's folder, named after the amount of memory. The kernel releases the lock however
+the job ends, so a killed job leaves nothing to clean up. Reservations are not enforced and hold only between jobs of
+one user on one machine. A job that needs much memory may wait while jobs that need less start before it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 SLICED = "MIG-"  # begins the identifier of a slice
 SLICE = re.compile(r"^\s+MIG \S*\b(\d+)gb\S*\s.*\(UUID: (MIG-[^)]+)\)", re.MULTILINE)
 PACKS = 8  # packs whose keys and values a GPU keeps for rows that are being written, see `engine.reading`
-PAUSE = 1.0  # seconds between two looks for room
+PAUSE = 1.0  # seconds between two checks for free memory
 
 
 @contextlib.contextmanager
 def own(needed: int, number: int = 1) -> Iterator[str | None]:
-    """Show this process so many GPUs with that much memory (MB, of all together) promised to nobody else, waiting for it.
+    """Wait for GPUs with enough unreserved memory, reserve it and make this process see only these GPUs.
 
-    To be entered before CUDA is first used. Without need or GPU nothing is changed and None is given.
-    Errors: StudyError when there are fewer GPUs, or the folder of promises belongs to another user.
+    needed: MB, all GPUs together; number: of GPUs. Enter before CUDA is first used. Yields the devices, or None where `needed`
+    is 0 or there is no GPU.
+    Errors: StudyError when there are fewer GPUs, or the folder of reservations belongs to another user.
     """
     memory = visible() if needed else {}
     if not memory:
@@ -57,19 +58,19 @@ def visible() -> dict[str, int]:
     lines = _told("--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits").splitlines()
     rows = [[entry.strip() for entry in line.split(",")] for line in lines if line.strip()]
     known = {uuid: int(total) if total.isdigit() else 0 for uuid, total in rows}
-    # Of a GPU that shares the host's memory the driver states none, so that there is none to promise.
+    # For a GPU that shares the host's memory the driver states no memory, so none can be reserved.
     return {uuid: total for uuid, total in allowed(known, chosen).items() if total}
 
 
 def _told(*arguments: str) -> str:
-    """What nvidia-smi writes; nothing where it is missing, or has no driver or GPU to tell of."""
+    """Output of nvidia-smi; empty text if it is missing or fails."""
     program = shutil.which("nvidia-smi")
     ended = program and subprocess.run([program, *arguments], capture_output=True, text=True)
     return ended.stdout if ended and ended.returncode == 0 else ""
 
 
 def allowed(memory: Mapping[str, int], chosen: str | None) -> dict[str, int]:
-    """What a CUDA_VISIBLE_DEVICES leaves of GPUs, as CUDA reads it; memory: by identifier, in the driver's order.
+    """The GPUs that a value of CUDA_VISIBLE_DEVICES selects, as CUDA reads it; memory: by identifier, in the driver's order.
 
     An entry is a place or the beginning of an identifier; the first that means no GPU, such as -1, ends the list. One that
     is repeated leaves none at all.
@@ -96,19 +97,19 @@ def _meant(entry: str, there: Sequence[str]) -> str | None:
 
 
 def promises() -> Path:
-    """The folder of this user's promises on this machine."""
+    """The folder of this user's reservations on this machine."""
     folder = Path(tempfile.gettempdir()) / f"tunecast-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.lstat().st_uid != os.getuid():  # not of what a link of someone else's leads to
-        raise StudyError(f"{folder}: found it owned by another user, expected it to be one's own; remove it")
+        raise StudyError(f"{folder}: belongs to another user; delete it or ask them to")
     return folder
 
 
 @contextlib.contextmanager
 def promised(needed: int, memory: Mapping[str, int], folder: Path, number: int = 1) -> Iterator[str]:
-    """The devices with the most room, once each has enough; what exceeds the largest devices takes the whole of them.
+    """Wait for the devices with the most free memory and reserve it; a job that needs more than a device has gets all of it.
 
-    Several are named in one string with commas between them, all promised in the same moment.
+    Yields the devices as one string, separated by commas; all are reserved at the same moment.
     """
     needed = min(needed, sorted(memory.values())[-number])
     with contextlib.ExitStack() as promise:
@@ -120,7 +121,7 @@ def promised(needed: int, memory: Mapping[str, int], folder: Path, number: int =
 def _promise(
     needed: int, memory: Mapping[str, int], folder: Path, number: int, promise: contextlib.ExitStack
 ) -> list[str]:
-    """Promise memory on the devices with the most room for as long as the stack lasts; none when it is not enough."""
+    """Reserve memory on the devices with the most free memory until the stack closes; an empty list if it is too little."""
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         room = {device: total - taken(folder / device) for device, total in memory.items()}
@@ -131,13 +132,13 @@ def _promise(
             (folder / device).mkdir(parents=True, exist_ok=True)  # names of some slices have a / in them
             file = tempfile.NamedTemporaryFile(prefix=f"{needed}-", dir=folder / device, delete=False)  # noqa: SIM115
             fcntl.flock(promise.enter_context(file), fcntl.LOCK_EX)
-            # Removed while it is locked: once it is not, whoever looks for room may remove it first.
+            # Removed while it is locked: once it is not, another job may remove it first.
             promise.callback(Path(file.name).unlink, missing_ok=True)
         return devices
 
 
 def taken(folder: Path) -> int:
-    """Memory in MB that is promised on a device; promises whose job is gone are removed."""
+    """Reserved memory of a device in MB; reservations whose job has ended are removed."""
     total = 0
     for path in folder.glob("*-*"):
         with contextlib.suppress(FileNotFoundError), path.open() as promise:

@@ -1,4 +1,4 @@
-"""What every rule's script does around its work: a log, progress, and errors a person can read."""
+"""The frame of every rule's script: log, progress, and errors as one readable line."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from workflow.errors import escaped, first_line, lacks_memory, told
 from workflow.jobs import devices, locks
 from workflow.storage import checksums
 
-# Imports make some hundred thousand objects, none of them garbage: looking for it takes a fifth of a job's start. Scripts
-# therefore import this module first; `job` turns the search on again.
+# Imports make some hundred thousand objects, none of them garbage: collecting it takes a fifth of a job's start.
+# Scripts therefore import this module first; `job` turns the garbage collector on again.
 gc.disable()
 
-# A thread that has nothing to do leaves its core to others until there is: threads that wait for each other at work, as is
-# the default, take several times as long where a core is shared. Read when torch is imported.
+# Idle threads sleep. By default they wait actively, which takes several times as long where cores are shared.
+# torch reads this when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# What needs less memory, by rule.
+# How to use less memory, by rule.
 LESS = {
-    "pretrain": "lower batch or sequence of the pre-training",
-    "tune": "lower max_tokens of the recipe, spread it over more gpus, or tune by lora",
-    "try_rate": "lower max_tokens of the recipe, spread it over more gpus, or tune by lora",
-    "predict": "lower batch_tokens of the suite, or spread it over more gpus",
-    "measure": "lower batch_tokens of the indicators",
+    "pretrain": "lower `batch` or `sequence` of the pre-training",
+    "tune": "lower `max_tokens` or raise `gpus` of the recipe, or use `method: lora`",
+    "try_rate": "lower `max_tokens` or raise `gpus` of the recipe, or use `method: lora`",
+    "predict": "lower `batch_tokens` or raise `gpus` of the suite",
+    "measure": "lower `batch_tokens` of the indicators",
 }
 LINES = 20  # progress lines of a long loop in a log
 
 
 @contextlib.contextmanager
 def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
-    """Run a script's work with a logger that writes to its log file, on a GPU of its own if it asks for one's memory.
+    """Run a script's work with a logger for its log file, on a reserved GPU if the rule asks for GPU memory.
 
-    No other process works on the same job meanwhile (see `locks`). A StudyError ends the job with its one line, here and
-    in the log, as does a file that the system refuses; any other error leaves its traceback in the log and one line that
-    names the log. Exit code 1 for all.
+    No other process works on the same job meanwhile (see `locks`). A StudyError, and a file that the system refuses, end the
+    job with one line on the terminal and in the log. Any other error leaves its traceback in the log and one line with the
+    path of the log on the terminal. The exit code is 1 in each case.
     """
     log = Path(snakemake.log[0])
     place = " ".join([rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
@@ -61,10 +61,10 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
             checksums.use(snakemake.input)
             yield logger
         logger.info("ended: %s", clock())
-    except Exception as error:  # the outermost frame of a job: whatever was not foreseen goes to its log
+    except Exception as error:  # the outermost frame of a job: unexpected errors go to its log
         line = told(error)
         if lacks_memory(error):
-            line = f"{line}; {LESS.get(rule, 'run fewer jobs at once')}, or ask for more (--set-resources {rule}:mem_mb=MB)"
+            line = f"{line}; {LESS.get(rule, 'run fewer jobs at once')}, or request more (--set-resources {rule}:mem_mb=MB)"
         if line is None:
             logger.error("%s", traceback.format_exc())
             line = f"{type(error).__name__}: {first_line(error)}; see {log}"
@@ -74,10 +74,10 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
         sys.stderr.flush()
         sys.exit(1)
     except KeyboardInterrupt:
-        logger.error("%s: told to stop; the same command begins it anew", place)
+        logger.error("%s: stopped by a signal; the same command starts it over", place)
         sys.exit(1)
     finally:
-        # Before it ends, Python looks for garbage once more among all that was imported: a second for transformers.
+        # Python collects garbage once more at its end, which takes a second with transformers imported.
         gc.freeze()
 
 
@@ -89,10 +89,10 @@ def clock() -> str:
 
 
 class Printable(logging.Formatter):
-    """Lines in which nothing moves a terminal's cursor, whatever names of others a library's warning quotes."""
+    """Log lines with control characters escaped, since warnings of libraries quote foreign names."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record's lines, each with what a terminal would obey escaped."""
+        """The record's lines with control characters escaped."""
         return "\n".join(map(escaped, super().format(record).split("\n")))
 
 
@@ -105,14 +105,14 @@ def _logger(path: Path) -> logging.Logger:
     handler.setFormatter(Printable("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
-    logging.raiseExceptions = False  # a log that a full disk refuses must not hide the line that says so
+    logging.raiseExceptions = False  # if a full disk refuses the log, the error line must still be printed
     logger = logging.getLogger("tunecast")
     logger.setLevel(logging.INFO)
     return logger
 
 
 def progress(logger: logging.Logger, label: str) -> Callable[[int, int], None]:
-    """A callback `(done, total)`: a bar on a terminal, and some twenty plain lines in the log."""
+    """A callback `(done, total)`: a progress bar on a terminal and about LINES lines in the log."""
     from tqdm import tqdm
 
     bar = tqdm(desc=label, disable=not sys.stderr.isatty(), leave=False)

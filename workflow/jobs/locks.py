@@ -1,15 +1,14 @@
-"""One process for a job: whoever begins a job anew takes it over from what an earlier run has left at work.
+"""Job locks: at most one process works on a job, and the process of the latest run of Snakemake wins.
 
-A killed Snakemake may leave jobs behind, in Slurm's queue among other places, and a node that was taken for lost may go on.
-A file beside a job's log, which Snakemake would remove at each start, holds the claim of the process at work: the number of
-its run of Snakemake, who and where it is. The process keeps the file locked. Another process of that run or of a later one
-writes its own claim there and waits for the lock; the first notices, ends as by any SIGTERM, for which tuning saves its
-state, and so gives way. A process of an earlier run than the claim's gives up, be the later one at work or done. A process
-also ends when its Snakemake is gone. The kernel lifts a lock however its process ends, and a claim without a lock counts no
-more than none; a process that has done its work leaves word of that in place of its claim.
+A killed Snakemake may leave jobs running or queued in Slurm, and a node that was considered lost may continue.
+The file `.<log>.claim` beside a job's log holds the claim of the process that works on the job: the number of its run of
+Snakemake, process id and host. (Snakemake would remove the log itself at each start.) The process keeps the file locked.
+A process of the same or a later run writes its claim to the file and waits for the lock. The first process notices and ends
+itself by SIGTERM; fine-tuning then saves its state. A process of an earlier run than the claim's stops with an error. A process
+also ends itself when its Snakemake process has ended. The kernel releases the lock however the process ends, and a claim
+without a lock is ignored. A process that finishes its job replaces its claim by a line that begins with `done`.
 
-Runs are numbered by the time at which they begin, but always beyond the last run in the study's folder, so that a clock that
-goes back puts no run before an earlier one.
+Runs are numbered by their start time, but always higher than the last run in the study's folder, in case the clock was set back.
 """
 
 from __future__ import annotations
@@ -33,27 +32,27 @@ from workflow.errors import StudyError
 from workflow.storage.files import refusal, write_text
 
 RUN = "TUNECAST_RUN"
-PAUSE = 1.0  # seconds between two looks
+PAUSE = 1.0  # seconds between two checks
 CLAIM = re.compile(r"(?P<what>claim \w+|done) of run (?P<run>\d+), process \d+ on \S+\n")
 LAST = Path("logs/.run")  # the number of the last run that began in a study's folder
 LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def begin() -> None:
-    """Give this run of Snakemake its number, for it and for all jobs that inherit its environment."""
+    """Set the number of this run of Snakemake in the environment, which its jobs inherit."""
     if RUN not in os.environ:
         os.environ[RUN] = str(max(time.time_ns(), _last() + 1))
 
 
 def note() -> None:
-    """Have later runs in this study's folder be numbered beyond this one, which is about to start jobs."""
+    """Record the number of this run, so that later runs in this study's folder get higher ones."""
     if int(os.environ[RUN]) > _last():
-        with contextlib.suppress(StudyError):  # a disk that is full is told by the first job
+        with contextlib.suppress(StudyError):  # the first job reports a full disk
             write_text(f"{os.environ[RUN]}\n", LAST)
 
 
 def _last() -> int:
-    """The number of the last run in this study's folder; 0 where none is known."""
+    """The number of the last run in this study's folder; 0 if there is none."""
     with contextlib.suppress(OSError, ValueError):
         return int(LAST.read_text(encoding="utf-8"))
     return 0
@@ -61,7 +60,7 @@ def _last() -> int:
 
 @contextlib.contextmanager
 def claimed(log: Path) -> Iterator[None]:
-    """Be the one process at work on the job of a log; it is ended by SIGTERM when no longer wanted.
+    """Hold the lock on the job of a log; SIGTERM ends this process when another one takes the job over.
 
     Errors: StudyError when a later run of Snakemake, or another process while this one waits, has taken over the job.
     """
@@ -87,21 +86,21 @@ def claimed(log: Path) -> Iterator[None]:
 
 
 def place(log: Path) -> Path:
-    """Where the claim on the job of a log is."""
+    """Path of the claim on the job of a log."""
     return log.with_name(f".{log.name}.claim")
 
 
 def _process() -> str:
-    """This process, as people find it."""
+    """Process id and host of this process, as text."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _take(path: Path, file: TextIO, claim: str) -> None:
-    """Wait for the lock on a claim, its holder having been told to give way, and put one's own in its place."""
+    """Write a claim, wait until the present holder releases the lock, and take the lock."""
     found, free = _claim(path), _locked(file)
     if found and _run(found) > _run(claim) and (found.startswith("done") or not free):
         raise StudyError(
-            f"{path}: a later run of Snakemake has begun this job anew or done it; if none has, remove this file"
+            f"{path}: a later run of Snakemake has restarted or finished this job; if none has, delete this file"
         )
     if free is False:
         _write(file, claim)
@@ -109,19 +108,19 @@ def _take(path: Path, file: TextIO, claim: str) -> None:
         time.sleep(PAUSE)
         free = _locked(file)
         if _claim(path) not in (claim, None):
-            raise StudyError(f"{path}: found another process's claim while waiting for the one before")
+            raise StudyError(f"{path}: another process took over this job while this one waited for the lock")
     _write(file, claim)
 
 
 def _write(file: TextIO, claim: str) -> None:
-    """Put a claim in place of the one before."""
+    """Replace the claim in a file."""
     file.truncate(0)
     file.write(claim)
     file.flush()
 
 
 def _locked(file: TextIO) -> bool | None:
-    """Whether the lock on a file is now this process's; None, and said so, where the file system has no locks."""
+    """Whether this process now holds the lock on a file; None, with a warning, if the file system has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -129,13 +128,15 @@ def _locked(file: TextIO) -> bool | None:
     except OSError as error:
         if error.errno not in LOCKLESS:
             raise
-        logging.getLogger("tunecast").warning("no locks on this file system: earlier jobs should have ended")
+        logging.getLogger("tunecast").warning(
+            "this file system has no locks: make sure that jobs of earlier runs have ended"
+        )
         return None
     return True
 
 
 def _claim(path: Path) -> str | None:
-    """The claim that a file holds, or the word of one that is done; None when there is neither, or half of it."""
+    """The claim or the `done` line in a file; None if there is none or it is incomplete."""
     with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
         line = file.readline()
         return line if CLAIM.fullmatch(line) else None
@@ -151,9 +152,9 @@ def _watch(path: Path, claim: str, parent: int, ended: threading.Event) -> None:
     """End this process by SIGTERM once its parent is gone or another process has claimed its job."""
     while not ended.wait(PAUSE):
         if os.getppid() != parent:
-            reason = "its Snakemake is gone"
+            reason = "its Snakemake process has ended"
         elif _claim(path) not in (claim, None):
-            reason = "another process has begun this job anew"
+            reason = "another process has restarted this job"
         else:
             continue
         logging.getLogger("tunecast").warning("%s stops: %s", _process(), reason)

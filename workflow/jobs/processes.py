@@ -1,9 +1,7 @@
-"""Work that several processes of one machine do together, as their parent sees it.
+"""Run a job's work in several processes on one machine: the parent's side (`models.process_group` has the children's side).
 
-`models.process_group` has what one of them sees.
-
-torchrun starts them, each for a GPU of its own. What goes between them and their parent lies in a folder that is there as
-long as they are: the work as JSON, then its outcome. They are told to stop by SIGTERM, and are when their parent is gone.
+torchrun starts one process per GPU. Parent and children exchange files in a temporary folder: the work as JSON, then the
+outcome. SIGTERM stops the children, and they also stop when their parent has ended.
 """
 
 from __future__ import annotations
@@ -25,12 +23,12 @@ Progress = Callable[[int, int], None]
 
 LINE = re.compile(r"step (\d+) of (\d+)\n")
 WORK, OUTCOME = "work.json", "outcome.json"
-GRACE = "600"  # seconds in which processes that are told to stop may save their state
+GRACE = "600"  # seconds between SIGTERM and the end, to save the state of a fine-tuning
 PARENT_GONE = 1  # prctl's PR_SET_PDEATHSIG
 
 
 class Outcome(NamedTuple):
-    """How work ended: `done` with the rows it found, or another word with a line that says why."""
+    """How work ended: `done` with its rows, or another word with an error line."""
 
     end: str
     found: list[dict[str, Any]]
@@ -41,11 +39,11 @@ class Outcome(NamedTuple):
 
 
 def ended(module: str, work: Mapping[str, Any], number: int, folder: Path, progress: Progress | None = None) -> Outcome:
-    """The outcome of work that so many processes have done.
+    """Run work in `number` processes and return its outcome.
 
     module: its `__main__` takes the folder, reads its `work` and has to `tell` the outcome; folder: is made, and left to
     the caller. A process that ends without success ends all of them.
-    Errors: StudyError when told to stop; RuntimeError with what they wrote for people when one ended unforeseen.
+    Errors: StudyError after SIGTERM; RuntimeError with the output of the processes when one ended unexpectedly.
     """
     folder.mkdir(parents=True)
     (folder / WORK).write_text(json.dumps(work), encoding="utf-8")
@@ -56,15 +54,15 @@ def ended(module: str, work: Mapping[str, Any], number: int, folder: Path, progr
     if (folder / OUTCOME).is_file():
         return Outcome(**json.loads((folder / OUTCOME).read_text(encoding="utf-8")))
     if stopped:
-        raise StudyError("told to stop; the same command begins it anew")
-    raise RuntimeError(f"one of {number} processes was killed, or failed for a reason not foreseen\n{told}")
+        raise StudyError("stopped by a signal; the same command starts it over")
+    raise RuntimeError(f"one of {number} processes was killed or failed unexpectedly\n{told}")
 
 
 def _run(arguments: list[str], written: IO[str], progress: Progress | None) -> bool:
-    """Run the processes to their end, passing SIGTERM on; returns whether it came."""
+    """Run the processes to their end and pass SIGTERM on; returns whether it was received."""
     package = str(Path(__file__).parents[2])
     search = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-    # A group of its own: Ctrl-C reaches the parent alone, which has all of them stop in good order.
+    # A separate process group: Ctrl-C reaches the parent alone, which then stops the others in order.
     process = subprocess.Popen(
         [sys.executable, "-m", "workflow.jobs.processes", *arguments],
         stdout=subprocess.PIPE, stderr=written, text=True, env=os.environ | {"PYTHONPATH": search}, process_group=0,
@@ -92,7 +90,7 @@ def _run(arguments: list[str], written: IO[str], progress: Progress | None) -> b
 
 
 def launch(module: str, folder: str, number: str) -> None:
-    """Be torchrun for the processes."""
+    """Start the processes with torchrun."""
     from torch.distributed import run
 
     end_with_parent()
@@ -102,22 +100,22 @@ def launch(module: str, folder: str, number: str) -> None:
 
 
 def end_with_parent() -> None:
-    """Have this process told to stop when the one that started it is gone."""
+    """Send this process SIGTERM when the process that started it ends."""
     ctypes.CDLL(None).prctl(PARENT_GONE, signal.SIGTERM)
 
 
 def work(folder: Path) -> dict[str, Any]:
-    """The work that is to be done."""
+    """The work that the parent wrote."""
     return json.loads((folder / WORK).read_text(encoding="utf-8"))
 
 
 def printed(done: int, steps: int) -> None:
-    """Tell the parent how far the work has come."""
+    """Report progress to the parent."""
     print(f"step {done} of {steps}", flush=True)
 
 
 def tell(folder: Path, outcome: Outcome) -> None:
-    """Tell the parent how the work ended; of several processes that do, one is heard."""
+    """Write the outcome for the parent; if several processes do, the last one counts."""
     unfinished = folder / f".{OUTCOME}.{os.getpid()}"
     unfinished.write_text(json.dumps(outcome._asdict()), encoding="utf-8")
     unfinished.rename(folder / OUTCOME)

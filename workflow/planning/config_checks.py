@@ -129,8 +129,8 @@ def _pretraining(place: str, block: Mapping[str, Any]) -> Iterator[str]:
     heads, hidden, context = block["heads"], block["hidden"], block["context"]
     cases = (
         ("weights", weights, not weights or set(weights) == set(groups), f"one for each of {', '.join(groups)}"),
-        ("weights", weights, not weights or sum(weights.values()) > 0, "some above 0"),
-        ("mix", block.get("mix"), sum(block.get("mix", {"": 1}).values()) > 0, "some above 0"),
+        ("weights", weights, not weights or sum(weights.values()) > 0, "at least one above 0"),
+        ("mix", block.get("mix"), sum(block.get("mix", {"": 1}).values()) > 0, "at least one above 0"),
         ("length", band, band[0] < band[1], "a lower quantile, then a higher one"),
         ("heads", heads, hidden % heads == 0, f"divisors of hidden ({hidden})"),
         ("sequence", block["sequence"], block["sequence"] <= context, f"context ({context}) or less"),
@@ -151,7 +151,8 @@ def _start(name: str, all_families: Mapping[str, Any]) -> Iterator[str]:
         yield from unknown(f"{place}/step", [start["step"]], _steps(start["family"], all_families[start["family"]]))
     while start.get("family") in all_families:
         if start["family"] in seen:
-            yield f"config.yaml: {place}: {' -> '.join([*seen, start['family']])} has no beginning"
+            chain = " -> ".join([*seen, start["family"]])
+            yield f"config.yaml: {place}: {chain} is a cycle; allowed: a family or folder that does not lead back here"
             return
         seen.append(start["family"])
         start = all_families[start["family"]].get("pretraining", {}).get("continue_from", {})
@@ -188,11 +189,11 @@ def _tasks(study: Mapping[str, Any]) -> Iterator[str]:
     modules = registry.study_modules(tasks)
     for name, path in modules.items():
         if (Path(tasks.__path__[0]) / f"{name}.py").is_file():
-            yield f"{os.path.relpath(path)}: a task {name!r} of Tunecast is there already; choose another name of the file"
+            yield f"{os.path.relpath(path)}: Tunecast already has a task {name!r}; rename the file"
     for name in study["tasks"]:
         if name in registry.modules(tasks):
             where = os.path.relpath(modules[name]) if name in modules else "Tunecast"
-            yield f"config.yaml: tasks/{name}: a task of that name is in {where} already; choose another name"
+            yield f"config.yaml: tasks/{name}: {where} already has a task of that name; choose another name"
     for name in {**study["tasks"], **{name: None for name in modules if name in grid.tasks(study)}}:
         yield from _refusals(task.load, name)
         if _known([name]):
@@ -294,9 +295,9 @@ def _recipes(study: Mapping[str, Any]) -> Iterator[str]:
         both = {"fraction", "examples"} <= set(recipe)
         cases = (
             ("learning_rate", rates, several or not listed, "a number or at least two, each once"),
-            ("learning_rate", rates, listed or not search, "a list, since `search` is given"),
-            ("search", search, not several or bool(search), "keys with values, since rates are listed"),
-            ("fraction", recipe.get("fraction"), not both, "it or `examples`, not both"),
+            ("learning_rate", rates, listed or not search, "a list of rates, since `search` is set"),
+            ("search", search, not several or bool(search), "a block of settings, since learning_rate is a list"),
+            ("fraction", recipe.get("fraction"), not both, "either `fraction` or `examples`"),
         )
         yield from _not_allowed(f"recipes/{name}", cases)
 
@@ -312,8 +313,8 @@ def _training_tasks(place: str, found: Sequence[str], formats: Sequence[str]) ->
         if task.load(name).kind == "messages" and list(formats) != ["default"]:
             listed = ", ".join(formats)
             yield (
-                f"config.yaml: {place}: {name!r} has a form of its own, so formats {listed} are not allowed; "
-                "allowed: default alone (in a block of its own)"
+                f"config.yaml: {place}: {name!r} holds conversations, which have one format; {listed} are not allowed; "
+                "allowed: default, in a separate block of `models`"
             )
 
 
@@ -489,7 +490,7 @@ def _overlays(study: Mapping[str, Any]) -> Iterator[str]:
 
 
 NEEDED = {
-    "models": "models: found none, expected a tuned model",
+    "models": "models: found none, expected a fine-tuned model",
     "groups": "groups: found none, expected a group",
     "suites": "suites: found none, expected a suite",
     "formats": "suites: found none with several formats, expected one",
@@ -511,7 +512,7 @@ def _shown(study: Mapping[str, Any]) -> Iterator[str]:
         for name in [name for name in study[key] if name in legal]:
             for need in registry.constant(package, name, "NEEDS"):
                 if not there[need]:
-                    yield f"config.yaml: {NEEDED[need]}, which {name!r} of {key} shows"
+                    yield f"config.yaml: {NEEDED[need]}, which {name!r} of {key} needs"
 
 
 def _rows(study: Mapping[str, Any]) -> Iterator[str]:

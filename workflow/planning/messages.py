@@ -1,4 +1,4 @@
-"""What a run says at its start and, when jobs failed, at its end: plain lines for a terminal."""
+"""Messages on the terminal at the start of a run and, when jobs failed, at its end."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from workflow.errors import StudyError
 from workflow.planning import costs
 from workflow.study import grid
 
-# What Snakemake says when it was told to stop, by Ctrl-C or SIGTERM.
+# Snakemake's log lines after Ctrl-C or SIGTERM.
 STOPPED = ("Terminating processes on user request", "Will exit after finishing currently running jobs")
 GOES_ON = (
-    "Stopped before its end. The same command goes on from here: what is done stays done, a tuning from its last state."
+    "Stopped early. Run the same command to continue: finished jobs are kept, "
+    "and fine-tuning resumes from its last saved state."
 )
 ENDED = re.compile(r"(?:^|\s)ended: \S")
 PROGRESS = re.compile(r": \d+ of \d+$")
 LIMIT = re.compile(r"oom|out of memory|memory limit|time limit|preempt|node fail", re.IGNORECASE)
-SHORT = "if memory was short, run fewer jobs at once or ask for more (--set-resources {rule}:mem_mb=MB)"
+SHORT = "if memory ran out, run fewer jobs at once or request more (--set-resources {rule}:mem_mb=MB)"
 
 
 def begin(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
-    """Say on the terminal what `beginning` gives for the study of the working directory."""
+    """Print the lines of `beginning` for the study in the working directory."""
     for line in beginning(study, jobs):
         print(line, file=sys.stderr)
 
@@ -33,7 +34,7 @@ def begin(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str
 def beginning(
     study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]], place: Path = Path()
 ) -> Iterator[str]:
-    """What a study is made of, what is still to be done of it, and how long that takes.
+    """Lines on the size of a study, the jobs left to run and the time that they take.
 
     jobs: rule -> keys of each job that will run; place: the study's folder.
     """
@@ -45,8 +46,8 @@ def beginning(
         _counted(len(study["cohorts"]), "cohort"),
         _counted(models["family"].nunique(), "family", "families"),
         _counted(len(grid.bases(study)), "base"),
-        _counted(tuned["train"].nunique(), "task tuned on", "tasks tuned on"),
-        _counted(len(tuned), "tuned model"),
+        _counted(tuned["train"].nunique(), "fine-tuning task"),
+        _counted(len(tuned), "fine-tuned model"),
         _counted(tests["test"].nunique(), "test"),
         _counted(tests["test_format"].nunique(), "format"),
         _counted(len(cells), "cell"),
@@ -56,11 +57,11 @@ def beginning(
     try:
         yield from _expected(study, jobs, place)
     except StudyError as error:
-        yield f"How long its GPU jobs take is not known: {error}."
+        yield f"The time of the GPU jobs is unknown: {error}."
 
 
 def _expected(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place: Path) -> Iterator[str]:
-    """How long jobs hold GPUs, or run where there is none, all times added up, and where that is known from."""
+    """Line on the summed time of GPU jobs (of CPU jobs where there is no GPU) and the source of the estimate."""
     stages = list(costs.planned(study, jobs, place / "resources", place / "results/benchmarks"))
     if not stages:
         return
@@ -68,13 +69,13 @@ def _expected(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place
     whole = duration(3600 * sum(stage.hours for stage in stages))
     seen = sum(stage.measured for stage in stages)
     guessed = ", ".join(stage.rule for stage in stages if not stage.measured)
-    known = [f"from {_counted(seen, 'measured job')} and the tokens to come"] if seen else []
-    known += [f"{guessed} reckoned for the GPU of the config's `estimate`"] if guessed else []
+    known = [f"from {_counted(seen, 'measured job')} and the remaining tokens"] if seen else []
+    known += [f"{guessed} estimated for the GPU of `estimate` in the config"] if guessed else []
     yield f"GPU jobs take about {whole} of one GPU ({parts}): {'; '.join(known)}."
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """A time in hours, minutes or seconds, whichever fits."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
@@ -82,7 +83,7 @@ def duration(seconds: float) -> str:
 
 
 def _counted(number: int, one: str, several: str = "") -> str:
-    """A number of things; nothing for none."""
+    """A count with its noun; empty text for 0."""
     return f"{number} {one if number == 1 else several or one + 's'}" if number else ""
 
 
@@ -96,7 +97,7 @@ class Failed(NamedTuple):
 
 
 def end(failed: Sequence[Failed], said: str) -> None:
-    """Say on the terminal which jobs failed and why; of a run that was told to stop, as its very last line, how it goes on.
+    """Print which jobs failed and why; after Ctrl-C or SIGTERM, also how to continue, as the very last line.
 
     said: text of Snakemake's own log.
     """
@@ -107,9 +108,9 @@ def end(failed: Sequence[Failed], said: str) -> None:
 
 
 def failures(failed: Sequence[Failed], said: str) -> Iterator[str]:
-    """One line for each job that failed: its rule, the path of its log, and why as far as that is known.
+    """One line for each failed job: its rule, the path of its log and the reason, if known.
 
-    Of jobs that were submitted together only those are named that did fail, as their logs say; if no log does, the first.
+    Of jobs submitted as a group, those whose logs show a failure are listed; if no log does, the first job of the group.
     """
     together: dict[object, list[Failed]] = {}
     for job in sorted(failed, key=lambda job: job.number):
@@ -120,7 +121,7 @@ def failures(failed: Sequence[Failed], said: str) -> Iterator[str]:
 
 
 def _told_by_log(job: Failed, said: str) -> str | None:
-    """The line about a job whose log tells how it failed; None where there is none, or the job ended well."""
+    """The line on a job whose log shows the failure; None without a log, or if the job succeeded."""
     last = _last_line(Path(job.log))
     if not last or ENDED.search(last):
         return None
@@ -128,28 +129,24 @@ def _told_by_log(job: Failed, said: str) -> str | None:
     if wrong and not PROGRESS.search(last):
         return f"FAILED {job.rule}, log {job.log}: {wrong[1]}"
     why = _of_submission(job, said) or "was killed"
-    return f"FAILED {job.rule}, log {job.log}: {why}; its last word was {last!r}; {SHORT.format(rule=job.rule)}"
+    return f"FAILED {job.rule}, log {job.log}: {why}; last log line: {last!r}; {SHORT.format(rule=job.rule)}"
 
 
 def _told_by_snakemake(job: Failed, said: str) -> str:
-    """The line about a job whose log says nothing of its failure."""
+    """The line on a job whose log does not show the failure."""
     why = _of_submission(job, said)
     for found in re.finditer(rf"^(\w+) in rule {job.rule}\b.*\n(?P<why>.*(?:\n(?!\[|\s*$).*)?)", said, re.MULTILINE):
         numbered = re.match(r"Job (\d+) ", found["why"])
         if numbered is None or int(numbered[1]) == job.number:
             why = " ".join(found["why"].split())
     if why is None:
-        why = (
-            "wrote nothing there"
-            if Path(job.log).is_file()
-            else "wrote no log; it may have been killed before it began"
-        )
+        why = "the log is empty" if Path(job.log).is_file() else "no log; it may have been killed before it started"
     submitted = _submission(job, said)
     return f"FAILED {job.rule}, log {submitted or job.log or 'none'}: {why}"
 
 
 def _submission(job: Failed, said: str) -> str | None:
-    """The log of the cluster's job that a job was, or was part of; None where there was none."""
+    """Path of the cluster's log of a job or of its group; None if it was not submitted to a cluster."""
     if job.group:
         head = rf"^ {{4}}message: Error in group {re.escape(job.group)}\n"
         found = re.findall(rf"{head} {{4}}log: (.+?) \(check", said, re.MULTILINE)
@@ -161,7 +158,7 @@ def _submission(job: Failed, said: str) -> str | None:
 
 
 def _of_submission(job: Failed, said: str) -> str | None:
-    """What a cluster says of a job that it ended: the last line of its own log about a limit, or Snakemake's message."""
+    """Why a cluster ended a job: the last line on a limit in the cluster's log, else Snakemake's message."""
     log = Path(_submission(job, said) or "")
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     limits = [line.strip() for line in lines if LIMIT.search(line)]
@@ -172,7 +169,7 @@ def _of_submission(job: Failed, said: str) -> str | None:
 
 
 def _last_line(path: Path) -> str:
-    """The last line of a file that says something; nothing where there is none."""
+    """The last line of a file that is not blank; empty text if there is none."""
     if not path.is_file():
         return ""
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]

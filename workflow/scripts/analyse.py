@@ -1,4 +1,4 @@
-"""Make one analysis of all scored rows and imported scores."""
+"""Run one analysis on all scored rows and imported scores."""
 
 from workflow.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Set the study's own bases beside each other: configs, indicators, scores after tuning."""
+"""Make a cohort of the study's own bases: configs, indicators, scores after fine-tuning."""
 
 from workflow.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Look for what makes a study's results untrustworthy."""
+"""Check a study's results for known flaws."""
 
 from workflow.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Write a corpus of the hub as text domains: a folder each, with the documents of each split."""
+"""Write a corpus of the hub as text domains: one folder per domain, with the documents of each split."""
 
 from workflow.jobs.job import job
 

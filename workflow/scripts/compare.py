@@ -1,4 +1,4 @@
-"""Set the published numbers of a cohort beside this study's own."""
+"""Compare published numbers of a cohort with those of this study."""
 
 from workflow.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Reckon what a study costs before it runs."""
+"""Estimate the cost of a study before it runs."""
 
 from workflow.jobs.job import job
 

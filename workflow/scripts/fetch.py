@@ -1,4 +1,4 @@
-"""Find a base's files and record what they are."""
+"""Find or download a base's files and record their hashes."""
 
 from workflow.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""State in words what the tables of a study show, by fixed rules."""
+"""Write findings: sentences made from a study's tables by fixed rules."""
 
 from workflow.jobs.job import job
 

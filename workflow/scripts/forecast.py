@@ -1,4 +1,4 @@
-"""Forecast the targets by every forecaster in one split: accuracies, rankings, importance."""
+"""Run every forecaster on one split of a cohort: accuracy, rankings, feature importance."""
 
 from workflow.jobs.job import job, progress
 

@@ -1,4 +1,4 @@
-"""Gather the parts of a table into one, keys as columns."""
+"""Gather the parts of a table into one file, with the keys of their paths as columns."""
 
 from workflow.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Measure a base's indicators in one process; those for which nothing has changed keep their rows."""
+"""Measure a base's indicators in one process; unchanged indicators keep their rows."""
 
 from workflow.jobs.job import job, progress
 

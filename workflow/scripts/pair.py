@@ -1,4 +1,4 @@
-"""List the pairs of bases of each target: difference, gap, what their configs share."""
+"""List all pairs of bases for each target: difference, gap, shared config fields."""
 
 from workflow.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Pin a base on the hub: its commit and the files that a model needs."""
+"""Record the commit of a base on the hub, with the files that a model needs."""
 
 from workflow.jobs.job import job
 

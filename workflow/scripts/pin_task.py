@@ -1,4 +1,4 @@
-"""Pin a task's dataset on the hub: its commit, the files of its subset and how they are read."""
+"""Record the commit of a task's dataset on the hub, with the files of its subset and how to read them."""
 
 from workflow.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Predict every test of a suite by one model, in one job."""
+"""Predict every test of a suite with one model."""
 
 from workflow.jobs.job import clock, job, progress
 

@@ -1,4 +1,4 @@
-"""Fetch all that the study reads from the hub, and write down what it is."""
+"""Download everything that the study reads from the hub, and record it."""
 
 from workflow.jobs.job import job
 

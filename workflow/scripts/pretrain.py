@@ -1,4 +1,4 @@
-"""Train a family from scratch, or from a base on, and keep its checkpoints."""
+"""Pre-train a family, from scratch or from a checkpoint, and save its checkpoints."""
 
 from workflow.jobs.job import job, progress
 

@@ -1,4 +1,4 @@
-"""Answer which base to tune for each task of a study, with what that rests on."""
+"""Recommend a base to fine-tune for each task of a study."""
 
 from workflow.jobs.job import job
 
@@ -15,7 +15,7 @@ from workflow.study import grid
 
 
 def seconds(paths: list[str]) -> list[float]:
-    """Wall time of each job; none where one was not measured."""
+    """Wall time of each job in seconds; an empty list if any was not measured."""
     found = [float(pd.read_csv(path, sep="\t")["s"].iloc[-1]) for path in paths if Path(path).is_file()]
     return found if len(found) == len(paths) else []
 

@@ -1,4 +1,4 @@
-"""Make the report of a study that has run, one HTML file that needs nothing else."""
+"""Write the report of a finished study to one self-contained HTML file."""
 
 from workflow.jobs.job import job
 
@@ -26,6 +26,6 @@ with job("report", snakemake) as log, tempfile.TemporaryDirectory() as folder:
     log.info("%s", ended.stderr)
     if ended.returncode:
         told = ended.stderr.strip().splitlines() or [
-            f"snakemake --report ended with {ended.returncode}, without a word"
+            f"snakemake --report exited with code {ended.returncode} and no message"
         ]
         raise StudyError(told[-1])

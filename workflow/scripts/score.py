@@ -1,4 +1,4 @@
-"""Compute every metric of a cell's predictions, with intervals."""
+"""Compute all metrics of a cell's predictions, with confidence intervals."""
 
 from workflow.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Make one table of a study, as CSV in full precision and as Markdown to read."""
+"""Write one table of a study, as CSV in full precision and as Markdown."""
 
 from workflow.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Make a cohort's tables of forecasters to read, as CSV in full precision and as Markdown."""
+"""Write the tables of a cohort's forecasters, as CSV in full precision and as Markdown."""
 
 from workflow.jobs.job import job
 

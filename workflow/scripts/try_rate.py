@@ -1,4 +1,4 @@
-"""Tune a base by one of a recipe's learning rates and measure validation rows; the weights are not kept."""
+"""Fine-tune a base with one of a recipe's learning rates and measure the validation loss; the weights are not kept."""
 
 from workflow.jobs.job import job, progress
 

@@ -1,4 +1,4 @@
-"""Tune a base on a task in a format by a recipe with a seed."""
+"""Fine-tune a base on a task with one prompt format, recipe and seed."""
 
 from workflow.jobs.job import job, progress
 

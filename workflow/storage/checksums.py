@@ -86,13 +86,13 @@ def _check(sealed: Path, path: Path) -> None:
 
 def _remedy(sealed: Path) -> str:
     """How to mend a file or folder whose checksums do not match: made again alone, it moves nothing else if it is the same."""
-    return f"restore it from a copy, or delete it and make it again by `snakemake --cores all {sealed}`"
+    return f"restore it from a copy, or delete it and rebuild it with `snakemake --cores all {sealed}`"
 
 
 def _differs(file: Path, sealed: Path) -> str:
     """What to say of a file that is not what was written."""
     return (
-        f"{file}: does not match its checksum in {place(sealed)}, so it was damaged or exchanged after it was written; "
+        f"{file}: does not match its checksum in {place(sealed)}, so it was damaged or replaced after it was written; "
         f"{_remedy(sealed)}"
     )
 
@@ -104,7 +104,7 @@ def _noted(sealed: Path) -> dict[str, str]:
         return {name: noted for noted, name in (line.split("  ", 1) for line in lines)}
     except ValueError as error:
         raise StudyError(
-            f"{place(sealed)}: not a list of checksums; delete it, as well as {sealed} unless you know that to be whole"
+            f"{place(sealed)}: not a list of checksums; delete it, and {sealed} too unless you know that it is intact"
         ) from error
 
 
@@ -179,4 +179,4 @@ def check_used(path: Path, made_of: Mapping[str, str]) -> None:
     for name, noted in made_of.items():
         now = summary(Path(name))
         if now is not None and now != noted:
-            raise StudyError(f"{path}: was made of another {name} than there is now; delete it and run again")
+            raise StudyError(f"{path}: was made from another version of {name}; delete it and run again")

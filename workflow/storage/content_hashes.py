@@ -96,7 +96,7 @@ def of_files(paths: Iterable[Path | str], root: Path | None = None) -> dict[str,
     for path in map(Path, paths):
         name = path.relative_to(root).as_posix() if root else f"{path.parent.name}/{path.name}"
         if name in found:
-            raise StudyError(f"{path}: the name {name!r} is there twice; expected files in folders of different names")
+            raise StudyError(f"{path}: the name {name!r} appears twice; expected files in folders of different names")
         found[name] = of_file(path)
     return found
 

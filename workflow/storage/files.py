@@ -65,7 +65,7 @@ def csv_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if not header:
         raise StudyError(f"{path}: is empty; expected CSV with a header")
     if again := [name for place, name in enumerate(header) if name in header[:place]]:
-        raise StudyError(f"{path}: column {again[0]!r} is there twice; expected each name once")
+        raise StudyError(f"{path}: column {again[0]!r} appears twice; expected each name once")
     for number, cells in enumerate(rows, start=1):
         if len(cells) != len(header):
             raise StudyError(f"{path}, row {number}: found {len(cells)} cells, expected {len(header)} as in the header")
@@ -148,7 +148,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
             yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: not Parquet that can be read: {first_line(error)}") from error
+        raise StudyError(f"{path}: not readable Parquet: {first_line(error)}") from error
 
 
 def check_readable(paths: Iterable[Path | str]) -> None:

@@ -178,7 +178,7 @@ def rows(pinned: Pin, split: str) -> Iterator[dict[str, Any]]:
 
     place = pinned["repo"]
     if split not in pinned["splits"]:
-        raise StudyError(f"{place}: split {split!r} is not there; allowed: {', '.join(pinned['splits'])}")
+        raise StudyError(f"{place}: has no split {split!r}; allowed: {', '.join(pinned['splits'])}")
     with errors(place):
         folder, _ = fetched(pinned)
     files = [str(folder / name) for name in pinned["splits"][split]]
@@ -234,8 +234,8 @@ def _verified(pinned: Pin, folder: Path, name: str) -> dict[str, Any]:
         path.resolve().unlink()
         path.unlink(missing_ok=True)
         raise StudyError(
-            f"{pinned['repo']} at {pinned['revision']}: {name} is not what the hub states (its hash differs); "
-            f"removed, so that another run fetches it again"
+            f"{pinned['repo']} at {pinned['revision']}: {name}: its hash differs from the one that the hub states; "
+            f"the file was removed, run again to download it"
         )
     return found
 
@@ -269,15 +269,15 @@ def prefetch(pins: Sequence[Pin], tell: Callable[[str], None]) -> None:
     cache = Path(constants.HF_HUB_CACHE)
     there = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
     wanted, free = need(pins), shutil.disk_usage(there).free
-    tell(f"{amount(wanted)} to fetch for {len(pins)} checkpoints and datasets; {amount(free)} free in {cache}")
+    tell(f"{amount(wanted)} to download for {len(pins)} checkpoints and datasets; {amount(free)} free in {cache}")
     if wanted > free:
         raise StudyError(
-            f"{cache}: {amount(free)} are free, {amount(wanted)} are to be fetched; free some, or set HF_HOME to a larger disk"
+            f"{cache}: {amount(free)} free, {amount(wanted)} to download; free space, or set HF_HOME to a larger disk"
         )
     for pinned in pins:
         with errors(f"{pinned['repo']} at {pinned['revision']}"):
             fetched(pinned)
-        tell(escaped(f"{pinned['kind']} {pinned['repo']} at {pinned['revision']} ({pinned['commit']}): whole"))
+        tell(escaped(f"{pinned['kind']} {pinned['repo']} at {pinned['revision']} ({pinned['commit']}): complete"))
 
 
 def amount(size: float) -> str:
@@ -298,7 +298,7 @@ def patiently(call: Callable[[], Result]) -> Result:
             pause = _pause(error, attempt)
             if pause is None:
                 raise
-            logging.getLogger(__name__).warning("the hub asks for patience: next attempt in %g s", pause)
+            logging.getLogger(__name__).warning("rate limit or server error of the hub: next attempt in %g s", pause)
             time.sleep(pause)
     raise AssertionError("attempts have no end of their own")
 
@@ -346,26 +346,24 @@ def _reason(error: Exception) -> str:
 
     host = urlsplit(constants.ENDPOINT).hostname
     if isinstance(error, errors.GatedRepoError):
-        return f"gated by {host}: accept its terms there, then log in with a token that may read it"
+        return f"gated by {host}: accept its terms there, then log in with a token that has access"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            f"not found on {host}: there is no such repository, or it is private and no token that may read it is set"
-        )
+        return f"not found on {host}: it does not exist, or it is private and no token with access to it is set"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"the revision is not found on {host}"
     if isinstance(error, ValueError) and "BuilderConfig" in str(error):
-        return f"the subset is not there; {first_line(error)}"
+        return f"no such subset; {first_line(error)}"
     if isinstance(error, ValueError) and "Data files don't belong" in str(error):
-        return "its card names files that are not in the repository, which are not read"
+        return "its card names files that are not in the repository"
     is_code = isinstance(error, RuntimeError) and "scripts" in str(error)
     if is_code or (isinstance(error, FileNotFoundError) and type(error).__module__.startswith("datasets")):
-        return "holds no data files that can be read; code that loads a dataset is never run"
+        return "has no readable data files; loading scripts are never run"
     if answer := _answer(error):
         status = answer.response.status_code
         return f"{host} answered with status {status}" + ("; check the token" if status in (401, 403) else "")
     absent = errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | errors.RevisionResolutionError
     if constants.is_offline_mode() and isinstance(error, absent):
-        return "not whole in the local cache (HF_HUB_OFFLINE is set); fetch it once with a connection"
+        return "not complete in the local cache (HF_HUB_OFFLINE is set); download it once with a connection"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be written to the local cache: {error.strerror}"
     return f"cannot be read from {host} ({type(error).__name__}); check the connection, HF_ENDPOINT and the token"

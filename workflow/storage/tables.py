@@ -383,7 +383,7 @@ def recorded(path: Path) -> dict[str, Any]:
         checksums.check(path)
         facts = (pq.read_schema(path).metadata or {}).get(b"tunecast")
     if facts is None:
-        raise StudyError(f"{path}: does not say how it was made, so no job made it; delete it and run again")
+        raise StudyError(f"{path}: has no record of how it was made; delete it and run again")
     return json.loads(facts)
 
 
@@ -401,7 +401,7 @@ def check_origin(path: Path | str) -> dict[str, Any]:
     for name, value in keys_of(path).items():
         if str(facts.get(name, value)) != value:
             raise StudyError(
-                f"{path}: was made for {name}={facts[name]}, so it is another cell's; delete it and run again"
+                f"{path}: was made for {name}={facts[name]}, so it belongs to another cell; delete it and run again"
             )
     checksums.check_used(Path(path), facts.get("made_of", {}))
     return facts
@@ -424,7 +424,7 @@ def save(table: pa.Table, path: Path, **facts: Any) -> None:
 def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """One table as a frame, integers of a type that can be null; of `columns`, where given, those that it has.
 
-    Errors: StudyError when the file is not a whole Parquet file.
+    Errors: StudyError when the file is not a complete Parquet file.
     """
     return frame(_opened(path, columns))
 
@@ -437,7 +437,7 @@ def frame(table: pa.Table) -> pd.DataFrame:
 def rows(path: Path) -> list[dict[str, Any]]:
     """One table as plain Python rows.
 
-    Errors: StudyError when the file is not a whole Parquet file.
+    Errors: StudyError when the file is not a complete Parquet file.
     """
     return _opened(path).to_pylist()
 
@@ -463,7 +463,9 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, OSError) as error:
-        raise StudyError(f"{path}: not a whole Parquet file: {first_line(error)}; delete it and run again") from error
+        raise StudyError(
+            f"{path}: not a complete Parquet file: {first_line(error)}; delete it and run again"
+        ) from error
 
 
 def gather(parts: Sequence[Path], keys: Sequence[str], schema: pa.Schema) -> pa.Table:
@@ -487,5 +489,7 @@ def _keyed(part: Path, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:
             table = table.add_column(place, name, column)
     for name in schema.names:
         if name not in table.column_names:
-            raise StudyError(f"{part}: column {name!r} is missing, so another version made it; delete it and run again")
+            raise StudyError(
+                f"{part}: column {name!r} is missing, so another version of Tunecast wrote it; delete it and run again"
+            )
     return table.select(schema.names).cast(schema)

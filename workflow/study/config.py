@@ -82,7 +82,7 @@ def without(config: Mapping[str, Any], places: Iterable[Place]) -> dict[str, Any
 
 
 def check_keys(path: Path) -> None:
-    """Check that a file of YAML or JSON gives each key once: of a key that is there twice the last would win without a word.
+    """Check that a file of YAML or JSON gives each key once: of a key that appears twice the last would win without a word.
 
     Errors: MistakesError naming file, line and key.
     """
@@ -91,7 +91,7 @@ def check_keys(path: Path) -> None:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return  # whoever reads the file says so
     lines = [
-        f"{os.path.relpath(path)}, line {key.start_mark.line + 1}: key {key.value!r} is there twice, first in line "
+        f"{os.path.relpath(path)}, line {key.start_mark.line + 1}: key {key.value!r} appears twice, first in line "
         f"{first.start_mark.line + 1}; expected each key once"
         for first, key in _repeated(node, set())
     ]
@@ -188,7 +188,7 @@ def _infinite(value: Any, path: Place = ()) -> Iterator[tuple[Place, str]]:
 
 
 TYPES = {
-    "integer": "a whole number (8.0 is none)",
+    "integer": "a whole number (8.0 is not one)",
     "number": "a number, such as 1.0e-3 (1e-3 is text in YAML)",
     "string": "text",
     "array": "a list",

@@ -27,7 +27,7 @@ def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
         found = _rows(name, family) if "table" in family else [(name, family)]
         for own, block in found:
             if own in families:
-                raise StudyError(f"config.yaml: families/{name}: {own!r} is there twice; expected one family of a name")
+                raise StudyError(f"config.yaml: families/{name}: {own!r} appears twice; expected one family of a name")
             families[own] = block
     return {**config, "families": families} if families else dict(config)
 
@@ -37,7 +37,7 @@ def _rows(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str,
     path = Path(family["table"])
     place = f"config.yaml: families/{name}/table"
     if path.is_absolute() or ".." in path.parts:
-        raise StudyError(f"{place}: {str(path)!r} leaves the study's folder; expected a CSV file inside it")
+        raise StudyError(f"{place}: {str(path)!r} points outside the study's folder; expected a CSV file inside it")
     if not path.is_file():
         raise StudyError(f"{path}: missing; expected the CSV file that families/{name}/table names")
     header, rows = csv_rows(path)

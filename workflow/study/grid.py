@@ -42,9 +42,7 @@ def passage_files(study: Mapping[str, Any], name: str) -> list[str]:
         return []
     block = study["passages"]
     if block is None:
-        raise StudyError(
-            f"config.yaml: passages: missing; expected the text that the contexts of {name!r} are found in"
-        )
+        raise StudyError(f"config.yaml: passages: missing; expected the text to retrieve contexts of {name!r} from")
     if corpora.made(block["corpus"]):
         raise StudyError(
             f"config.yaml: passages/corpus: {block['corpus']!r} is not allowed; allowed: a folder with text domains"
@@ -105,7 +103,7 @@ def recipe_for(study: Mapping[str, Any], name: str, train: str) -> dict[str, Any
         return found
     if train not in rates:
         raise StudyError(
-            f"config.yaml: recipes/{name}/learning_rate: {train!r} is missing; it is tuned on by this recipe"
+            f"config.yaml: recipes/{name}/learning_rate: {train!r} is missing; the recipe fine-tunes on this task"
         )
     return {**found, "learning_rate": rates[train]}
 
