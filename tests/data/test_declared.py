@@ -384,14 +384,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "/demonstrations: 'test' is the split of `test` as well; allowed: an",
     ),
     "file of a split that is not read": ({"files": {"dev": "dev"}}, "/files: split 'dev' is not read; allowed: test"),
-    "no templates": ({"templates": GONE}, "/templates: found none, expected one in each format that is used"),
+    "no templates": ({"templates": GONE}, "/templates: found none, expected one for each format in use"),
     "unknown format": (
         {"templates": {"chatty": "{text}"}},
         "/templates: 'chatty' is not allowed; allowed: default, io, instruct",
     ),
     "brace that stays open": (
         {"templates": {"default": "{text"}},
-        "/templates/default: '{text' is no template (expected '}'",
+        "/templates/default: '{text' is not a template (expected '}'",
     ),
     "template without fields": (
         {"templates": {"default": "Text:"}},
@@ -411,7 +411,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "names that become one": (
         {"templates": {"default": "{a.b} {a_b}"}},
-        "/templates/default: {a.b} and {a_b} are too much alike; allowed: ",
+        "/templates/default: {a.b} and {a_b} become the same field name; allowed: ",
     ),
     "field that no template uses": (
         {"fields": {"passage": "text"}},

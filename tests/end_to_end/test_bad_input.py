@@ -449,7 +449,7 @@ def test_a_full_disk(rule: str, study: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert line is not None and "\n" not in line, line
-    assert re.search(r": (results|resources)/\S+: cannot be written: File too large; mend it and run again$", line), (
+    assert re.search(r": (results|resources)/\S+: cannot be written: File too large; fix it, then run again$", line), (
         line
     )
     assert not [path for path in job.outputs if path.exists()]

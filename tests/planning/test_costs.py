@@ -1,11 +1,11 @@
-"""What a study is reckoned to cost, against sums by hand."""
+"""What a study is estimated to cost, against sums by hand."""
 
 import pytest
 
 from workflow import task
 from workflow.errors import StudyError
 from workflow.planning import config_checks, costs, resources
-from workflow.planning.costs import Size
+from workflow.planning.costs import TaskSize
 from workflow.study import grid
 
 STUDY = {
@@ -15,7 +15,7 @@ STUDY = {
     "suites": {"s": {"tests": ["mnli", "xsum"], "shots": [0, 2], "limit": 10, "new_tokens": 20}},
     "estimate": {"parameters": {"big": 1e9}, "flops": 1e12, "written": 100, "context": 1000},
 }
-SIZES = {"mnli": Size(1000, 500, 40.0, 2.0, 3.0), "xsum": Size(0, 5, 450.0, 25.0, 1.0)}
+SIZES = {"mnli": TaskSize(1000, 500, 40.0, 2.0, 3.0), "xsum": TaskSize(0, 5, 450.0, 25.0, 1.0)}
 
 
 def table(study=STUDY, sizes=SIZES):
@@ -94,8 +94,8 @@ TUNED = BASE | {"train": "mnli", "format": "default", "recipe": "sft"}
 WHOLE = {"suite": "s", "tests": "all"}
 
 
-def test_what_is_to_be_run_takes_as_long_as_reckoned_until_something_was_measured(tmp_path, monkeypatch):
-    """A prediction is reckoned at 49.86 s (see above). One that took ten times as long makes the other five ten times longer."""
+def test_what_is_to_be_run_takes_as_long_as_estimated_until_something_was_measured(tmp_path, monkeypatch):
+    """A prediction is estimated at 49.86 s (see above). One that took ten times as long makes the other five ten times longer."""
     monkeypatch.setattr(costs, "sizes", lambda names, folder: SIZES)
     study = config_checks.read(STUDY)
     jobs = {"tune": [TUNED] * 2, "predict": [BASE | WHOLE] * 5, "score": [BASE | WHOLE]}
@@ -118,7 +118,7 @@ def test_what_is_to_be_run_takes_as_long_as_reckoned_until_something_was_measure
 def test_a_task_that_is_not_prepared_has_the_hub_s_rows_and_a_typical_length(tmp_path):
     found = costs.sizes(["mnli", "mini_facts"], tmp_path)
     assert (found["mnli"].train, found["mnli"].test, found["mnli"].choices) == (392702, 9815, 3.0)
-    assert found["mini_facts"] == Size(costs.TYPICAL_ROWS, costs.TYPICAL_ROWS, *costs.TYPICAL["choice"])
+    assert found["mini_facts"] == TaskSize(costs.TYPICAL_ROWS, costs.TYPICAL_ROWS, *costs.TYPICAL["choice"])
     assert set(costs.TYPICAL) == set(task.KINDS)
 
 

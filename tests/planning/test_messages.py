@@ -107,7 +107,7 @@ def test_each_failed_job_is_one_line_with_its_log_and_why(tmp_path: Path) -> Non
         "after 1 seconds. This might be due to filesystem latency. If that is the case, consider to increase the wait time with "
         "--latency-wait: b.txt (missing locally, parent dir not present)",
         "FAILED tune, log logs/tune.log: SLURM-job '7' failed, SLURM status is: 'OUT_OF_MEMORY'; last log line: "
-        "'2026-11-27 08:00:00 tune: 3 of 20'; if memory was short, run fewer jobs at once or ask for more "
+        "'2026-11-27 08:00:00 tune: 3 of 20'; if memory ran out, run fewer jobs at once or request more "
         "(--set-resources tune:mem_mb=MB)",
         "FAILED score, log logs/score.log: score family=x seed=0: ValueError: 3 of 4; see logs/score.log",
     ]
@@ -179,7 +179,7 @@ def test_a_dry_run_begins_with_the_lines_of_a_run(tmp_path: Path) -> None:
     assert "To do" not in running.run(place, "resources/miniworld", "--dry-run").stderr
 
 
-def test_a_first_run_is_reckoned(tmp_path: Path) -> None:
+def test_a_first_run_is_estimated(tmp_path: Path) -> None:
     """24 rows of 54 tokens at most are next to nothing: what is left of a tuning is the half minute in which it starts."""
     full = {
         "family": "tiny",
@@ -199,7 +199,7 @@ def test_a_run_without_gpu_jobs_takes_no_time_of_one(tmp_path: Path) -> None:
     assert len(list(messages.beginning(config_checks.read(running.SMOKE), {"score": [{}]}, tmp_path))) == 2
 
 
-def test_what_cannot_be_reckoned_is_said(tmp_path: Path) -> None:
+def test_a_time_that_cannot_be_estimated_is_reported(tmp_path: Path) -> None:
     study = running.SMOKE | {"families": {"tiny": {"source": "hub", "repo": "o/r", "steps": [20]}}}
     keys = {"family": "tiny", "step": "20", "train": "mini_facts", "format": "default", "recipe": "lora", "seed": "0"}
     lines = list(messages.beginning(config_checks.read(study), {"tune": [keys]}, tmp_path))

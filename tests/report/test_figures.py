@@ -387,13 +387,13 @@ TUNED = BARE | {"recipes": {"r": {}}, "models": [{"train": ["mini_facts"], "reci
         (
             "differences",
             TUNED,
-            "config.yaml: groups: found none, expected a group, which 'differences' of figures shows",
+            "config.yaml: groups: found none, expected a group, which 'differences' of figures needs",
         ),
         ("formats", TUNED, "config.yaml: suites: found none with several formats, expected one, which 'formats' of"),
         (
             "domains",
             BARE,
-            "config.yaml: models: found none, expected a fine-tuned model, which 'domains' of figures shows",
+            "config.yaml: models: found none, expected a fine-tuned model, which 'domains' of figures needs",
         ),
     ],
 )

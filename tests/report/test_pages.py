@@ -173,7 +173,7 @@ def test_pages_appear_whole_or_not_at_all(smoke: Path, tmp_path: Path, monkeypat
         line = job.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert line == "present: results/pages: cannot be written: File too large; mend it and run again"
+    assert line == "present: results/pages: cannot be written: File too large; fix it, then run again"
     assert not Path("results/pages").exists() and not list(Path("results").glob(".*unfinished*"))
     assert job.run() is None
     assert Path("results/pages/1 Answer/Findings in words.html").is_file()

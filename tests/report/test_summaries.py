@@ -245,7 +245,7 @@ def test_every_table_says_what_it_reads_and_needs(name):
         ({"summaries": ["dataset"]}, "summaries: 'dataset' is not known; allowed: datasets, families, "),
         (
             {"summaries": ["performance_difference"]},
-            "groups: found none, expected a group, which 'performance_difference' of summaries shows",
+            "groups: found none, expected a group, which 'performance_difference' of summaries needs",
         ),
         ({"overlays": {"tiniest": "other"}}, "overlays: 'tiniest' is not known; allowed: tiny"),
         (

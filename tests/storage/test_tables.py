@@ -66,7 +66,7 @@ def test_a_part_is_in_place_only_when_whole(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".part.parquet.sha256", "part.parquet"]
     # A folder in the way of the finished file: the write ends before it could be put there.
     (tmp_path / "blocked" / "inside").mkdir(parents=True)
-    with pytest.raises(StudyError, match=r"blocked: cannot be written: Is a directory; mend it and run again$"):
+    with pytest.raises(StudyError, match=r"blocked: cannot be written: Is a directory; fix it, then run again$"):
         tables.write([SCORE], tables.SCORES, tmp_path / "blocked")
     assert (tmp_path / "blocked" / "inside").is_dir()
     assert not list(tmp_path.glob(".*unfinished*")), "nothing unfinished is left"

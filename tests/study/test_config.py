@@ -193,7 +193,9 @@ BAD: dict[str, tuple[str, Any, str]] = {
         "recipes/full/search: None is not allowed; allowed: a block of settings, since learning_rate is a list",
     ),
     "a search among one learning rate": (
-        f"{FULL}/search", {"validation": 5}, "recipes/full/learning_rate: 0.001 is not allowed; allowed: a list, since `search`"
+        f"{FULL}/search",
+        {"validation": 5},
+        "recipes/full/learning_rate: 0.001 is not allowed; allowed: a list of rates, since `search`",
     ),
     "a search without validation rows": (
         f"{FULL}/search", {"steps": [20]}, "recipes/full/search: key 'validation' is missing; required: validation"

@@ -1,7 +1,7 @@
-"""What is checked of a study before its first job, all in one place: its config, and the local files that it names.
+"""Checks of a study before its first job: its config, and the local files that the config names.
 
-All mistakes are told at once, a line for each. What the schema says of a single value is not repeated here; what takes
-torch, the network or the rows of a task is left to the jobs, which check it before they compute.
+All mistakes are reported at once, one line each. The schema checks single values; checks that need
+torch, the network or the rows of a task are made by the jobs before they compute.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from workflow.study import families, grid, indicators
 from workflow.study.config import unknown
 from workflow.training import objectives
 
-WIDTHS = ("hidden_size", "n_embd", "d_model")  # what a checkpoint's config calls the width of its layers
+WIDTHS = ("hidden_size", "n_embd", "d_model")  # keys of a checkpoint's config for the width of its layers
 
 
 def read(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The study behind a config: defaults filled in, every name in it known.
+    """The study of a config: defaults filled in, all names checked.
 
     Errors: MistakesError with a line for each mistake, which names the key, what was found and what is allowed.
     """
-    # Once as it is written, so that a table is read of a sound config, and once with the families of its rows.
+    # First the config as written, so that tables of families are read from a valid config; then with the families of their rows.
     written, lines, places = _valid(config)
     expanded = families.expanded(written) if written else None
     valid, more, others = _valid(expanded) if expanded else (None, [], [])
@@ -50,9 +50,9 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _valid(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str], list[configs.Place]]:
-    """What is valid of a config, a line for each mistake in the rest, and the places of these.
+    """The valid part of a config (None if there is none), a line for each mistake, and the key paths of the mistakes.
 
-    Where a whole block is wrong, others would seem to name something unknown: then nothing is valid.
+    If a whole block is wrong, nothing counts as valid: other blocks would seem to name something unknown.
     """
     found = configs.mistakes(config)
     places = [place for place, _ in found]
@@ -70,7 +70,7 @@ def _found(study: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _refusals(check: Callable[..., object], *arguments: Any) -> Iterator[str]:
-    """What a check says that raises an error."""
+    """The lines of the error that a check raises, if any."""
     try:
         check(*arguments)
     except (StudyError, OSError) as error:
@@ -93,7 +93,7 @@ def _not_allowed(place: str, cases: Iterable[tuple[str, Any, bool, str]]) -> Ite
 
 
 def _families(study: Mapping[str, Any]) -> Iterator[str]:
-    """Steps that are there, sizes that fit each other, checkpoints that can be loaded, text to train on."""
+    """Steps exist, sizes fit each other, checkpoints can be loaded, text to train on exists."""
     for name, family in study["families"].items():
         yield from _refusals(checkpoints.steps, name, family)
         if family["source"] == "trained":
@@ -115,7 +115,7 @@ def _check_checkpoint(name: str, family: Mapping[str, Any], step: int) -> None:
 
 
 def _steps(name: str, family: Mapping[str, Any]) -> list[int]:
-    """The steps of a family; none where they are not what they should be, which is said elsewhere."""
+    """The steps of a family; empty if they are invalid, which `_families` reports."""
     try:
         return checkpoints.steps(name, family)
     except (StudyError, OSError):
@@ -140,7 +140,7 @@ def _pretraining(place: str, block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _start(name: str, all_families: Mapping[str, Any]) -> Iterator[str]:
-    """A family that goes on from another does so from one of its steps, and none from itself; a folder can be loaded."""
+    """A family that continues from another names one of its steps, without cycles; a folder to continue from can be loaded."""
     seen, place = [name], f"families/{name}/pretraining/continue_from"
     start = all_families[name]["pretraining"].get("continue_from", {})
     if "folder" in start:
@@ -181,7 +181,7 @@ def _text(
         yield from _refusals(check)
 
 
-# --- tasks of the study's own --------------------------------------------------------------------------------------------
+# --- tasks that the study adds --------------------------------------------------------------------------------------------
 
 
 def _tasks(study: Mapping[str, Any]) -> Iterator[str]:
@@ -213,7 +213,7 @@ def _task_metrics(name: str) -> Iterator[str]:
 
 
 def _known(names: Iterable[str]) -> list[str]:
-    """Those of some tasks that are known and sound; what is wrong with the others is said elsewhere."""
+    """The names of known, valid tasks among some; mistakes in the others are reported elsewhere."""
     return [name for name in names if task.known(name) and not list(_refusals(task.load, name))]
 
 
@@ -232,7 +232,7 @@ def _formats(place: str, names: Iterable[str], formats: Iterable[str]) -> Iterat
 
 
 def _models(study: Mapping[str, Any]) -> Iterator[str]:
-    """Families, steps, recipes and tasks that there are; a rate for each task; adapters narrower than the layers."""
+    """Families, steps, recipes and tasks exist; each task has a learning rate; LoRA ranks are below the layer width."""
     for number, block in enumerate(study["models"]):
         place = f"models/{number}"
         chosen = [name for name in _chosen(study, block) if name in study["families"]]
@@ -255,7 +255,7 @@ def _chosen(study: Mapping[str, Any], block: Mapping[str, Any]) -> Iterable[str]
 
 
 def _searched(place: str, recipe: Mapping[str, Any], steps: Mapping[str, Sequence[int]]) -> Iterator[str]:
-    """The bases that learning rates are tried on are there in each family that is tuned."""
+    """The steps on which learning rates are tried exist in each fine-tuned family."""
     for own in steps.values():
         if own:
             yield from unknown(place, recipe.get("search", {}).get("steps", []), own)
@@ -264,7 +264,7 @@ def _searched(place: str, recipe: Mapping[str, Any], steps: Mapping[str, Sequenc
 def _rank(
     place: str, recipe: Mapping[str, Any], study: Mapping[str, Any], steps: Mapping[str, Sequence[int]]
 ) -> Iterator[str]:
-    """Adapters are narrower than the layers, as far as a family's files or its config tell how wide these are."""
+    """Adapters are narrower than the layers, as far as the width is known from a family's files or its config."""
     for name, own in steps.items():
         width = _width(name, study["families"][name], own) if recipe["method"] == "lora" else None
         if width is not None and recipe["lora_rank"] > width:
@@ -273,7 +273,7 @@ def _rank(
 
 
 def _width(name: str, family: Mapping[str, Any], steps: Sequence[int]) -> int | None:
-    """The width of a family's layers; None where only a job can tell."""
+    """The width of a family's layers; None if it is known only after fetching."""
     if family["source"] == "trained":
         return None if "continue_from" in family["pretraining"] else family["pretraining"]["hidden"]
     if family["source"] == "hub" or not steps:
@@ -287,7 +287,7 @@ def _width(name: str, family: Mapping[str, Any], steps: Sequence[int]) -> int | 
 
 
 def _recipes(study: Mapping[str, Any]) -> Iterator[str]:
-    """A recipe says once how many examples it takes, and how to choose exactly where rates are listed."""
+    """A recipe sets `fraction` or `examples`, and has `search` if and only if it lists learning rates."""
     for name, recipe in study["recipes"].items():
         rates = recipe["learning_rate"]
         listed, search = isinstance(rates, list), recipe.get("search")
@@ -303,7 +303,7 @@ def _recipes(study: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _training_tasks(place: str, found: Sequence[str], formats: Sequence[str]) -> Iterator[str]:
-    """Each task is known and has a training split; of conversations there is one format alone."""
+    """Each task is known and has a training split; conversations have one format."""
     yield from unknown(place, found, task.names())
     yield from _formats(place, _known(found), formats)
     for name in _known(found):
@@ -331,12 +331,12 @@ def _suites(study: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _trained_on(study: Mapping[str, Any]) -> Iterable[str]:
-    """The tasks that are tuned on; all of them where one is not known, so that nothing is said of those it stands for."""
+    """The tasks of the models; all tasks if one of them is unknown, so that no mistakes follow from that one."""
     return _known_or_all(grid.trained_on(study))
 
 
 def _tested(suite: Mapping[str, Any], train: str) -> Iterable[str]:
-    """The tests of a suite for a task that is tuned on; all of them where one is not known."""
+    """The tests of a suite for a task that is tuned on; all tasks if one of them is unknown."""
     return _known_or_all(grid.suite_tests(suite, train))
 
 
@@ -388,7 +388,7 @@ def _metric(place: str, metric: str, suite: Mapping[str, Any], tests: Iterable[s
     """Each of some tests of a suite is scored in a metric."""
     from workflow.evaluation import (
         metrics,
-    )  # only where a metric is named: it takes longer to import than all else here to check
+    )  # slow to import, so only if a metric is named
 
     for name in _known(tests):
         if task.load(name).test:
@@ -441,7 +441,7 @@ def _groups(study: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _imports(study: Mapping[str, Any]) -> Iterator[str]:
-    """Imports have a reader, the keys that it takes, patterns that can be read, and the files that it reads."""
+    """Imports have a known reader, its keys, valid patterns, and files that exist."""
     for name, block in study["imports"].items():
         place = f"imports/{name}"
         yield from unknown(f"{place}/reader", [block["reader"]], registry.modules(readers))
@@ -470,7 +470,7 @@ def _import_keys(place: str, block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_released(block: Mapping[str, Any], root: str | None) -> None:
-    """StudyError naming the first file that an import lacks, and where it is to be had."""
+    """StudyError naming the first file that an import lacks, and its source."""
     found = runs.input_files(block, root)
     for path in found:
         if not Path(path).is_file():
@@ -479,7 +479,7 @@ def _check_released(block: Mapping[str, Any], root: str | None) -> None:
 
 
 def _overlays(study: Mapping[str, Any]) -> Iterator[str]:
-    """Overlays lay families that are imported over families of the study."""
+    """Overlays pair families of the study with families of imported scores."""
     yield from unknown("overlays", study["overlays"], study["families"])
     for own, imported in study["overlays"].items():
         if imported in study["families"] or not study["imports"]:
@@ -498,7 +498,7 @@ NEEDED = {
 
 
 def _shown(study: Mapping[str, Any]) -> Iterator[str]:
-    """The study has what its figures and summaries show, as far as a config tells; imports may hold anything."""
+    """The study has what its figures and summaries need, as far as the config shows; imports may hold anything."""
     formats = [suite["formats"] for suite in study["suites"].values() if len(suite["formats"]) > 1]
     there = {
         "models": study["models"] or study["imports"],

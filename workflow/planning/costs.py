@@ -1,6 +1,6 @@
-"""What a study costs, before it has run: jobs, GPU-hours and disk, from its grid and the prepared rows of its tasks.
+"""Estimated cost of a study before it runs: jobs, GPU-hours and disk space, from its grid and the prepared rows of its tasks.
 
-A reckoning, not a measurement: arithmetic by the usual rule of 2 operations a parameter and token forward and 6 with the
+The estimate uses the usual rule of 2 operations per parameter and token for the forward pass and 6 with the
 backward pass (Kaplan et al., 2020, section 2.1), at the speed that the study's `estimate` block states.
 """
 
@@ -26,7 +26,7 @@ from workflow.task import KINDS, Example, Task
 
 WEIGHT_BYTES = 4  # models are kept in fp32
 PREDICTION_BYTES = 400  # of one row in a compressed part
-START = 30.0  # seconds in which a job loads a model of a billion parameters
+START = 30.0  # seconds to load a model of a billion parameters
 SAMPLED = 500  # rows whose length is measured
 # Tokens of a prompt and of an answer, and choices, where a task's rows are not prepared: medians of Tunecast's public tasks.
 TYPICAL = {
@@ -41,14 +41,14 @@ TYPICAL = {
     "generation": (49.0, 29.5, 1.0),
 }
 TYPICAL_ROWS = 2000  # of a split that is not prepared and whose size the hub does not state
-# The last line of what Snakemake measured; a full disk may have left none, which is no reason not to begin.
+# The last line of a Snakemake benchmark file; after a full disk the file may be empty, which is no error.
 SECONDS = re.compile(r"(?:.*\n)*(\d+(?:\.\d+)?)\t")
-RECKONED = {"try_rate": grid.TRIAL_KEYS, "tune": grid.MODEL_KEYS, "predict": grid.PART_KEYS}
+ESTIMATED = {"try_rate": grid.TRIAL_KEYS, "tune": grid.MODEL_KEYS, "predict": grid.PART_KEYS}
 
 
 @dataclass(frozen=True)
-class Size:
-    """How large a task is: rows to tune on and to test, tokens of a prompt and of an answer, choices (1 for free text)."""
+class TaskSize:
+    """Size of a task: training and test rows, tokens of a prompt and of an answer, choices (1 for free text)."""
 
     train: int
     test: int
@@ -57,22 +57,22 @@ class Size:
     choices: float
 
 
-def size(read: Task, train: Sequence[tuple[str, Example]], test: Sequence[tuple[str, Example]]) -> Size:
-    """The size of a task: rows as the hub states them, else as prepared; lengths of the prepared rows."""
+def size(read: Task, train: Sequence[tuple[str, Example]], test: Sequence[tuple[str, Example]]) -> TaskSize:
+    """The size of a task: numbers of rows from the hub, else of the prepared rows; lengths from the prepared rows."""
     rows = [example for _, example in (test or train)[:SAMPLED]]
     counts = {"train": len(train), "test": len(test)}
     for role, split in (("train", read.train), ("test", read.test)):
         counts[role] = read.sizes.get(split or "", counts[role])
     if read.kind == "messages":
         texts = ["".join(turn.content for turn in row.turns) for row in rows]
-        return Size(**counts, prompt=_tokens(texts), answer=0.0, choices=1.0)
+        return TaskSize(**counts, prompt=_tokens(texts), answer=0.0, choices=1.0)
     asked = [prompts.prompt(read, row.fields, prompts.formats(read)[0]) for row in rows]
     choices = sum(max(1, len(row.choices)) for row in rows) / len(rows)
-    return Size(**counts, prompt=_tokens(asked), answer=_tokens([row.answer for row in rows]), choices=choices)
+    return TaskSize(**counts, prompt=_tokens(asked), answer=_tokens([row.answer for row in rows]), choices=choices)
 
 
-def sizes(names: Sequence[str], prepared: Path) -> dict[str, Size]:
-    """The size of each task: of its prepared rows, or a typical one of its kind where they are not there yet.
+def sizes(names: Sequence[str], prepared: Path) -> dict[str, TaskSize]:
+    """The size of each task: from its prepared rows, or the typical size of its kind if it is not prepared yet.
 
     prepared: folder of prepared tasks.
     """
@@ -83,10 +83,10 @@ def sizes(names: Sequence[str], prepared: Path) -> dict[str, Size]:
     }
 
 
-def _typical(read: Task) -> Size:
-    """A size for a task whose rows nobody has read."""
+def _typical(read: Task) -> TaskSize:
+    """The assumed size of a task whose rows are not prepared."""
     train, test = (read.sizes.get(split or "", TYPICAL_ROWS) for split in (read.train, read.test))
-    return Size(train, test, *TYPICAL[read.kind])
+    return TaskSize(train, test, *TYPICAL[read.kind])
 
 
 def _tokens(texts: Sequence[str]) -> float:
@@ -94,8 +94,8 @@ def _tokens(texts: Sequence[str]) -> float:
     return sum(len(text.encode()) for text in texts) / len(texts) / BYTES_PER_TOKEN
 
 
-def estimate(study: Mapping[str, Any], sizes: Mapping[str, Size]) -> pd.DataFrame:
-    """One row for each rule: columns rule, jobs, gpu_hours, gigabytes (what of its outputs stays); the sum last.
+def estimate(study: Mapping[str, Any], sizes: Mapping[str, TaskSize]) -> pd.DataFrame:
+    """One row for each rule: columns rule, jobs, gpu_hours, gigabytes (of outputs that are kept); the sum last.
 
     sizes: of every task of the study. Errors: StudyError for a family whose parameters the config does not state.
     """
@@ -122,7 +122,7 @@ def estimate(study: Mapping[str, Any], sizes: Mapping[str, Size]) -> pd.DataFram
 
 
 class Stage(NamedTuple):
-    """GPU-hours of the jobs of one rule that are to be run, how many these are, and how many earlier ones it is known from."""
+    """GPU-hours of the jobs of one rule that are left to run, their number, and the number of measured jobs used."""
 
     rule: str
     jobs: int
@@ -133,31 +133,31 @@ class Stage(NamedTuple):
 def planned(
     study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]], resources: Path, benchmarks: Path
 ) -> Iterator[Stage]:
-    """What jobs that are to be run will take: each as reckoned from its tokens, times how far measured ones were off that.
+    """Estimated GPU-hours of the jobs left to run: from their tokens, times the ratio of measured to estimated finished jobs.
 
-    jobs: rule -> keys of each; resources: folder of prepared tasks and bases; benchmarks: folder of what Snakemake measured.
-    A rule that is not reckoned takes the mean of its measured jobs, and is left out where there is none.
-    Errors: StudyError for a family whose parameters neither the config states nor a fetched base shows.
+    jobs: rule -> keys of each; resources: folder of prepared tasks and bases; benchmarks: folder of Snakemake's measurements.
+    A rule outside ESTIMATED takes the mean of its measured jobs, and is left out if there is none.
+    Errors: StudyError for a family whose number of parameters is neither in the config nor known from a fetched base.
     """
-    wanted = {rule: own for rule, own in jobs.items() if rule in RECKONED}
-    reckon = _reckoner(study, resources) if wanted else None
+    wanted = {rule: own for rule, own in jobs.items() if rule in ESTIMATED}
+    estimated = _estimator(study, resources) if wanted else None
     for rule, own in jobs.items():
         known = _measured(benchmarks / rule, _paths(study, rule))
-        if reckon and rule in wanted:
-            before = sum(reckon(rule, keys) for keys, _ in known)
+        if estimated and rule in wanted:
+            before = sum(estimated(rule, keys) for keys, _ in known)
             scale = sum(hours * grid.gpus(study, keys) for keys, hours in known) / before if known else 1.0
-            yield Stage(rule, len(own), scale * sum(reckon(rule, keys) for keys in own), len(known))
+            yield Stage(rule, len(own), scale * sum(estimated(rule, keys) for keys in own), len(known))
         elif known:
             mean = sum(hours for _, hours in known) / len(known)
             yield Stage(rule, len(own), len(own) * mean, len(known))
 
 
 def _paths(study: Mapping[str, Any], rule: str) -> set[str] | None:
-    """Hive paths of a rule's jobs as the study stands: others that were measured may be of things that it no longer has."""
+    """Hive paths of a rule's jobs in the present study; other measured jobs may belong to removed parts. None: all count."""
     tables = {"try_rate": grid.trials, "tune": grid.models, "predict": grid.parts}
     if rule not in tables:
         return None
-    return {grid.path(row, RECKONED[rule]) for row in tables[rule](study).to_dict("records")}
+    return {grid.path(row, ESTIMATED[rule]) for row in tables[rule](study).to_dict("records")}
 
 
 def _measured(folder: Path, paths: set[str] | None) -> list[tuple[dict[str, str], float]]:
@@ -171,8 +171,8 @@ def _measured(folder: Path, paths: set[str] | None) -> list[tuple[dict[str, str]
     return found
 
 
-def _reckoner(study: Mapping[str, Any], resources: Path) -> Callable[[str, Mapping[str, str]], float]:
-    """A function of rule and keys: the GPU-hours of a job. Cells of thousands of models share few values."""
+def _estimator(study: Mapping[str, Any], resources: Path) -> Callable[[str, Mapping[str, str]], float]:
+    """A function of rule and keys that returns the GPU-hours of a job; cached, since many jobs share the same values."""
     known, parameters = sizes(grid.tasks(study), resources / "tasks"), _parameters(study, resources / "bases")
 
     @functools.cache
@@ -198,9 +198,9 @@ def _parameters(study: Mapping[str, Any], bases: Path | None = None) -> dict[str
 
 
 def _size(study: Mapping[str, Any], name: str, bases: Path | None = None) -> float:
-    """Parameters of a family's models: as stated, by arithmetic where it is trained here, or those of where it starts.
+    """Parameters of a family's models: from the config, computed if it is trained here, or those of the family it starts from.
 
-    Where nothing says so, those of a fetched base.
+    Otherwise those of a fetched base.
     """
     stated, block = study["estimate"]["parameters"], study["families"][name].get("pretraining")
     if name in stated:
@@ -216,9 +216,9 @@ def _size(study: Mapping[str, Any], name: str, bases: Path | None = None) -> flo
 
 
 def _tuning_hours(
-    study: Mapping[str, Any], model: Mapping[str, Any], sizes: Mapping[str, Size], parameters: Mapping[str, float]
+    study: Mapping[str, Any], model: Mapping[str, Any], sizes: Mapping[str, TaskSize], parameters: Mapping[str, float]
 ) -> float:
-    """GPU-hours of one tuning."""
+    """GPU-hours of one fine-tuning."""
     recipe, size = study["recipes"][model["recipe"]], sizes[model["train"]]
     rows = recipe.get("examples", int(recipe.get("fraction", 1) * size.train))
     tokens = recipe["epochs"] * min(rows, size.train) * min(recipe["max_tokens"], size.prompt + size.answer)
@@ -226,7 +226,7 @@ def _tuning_hours(
 
 
 def _prediction(
-    study: Mapping[str, Any], part: Mapping[str, Any], sizes: Mapping[str, Size], parameters: Mapping[str, float]
+    study: Mapping[str, Any], part: Mapping[str, Any], sizes: Mapping[str, TaskSize], parameters: Mapping[str, float]
 ) -> tuple[float, float]:
     """GPU-hours and gigabytes of one part of a cell."""
     suite = study["suites"][part["suite"]]
@@ -240,7 +240,7 @@ def _prediction(
     return hours + _hours(study, starts=suite["gpus"]), rows * PREDICTION_BYTES / 1e9
 
 
-def _row_tokens(suite: Mapping[str, Any], test: Task, size: Size, shots: int, context: int) -> tuple[float, float]:
+def _row_tokens(suite: Mapping[str, Any], test: Task, size: TaskSize, shots: int, context: int) -> tuple[float, float]:
     """Tokens read and written for one row of a test."""
     prompt = min(context, shots * (size.prompt + size.answer) + size.prompt)
     method = KINDS[test.kind].method
@@ -251,16 +251,16 @@ def _row_tokens(suite: Mapping[str, Any], test: Task, size: Size, shots: int, co
     if method == "label" and suite["labels"] == "score":
         return prompt + size.answer, 0.0
     if method == "label" and suite["labels"] == "constrained":
-        from workflow.models.engine.constrained import BEAMS  # with torch, which a run of Snakemake need not have
+        from workflow.models.engine.constrained import BEAMS  # imports torch, which Snakemake's environment may lack
 
         return prompt, KINDS[test.kind].new_tokens * BEAMS
     return prompt, KINDS[test.kind].new_tokens if method == "label" else suite["new_tokens"]
 
 
 def _hours(study: Mapping[str, Any], operations: float = 0.0, written: float = 0.0, starts: int = 0) -> float:
-    """GPU-hours of arithmetic, of tokens written one after the other, and of GPUs that wait for a job's start.
+    """GPU-hours of arithmetic, of tokens generated one by one, and of the start of jobs on their GPUs.
 
-    Of a job on several GPUs each does its part of the work in as much less time.
+    Several GPUs share the work, which leaves the GPU-hours the same.
     """
     speed = study["estimate"]
     return (operations / speed["flops"] + written / speed["written"] + START * starts) / 3600

@@ -1,8 +1,8 @@
-"""What a GPU stage's job needs, reckoned before it runs from its model's size: memory, GPU memory, time.
+"""Memory, GPU memory and time that a GPU job needs, estimated from the size of its model before it runs.
 
-Reckoned high, so that a job fits at its first attempt: a scheduler kills what outgrows its share. A model trained here
-is known from the config, any other once it has been fetched. Arithmetic follows the rule of 2 operations a parameter
-and token forward and 6 with the backward pass (Kaplan et al., 2020, arXiv 2001.08361, section 2.1).
+Estimates are high, so that a job fits at its first attempt: a scheduler kills jobs that exceed their request. The size of a
+model trained here follows from the config, that of any other from its fetched files. Times follow the rule of 2 operations
+per parameter and token for the forward pass and 6 with the backward pass (Kaplan et al., 2020, arXiv 2001.08361, section 2.1).
 """
 
 from __future__ import annotations
@@ -32,27 +32,29 @@ BYTES = {"fp32": 4, "bf16": 2}
 # of OLMo, OLMo 2, Llama and GPT-NeoX with feed-forward layers of four times the width. Attention stores no scores.
 KEPT = {"fp32": 121, "bf16": 99}
 LAYERS = 32  # of a large model; smaller ones have fewer and need less
-START = 30.0  # minutes that any job may take: a queue of readers before a shared disk, a slow start
+START = 30.0  # minutes that any job may take: a busy shared disk, a slow start
 SLACK = 2.0
-TOGETHER = 0.2  # share of a spread model that each GPU puts together: embeddings, and three of the blocks at a time
+TOGETHER = (
+    0.2  # share of a sharded model that each GPU gathers at a time: embeddings, and three of the blocks at a time
+)
 GPU_SPEED = {"fp32": 1e13, "bf16": 1e14}  # operations in a second
 CPU_SPEED = 2e10
 WRITTEN = 500.0  # tokens in a second
 BYTES_PER_TOKEN = 4.2  # English text in a vocabulary of 50,000
-MEAN_TOKENS = 1024  # of a prompt with its demonstrations, on average; few data sets come near it
+MEAN_TOKENS = 1024  # of a prompt with its demonstrations; most data sets have fewer
 
 
 class Size(NamedTuple):
-    """How large a model is: its parameters, and its layers times their width."""
+    """Size of a model: its number of parameters, and its layers times their width."""
 
     parameters: float
     layers_times_width: float
 
 
 def asked(study: Mapping[str, Any], stage: Callable[..., Needs]) -> dict[str, Callable[..., int]]:
-    """Resource functions of a rule: what the stage needs, doubled at the second attempt, tripled at the third.
+    """Resource functions of a rule: the needs of the stage, doubled at the second attempt, tripled at the third.
 
-    Snakemake takes a function that meets a file not yet made as one to ask again when the job is ready.
+    If a function reads a file that does not exist yet, Snakemake calls it again when the job is ready.
     """
 
     def resource(name: str) -> Callable[..., int]:
@@ -65,7 +67,7 @@ def asked(study: Mapping[str, Any], stage: Callable[..., Needs]) -> dict[str, Ca
 
 
 def pretraining(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
-    """Needs of a training: MB, MB, minutes. From scratch it runs on the CPU; from a base on, on a GPU where there is one."""
+    """Needs of a pre-training: MB, MB, minutes. From scratch it runs on the CPU; from a checkpoint, on a GPU if there is one."""
     block = study["families"][wildcards.family]["pretraining"]
     size, tokens = _start_size(block, input), block["batch"] * block["sequence"]
     held = TRAINED * size.parameters + KEPT["fp32"] * size.layers_times_width * tokens
@@ -75,10 +77,10 @@ def pretraining(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
 
 
 def tuning(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
-    """Needs of a tuning, or of a trial of a learning rate: MB, MB, minutes."""
+    """Needs of a fine-tuning, or of a trial of a learning rate: MB, MB, minutes."""
     recipe = study["recipes"][wildcards.recipe]
     size = model_size(study, wildcards.family, input.base)
-    # Of a LoRA the base, and adapters of no more than a tenth of it.
+    # LoRA: the base, and adapters of at most a tenth of its size.
     state = (TRAINED if recipe["method"] == "full" else BYTES["fp32"] + 0.1 * TRAINED) * size.parameters
     tokens = recipe["batch"] * recipe["max_tokens"]
     activations = KEPT[recipe["precision"]] * size.layers_times_width * tokens
@@ -91,7 +93,7 @@ def tuning(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
 
 
 def _spread(needs: Needs, gpus: int, weights: float) -> Needs:
-    """Needs of a job on several GPUs, all together: each has a process, which loads the whole model before it keeps a shard."""
+    """Needs of a job on several GPUs in total: each GPU has a process, which loads the whole model before it keeps a shard."""
     host = PROCESS + weights / 1e6
     return dict(needs) | {
         "mem_mb": needs["mem_mb"] + gpus * host, "gpu_mem_mb": needs["gpu_mem_mb"] + (gpus - 1) * PROCESS
@@ -104,7 +106,7 @@ def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     size = model_size(study, wildcards.family, input.base)
     state = BYTES[suite["precision"]] * size.parameters
     tests = grid.part_tests(suite, wildcards.train, wildcards.tests)
-    # Keys and values of every layer, where rows are written those of several packs, and as much for what one layer does.
+    # Keys and values of every layer (of several packs if text is generated), and as much again for one layer's work.
     packs = 1 + (devices.PACKS if any(_written(name, suite) for name in tests) else 1)
     activations = 2 * packs * BYTES[suite["precision"]] * size.layers_times_width * suite["batch_tokens"]
     rows = len(tests) * suite["limit"] if "limit" in suite else _rows(input.tasks)
@@ -113,13 +115,13 @@ def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     seconds, gpus = read + rows * suite["new_tokens"] / WRITTEN, suite["gpus"]
     if gpus == 1:
         return _needs(state, activations, seconds)
-    # Rows are divided, so each GPU has a pack of its own; the parent loads nothing.
+    # Rows are divided, so each GPU has a separate pack; the parent loads nothing.
     needs = _needs(state, gpus * (TOGETHER * state + activations), seconds / gpus)
     return _spread(needs | {"mem_mb": PROCESS}, gpus, state)
 
 
 def _written(test: str, suite: Mapping[str, Any]) -> bool:
-    """Whether rows of a test are answered by text that is written."""
+    """Whether a test generates text."""
     method = task.KINDS[task.load(test).kind].method
     return method in ("generate", "answer") or (method == "label" and suite["labels"] != "score")
 
@@ -136,7 +138,7 @@ def measuring(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
 
 
 def _text_bytes(study: Mapping[str, Any], block: Mapping[str, Any]) -> float:
-    """Size of the text that an indicator reads whole; of text that another job makes next to nothing, as generated text is."""
+    """Bytes of text that an indicator reads completely; 0 for text that another job makes, since generated text is small."""
     if "corpus" not in block or "documents" in block or corpora.made(block["corpus"]):
         return 0.0
     folder = corpora.folder(block, study["data_root"])
@@ -144,7 +146,7 @@ def _text_bytes(study: Mapping[str, Any], block: Mapping[str, Any]) -> float:
 
 
 def _measured(block: Mapping[str, Any], size: Size, input: Any, text: float) -> tuple[float, float, float]:
-    """Bytes of weights and what belongs to them, bytes of activations, operations of one indicator; text: its bytes."""
+    """Bytes of weights with optimizer states, bytes of activations, operations of one indicator; text: bytes of text."""
     width, draws = BYTES[block["precision"]], block.get("draws", 1)
     held = 4 * width * size.layers_times_width * block["batch_tokens"]  # as of a prediction
     if block["measure"] == "tuning_probe":
@@ -162,7 +164,7 @@ def _measured(block: Mapping[str, Any], size: Size, input: Any, text: float) -> 
 
 
 def _needs(state: float, activations: float, seconds: float) -> dict[str, float]:
-    """Needs of a job on a GPU; the host holds the state once, on its way from and to the disk."""
+    """Needs of a job on a GPU; the host holds the state once, when it is read from or written to disk."""
     return {
         "mem_mb": PROCESS + state / 1e6,
         "gpu_mem_mb": PROCESS + (state + activations) / 1e6,
@@ -171,7 +173,7 @@ def _needs(state: float, activations: float, seconds: float) -> dict[str, float]
 
 
 def _minutes(seconds: float) -> float:
-    """Wall time that a job may take."""
+    """Minutes to request for a job of this many seconds."""
     return START + SLACK * seconds / 60
 
 
@@ -188,7 +190,7 @@ def _rows(parts: Sequence[str]) -> int:
 
 
 def model_size(study: Mapping[str, Any], family: str, base: str) -> Size:
-    """Size of a family's models: by arithmetic when it is trained here, else of a fetched base.
+    """Size of a family's models: computed from the config if it is trained here, else read from a fetched base.
 
     base: path of the manifest that `fetch` writes. Errors: FileNotFoundError while it is needed and not yet there.
     """
@@ -198,7 +200,7 @@ def model_size(study: Mapping[str, Any], family: str, base: str) -> Size:
 
 
 def _start_size(block: Mapping[str, Any], input: Any) -> Size:
-    """Size of what a training starts with."""
+    """Size of the model that a pre-training starts with."""
     if "continue_from" not in block:
         return trained_here(block)
     if "folder" in block["continue_from"]:
@@ -216,7 +218,7 @@ def trained_here(block: Mapping[str, Any]) -> Size:
 
 
 def _place(name: str, family: Mapping[str, Any], base: str) -> Path | None:
-    """Where the base of a manifest lies now, if the config says so."""
+    """Present folder of the base of a manifest, if the config names it."""
     if family["source"] != "folder":
         return None
     return checkpoints.folder(name, family, checkpoints.read_base(base)["step"])
@@ -226,9 +228,9 @@ def _place(name: str, family: Mapping[str, Any], base: str) -> Path | None:
 def fetched(base: str, place: Path | None = None) -> Size:
     """Size of a base: parameters as the headers of its weight files list them, layers and width from its config.
 
-    place: where it lies now, if not where its manifest says.
+    place: its present folder, if not the one in its manifest.
 
-    A config that calls these otherwise is taken for a model of LAYERS layers: it has 12 x layers x width^2 parameters
+    If the config has other names for these, LAYERS layers are assumed: a model has 12 x layers x width^2 parameters
     (Kaplan et al., table 1).
     """
     manifest = checkpoints.read_base(base, place)
@@ -245,7 +247,7 @@ def checkpoint(folder: Path, files: Iterable[str]) -> Size:
 
 
 def _listed(path: Path) -> int:
-    """Numbers that a safetensors file holds: its header is JSON behind the header's length in eight bytes."""
+    """Numbers that a safetensors file holds: eight bytes with the header's length, then the header as JSON."""
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
