@@ -113,7 +113,7 @@ def test_each_failed_job_is_one_line_with_its_log_and_why(tmp_path: Path) -> Non
     ]
     logs(tmp_path, slurm__7="slurmstepd: error: Detected 1 oom_kill event in StepId=7.0\nsrun: error\n")
     assert (
-        "tune.log: slurmstepd: error: Detected 1 oom_kill event in StepId=7.0; its last"
+        "tune.log: slurmstepd: error: Detected 1 oom_kill event in StepId=7.0; last log line"
         in failures(SAID, tmp_path, jobs[2])[0]
     )
     assert failures(SAID, tmp_path) == []
