@@ -105,7 +105,7 @@ def test_contexts_need_passages_in_the_config(tmp_path: Path) -> None:
         "data_root": str(root),
     }
     with pytest.raises(
-        StudyError, match=r"config.yaml: passages: missing; expected the text that the contexts of 'nq_open_co"
+        StudyError, match=r"config.yaml: passages: missing; expected the text to retrieve contexts of 'nq_open_co"
     ):
         config_checks.read(config)
     for corpus in ("miniworld", "hub:../../data"):

@@ -138,7 +138,7 @@ def test_messages_on_the_page_of_troubleshooting_are_those_of_the_product() -> N
 
 
 def test_what_the_page_on_memory_quotes_is_what_a_job_says() -> None:
-    assert f"memory ran out (…); {job.LESS['tune']}, or ask for more (--set-resources tune:mem_mb=MB)\n" in (
+    assert f"out of memory (…); {job.LESS['tune']}, or request more (--set-resources tune:mem_mb=MB)\n" in (
         DOCS / "memory.md"
     ).read_text(encoding="utf-8")
 

@@ -138,7 +138,7 @@ def _nodes(node: object, place: tuple[str, ...]) -> list[tuple[tuple[str, ...], 
 def test_a_home_folder_is_no_way_out_of_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     cohort = COHORT | {"path": "~/variants.csv"}
-    with pytest.raises(StudyError, match="points outside the study's folder; expected a file inside it"):
+    with pytest.raises(StudyError, match="leaves the study's folder; expected a file inside it"):
         config_checks.read({"cohorts": {"c": cohort}})
     with pytest.raises(StudyError, match="no such folder; expected one sub-folder for each text domain"):
         corpora.folder(
