@@ -330,7 +330,7 @@ CASES = {
     "half a character": Case(
         "prepare",
         rows('{"sentence1": "a\\ud83d", "sentence2": "b", "label": 0, "idx": 9}'),
-        ROW3 + "field 'sentence1': found 'a\\ud83d', expected valid Unicode (no lone surrogate), unlike character 2",
+        ROW3 + "field 'sentence1': found 'a\\ud83d', expected valid Unicode, unlike character 2",
     ),
     "rows that are not UTF-8": Case("prepare", rows(b'{"sentence1": "\xe9"}'), ROW3 + "not a JSON object in UTF-8: "),
     "a byte-order mark": Case(
@@ -359,7 +359,7 @@ CASES = {
         "score", lambda: cut(PREDICTED, 900)(), f"{PREDICTED}: does not match its checksum in "
     ),
     "predictions of nobody": Case(
-        "score", lambda: foreign(PREDICTED)(), f"{PREDICTED}: does not say how it was made, so no job"
+        "score", lambda: foreign(PREDICTED)(), f"{PREDICTED}: has no record of how it was made; delete it"
     ),
     "empty predictions": Case("score", text(PREDICTED, b""), f"{PREDICTED}: does not match its checksum in "),
     "half-written scores": Case("gather", lambda: cut(SCORED, 900)(), f"{SCORED}: does not match its checksum in "),
@@ -370,7 +370,7 @@ CASES = {
     "a folder in the way": Case(
         "gather",
         in_place_of("results/scores.parquet"),
-        "results/scores.parquet: cannot be written: Is a directory; mend it",
+        "results/scores.parquet: cannot be written: Is a directory; fix it",
     ),
     # recipes that only the model or the rows show to be wrong
     "adapters of layers that are not there": Case(

@@ -108,7 +108,7 @@ def test_adapters_of_a_base_in_a_folder_load_from_the_study_s_and_tell_no_whole_
     save_adapters(checkpoint, Path("tuned"), base=sources.identity(manifest), train="mini_facts")
     adapter = json.loads(Path("tuned/adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == "../steps/step10"
-    assert "elsewhere it has to be changed" in Path("tuned/README.md").read_text()
+    assert "Change it to load them from elsewhere" in Path("tuned/README.md").read_text()
     assert not [path for path in Path("tuned").iterdir() if b"somebody" in path.read_bytes()]
     scope = {"folder": "tuned"}
     exec(code(Path("tuned")), scope)

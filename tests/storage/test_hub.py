@@ -139,7 +139,7 @@ def test_commits_sizes_and_hashes_are_pinned(hub: HubServer, machine: Machine) -
     # The dataset's card was read in pinning it, and both steps have one and the same tokenizer.
     files = [entry for pinned in found["pins"] for entry in pinned["files"].items()]
     total = sum(stated["bytes"] for name, stated in files if name != "README.md")
-    assert f"{(total - 2) / 1000:.1f} kB to fetch for 3 checkpoints and datasets; " in ended.stderr.splitlines()[0]
+    assert f"{(total - 2) / 1000:.1f} kB to download for 3 checkpoints and datasets; " in ended.stderr.splitlines()[0]
 
 
 def git_hash(content: bytes) -> str:
@@ -173,7 +173,7 @@ def test_what_is_pinned_is_read_without_a_network_and_stays_what_it_was(hub: Hub
         ended, again = machine.prefetch([1, 2], ["paws"], **closed)
         assert ended.returncode == 0, ended.stderr
         assert again == first
-        assert ended.stderr.startswith("0 bytes to fetch")
+        assert ended.stderr.startswith("0 bytes to download")
     assert not [request for request in hub.requests if "agent-harnesses" not in request]
 
 
