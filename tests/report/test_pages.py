@@ -186,7 +186,7 @@ def test_the_description_names_what_the_smoke_study_takes_up_and_leaves_out(smok
         "- by full (full), 2 models: task mini_inference; format default; seeds 0, 1",
         "- by lora (lora), 1 models: task mini_facts; format default; seed 0",
         "- formats (sound): tests mini_inference, mini_paraphrase; formats default, io, instruct; shots 0, 2; 6 rows",
-        "- tiny: step 10 saved, but not listed among the steps to study",
+        "- tiny: step 10 saved, but not in the steps of the study",
         "- snakemake ",
     ):
         assert part in text

@@ -1,4 +1,4 @@
-"""Results are read elsewhere by the lines of the README, and every column says what it is."""
+"""Results are read elsewhere by the lines of the docs, and every column says what it is."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from workflow.storage import tables
 from workflow.study import grid
 
 KEYS = {*grid.CELL_KEYS, *grid.TEST_KEYS, "metric"}
-README = (running.ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (running.ROOT / "docs/results.md").read_text(encoding="utf-8")
 
 
 def lines() -> dict[str, str]:
-    """The README's lines that read results: first word of the library -> line."""
-    block = re.search(r"## Reading results elsewhere.*?```python\n(.*?)```", README, re.DOTALL)[1]
+    """The page's lines that read results: first word of the library -> line."""
+    block = re.search(r"```python\n(import pandas.*?)```", PAGE, re.DOTALL)[1]
     return {
         name: line for line in block.splitlines() for name in ("pandas", "duckdb", "datasets") if f"{name}." in line
     }
 
 
 @pytest.mark.parametrize("library", ["pandas", "duckdb", "datasets"])
-def test_the_readme_reads_all_scores(
+def test_the_page_on_results_reads_all_scores(
     library: str, smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(smoke / "study")
