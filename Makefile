@@ -49,12 +49,13 @@ docs: .venv/run  ## the pages of docs/ that are made from the code
 site: .venv/test  ## the documentation as a website, in site/; a broken link is an error
 	$(BIN)/mkdocs build --strict  # with --quiet it would count no warning
 
-check: .venv/test site  ## lint, format, the order of imports, and the documentation's links
+check: .venv/test site  ## lint, format, types, the order of imports, and the documentation's links
 	$(BIN)/snakemake --lint
 	$(BIN)/snakefmt --check .
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=. $(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
 
 # Without dependencies, since the locks hold all of them. PyPI's torch is the CUDA build, whose own packages `pip check` then misses.
 .venv/run: requirements.lock requirements-cuda.lock

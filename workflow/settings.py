@@ -290,7 +290,7 @@ class Cohort(TypedDict):
     combinations: dict[str, dict[str, float]]
     chosen_on_targets: list[str]
     contrasts: list[Any]
-    test_rows: NotRequired[dict[str, int]]
+    test_rows: NotRequired[dict[str, list[int]]]
     full_score: NotRequired[float]
     printed: NotRequired[str]
 
@@ -373,7 +373,7 @@ class CohortTable(TypedDict):
     combinations: dict[str, dict[str, float]]
     chosen_on_targets: NotRequired[list[str]]
     contrasts: list[list[str]]
-    test_rows: dict[str, int]
+    test_rows: dict[str, list[int]]
     full_score: NotRequired[float]
     printed: NotRequired[str]
     assembled: NotRequired[bool]

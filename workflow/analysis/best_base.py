@@ -248,7 +248,7 @@ def _question(
     # Tests have rows of their own, so each is resampled by a seed of its own, whatever was tuned on.
     seeds = [how.seed + 2 + places.index(test) for _, test in tests]
     rows = [_over_rows(own, replace(how, seed=seed)) for own, seed in zip(table, seeds, strict=True)]
-    lucks = [
+    lucks: list[Any] = [
         np.zeros((2, len(bases), how.resamples))
         if train == "none"
         else _luck(
@@ -257,14 +257,16 @@ def _question(
         for number, train in enumerate(dict.fromkeys(train for train, _ in tests))
     ]
     lucky = all(luck is not None for luck in lucks)
+    luck: Any = sum(lucks) if lucky else np.zeros((2, 1, 1))  # of tuning, by tasks tuned on
     values = np.mean([[level.value for level in own] for own in table], axis=0)
     sizes = [own[0].n for own in table]
-    n = None if None in sizes else sum(sizes)
-    resampled, noise = np.mean(rows, axis=0) + (sum(lucks) if lucky else np.zeros((2, 1, 1)))
+    known = [size for size in sizes if size is not None]
+    n = sum(known) if len(known) == len(sizes) else None
+    resampled, noise = np.mean(rows, axis=0) + luck
     noise = noise - noise.mean(axis=1, keepdims=True)
     first = table[0][0]
-    facts = {"metric": first.metric, "better": first.better or "higher"}
-    halves = np.array([(high - low) / 2 for low, high in (how.bounds(own) for own in sum(lucks)[0])]) if lucky else 0.0
+    facts: dict[str, Any] = {"metric": first.metric, "better": first.better or "higher"}
+    halves = np.array([(high - low) / 2 for low, high in (how.bounds(own) for own in luck[0])]) if lucky else 0.0
     facts["margins"] = (_margins(table, [test for _, test in tests], how.level) ** 2 + halves**2) ** 0.5
     return Question(name, name, tests, way, bases, values, resampled, noise, n, lucky, **facts)
 

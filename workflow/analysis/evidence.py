@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -243,8 +243,9 @@ class Difference:
     def values(self) -> Values | None:
         """Differences by seed and row, shape (seeds, rows), of two sides on the same rows with as many seeds; None of others."""
         first, second = self.first.values, self.second.values
-        known = first is not None and second is not None
-        return first - second if known and first.shape == second.shape else None
+        if first is None or second is None or first.shape != second.shape:
+            return None
+        return first - second
 
     bounded: ClassVar[bool] = False
 
@@ -268,7 +269,7 @@ class Difference:
     def over_seeds(self) -> list[Margins]:
         """Margins of the luck of tuning; none where it is not known."""
         if self.alike:
-            return [self.luck.margins(self.first.seeds)] if self.luck else []
+            return [self.luck.margins(cast("Level", self.first).seeds)] if self.luck else []
         return [*self.first.over_seeds, *self.second.over_seeds]
 
     @property
@@ -287,12 +288,12 @@ class Change(Difference):
     @property
     def tuned(self) -> Level:
         """The tuned model's level."""
-        return self.first
+        return cast("Level", self.first)
 
     @property
     def base(self) -> Level:
         """The untouched base's level."""
-        return self.second
+        return cast("Level", self.second)
 
 
 @dataclass(frozen=True)
@@ -495,7 +496,7 @@ class Panel:
             elif keys["n"] == 1 or not all(np.isfinite(own).all() for own in drawn):
                 yield {**row, "value": value}
             else:
-                yield estimated(row, value, spread(*drawn, keys["n"], join), self.how.level)
+                yield estimated(row, value, spread(drawn[0], drawn[1], keys["n"], join), self.how.level)
 
 
 def _parts(change: Difference, how: Resampling) -> Values:
@@ -574,7 +575,7 @@ def mean_over(
     """A row of `tables.ANALYSIS` about the centre of differences over tests; of a single test without an error no interval."""
     if len(differences) == 1:
         return estimate(keys, differences[0], how.level)
-    known = {"seed_variance": _seed_variance(differences)}
+    known: dict[str, Any] = {"seed_variance": _seed_variance(differences)}
     return estimated(keys, *centred(differences, how, centre, weights), how.level, **known)
 
 
@@ -645,7 +646,7 @@ def places(differences: Sequence[Difference], keys: Sequence[str]) -> Iterator[t
         recipes: dict[str, set[str]] = {}
         for difference in there:
             recipes.setdefault(difference.keys["train"], set()).add(difference.keys["recipe"])
-        varied = sorted({name for names in recipes.values() if len(names) > 1 for name in names})
+        varied: list[str | None] = [*sorted({name for names in recipes.values() if len(names) > 1 for name in names})]
         single = {name for names in recipes.values() for name in names}
         for recipe in varied or [single.pop() if len(single) == 1 else None]:
             own = [d for d in there if d.keys["recipe"] == recipe or len(recipes[d.keys["train"]]) == 1]

@@ -36,18 +36,30 @@ START = 100
 
 def _power(first: float) -> list[Shape]:
     """score = a - b steps^-c (arXiv 2001.08361, section 4)."""
-    return [lambda steps, c=c: -(steps**-c) for c in np.linspace(*EXPONENTS, SHAPES)]
+
+    def shape(c: float) -> Shape:
+        return lambda steps: -(steps**-c)
+
+    return [shape(c) for c in np.linspace(*EXPONENTS, SHAPES)]
 
 
 def _exponential(first: float) -> list[Shape]:
     """score = a - b exp(-steps / c)."""
-    return [lambda steps, c=c: -np.exp(-steps / c) for c in np.geomspace(max(first, 0.02), LONGEST, SHAPES)]
+
+    def shape(c: float) -> Shape:
+        return lambda steps: -np.exp(-steps / c)
+
+    return [shape(c) for c in np.geomspace(max(first, 0.02), LONGEST, SHAPES)]
 
 
 def _sigmoid(first: float) -> list[Shape]:
     """score = a + b / (1 + exp(-c (log steps - d))): flat, a rise, flat again (arXiv 2403.15796 of abilities that emerge)."""
     places = np.linspace(np.log(first), 0, 2 + int(-np.log(first) / APART))
-    return [lambda steps, c=c, d=d: 1 / (1 + np.exp(-c * (np.log(steps) - d))) for c in STEEPNESS for d in places]
+
+    def shape(c: float, d: float) -> Shape:
+        return lambda steps: 1 / (1 + np.exp(-c * (np.log(steps) - d)))
+
+    return [shape(c, d) for c in STEEPNESS for d in places]
 
 
 def _logarithm(first: float) -> list[Shape]:
@@ -60,7 +72,11 @@ def _onset(first: float) -> list[Shape]:
     places = (
         np.linspace(np.log(first), np.log(ONSET), 2 + int(np.log(ONSET / first) / APART)) if first < ONSET else [0.0]
     )
-    return [lambda steps, c=c: np.maximum(np.log(steps) - c, 0) for c in places]
+
+    def shape(c: float) -> Shape:
+        return lambda steps: np.maximum(np.log(steps) - c, 0)
+
+    return [shape(c) for c in places]
 
 
 LAWS: Mapping[str, Callable[[float], list[Shape]]] = {

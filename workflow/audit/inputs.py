@@ -19,6 +19,7 @@ from workflow.errors import escaped
 from workflow.evaluation import metric_names
 from workflow.forecasting.results import Forecasting
 from workflow.models import checkpoints
+from workflow.settings import Base
 from workflow.storage import tables
 from workflow.study import grid
 
@@ -69,7 +70,7 @@ class AuditInputs:
             cell = {name: int(keys[name]) if name in ("step", "seed") else keys[name] for name in grid.CELL_KEYS}
             yield cell, tables.check_origin(part)
 
-    def bases(self) -> list[dict[str, Any]]:
+    def bases(self) -> list[Base]:
         """The manifest of each base (`checkpoints.locate`)."""
         return [checkpoints.read_base(path) for path in self.manifests]
 

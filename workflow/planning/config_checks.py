@@ -20,6 +20,7 @@ from workflow.models import checkpoints
 from workflow.released import readers, runs
 from workflow.report import figures as figure_modules
 from workflow.report import summaries as summary_modules
+from workflow.settings import Family, Import, Target
 from workflow.storage.files import check_readable, json_object
 from workflow.study import config as configs
 from workflow.study import families, grid, indicators
@@ -107,14 +108,14 @@ def _families(study: Mapping[str, Any]) -> Iterator[str]:
             yield from _refusals(_check_checkpoint, name, family, step)
 
 
-def _check_checkpoint(name: str, family: Mapping[str, Any], step: int) -> None:
+def _check_checkpoint(name: str, family: Family, step: int) -> None:
     """StudyError or OSError unless the checkpoint of a local folder can be read and loaded safely and whole."""
     check_readable(checkpoints.files(name, family, step))
     if folder := checkpoints.folder(name, family, step):
         checkpoints.check(folder)
 
 
-def _steps(name: str, family: Mapping[str, Any]) -> list[int]:
+def _steps(name: str, family: Family) -> list[int]:
     """The steps of a family; empty if they are invalid, which `_families` reports."""
     try:
         return checkpoints.steps(name, family)
@@ -272,7 +273,7 @@ def _rank(
             yield f"config.yaml: {place}/lora_rank: {recipe['lora_rank']} is not allowed; allowed: {allowed}"
 
 
-def _width(name: str, family: Mapping[str, Any], steps: Sequence[int]) -> int | None:
+def _width(name: str, family: Family, steps: Sequence[int]) -> int | None:
     """The width of a family's layers; None if it is known only after fetching."""
     if family["source"] == "trained":
         return None if "continue_from" in family["pretraining"] else family["pretraining"]["hidden"]
@@ -412,7 +413,7 @@ def _cohorts(study: Mapping[str, Any]) -> Iterator[str]:
             yield from _target(f"{place}/targets/{target}", how, study)
 
 
-def _target(place: str, how: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[str]:
+def _target(place: str, how: Target, study: Mapping[str, Any]) -> Iterator[str]:
     """A target of a cohort is the mean of scores that the study makes."""
     yield from unknown(f"{place}/recipe", [how["recipe"]], study["recipes"])
     yield from unknown(f"{place}/suite", [how["suite"]], study["suites"])
@@ -456,7 +457,7 @@ def _imports(study: Mapping[str, Any]) -> Iterator[str]:
 WHOLE_RELEASE = ("reader", "path", "source", "rename", "tokens_per_step")  # keys that a reader of one release takes
 
 
-def _import_keys(place: str, block: Mapping[str, Any]) -> Iterator[str]:
+def _import_keys(place: str, block: Import) -> Iterator[str]:
     """An import has the keys that its reader takes."""
     if hasattr(runs.reader(block), "FILES"):
         for key in sorted(set(block) - set(WHOLE_RELEASE)):
@@ -469,7 +470,7 @@ def _import_keys(place: str, block: Mapping[str, Any]) -> Iterator[str]:
         yield f"config.yaml: {place}/columns: {wanted} what each column of the table holds"
 
 
-def _check_released(block: Mapping[str, Any], root: str | None) -> None:
+def _check_released(block: Import, root: str | None) -> None:
     """StudyError naming the first file that an import lacks, and its source."""
     found = runs.input_files(block, root)
     for path in found:

@@ -18,6 +18,7 @@ from workflow import task
 from workflow.data import corpora
 from workflow.jobs import devices
 from workflow.models import checkpoints
+from workflow.settings import Family, Pretraining
 from workflow.study import grid, indicators
 from workflow.training import objectives
 
@@ -199,7 +200,7 @@ def model_size(study: Mapping[str, Any], family: str, base: str) -> Size:
     return trained_here(block["pretraining"]) if from_scratch else fetched(base, _place(family, block, base))
 
 
-def _start_size(block: Mapping[str, Any], input: Any) -> Size:
+def _start_size(block: Pretraining, input: Any) -> Size:
     """Size of the model that a pre-training starts with."""
     if "continue_from" not in block:
         return trained_here(block)
@@ -209,7 +210,7 @@ def _start_size(block: Mapping[str, Any], input: Any) -> Size:
     return fetched(input.start[0])
 
 
-def trained_here(block: Mapping[str, Any]) -> Size:
+def trained_here(block: Pretraining) -> Size:
     """Size of a model trained here: tied embeddings, attention and gated feed-forward layers, norms without weights."""
     layer = 4 * block["hidden"] ** 2 + 3 * block["hidden"] * block["intermediate"]
     words = block["vocabulary"] + len(objectives.special_tokens(block))
@@ -217,7 +218,7 @@ def trained_here(block: Mapping[str, Any]) -> Size:
     return Size(parameters, block["layers"] * block["hidden"])
 
 
-def _place(name: str, family: Mapping[str, Any], base: str) -> Path | None:
+def _place(name: str, family: Family, base: str) -> Path | None:
     """Present folder of the base of a manifest, if the config names it."""
     if family["source"] != "folder":
         return None

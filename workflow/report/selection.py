@@ -114,7 +114,7 @@ def test_order(analysis: pd.DataFrame) -> dict[str, int]:
 def kind_place(name: str) -> int:
     """The place of a task's kind among all kinds; tests that are no task here come last."""
     kinds = list(task.KINDS)
-    return kinds.index(task.kind(name)) if task.known(name) else len(kinds)
+    return kinds.index(str(task.kind(name))) if task.known(name) else len(kinds)
 
 
 def tuned_on(analysis: pd.DataFrame) -> set[str]:
@@ -130,7 +130,7 @@ def named(name: str) -> str:
 def metric_label(test: str, scores: pd.DataFrame | None = None) -> str:
     """Name of the metric that a test is read in, for an axis: as the scores have it, else that of the task."""
     there = [] if scores is None else metric_names.primary(scores[scores["test"] == test])["metric"].unique()
-    return metric_names.label(there[0] if len(there) else metric_names.PRIMARY[task.method(test)])
+    return metric_names.label(there[0] if len(there) else metric_names.PRIMARY[str(task.method(test))])
 
 
 def place_label(rows: pd.DataFrame, family: str, suite: str, first: str = "") -> str:

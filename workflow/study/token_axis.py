@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from workflow.models import checkpoints
+from workflow.settings import Family
 from workflow.storage import tables
 
 Seen = Mapping[str, Mapping[int, float]]  # family -> step -> tokens
@@ -44,11 +45,11 @@ def of_study(study: Mapping[str, Any]) -> dict[str, dict[int, float]]:
     return {name: found for name, family in study["families"].items() if (found := of_family(name, family))}
 
 
-def of_family(name: str, family: Mapping[str, Any]) -> dict[int, float]:
+def of_family(name: str, family: Family) -> dict[int, float]:
     """The tokens of a family's steps: by `tokens_per_step`, by the batches that it is trained with here, by its table
     `tokens`, or by the names of its folders."""
     steps = checkpoints.steps(name, family)
-    how = family.get("pretraining", {})
+    how = family.get("pretraining")
     per_step = family.get("tokens_per_step") or (how["batch"] * how["sequence"] if how else None)
     if per_step:
         return {step: float(step * per_step) for step in steps}

@@ -36,8 +36,8 @@ def _rows(varied: str, levels: Sequence[Level], how: Resampling) -> Iterator[dic
         keys = pair.keys | dict.fromkeys(VARIED[varied]) | {"group": group}
         yield estimate(keys, pair, how.level, estimator="difference_of_means", n=pair.n)
         if in_domain(pair):
-            place = keys | {"train": None, "test": None}
-            means.setdefault(tuple(place.items()), []).append(pair)
+            pooled = keys | {"train": None, "test": None}
+            means.setdefault(tuple(pooled.items()), []).append(pair)
     for place, own in means.items():
         yield mean_over({**dict(place), "estimator": "difference_of_means", "n": len(own)}, own, how)
 

@@ -51,4 +51,5 @@ def _rows(group: str, points: Sequence[Level | Difference], how: Resampling) -> 
 
 def better(point: Level | Difference) -> str | None:
     """Which way of a curve's metric is better."""
-    return point.first.better if isinstance(point, Difference) else point.better
+    level: Any = point.first if isinstance(point, Difference) else point
+    return level.better

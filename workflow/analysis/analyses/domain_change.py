@@ -34,7 +34,7 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
 
 
 def _rows(changes: list[Change], how: Resampling) -> Iterator[dict[str, Any]]:
-    for kind in sorted({_kind(change) for change in changes}):
+    for kind in sorted({_kind(change) for change in changes}, key=str):
         for place, own in places([change for change in changes if _kind(change) == kind], PLACE):
             panel = Panel(own, how)
             for row in (*panel.over_pairs(ESTIMATORS), *panel.over_steps(ESTIMATORS)):

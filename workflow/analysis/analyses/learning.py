@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from workflow import task
 from workflow.analysis.curves import Estimate, Line, curve, line, progress
@@ -50,7 +51,7 @@ class Claim:
         found = self.line.combination(*self.terms)
         return Estimate(found.value - self.bound, found.error, found.freedom)
 
-    def holds(self, values: Values) -> Values:
+    def holds(self, values: Values) -> NDArray[np.bool_]:
         """Whether it holds for curves with this one's noise, shape (curves, steps)."""
         found = self.estimate
         away = values @ (np.array(self.terms) @ self.line.weights) - self.bound
@@ -119,7 +120,7 @@ def _chances(evidence: Evidence) -> dict[tuple[Any, ...], float]:
     return {place: 1 / count for place, count in places.items() if count} | imported | known
 
 
-def in_domain(change: Change) -> bool:
+def in_domain(change: Difference) -> bool:
     """Whether a test is of the domain tuned on, or the tuning of no domain."""
     train, test = change.keys["train"], change.keys["test"]
     return _on_instructions(change) or task.domain(train) == task.domain(test)
@@ -151,8 +152,8 @@ def _rows(
     yield _change(keys | {"estimator": "rise_over_pretraining"}, levels, how)
     yield {**keys, "estimator": "rise_of_line", **_single(claims.rise)}
     yield {**keys, "estimator": "end_above_baseline", **(_single(claims.end) if claims.end else {"value": None})}
-    gains = [claim for places in claims.gains for claim in places]
-    yield {**keys, "estimator": "gain_by_tuning", **_largest(gains, how.level)}
+    gained = [claim for places in claims.gains for claim in places]
+    yield {**keys, "estimator": "gain_by_tuning", **_largest(gained, how.level)}
 
 
 def _change(keys: dict[str, Any], levels: Sequence[Level], how: Resampling) -> dict[str, Any]:
@@ -226,5 +227,7 @@ def _largest(claims: Sequence[Claim], level: float) -> dict[str, Any]:
     return figures | {
         "low": max(own.bounds(claim.level)[0] for own, claim in zip(found, claims, strict=True)),
         "high": max(own.bounds(level)[1] for own in found),
-        "p_value": min([1.0, *(len(found) * own.p_value for own in found if own.value > 0)]),
+        "p_value": min(
+            [1.0, *(len(found) * own.p_value for own in found if own.value > 0 and own.p_value is not None)]
+        ),
     }

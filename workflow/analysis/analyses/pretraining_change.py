@@ -73,7 +73,9 @@ def _by_base(evidence: Evidence, how: Resampling) -> Iterator[dict[str, Any]]:
     bases = {_base(own[0]): Difference(own[-1], own[0]) for own in lines if own[0].keys["recipe"] == "none"}
     rising = {place for place, change in bases.items() if _rises(change, how)}
     wanted = own_first([change for change in evidence.changes if in_domain(change)])
-    gains = {place: own for place, own in _lines(wanted).items() if len(own) > 1 and _base(own[0]) in bases}
+    gains: dict[Any, Any] = {
+        place: own for place, own in _lines(wanted).items() if len(own) > 1 and _base(own[0]) in bases
+    }
     tuned = [Difference(own[-1].tuned, own[0].tuned) for own in gains.values()]
     for place, own in places(tuned, PLACE):
         yield from _means({**place, "estimator": "last_minus_first"}, own, rising, how, compared=False)
@@ -115,6 +117,7 @@ def _base(change: Level | Difference) -> tuple[Any, ...]:
 
 def _rises(change: Difference, how: Resampling) -> bool:
     """Whether a base is significantly better at its last step; where its uncertainty is unknown, whether it is better at all."""
-    value = -change.value if change.first.better == "lower" else change.value
+    level: Any = change.first
+    value = -change.value if level.better == "lower" else change.value
     p_value = tested(change.value, change.margins) if change.uncertain else None
     return value > 0 and (p_value is None or p_value < 1 - how.level)

@@ -54,4 +54,4 @@ def _rows(changes: list[Change], how: Resampling) -> Iterator[dict[str, Any]]:
 
 def direction(train: str, test: str) -> str | None:
     """The direction of a transfer (a value of GROUPS); None within a class and for tasks that are of neither."""
-    return GROUPS.get((task.method(train), task.method(test)))
+    return GROUPS.get((str(task.method(train)), str(task.method(test))))

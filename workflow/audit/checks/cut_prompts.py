@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.audit.inputs import TEST_KEYS, AuditInputs, finding, listed, span
+from workflow.settings import Base
 
 LIMIT = 0.05  # share of rows; above it a score is about other prompts by more than its interval covers
 
@@ -48,7 +49,7 @@ def _severity(share: float) -> str:
     return "warning" if share > LIMIT else "note"
 
 
-def _context(base: dict[str, Any]) -> int | None:
+def _context(base: Base) -> int | None:
     """The context length of a base by its config, in tokens; None where the folder or the entry is missing."""
     path = Path(base["path"]) / "config.json"
     return json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings") if path.is_file() else None

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from workflow.audit.inputs import AuditInputs, finding, listed, method_of
+from workflow.settings import Base
 from workflow.study import grid
 
 MODEL = [key for key in grid.CELL_KEYS if key != "suite"]
@@ -31,7 +32,7 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     yield from _scores(material.imported)
 
 
-def _weights(bases: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _weights(bases: Iterable[Base]) -> Iterator[dict[str, Any]]:
     rows = [
         {
             "family": base["family"],
@@ -47,7 +48,7 @@ def _weights(bases: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield finding(severity, same, evidence, value=float(len(same)), limit=1.0, n=len(rows))
 
 
-def _shards(bases: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _shards(bases: Iterable[Base]) -> Iterator[dict[str, Any]]:
     """Bases that share some but not all weight files, so that one may contain a part of another."""
     rows = [
         {"family": base["family"], "step": base["step"], "file": name, "sha256": file["sha256"], "whole": _hashes(base)}
@@ -65,7 +66,7 @@ def _shards(bases: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield finding("warning", same, evidence, value=float(len(same)), limit=1.0, n=len(table))
 
 
-def _hashes(base: dict[str, Any]) -> str:
+def _hashes(base: Base) -> str:
     """The hashes of a base's weight files, sorted."""
     return str(sorted(file["sha256"] for name, file in base["files"].items() if name.endswith(".safetensors")))
 

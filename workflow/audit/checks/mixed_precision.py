@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.audit.inputs import AuditInputs, finding, listed
+from workflow.settings import Base
 from workflow.study import grid
 
 PACKAGES = ("torch", "transformers")  # their versions change the last digits of log-probabilities
@@ -49,7 +50,7 @@ def _suites(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
             yield finding("note", keys, evidence, value=float(len(parts)), limit=1.0, n=len(rows))
 
 
-def _sizes(bases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _sizes(bases: list[Base]) -> Iterator[dict[str, Any]]:
     """Families whose bases differ in precision, judged by the bytes of their weights."""
     rows = [
         {

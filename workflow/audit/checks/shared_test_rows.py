@@ -9,6 +9,7 @@ from typing import Any, cast
 from workflow import task
 from workflow.audit.inputs import AuditInputs, finding
 from workflow.forecasting import own_cohort
+from workflow.settings import Target
 from workflow.study import grid, indicators
 
 LIMIT = 0.0  # shared rows: their noise is in both, and other rows are easy to choose
@@ -68,7 +69,7 @@ def _answered(material: AuditInputs, settings: Mapping[str, Any], test: str) -> 
     return {row for row, _ in indicators.answered(settings, train, own)[1]}
 
 
-def _of_target(target: Mapping[str, Any], scored: Scored) -> Ids:
+def _of_target(target: Target, scored: Scored) -> Ids:
     """The ids of the test rows that a target is scored on, by test."""
     ids: Ids = {}
     for train, test in own_cohort.tunings(target):

@@ -16,6 +16,7 @@ import pandas as pd
 
 from workflow.errors import StudyError
 from workflow.models import checkpoints
+from workflow.settings import Base
 from workflow.storage import tables
 from workflow.storage.markdown import INTERVAL
 
@@ -38,7 +39,7 @@ class StudyTables:
     benchmarks: Path
 
     @cached_property
-    def bases(self) -> list[dict[str, Any]]:
+    def bases(self) -> list[Base]:
         """The manifest of each base (`checkpoints.locate`)."""
         return [checkpoints.read_base(path) for path in self.manifests]
 

@@ -43,7 +43,7 @@ def _row(name: str, cells: pd.DataFrame, material: StudyTables) -> dict[str, Any
     if name not in task.names():
         return {"task": name, "role": "tested"}
     found = task.load(name)
-    counts: dict[str | None, int] = {**found.sizes, **material.rows.get(name, {})}
+    counts: dict[Any, int] = {**found.sizes, **material.rows.get(name, {})}
     roles = ["tuned on"] if name in set(cells["train"]) else []
     near = [(relation(train, name), train) for train in tuned if train != name]
     roles += [f"{RELATIONS[how]} {train}" for how, train in near if how in RELATIONS]
