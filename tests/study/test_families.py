@@ -83,7 +83,7 @@ BAD_TABLES = {
     ),
     "no such key": ("id,objectiv\n1,clm\n", "families/v-1/pretraining: unknown key 'objectiv'; allowed: batch,"),
     "no such mix": ("id,mix\n1,dc-7\n", "variants.csv, row 1: mix 'dc-7' is not known; allowed: dc-0, dc-1"),
-    "an id twice": ("id,seed\n1,0\n1,1\n", "families/v: 'v-1' appears twice; expected one family of a name"),
+    "an id twice": ("id,seed\n1,0\n1,1\n", "families/v: 'v-1' appears twice; expected each name once"),
     "no id": ("seed\n1\n", "variants.csv: expected rows with a column 'id'"),
     "a blank id": ("id,seed\n1,0\n,1\n", "variants.csv, row 2: column 'id' is blank, expected a name"),
     "no row": ("id,seed\n", "variants.csv: expected rows with a column 'id'"),

@@ -27,7 +27,7 @@ def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
         found = _rows(name, family) if "table" in family else [(name, family)]
         for own, block in found:
             if own in families:
-                raise StudyError(f"config.yaml: families/{name}: {own!r} appears twice; expected one family of a name")
+                raise StudyError(f"config.yaml: families/{name}: {own!r} appears twice; expected each name once")
             families[own] = block
     return {**config, "families": families} if families else dict(config)
 

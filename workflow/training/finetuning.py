@@ -85,7 +85,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Exampl
     room = framing.limit - len(parts.completion) - 1
     if room < 1:
         raise StudyError(
-            f"an answer of {len(parts.completion)} tokens leaves its prompt no room in {framing.room} (max_tokens)"
+            f"an answer of {len(parts.completion)} tokens leaves no room for its prompt within max_tokens ({framing.room})"
         )
     if len(parts.prompt) > room:
         query, _ = cut(tokenizer, Framing(framing.task, framing.format, framing.protocol, (), room), example)
