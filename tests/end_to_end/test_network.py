@@ -104,7 +104,7 @@ def test_the_manifest_names_every_repository_s_commit_and_files(prefetched: tupl
     }
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(manifest[0]["files"])
     log = (login.place / "study/logs/prefetch.log").read_text()
-    assert log.index(" to fetch for 5 checkpoints and datasets; ") < log.index("model lab/")
+    assert log.index(" to download for 5 checkpoints and datasets; ") < log.index("model lab/")
 
 
 @pytest.mark.skipif(
