@@ -271,15 +271,15 @@ FAULTS: dict[str, tuple[Arrange, tuple[list[int], list[str]], str | None]] = {
     ),
     "weights with a wrong checksum": (
         does(lambda hub: hub.garbled.add(WEIGHTS)), ([1], []),
-        "lab/olmo at step1-tokens1B: model.safetensors: its hash differs from the one that the hub states; removed",
+        "lab/olmo at step1-tokens1B: model.safetensors: its hash differs from the one that the hub states; the file was removed",
     ),
     "small file with a wrong checksum": (
         does(lambda hub: hub.garbled.add("/config.json")), ([1], []),
-        "lab/olmo at step1-tokens1B: config.json: its hash differs from the one that the hub states; removed",
+        "lab/olmo at step1-tokens1B: config.json: its hash differs from the one that the hub states; the file was removed",
     ),
     "rows with a wrong checksum": (
         does(lambda hub: hub.garbled.add("/train-00000-of-00001.parquet")), ([], ["paws"]),
-        "google-research-datasets/paws at main: labeled_final/train-00000-of-00001.parquet is not what the hub states",
+        "google-research-datasets/paws at main: labeled_final/train-00000-of-00001.parquet: its hash differs from the one that the hub states",
     ),
     "gated repository": (
         does(lambda hub: hub.gated.update({MODEL: TOKEN})), ([1], []),
@@ -307,10 +307,10 @@ FAULTS: dict[str, tuple[Arrange, tuple[list[int], list[str]], str | None]] = {
         does(other_subsets), ([], ["paws"]), "task 'paws': google-research-datasets/paws: no such subset; "
     ),
     "split that is not there": (
-        does(no_test), ([], ["paws"]), "google-research-datasets/paws: split 'test' is not there; allowed: train, dev"
+        does(no_test), ([], ["paws"]), "google-research-datasets/paws: has no split 'test'; allowed: train, dev"
     ),
     "dataset that is code": (
-        does(only_code), ([], ["paws"]), "task 'paws': google-research-datasets/paws: holds no data files that can be read"
+        does(only_code), ([], ["paws"]), "task 'paws': google-research-datasets/paws: has no readable data files"
     ),
     "card that names files elsewhere": (
         does(files_elsewhere), ([], ["paws"]), "task 'paws': google-research-datasets/paws: its card names files"
@@ -332,7 +332,7 @@ FAULTS: dict[str, tuple[Arrange, tuple[list[int], list[str]], str | None]] = {
     ),
     "no network and no dataset in the cache": (
         does(lambda hub: None, HF_HUB_OFFLINE="1"), ([], ["paws"]),
-        "task 'paws': google-research-datasets/paws: not whole in the local cache (HF_HUB_OFFLINE is set)",
+        "task 'paws': google-research-datasets/paws: not complete in the local cache (HF_HUB_OFFLINE is set)",
     ),
     "file that cannot be written": (
         does(lambda hub: None, LARGEST=str(SIZE // 2)), ([1], []),
