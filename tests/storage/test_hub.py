@@ -279,7 +279,7 @@ FAULTS: dict[str, tuple[Arrange, tuple[list[int], list[str]], str | None]] = {
     ),
     "rows with a wrong checksum": (
         does(lambda hub: hub.garbled.add("/train-00000-of-00001.parquet")), ([], ["paws"]),
-        "google-research-datasets/paws at main: labeled_final/train-00000-of-00001.parquet: its hash differs from the one that the hub states",
+        "google-research-datasets/paws at main: labeled_final/train-00000-of-00001.parquet: its hash differs from the one",
     ),
     "gated repository": (
         does(lambda hub: hub.gated.update({MODEL: TOKEN})), ([1], []),
