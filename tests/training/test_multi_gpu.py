@@ -251,7 +251,7 @@ def test_a_killed_process_ends_the_others(checkpoints, tmp_path):
             killed.append(workers(folder)[0])
             os.kill(killed[0], signal.SIGKILL)
 
-    with pytest.raises(RuntimeError, match=r"^one of 2 processes was killed, or failed"):
+    with pytest.raises(RuntimeError, match=r"^one of 2 processes was killed or failed"):
         evaluation_gpus.predict({"path": str(checkpoints["olmo"].path)}, None, settings, paths, 2, folder, kill)
     assert not list(tmp_path.glob("*shards*")) and workers(folder) == []
 
