@@ -80,7 +80,7 @@ def test_what_prefetch_tells_of_a_branch_is_one_line(monkeypatch: pytest.MonkeyP
     hub.prefetch(
         [{"repo": "a/b", "kind": "model", "revision": f"main{CLEAR}\n", "commit": "0" * 40, "files": {}}], lines.append
     )
-    assert lines[1] == f"model a/b at main\\x1b[2J\\n ({'0' * 40}): whole"
+    assert lines[1] == f"model a/b at main\\x1b[2J\\n ({'0' * 40}): complete"
 
 
 def test_a_log_keeps_its_lines_and_escapes_the_rest() -> None:

@@ -694,7 +694,7 @@ def test_interrupted_download_is_refused_offline_and_mended_online(hub: HubServe
     hub.statuses["/model.safetensors"] = 404
     client.refusal(100, FAMILY)
     message = client.refusal(100, FAMILY, HF_HUB_OFFLINE="1")
-    assert "not whole in the local cache" in message
+    assert "not complete in the local cache" in message
     assert client.locate(1000, FAMILY, HF_HUB_OFFLINE="1") == first
     hub.statuses.clear()
     assert client.locate(100, FAMILY)["revision"] == hub.commit("lab/olmo", "step100-tokens0B")
