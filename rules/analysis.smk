@@ -127,6 +127,7 @@ rule recommend:
             "analysis/seed_variance",
             "analysis/evidence",
             "statistics",
+            "storage/markdown",
         ),
     script:
         "../workflow/scripts/recommend.py"

@@ -102,7 +102,7 @@ rule tabulate:
     params:
         cohort=cohort_settings,
         table=cohort_contents,
-        code=forecasters("leaderboards"),
+        code=content_hashes.of_code("forecasting/leaderboards", "storage/markdown"),
     script:
         "../workflow/scripts/tabulate.py"
 

@@ -75,6 +75,7 @@ rule find:
         targets=own_cohort.questions(STUDY),
         code=content_hashes.of_code(
             "report/findings/__init__",
+            "report/selection",
             *(f"report/findings/{kind}" for kind in registry.modules(findings)),
         ),
     script:

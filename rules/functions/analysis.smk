@@ -74,7 +74,14 @@ def slice_parts(wildcards):
 
 def analysis_code(wildcards):
     """What an analysis does, and what it shares with others."""
-    shared = ["evidence", "curves", "declines", "extrapolation", "laws"]
+    shared = [
+        "evidence",
+        "curves",
+        "declines",
+        "extrapolation",
+        "laws",
+        "seed_variance",
+    ]
     return content_hashes.of_code(
         f"analysis/analyses/{wildcards.analysis}",
         *(f"analysis/{name}" for name in shared),

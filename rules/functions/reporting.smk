@@ -28,14 +28,19 @@ def figure_code(wildcards):
     """How a figure is drawn."""
     folder = "report/figures"
     return content_hashes.of_code(
-        f"{folder}/{wildcards.figure}", "report/drawing", f"{folder}/style.mplstyle"
+        f"{folder}/{wildcards.figure}",
+        f"{folder}/style.mplstyle",
+        "report/drawing",
+        "report/selection",
     )
 
 
 def summary_code(wildcards):
     """How a table is made."""
     return content_hashes.of_code(
-        f"report/summaries/{wildcards.summary}", "report/summaries/__init__"
+        f"report/summaries/{wildcards.summary}",
+        "report/summaries/__init__",
+        "storage/markdown",
     )
 
 

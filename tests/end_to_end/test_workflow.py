@@ -390,6 +390,18 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
         SHOWN | {"analyse": 1, "gather": 1, "draw": 2, "summarise": 1},
     ),
     "a figure": (edit("workflow/report/figures/curves.py"), {"draw": 1, "present": 1, "all": 1}),
+    "which rows figures and findings show": (
+        edit("workflow/report/selection.py"),
+        {"draw": 2, "find": 1, "present": 1, "all": 1},
+    ),
+    "how tables are written in Markdown": (
+        edit("workflow/storage/markdown.py"),
+        {"summarise": 1, "recommend": 1, "tabulate": 1, "find": 1, "present": 1, "all": 1},
+    ),
+    "what seeds add to an uncertainty": (
+        edit("workflow/analysis/seed_variance.py"),
+        SHOWN | {"analyse": ANALYSES, "gather": 1, "draw": 2, "summarise": 1},
+    ),
     "a new figure": (add_figure, {"draw": 1, "present": 1, "all": 1}),
     "an indicator": (
         config("indicators", masked={"measure": "span_corruption", "corpus": "miniworld", "documents": 4}),
