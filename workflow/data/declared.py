@@ -7,6 +7,7 @@ a row is a column's name; dots and numbers in brackets lead into it (`answers.te
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import string
@@ -75,7 +76,7 @@ def unread(declared: Task, rows: Iterable[Row]) -> list[str]:
     reader = declared.read
     assert isinstance(reader, Reader)
     left: list[str] | None = None
-    for _, row in zip(range(NOTED), rows, strict=False):
+    for row in itertools.islice(rows, NOTED):
         texts = [key for key, value in row.items() if isinstance(value, str) and not is_blank(value)]
         left = [key for key in texts if left is None or key in left]
     read = {column for place in reader.places() for column in (place, STEP.findall(place)[0][1])}

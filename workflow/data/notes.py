@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,5 @@ def _unread(name: str, read: task.Task, data_root: str | Path | None, pinned: hu
     split = task.splits(read)[0]
     root = task.row_root(name, None if data_root is None else str(data_root))
     found = task.read_hub(pinned, split) if pinned else task.read_folder(root or task.GENERATED, read, name, split)
-    first = (row for _, row in itertools.islice(found, declared.NOTED))
-    if left := declared.unread(read, first):
+    if left := declared.unread(read, (row for _, row in found)):
         yield f"columns of text that neither prompt nor answer reads: {', '.join(left)}"
