@@ -49,7 +49,7 @@ PLACE = re.compile(r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*")
 STEP = re.compile(r"\[(?P<index>\d+)\]|(?P<name>[^.\[\]]+)")
 # Words that YAML 1.1 reads as true and false where they are not in quotes.
 TRUTHS = {True: ("true", "yes", "on"), False: ("false", "no", "off")}
-NOTED = 200  # rows that are looked at for columns which nothing reads
+NOTED = 200  # first rows that are checked for unread columns
 
 
 def task(name: str, block: DeclaredTask) -> Task:
