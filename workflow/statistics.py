@@ -20,9 +20,9 @@ Values = NDArray[np.float64]
 Margins = Callable[[float], tuple[float, float]]  # level of confidence -> how far below and above the estimate
 
 BLOCK = 4_000_000  # multiplicities held at once: 32 MB, whatever the number of rows
-KEPT = (
-    16_000_000  # multiplicities of one resampling that are cached, one byte each: drawing them takes most of the time
-)
+# Multiplicities of one resampling that are cached, one byte each: drawing them takes most of the time. More are drawn in
+# another way, seven times as fast, whenever they are needed.
+KEPT = 16_000_000
 NORMAL = 1e6  # degrees of freedom from which Student's t is the normal distribution
 SMALLEST = 1e-12  # smallest p-value that is reported
 ROUNDING = 1e-12  # margins and standard errors up to this count as 0
@@ -54,7 +54,7 @@ class Resampling:
         Every call gives the same resamples, so statistics over the same units can be compared as pairs.
         """
         if self.resamples * n > KEPT:
-            yield from _drawn(self, n)
+            yield from _counted(self, n)
         else:
             whole, rows = _multiplicities(self, n), max(1, BLOCK // n)
             yield from (whole[start : start + rows].astype(float) for start in range(0, self.resamples, rows))
@@ -70,6 +70,13 @@ class Resampling:
         tail = (1 - self.level) / 2
         return np.quantile(estimates, [tail, 1 - tail], axis=0)
 
+    def sums(self, columns: Values) -> Values:
+        """Resampled sums of columns, shape (n, columns), from one set of resamples: shape (resamples, columns)."""
+        own = [np.ascontiguousarray(column) for column in columns.T]
+        return np.concatenate(
+            [np.stack([weights @ column for column in own], axis=1) for weights in self.weights(len(columns))]
+        )
+
     def means(self, values: Values) -> Values:
         """Resampled means of values, shape (n,), one for each resample."""
         return np.concatenate([weights @ values for weights in self.weights(len(values))]) / len(values)
@@ -81,6 +88,14 @@ def _drawn(how: Resampling, n: int) -> Iterator[Values]:
     for start in range(0, how.resamples, rows):
         size = min(rows, how.resamples - start)
         yield generator.multinomial(n, np.full(n, 1 / n), size=size).astype(float)
+
+
+def _counted(how: Resampling, n: int) -> Iterator[Values]:
+    """The same distribution as `_drawn`, for many units: each resample's n units are drawn one by one and counted."""
+    generator, rows = np.random.default_rng(how.seed), max(1, BLOCK // n)
+    for start in range(0, how.resamples, rows):
+        units = (generator.integers(n, size=n, dtype=np.int32) for _ in range(min(rows, how.resamples - start)))
+        yield np.stack([np.bincount(own, minlength=n) for own in units]).astype(float)
 
 
 @lru_cache(maxsize=8)

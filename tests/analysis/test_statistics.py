@@ -72,6 +72,26 @@ def test_blocks_change_nothing():
     assert how(resamples).means(values) == pytest.approx(whole @ values / n)
 
 
+def test_resamples_that_are_too_many_to_cache_are_of_the_same_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn in another way, block by block: whole resamples, the same ones at each call, multiplicities of variance 1 - 1/n."""
+    monkeypatch.setattr(statistics, "KEPT", 1000)
+    monkeypatch.setattr(statistics, "BLOCK", 3000)
+    blocks = list(how().weights(30))
+    assert len(blocks) == 20 and all(block.shape == (100, 30) for block in blocks)
+    drawn = np.concatenate(blocks)
+    assert (drawn.sum(axis=1) == 30).all() and np.array_equal(drawn, np.concatenate(list(how().weights(30))))
+    assert drawn.var() == pytest.approx(29 / 30, rel=0.02)
+    assert drawn.mean(axis=0) == pytest.approx(np.ones(30), abs=0.1)
+    covariance = np.cov(drawn.T)[np.triu_indices(30, 1)]
+    assert covariance.mean() == pytest.approx(-1 / 30, rel=0.05)
+
+
+def test_columns_share_their_resamples() -> None:
+    columns = np.random.default_rng(2).normal(size=(40, 3))
+    drawn = np.concatenate(list(how().weights(40)))
+    assert how().sums(columns) == pytest.approx(drawn @ columns)
+
+
 def test_statistics_of_the_same_units_are_resampled_together():
     values = np.random.default_rng(1).normal(size=50)
     assert how().means(values + 3) - how().means(values) == pytest.approx(np.full(2000, 3.0))

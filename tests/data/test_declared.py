@@ -318,11 +318,11 @@ def test_metrics_that_a_task_names_are_kept_and_the_first_is_followed() -> None:
         {"test": test, "metric": name, "primary": name == "accuracy"} for test in ("mine", "rte") for name in names
     ]
     items = [{"test": "mine", "metric": name, "value": 1.0} for name in ("accuracy", "accuracy_calibrated", "chance")]
-    kept, rows = metric_names.named(scores, items)
+    kept, rows = metric_names.named(scores, pa.Table.from_pylist(items))
     assert [row["metric"] for row in kept if row["test"] == "mine"] == ["accuracy", "chance", "macro_f1", "majority"]
     assert [row["metric"] for row in kept if row["primary"]] == ["macro_f1", "accuracy"]
     assert [row["metric"] for row in kept if row["test"] == "rte"] == names
-    assert [row["metric"] for row in rows] == ["accuracy", "chance"]
+    assert rows["metric"].to_pylist() == ["accuracy", "chance"]
 
 
 def test_declared_tasks_go_to_other_processes_as_yaml_whatever_the_config_was_read_from() -> None:

@@ -134,6 +134,15 @@ def test_rouge_is_that_of_its_definition(kind):
     assert min(expected) == 0 and max(expected) > 0.5
 
 
+def test_the_longest_common_subsequence_is_that_of_the_package():
+    from rouge_score.rouge_scorer import _lcs_table
+
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        first, second = ([*map(str, rng.integers(6, size=rng.integers(1, 90)))] for _ in range(2))
+        assert metrics.longest_common(first, second) == _lcs_table(first, second)[-1][-1]
+
+
 def test_rouge_by_hand():
     outputs = ["The cat", "the cats", ""]
     rows = frame({"output": output, "reference": "the black cat"} for output in outputs)
@@ -250,7 +259,7 @@ def test_published_free_text_by_hand():
         for number, (text, gold) in enumerate(texts)
     ).assign(test="paws", test_format="io", shots=0)
     scores, items = metrics.scored(rows, {"protocol": "published", "labels": "generate"}, HOW)
-    assert [item["value"] for item in items if item["metric"] == "accuracy"] == [0, 1, 1, 0, 0]
+    assert [item["value"] for item in items.to_pylist() if item["metric"] == "accuracy"] == [0, 1, 1, 0, 0]
     assert sorted({row["metric"] for row in scores}) == sorted(LABEL)
 
 
@@ -347,7 +356,7 @@ def test_scores_and_items_of_a_cell():
     label = ["accuracy", "accuracy_calibrated", "chance", "macro_f1", "majority", "most_predicted"]
     expected = [("mnli", format, metric, 60) for format in ("default", "io") for metric in label]
     assert found == [*expected, *(("xsum", "default", name, 20) for name in ROUGE)]
-    table = pd.DataFrame(items)
+    table = items.to_pandas()
     for row in scores:
         if row["metric"] in ("accuracy", "accuracy_calibrated", "chance", *ROUGE):
             own = table[

@@ -305,3 +305,16 @@ def test_a_benchmark_on_a_cpu_prints_its_tables(
     assert "| way | seconds | ×" in told and "| Tunecast |" in told
     if name == "generation":
         assert "NOT those of" not in told
+
+
+# The CPU tail
+
+
+def test_scores_of_a_test_are_timed_by_kind_and_protocol(capsys: pytest.CaptureFixture[str]) -> None:
+    import large_tests
+
+    large_tests.main(["--rows", "20", "--kinds", "label", "generate"])
+    told = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [(line[0].removeprefix("| "), line[1], line[2]) for line in told] == [
+        (kind, protocol, "20") for kind in ("label", "generate") for protocol in ("sound", "published")
+    ]

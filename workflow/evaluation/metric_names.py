@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from workflow import task
 
@@ -57,23 +58,24 @@ def main(read: task.Task, names: Iterable[str]) -> str | None:
     return available[0] if available else PRIMARY.get(task.KINDS[read.kind].method or "")
 
 
-def named(
-    scores: list[dict[str, Any]], items: list[dict[str, Any]]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return scores and their rows with only the metrics that a task names, the first of them primary.
+def named(scores: list[dict[str, Any]], items: pa.Table) -> tuple[list[dict[str, Any]], pa.Table]:
+    """Return scores and the table of their rows with only the metrics that a task names, the first of them primary.
 
     Both have test and metric. Baselines stay, and so do all metrics of a task that names none of the available ones.
     """
     tests = {test: {row["metric"] for row in scores if row["test"] == test} for test in {row["test"] for row in scores}}
     wanted = {test: [name for name in task.load(test).metrics if name in names] for test, names in tests.items()}
-    kept = [
-        [row for row in rows if not wanted[row["test"]] or row["metric"] in (*wanted[row["test"]], *NEITHER)]
-        for rows in (scores, items)
-    ]
+    kept = [row for row in scores if not wanted[row["test"]] or row["metric"] in (*wanted[row["test"]], *NEITHER)]
     primary = [
-        row | {"primary": row["metric"] == wanted[row["test"]][0]} if wanted[row["test"]] else row for row in kept[0]
+        row | {"primary": row["metric"] == wanted[row["test"]][0]} if wanted[row["test"]] else row for row in kept
     ]
-    return primary, kept[1]
+    pairs = zip(items["test"].to_numpy(), items["metric"].to_numpy(), strict=True)
+    stays = (
+        [not wanted[test] or name in (*wanted[test], *NEITHER) for test, name in pairs]
+        if any(wanted.values())
+        else None
+    )
+    return primary, items if stays is None else items.filter(pa.array(stays, pa.bool_()))
 
 
 def preferred(test: str, metrics: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from workflow.evaluation import metric_names
 from workflow.evaluation.metric_names import PRIMARY
 from workflow.settings import Suite
 from workflow.statistics import Interval, Margins, Resampling, bounded, closed, normal, share
+from workflow.storage import tables
 from workflow.task import KINDS, Example, Rows, Task
 
 Values = NDArray[np.float64]
@@ -44,17 +46,37 @@ def method(read: Task, labels: str) -> str:
     return LABEL_METHODS[labels] if of_kind == "label" else of_kind
 
 
+class Resampled:
+    """A statistic of rows that follows from sums of columns over them, so that many resamples cost one matrix product."""
+
+    def columns(self, rows: pd.DataFrame) -> Values:
+        """Return what is summed, shape (n, columns)."""
+        raise NotImplementedError
+
+    def statistic(self, sums: Values, n: int) -> Values:
+        """Return one number for each row of sums, shape (resamples, columns), over n rows each."""
+        raise NotImplementedError
+
+    def estimates(self, rows: pd.DataFrame, weights: Values) -> Values:
+        """Return the statistic for each row of multiplicities, shape (resamples, n), which sum to n."""
+        return self.statistic(weights @ self.columns(rows), len(rows))
+
+
 @dataclass(frozen=True)
-class PerRow:
+class PerRow(Resampled):
     """A mean over rows. methods: those it applies to; values: predictions -> one number per row; column: the one it needs."""
 
     methods: tuple[str, ...]
     values: Callable[[pd.DataFrame], Values]
     column: str = "output"
 
-    def estimates(self, rows: pd.DataFrame, weights: Values) -> Values:
-        """Return the mean for each row of weights, shape (resamples, n)."""
-        return weights @ self.values(rows) / weights.sum(axis=1)
+    def columns(self, rows: pd.DataFrame) -> Values:
+        """Return the values as one column."""
+        return self.values(rows)[:, None]
+
+    def statistic(self, sums: Values, n: int) -> Values:
+        """Return the means."""
+        return sums[:, 0] / n
 
     def interval(self, rows: pd.DataFrame, level: float) -> Interval:
         """Return the mean with its interval over rows: for values between 0 and 1 in closed form, for others Student's."""
@@ -62,15 +84,24 @@ class PerRow:
 
 
 @dataclass(frozen=True)
-class Overall:
-    """A statistic of all rows. estimates: (predictions, weights of shape (resamples, n)) -> one number per resample, NaN if
-    the statistic applies to none of its rows; uncertainty: predictions -> standard error and margins of the statistic;
-    methods, column: as in PerRow."""
+class Overall(Resampled):
+    """A statistic of all rows. counted: predictions -> what is summed over rows, shape (n, columns); of_sums: (sums of shape
+    (resamples, columns), n) -> one number per resample, NaN if the statistic applies to none of its rows; uncertainty:
+    predictions -> standard error and margins of the statistic; methods, column: as in PerRow."""
 
     methods: tuple[str, ...]
-    estimates: Callable[[pd.DataFrame, Values], Values]
+    counted: Callable[[pd.DataFrame], Values]
+    of_sums: Callable[[Values, int], Values]
     uncertainty: Callable[[pd.DataFrame], tuple[float, Margins]]
     column: str = "output"
+
+    def columns(self, rows: pd.DataFrame) -> Values:
+        """Return what is summed over rows."""
+        return self.counted(rows)
+
+    def statistic(self, sums: Values, n: int) -> Values:
+        """Return the statistic of sums."""
+        return self.of_sums(sums, n)
 
     def interval(self, rows: pd.DataFrame, level: float) -> Interval | None:
         """Return the statistic with its interval over rows; None if it applies to none of them."""
@@ -88,12 +119,23 @@ def mean_of(values: Values, level: float) -> Interval:
 
 def predicted(rows: pd.DataFrame) -> NDArray[np.int64]:
     """Return the index of the predicted choice in each row, -1 if generated text names none."""
-    return np.array([_index(row) for row in rows.to_dict("records")], dtype=np.int64)
+    compared = np.array([len(own) > 0 for own in rows["logprobs"]], dtype=bool)
+    found = np.empty(len(rows), dtype=np.int64)
+    found[compared] = largest(rows["logprobs"][compared])
+    found[~compared] = [_named(row) for row in rows[~compared].to_dict("records")]
+    return found
 
 
-def _index(row: Mapping[str, Any]) -> int:
-    if len(row["logprobs"]):
-        return int(np.argmax(row["logprobs"]))
+def largest(values: Sequence[Any] | pd.Series) -> NDArray[np.int64]:
+    """Return the index of the largest value in each row, of rows of any lengths."""
+    rows = [np.asarray(own, dtype=float) for own in values]
+    if len({len(own) for own in rows}) == 1:
+        return np.stack(rows).argmax(axis=1)
+    return np.array([own.argmax() for own in rows], dtype=np.int64)
+
+
+def _named(row: Mapping[str, Any]) -> int:
+    """Return the index of the label that a row's generated text names; -1 if it names none."""
     name = held_label if row.get("free_output") is not None else named_label
     label = name(row["output"], list(row["choices"]), row["protocol"])
     return list(row["choices"]).index(label) if label else -1
@@ -140,14 +182,14 @@ def accuracy_per_byte(rows: pd.DataFrame) -> Values:
 
 
 def _normalised(rows: pd.DataFrame, lengths: Sequence[Sequence[int]]) -> Values:
-    indices = [np.argmax(np.divide(p, n)) for p, n in zip(rows["logprobs"], lengths, strict=True)]
-    return (np.array(indices) == gold(rows)).astype(float)
+    indices = largest([np.divide(p, n) for p, n in zip(rows["logprobs"], lengths, strict=True)])
+    return (indices == gold(rows)).astype(float)
 
 
 def accuracy_calibrated(rows: pd.DataFrame) -> Values:
     """Return accuracy with each label's prior subtracted (contextual calibration, Zhao et al. 2021, section 5)."""
-    best = [np.argmax(np.subtract(p, prior)) for p, prior in zip(rows["logprobs"], rows["priors"], strict=True)]
-    return (np.array(best) == gold(rows)).astype(float)
+    best = largest([np.subtract(p, prior) for p, prior in zip(rows["logprobs"], rows["priors"], strict=True)])
+    return (best == gold(rows)).astype(float)
 
 
 def forced(rows: pd.DataFrame) -> Values:
@@ -169,14 +211,52 @@ def rouge(kind: str) -> Callable[[pd.DataFrame], Values]:
     """
 
     def values(rows: pd.DataFrame) -> Values:
-        from rouge_score.rouge_scorer import RougeScorer  # takes a second, which jobs without such tests need not spend
-
         stemmed = "stemmer" in rows and bool(rows["stemmer"].any())
-        scorer = RougeScorer([kind], use_stemmer=stemmed)
         pairs = zip(rows["reference"], rows["output"], strict=True)
-        return np.array([scorer.score(reference, output)[kind].fmeasure for reference, output in pairs])
+        return np.array([_rouge(reference, output, stemmed)[kind] for reference, output in pairs])
 
     return values
+
+
+@lru_cache(maxsize=200_000)  # the three kinds of a test ask for the same pairs of texts
+def _rouge(reference: str, output: str, stemmed: bool) -> dict[str, float]:
+    """Return all ROUGE F-measures of a pair of texts by kind."""
+    from rouge_score.scoring import fmeasure
+
+    scorer, words = _scorer(stemmed)
+    found = {kind: own.fmeasure for kind, own in scorer.score(reference, output).items()}
+    expected, written = words(reference), words(output)
+    if not expected or not written:
+        return found | {"rougeL": 0.0}
+    common = longest_common(expected, written)
+    return found | {"rougeL": fmeasure(common / len(written), common / len(expected))}
+
+
+@cache
+def _scorer(stemmed: bool) -> tuple[Any, Callable[[str], list[str]]]:
+    """Return the package's scorer of ROUGE-1 and ROUGE-2, and its split into words, which remembers the last two texts."""
+    from rouge_score.rouge_scorer import RougeScorer  # takes a second, which jobs without such tests need not spend
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    tokenizer = DefaultTokenizer(stemmed)
+    tokenizer.tokenize = lru_cache(maxsize=2)(tokenizer.tokenize)
+    return RougeScorer(["rouge1", "rouge2"], tokenizer=tokenizer), tokenizer.tokenize
+
+
+def longest_common(first: Sequence[str], second: Sequence[str]) -> int:
+    """Return the length of the longest common subsequence of words.
+
+    Bit-parallel (Hyyrö 2004, figure 4), since the package's table of all pairs of words takes half of the time of all
+    ROUGE measures: bit i of `state` is 0 where the length grows with word i of `first`.
+    """
+    places: dict[str, int] = {}
+    for place, word in enumerate(first):
+        places[word] = places.get(word, 0) | 1 << place
+    state = whole = (1 << len(first)) - 1
+    for word in second:
+        matched = state & places.get(word, 0)
+        state = (state + matched | state - matched) & whole
+    return len(first) - state.bit_count()
 
 
 def plain(text: str) -> str:
@@ -214,34 +294,51 @@ def answer_log_likelihood(rows: pd.DataFrame) -> Values:
     return np.array([p[0] / n[0] for p, n in zip(rows["logprobs"], rows["candidate_tokens"], strict=True)])
 
 
-def majority(rows: pd.DataFrame, weights: Values) -> Values:
-    """Return the accuracy of always predicting the most frequent gold label."""
-    classes = np.unique(gold(rows))
-    shares = weights @ (gold(rows)[:, None] == classes[None, :]).astype(float)
-    return shares.max(axis=1) / weights.sum(axis=1)
+def gold_counts(rows: pd.DataFrame) -> Values:
+    """Return a column for each gold label: 1 where it is the row's, else 0."""
+    return _one_hot(gold(rows))
 
 
-def most_predicted(rows: pd.DataFrame, weights: Values) -> Values:
-    """Return the share of the most frequent prediction, 1 if constant; text that names no label is a separate class."""
-    guess = predicted(rows)[:, None]
-    shares = weights @ (guess == np.unique(guess)[None, :]).astype(float)
-    return shares.max(axis=1) / weights.sum(axis=1)
+def predicted_counts(rows: pd.DataFrame) -> Values:
+    """Return a column for each prediction: 1 where it is the row's, else 0; text that names no label is a separate class."""
+    return _one_hot(predicted(rows))
 
 
-def accuracy_forced(rows: pd.DataFrame, weights: Values) -> Values:
-    """Return the accuracy among rows whose label was forced; NaN for a resample without such rows."""
+def _one_hot(classes: NDArray[np.int64]) -> Values:
+    return (classes[:, None] == np.unique(classes)[None, :]).astype(float)
+
+
+def most(sums: Values, n: int) -> Values:
+    """Return the share of the most frequent class: of gold labels the accuracy of always predicting it, of predictions 1 if
+    they are constant."""
+    return sums.max(axis=1) / n
+
+
+def forced_counts(rows: pd.DataFrame) -> Values:
+    """Return two columns: rows whose label was forced and right, rows whose label was forced."""
     is_forced = forced(rows)
-    right, count = weights @ (is_forced * accuracy(rows)), weights @ is_forced
+    return np.stack([is_forced * accuracy(rows), is_forced], axis=1)
+
+
+def accuracy_forced(sums: Values, n: int) -> Values:
+    """Return the accuracy among rows whose label was forced; NaN for a resample without such rows."""
+    right, count = sums.T
     return np.divide(right, count, out=np.full_like(right, np.nan), where=count > 0)
 
 
-def macro_f1(rows: pd.DataFrame, weights: Values) -> Values:
-    """Return F1 averaged over the classes that occur as gold or prediction in the resample, 0 for a class never right."""
+def class_counts(rows: pd.DataFrame) -> Values:
+    """Return two columns for each class that is a gold label or a prediction: rows where it is both, and where it is either
+    (2 where both); first all of the former."""
     truth, guess = gold(rows)[:, None], predicted(rows)[:, None]
     classes = np.unique(np.concatenate([truth, guess]))
     classes = classes[classes >= 0][None, :]
-    right = weights @ ((truth == classes) & (guess == classes)).astype(float)
-    present = weights @ (truth == classes).astype(float) + weights @ (guess == classes).astype(float)
+    right, present = (truth == classes) & (guess == classes), (truth == classes) * 1.0 + (guess == classes)
+    return np.hstack([right, present])
+
+
+def macro_f1(sums: Values, n: int) -> Values:
+    """Return F1 averaged over the classes that occur as gold or prediction in the resample, 0 for a class never right."""
+    right, present = np.hsplit(sums, 2)
     f1 = np.divide(2 * right, present, out=np.zeros_like(right), where=present > 0)
     return f1.sum(axis=1) / (present > 0).sum(axis=1)
 
@@ -265,10 +362,7 @@ def macro_f1_uncertainty(rows: pd.DataFrame) -> tuple[float, Margins]:
     margins of that share are those of F1. Margins of the mean over classes follow from the correlations of the classes' F1,
     by each row's influence on them (as in `statistics.apart`); a class without spread counts as perfectly correlated.
     """
-    truth, guess = gold(rows)[:, None], predicted(rows)[:, None]
-    classes = np.unique(np.concatenate([truth, guess]))
-    classes = classes[classes >= 0][None, :]
-    right, present = (truth == classes) & (guess == classes), (truth == classes) * 1.0 + (guess == classes)
+    right, present = np.hsplit(class_counts(rows), 2)
     f1 = 2 * right.sum(axis=0) / present.sum(axis=0)
     influence = (2 * right - f1 * present) / present.mean(axis=0)
     among = (present > 0).sum(axis=0)
@@ -303,7 +397,10 @@ METRICS: dict[str, PerRow | Overall] = {
     "accuracy": PerRow((*LABEL, "rank"), accuracy),
     "accuracy_calibrated": PerRow(("label",), accuracy_calibrated, column="priors"),
     "accuracy_forced": Overall(
-        ("label_constrained",), accuracy_forced, lambda rows: _of_share(accuracy(rows)[forced(rows) == 1])
+        ("label_constrained",),
+        forced_counts,
+        accuracy_forced,
+        lambda rows: _of_share(accuracy(rows)[forced(rows) == 1]),
     ),
     "accuracy_per_token": PerRow(("rank",), accuracy_per_token),
     "accuracy_per_byte": PerRow(("rank",), accuracy_per_byte),
@@ -312,9 +409,9 @@ METRICS: dict[str, PerRow | Overall] = {
     "chance": PerRow((*LABEL, "rank"), chance),
     "exact_match": PerRow(("answer",), exact_match),
     "forced": PerRow(("label_constrained",), forced),
-    "macro_f1": Overall(LABEL, macro_f1, macro_f1_uncertainty),
-    "majority": Overall(LABEL, majority, lambda rows: _of_most(gold(rows))),
-    "most_predicted": Overall(LABEL, most_predicted, lambda rows: _of_most(predicted(rows))),
+    "macro_f1": Overall(LABEL, class_counts, macro_f1, macro_f1_uncertainty),
+    "majority": Overall(LABEL, gold_counts, most, lambda rows: _of_most(gold(rows))),
+    "most_predicted": Overall(LABEL, predicted_counts, most, lambda rows: _of_most(predicted(rows))),
     "rouge_1": PerRow(("generate",), rouge("rouge1")),
     "rouge_2": PerRow(("generate",), rouge("rouge2")),
     "rouge_l": PerRow(("generate",), rouge("rougeL")),
@@ -352,43 +449,57 @@ def score(rows: pd.DataFrame, name: str, resampling: Resampling) -> Interval | N
     return METRICS[name].interval(rows, resampling.level)
 
 
-def published_value(rows: pd.DataFrame, name: str, resampling: Resampling) -> float:
-    """Return the midpoint of the percentile bootstrap interval, which the released code of arXiv 2408.06663 reports as value.
+def published_values(rows: pd.DataFrame, names: Sequence[str], resampling: Resampling) -> dict[str, float]:
+    """Return the midpoints of metrics' percentile bootstrap intervals, which the released code of arXiv 2408.06663 reports as
+    values.
 
-    Resamples for which the metric has no value are left out.
+    All metrics share the resamples. Resamples for which a metric has no value are left out.
     """
-    resampled = np.concatenate([METRICS[name].estimates(rows, weights) for weights in resampling.weights(len(rows))])
-    return sum(resampling.bounds(resampled[~np.isnan(resampled)])) / 2
+    columns = {name: METRICS[name].columns(rows) for name in names}
+    ends = np.cumsum([own.shape[1] for own in columns.values()])[:-1]
+    sums = np.hsplit(resampling.sums(np.hstack(list(columns.values()))), ends)
+    resampled = {name: METRICS[name].statistic(own, len(rows)) for name, own in zip(columns, sums, strict=True)}
+    return {name: sum(resampling.bounds(own[~np.isnan(own)])) / 2 for name, own in resampled.items()}
 
 
 def scored(
     predictions: pd.DataFrame, suite: Suite, resampling: Resampling, stemmer: bool = False
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return all metrics of a cell: rows of `tables.SCORES`, and rows of `tables.ITEMS` for metrics that are means.
+) -> tuple[list[dict[str, Any]], pa.Table]:
+    """Return all metrics of a cell: rows of `tables.SCORES`, and a table of `tables.ITEMS` for metrics that are means.
 
     suite: the settings of the predictions; stemmer: whether ROUGE compares word stems. In the `published` protocol the value
-    is that of `published_value`. A metric without a value has a row of nulls.
+    is that of `published_values`. A metric without a value has a row of nulls.
     """
-    scores, items = [], []
+    scores, items = [], [tables.ITEMS.empty_table()]
     keys = ["test", "test_format", "shots"]
     for group, rows in predictions.assign(protocol=suite["protocol"], stemmer=stemmer).groupby(keys, sort=False):
         where = dict(zip(keys, group, strict=True))
         main = PRIMARY[str(task.method(where["test"]))]
+        found: dict[str, Interval | None] = {}
         for name in applicable(method(task.load(where["test"]), suite["labels"]), rows):
             metric = METRICS[name]
-            values = metric.values(rows) if isinstance(metric, PerRow) else None
-            estimate = metric.interval(rows, resampling.level) if values is None else mean_of(values, resampling.level)
+            if isinstance(metric, PerRow):
+                values = metric.values(rows)
+                found[name] = mean_of(values, resampling.level)
+                items.append(_items(where, name, rows["id"], values))
+            else:
+                found[name] = metric.interval(rows, resampling.level)
+        values_of = {name: own.value for name, own in found.items() if own}
+        if suite["protocol"] == "published":
+            values_of = published_values(rows, list(values_of), resampling)
+        for name, own in found.items():
             row: dict[str, Any] = {"value": None, "error": None, "low": None, "high": None, "n": len(rows)}
-            row |= asdict(estimate) if estimate else {}
-            if estimate and suite["protocol"] == "published":
-                row["value"] = published_value(rows, name, resampling)
+            row |= asdict(own) | {"value": values_of[name]} if own else {}
             facts = {"metric": name, "primary": name == main, "better": metric_names.better(name)}
             scores.append({**where, **facts, **row})
-            if values is not None:
-                items += [
-                    {**where, "metric": name, "id": id, "value": v} for id, v in zip(rows["id"], values, strict=True)
-                ]
-    return scores, items
+    return scores, pa.concat_tables(items)
+
+
+def _items(where: Mapping[str, Any], name: str, ids: pd.Series, values: Values) -> pa.Table:
+    """Return a metric's values of the rows of one test, in the columns of `tables.ITEMS`."""
+    keys = {key: pa.repeat(pa.scalar(own, tables.ITEMS.field(key).type), len(values)) for key, own in where.items()}
+    own = {"metric": pa.repeat(name, len(values)), "id": pa.array(ids, pa.string()), "value": pa.array(values)}
+    return pa.table(keys | own, schema=tables.ITEMS)
 
 
 TRIED = Resampling(resamples=100, level=0.95, seed=0)
@@ -400,8 +511,6 @@ def check(suite: Suite, tests: Mapping[str, tuple[Task, Rows, Rows]]) -> None:
     suite: its settings; tests: name -> (task, training rows, test rows). ROUGE accepts any text, so its tests are left out.
     Errors: StudyError naming the test.
     """
-    from workflow.storage import tables
-
     for name, (read, _, test) in tests.items():
         if KINDS[read.kind].method == "generate":
             continue

@@ -16,4 +16,4 @@ with job("score", snakemake) as log:
     scores, items = metric_names.named(*metrics.scored(tables.read(path), suite, resampling, stemmer))
     log.info("%d scores of protocol %s", len(scores), suite["protocol"])
     tables.write(scores, tables.SCORES, Path(snakemake.output.scores), **facts)
-    tables.write(items, tables.ITEMS, Path(snakemake.output.rows), **facts)
+    tables.save(items, Path(snakemake.output.rows), **facts)
