@@ -20,6 +20,10 @@ gc.set_threshold(200_000, 50, 50)
 
 locks.begin()
 snakemake_patches.limit_reevaluations()
+if workflow.is_main_process:
+    snakemake_patches.warm_start(
+        lambda rule: pathlib.Path(workflow.get_rule(rule).conda_env or "").stem
+    )
 if upgrading.UNDER_WAY in os.environ:
     upgrading.begin()
 elif workflow.is_main_process and (earlier := upgrading.pending()):

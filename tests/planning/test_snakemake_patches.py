@@ -1,5 +1,8 @@
-"""Wraps around methods of Snakemake's scheduler, and the version guard."""
+"""Wraps around methods of Snakemake, and the version guard."""
 
+import os
+import subprocess
+import sys
 import threading
 import tomllib
 from pathlib import Path
@@ -7,20 +10,24 @@ from types import SimpleNamespace
 
 import pytest
 import snakemake
+from snakemake.benchmark import BenchmarkRecord
 from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.script import PythonScript
 
+from workflow.jobs import warm_start
 from workflow.planning import snakemake_patches
 from workflow.planning.snakemake_patches import REEVALUATE
 
+WRAPPED = ((JobScheduler, REEVALUATE), (JobScheduler, "schedule"), (PythonScript, "execute_script"))
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @pytest.fixture(autouse=True)
 def unpatched(monkeypatch) -> None:
     """Each test begins with Snakemake's methods; what it wraps is undone after it."""
-    for name in (REEVALUATE, "schedule"):
-        method = getattr(JobScheduler, name)
-        monkeypatch.setattr(JobScheduler, name, getattr(method, "__wrapped__", method))
+    for owner, name in WRAPPED:
+        method = getattr(owner, name)
+        monkeypatch.setattr(owner, name, getattr(method, "__wrapped__", method))
 
 
 def scheduler() -> JobScheduler:
@@ -85,15 +92,64 @@ def test_dry_run_begins_with_the_last_call_alone(monkeypatch) -> None:
     ("version", "wrapped"), [("9.13.7", False), ("9.14.0", True), ("9.99.1", True), ("10.0.0", False)]
 )
 def test_only_supported_versions_are_wrapped(monkeypatch, version: str, wrapped: bool) -> None:
-    methods = [getattr(JobScheduler, name) for name in (REEVALUATE, "schedule")]
+    methods = [getattr(owner, name) for owner, name in WRAPPED]
     monkeypatch.setattr(snakemake, "__version__", version)
     snakemake_patches.limit_reevaluations()
     snakemake_patches.before_dry_run(lambda: None)
-    changed = [
-        getattr(JobScheduler, name) is not method
-        for name, method in zip((REEVALUATE, "schedule"), methods, strict=True)
-    ]
-    assert changed == [wrapped, wrapped]
+    snakemake_patches.warm_start(lambda rule: "")
+    changed = [getattr(owner, name) is not method for (owner, name), method in zip(WRAPPED, methods, strict=True)]
+    assert changed == [wrapped] * 3
+
+
+@pytest.fixture
+def script(monkeypatch, tmp_path) -> PythonScript:
+    """The script of a rule `small`, of which a server imports nothing; `started` has what Snakemake itself would run."""
+    monkeypatch.setitem(warm_start.LIBRARIES, "small", ())
+    monkeypatch.setattr(PythonScript, "execute_script", lambda self, path, edit=False: self.started.append(path))
+    made = PythonScript.__new__(PythonScript)
+    made.conda_env = made.container_img = made.env_modules = made.shadow_dir = made.bench_record = None
+    made.rulename, made.threads, made.resources, made.started = "small", 1, {"tmpdir": str(tmp_path)}, []
+    snakemake_patches.warm_start(lambda rule: rule)
+    return made
+
+
+def test_scripts_run_in_children_and_their_failures_are_snakemake_s(script, tmp_path) -> None:
+    """The error is the one that Snakemake raises for a command that failed."""
+    path = tmp_path / "script.py"
+    path.write_text(
+        f"import os, sys; open({str(tmp_path / 'told')!r}, 'w').write(str([os.getppid(), os.environ['TMPDIR']]))"
+    )
+    script.execute_script(str(path))
+    assert (tmp_path / "told").read_text() == str([os.getpid(), str(tmp_path)])
+    path.write_text("raise SystemExit(4)")
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        script.execute_script(str(path))
+    assert (raised.value.returncode, raised.value.cmd) == (4, f"{sys.executable} {path}")
+    assert script.started == []
+
+
+def test_benchmarks_observe_the_process_of_the_script(script, tmp_path) -> None:
+    """Memory and time are those of the job: it allocates and touches 200 MB and computes for half a second."""
+    path = tmp_path / "script.py"
+    path.write_text("import time; held = b'x' * 200_000_000\nwhile time.process_time() < .5: pass")
+    script.bench_record = BenchmarkRecord()
+    script.execute_script(str(path))
+    assert script.bench_record.max_rss > 190 and script.bench_record.running_time > 0.5
+
+
+@pytest.mark.parametrize("key", ["conda_env", "container_img", "env_modules", "shadow_dir"])
+def test_scripts_that_are_deployed_start_as_ever(script, key: str) -> None:
+    setattr(script, key, "there")
+    script.execute_script("path")
+    assert script.started == ["path"]
+
+
+def test_scripts_of_other_rules_and_shells_start_as_ever(script) -> None:
+    script.rulename = "other"
+    script.execute_script("path")
+    script.rulename, script.resources = "small", {"shell_exec": "zsh"}
+    script.execute_script("path")
+    assert script.started == ["path", "path"]
 
 
 def test_scheduler_without_the_method_is_left_as_it_is(monkeypatch) -> None:

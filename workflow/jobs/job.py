@@ -15,16 +15,15 @@ from typing import Any
 
 from workflow import registry
 from workflow.errors import escaped, first_line, lacks_memory, told
-from workflow.jobs import devices, locks
+from workflow.jobs import devices, locks, warm_start
 from workflow.storage import checksums
 
 # Imports make some hundred thousand objects, none of them garbage: collecting it takes a fifth of a job's start.
 # Scripts therefore import this module first; `job` turns the garbage collector on again.
 gc.disable()
 
-# Idle threads sleep. By default they wait actively, which takes several times as long where cores are shared.
-# torch reads this when it is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+for variable, value in warm_start.PASSIVE.items():  # before torch is imported
+    os.environ.setdefault(variable, value)
 
 # How to use less memory, by rule.
 LESS = {

@@ -1,13 +1,18 @@
-"""Two wraps around methods of Snakemake's scheduler. Versions outside SUPPORTED are left as they are.
+"""Wraps around methods of Snakemake. Versions outside SUPPORTED are left as they are.
 
 - `limit_reevaluations`: while jobs wait for cores, Snakemake 9 starts one timer for each job that has ended. After a thousand
   jobs it checks for ready jobs a thousand times a second, which keeps a core busy. Upstream: snakemake/snakemake#2967.
 - `before_dry_run`: Snakemake has no hook for a dry run, since `onstart` is called for real runs alone.
+- `warm_start`: Snakemake starts a new Python for each script, which imports torch and transformers anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +20,11 @@ from typing import Any
 
 import snakemake
 from packaging.specifiers import SpecifierSet
+from snakemake.benchmark import BenchmarkRecord, benchmarked
 from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.script import PythonScript
+
+from workflow.jobs import warm_start as jobs
 
 SUPPORTED = ">=9.14,<10"  # versions whose scheduler was read and tested; the same range as in pyproject.toml
 REEVALUATE = "_schedule_reevalutation"  # Snakemake's spelling
@@ -35,7 +44,7 @@ def limit_reevaluations() -> None:
 
         return reevaluate
 
-    _wrap(REEVALUATE, wrap)
+    _wrap(JobScheduler, REEVALUATE, wrap)
 
 
 def before_dry_run(call: Callable[[], None]) -> None:
@@ -50,14 +59,47 @@ def before_dry_run(call: Callable[[], None]) -> None:
 
         return schedule
 
-    _wrap("schedule", wrap)
+    _wrap(JobScheduler, "schedule", wrap)
 
 
-def _wrap(name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replace a method of the scheduler by a wrap of the original, if this version of Snakemake is supported and has it."""
-    method = getattr(JobScheduler, name, None)
+def warm_start(kind: Callable[[str], str]) -> None:
+    """Start scripts that need no software deployment in processes that have imported their libraries (`jobs.warm_start`).
+
+    kind: rule name -> key of `warm_start.LIBRARIES`, or another word for a rule whose script starts as ever.
+    """
+
+    def wrap(original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def execute_script(script: Any, path: str, edit: bool = False) -> None:
+            elsewhere = script.conda_env or script.container_img or script.env_modules or script.shadow_dir
+            shell, folder = script.resources.get("shell_exec"), script.resources.get("tmpdir")
+            process = None
+            if not (elsewhere or shell):
+                temporary = dict.fromkeys(("TMPDIR", "TMP", "TEMPDIR", "TEMP"), folder) if folder else {}
+                process = jobs.start(path, kind(script.rulename), script.threads, temporary)
+            if process is None:
+                original(script, path, edit)
+            else:
+                _wait(process, path, script.bench_record)
+
+        return execute_script
+
+    _wrap(PythonScript, "execute_script", wrap)
+
+
+def _wait(process: int, path: str, record: BenchmarkRecord | None) -> None:
+    """Wait for the process of a script, which Snakemake's benchmark observes. Errors: CalledProcessError, as in Snakemake."""
+    with benchmarked(process, record) if record else contextlib.nullcontext():
+        _, status = os.waitpid(process, 0)
+    if code := os.waitstatus_to_exitcode(status):
+        raise subprocess.CalledProcessError(code, f"{sys.executable} {path}")
+
+
+def _wrap(owner: type, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Replace a method of a class by a wrap of the original, if this version of Snakemake is supported and has it."""
+    method = getattr(owner, name, None)
     if method is not None and snakemake.__version__ in SpecifierSet(SUPPORTED):
-        setattr(JobScheduler, name, wrap(getattr(method, "__wrapped__", method)))
+        setattr(owner, name, wrap(getattr(method, "__wrapped__", method)))
 
 
 def _in_daemon_thread(function: Callable[..., None], *arguments: Any) -> None:
