@@ -86,7 +86,7 @@ def test_a_script_sees_what_a_new_python_shows_it(
     server: Server, script: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Arguments, name, folders, environment, parent, title and handlers of signals."""
-    shown = "[sys.argv, __name__, __file__, sys.path[0], os.getcwd(), os.environ['SEEN'], 'ONLY_SERVER' in os.environ, os.getppid(),"
+    shown = "[sys.argv, __name__, __file__, sys.path[0], os.getcwd(), os.environ['SEEN'], os.getppid(),"
     shown += " signal.getsignal(signal.SIGINT) is signal.default_int_handler, gc.isenabled(), sys.stdin.fileno()]"
     path = script(f"import gc, os, signal, sys; open('shown', 'w').write(repr({shown}))")
     monkeypatch.chdir(tmp_path)

@@ -129,12 +129,13 @@ def test_scripts_run_in_children_and_their_failures_are_snakemake_s(script, tmp_
 
 
 def test_benchmarks_observe_the_process_of_the_script(script, tmp_path) -> None:
-    """Memory and time are those of the job: it allocates and touches 200 MB and computes for half a second."""
+    """Memory and time are those of the job: it allocates and touches 200 MB and computes for longer than
+    two looks of Snakemake's are apart."""
     path = tmp_path / "script.py"
-    path.write_text("import time; held = b'x' * 200_000_000\nwhile time.process_time() < .5: pass")
+    path.write_text("import time; held = b'x' * 200_000_000\nwhile time.process_time() < 1.5: pass")
     script.bench_record = BenchmarkRecord()
     script.execute_script(str(path))
-    assert script.bench_record.max_rss > 190 and script.bench_record.running_time > 0.5
+    assert script.bench_record.max_rss > 190 and script.bench_record.running_time > 1.5
 
 
 @pytest.mark.parametrize("key", ["conda_env", "container_img", "env_modules", "shadow_dir"])
