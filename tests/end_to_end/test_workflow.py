@@ -20,6 +20,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import running
@@ -540,14 +541,8 @@ def job_with(run: subprocess.Popen[bytes], log: Path) -> int:
 
 def job_of(run: subprocess.Popen[bytes]) -> int:
     """The process of the one script that a run has started."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-        except (FileNotFoundError, ProcessLookupError):  # a process that ended meanwhile
-            continue
-        if parent == run.pid:
-            found.append(int(stat.parent.name))
+    children = psutil.Process(run.pid).children()
+    found = [child.pid for child in children if ".snakemake/scripts/" in " ".join(child.cmdline())]
     assert len(found) == 1, found
     return found[0]
 
