@@ -19,8 +19,8 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import running

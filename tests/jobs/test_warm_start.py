@@ -126,6 +126,15 @@ def test_a_library_that_cannot_be_imported_leaves_jobs_to_a_new_python() -> None
     assert server.process.wait() == 1
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_server_whose_forks_would_lose_the_gpu_is_not_used(lost: bool, tmp_path: Path) -> None:
+    """A module takes torch's place: torch can be brought into that state only on a machine with a GPU."""
+    text = f"import types; cuda = types.SimpleNamespace(_is_in_bad_fork=lambda: {lost})"
+    (tmp_path / "torch.py").write_text(text, encoding="utf-8")
+    server = Server(("torch",), environment(PYTHONPATH=str(tmp_path)))
+    assert server.ready is not lost
+
+
 def test_ctrl_c_interrupts_jobs_and_leaves_the_server(
     server: Server, script: Callable[[str], str], tmp_path: Path
 ) -> None:

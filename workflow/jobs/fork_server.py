@@ -33,6 +33,8 @@ def serve(requests: int, answers: int, modules: list[str]) -> dict[str, Any]:
     gc.disable()
     for module in modules:
         importlib.import_module(module)
+    if _forks_lose_the_gpu():
+        os._exit(1)
     gc.freeze()  # collecting garbage in a job would copy the memory that it shares with the server
     os.write(answers, b"ready\n")
     with os.fdopen(requests, "rb", buffering=0) as lines:
@@ -45,6 +47,16 @@ def serve(requests: int, answers: int, modules: list[str]) -> dict[str, Any]:
                 return request
             os.write(answers, b"%d\n" % pid)
     os._exit(0)
+
+
+def _forks_lose_the_gpu() -> bool:
+    """Whether a library has asked CUDA something when it was imported: torch then refuses the GPU in forks of this process."""
+    if "torch" not in sys.modules:
+        return False
+    probe = os.fork()
+    if probe == 0:
+        os._exit(int(sys.modules["torch"].cuda._is_in_bad_fork()))
+    return os.waitstatus_to_exitcode(os.waitpid(probe, 0)[1]) != 0
 
 
 def _fork(parent: int) -> int | None:

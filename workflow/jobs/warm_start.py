@@ -79,4 +79,4 @@ def start(script: str, kind: str, threads: int, environment: Mapping[str, str]) 
 
 def _environment(threads: int, environment: Mapping[str, str]) -> dict[str, str]:
     """The environment that Snakemake gives to scripts, and what libraries read when they are imported."""
-    return PASSIVE | os.environ | {f"{name}_NUM_THREADS": str(threads) for name in THREADS} | environment
+    return PASSIVE | os.environ | {f"{name}_NUM_THREADS": str(threads) for name in THREADS} | dict(environment)
