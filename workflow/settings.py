@@ -58,19 +58,31 @@ class Repository(TypedDict):
 
     step: int
     repo: str
+    revision: NotRequired[str]
+
+
+class Folder(TypedDict):
+    """The folder of one step."""
+
+    step: int
+    folder: str
 
 
 class Family(TypedDict):
     """Checkpoints of one pre-training run, and where they come from (`source`)."""
 
     source: Literal["trained", "folder", "hub"]
-    steps: NotRequired[Any]  # "all", or a list of steps
+    steps: NotRequired[
+        Any
+    ]  # "all", a list of steps, or a selection; of a hub family a list, once the config is expanded
     pretraining: NotRequired[Pretraining]
     fields: NotRequired[dict[str, str | int | float]]
     table: NotRequired[str]
     mixes: NotRequired[dict[str, dict[str, float]]]
     path: NotRequired[str]
     pattern: NotRequired[str]
+    values: NotRequired[dict[str, list[int | str]]]
+    folders: NotRequired[list[Folder]]
     tokens_per_step: NotRequired[float]
     tokens: NotRequired[dict[int, float]]
     repo: NotRequired[str]

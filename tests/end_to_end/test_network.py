@@ -142,3 +142,24 @@ def test_what_was_not_prefetched_is_one_line_without_a_network(prefetched: tuple
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("pin_base family")]
     assert line.startswith("pin_base family=olmo step=3: family olmo, step 3: lab/olmo: cannot be read from 127.0.0.1")
     assert not (login.place / "study" / pin).exists()
+
+
+def test_equal_weights_are_told_before_any_download(tmp_path: Path) -> None:
+    """All steps of a repository are looked up by the dry run; once the commits are known, so are steps with equal weights."""
+    for place, revision in enumerate(("stage1-step1", "stage1-step3", "stage2-step1")):
+        save_checkpoint(tmp_path / "hub/lab/olmo" / revision, seed=place)
+    shutil.copytree(tmp_path / "hub/lab/olmo/stage1-step1", tmp_path / "hub/lab/olmo/stage1-step2")
+    family = {"source": "hub", "repo": "lab/olmo", "pattern": "stage{stage}-step{step}", "steps": "all"}
+    study = {"families": {"olmo": family}, "suites": {"plain": {"tests": ["mini_facts"]}}}
+    (tmp_path / "home").mkdir()
+    login = Login(running.lay_out(tmp_path / "place", study), tmp_path / "home")
+    warning = "Warning: steps 1, 2 of olmo-stage1 have the same weights: model.safetensors."
+    with HubServer(tmp_path / "hub") as hub:
+        first = login.run(hub.url, "-n")
+        assert first.returncode == 0 and "Study: 2 families, 4 bases, 1 test" in first.stderr, first.stderr
+        assert "Warning" not in first.stderr
+        pinned = login.run(hub.url, "prefetch", "--until", "pin_base")
+        assert pinned.returncode == 0 and not [path for path in hub.sent if "/resolve/" in path], pinned.stderr
+        assert warning in login.run(hub.url, "-n").stderr.splitlines()
+        fetched = login.run(hub.url, "prefetch")
+        assert fetched.returncode == 0 and warning in fetched.stderr.splitlines(), fetched.stderr

@@ -40,7 +40,7 @@ def braced(checkpoints, tmp_path: Path) -> Path:
     text = {"corpus": "text{corpus}"}
     config = {
         "families": {
-            "mine": {"source": "folder", "path": f"../{BRACES}/steps", "pattern": "step{x}{step}"},
+            "mine": {"source": "folder", "path": f"../{BRACES}/steps", "pattern": "step{{x}}{step}"},
             "further": {
                 "source": "trained",
                 "pretraining": text | {"save": [1], "continue_from": {"folder": f"../{BRACES}/steps/step{{x}}10"}},

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from workflow.errors import StudyError, first_line, lacks_memory
-from workflow.models import checkpoint_settings, tokenization
+from workflow.models import checkpoint_settings, revisions, tokenization
 from workflow.settings import Base, Family, FileRecord
 from workflow.storage import checksums, hub
 from workflow.storage.files import json_object, write_json
@@ -60,30 +60,27 @@ def steps(name: str, family: Family) -> list[int]:
     """
     if family["source"] == "hub":
         return _hub_steps(name, family)
-    listed = family["steps"]
+    if "folders" in family:
+        return _each_once(f"config.yaml: families/{name}/folders", (entry["step"] for entry in family["folders"]))
     available = sorted(family["pretraining"]["save"] if family["source"] == "trained" else _folders(name, family))
-    if listed == "all":
-        return available
-    for step in listed:
-        if step not in available:
-            raise StudyError(
-                f"config.yaml: families/{name}/steps: there is no step {step}; allowed: {', '.join(map(str, available))}"
-            )
-    return sorted(listed)
+    return revisions.chosen(name, family["steps"], available)
+
+
+def _each_once(place: str, steps: Iterable[int]) -> list[int]:
+    """Return steps, sorted, each of which must appear once."""
+    numbers = sorted(steps)
+    if len(set(numbers)) < len(numbers):
+        raise StudyError(f"{place}: a step is listed twice; expected each once: {numbers}")
+    return numbers
 
 
 def _hub_steps(name: str, family: Family) -> list[int]:
     """Return the listed steps of a hub family, `main` as its step number."""
     key_path = f"config.yaml: families/{name}"
     if "repos" in family:
-        numbers = sorted(entry["step"] for entry in family["repos"])
-        if len(set(numbers)) < len(numbers):
-            raise StudyError(f"{key_path}/repos: a step is listed twice; expected each once: {numbers}")
-        return numbers
+        return _each_once(f"{key_path}/repos", (entry["step"] for entry in family["repos"]))
     listed = family["steps"]
-    if listed == "all":
-        raise StudyError(f"{key_path}/steps: 'all' is not allowed for a hub repository; list the steps")
-    _expression(name, family["pattern"])
+    revisions.expression(name, family["pattern"])
     numbers = [step for step in listed if step != "main"]
     if "main" not in listed:
         return sorted(numbers)
@@ -99,9 +96,11 @@ def _hub_steps(name: str, family: Family) -> list[int]:
 
 
 def _folders(name: str, family: Family) -> dict[int, Path]:
-    """Return the sub-folders of a local family by step: those whose whole name matches the pattern."""
+    """Return the sub-folders of a local family by step: those whose whole name matches the pattern, or that a table lists."""
     root = Path(family["path"])
-    expression = _expression(name, family["pattern"])
+    if "folders" in family:
+        return {entry["step"]: root / entry["folder"] for entry in family["folders"]}
+    expression = revisions.expression(name, family["pattern"])
     if not root.is_dir():
         raise StudyError(
             f"config.yaml: families/{name}/path: {root} is not a folder; expected sub-folders {family['pattern']}"
@@ -121,19 +120,6 @@ def _folders(name: str, family: Family) -> dict[int, Path]:
     if not folders:
         raise StudyError(f"config.yaml: families/{name}/pattern: no sub-folder of {root} matches {family['pattern']}")
     return folders
-
-
-def _expression(name: str, pattern: str) -> re.Pattern[str]:
-    """Return a pattern of folders or revisions as an expression; a `*` beside `{step}` never matches a digit of the step."""
-    if pattern.count("{step}") != 1 or re.search(r"[/\\]|\.\.", pattern):
-        raise StudyError(
-            f"config.yaml: families/{name}/pattern: {pattern!r} is not allowed; "
-            f"expected a name with {{step}} in it once, * for anything"
-        )
-    before, after = (re.escape(part).replace(r"\*", ".*") for part in pattern.split("{step}"))
-    start = "(?<![0-9])" if before.endswith(".*") else ""
-    end = "(?![0-9])" if after.startswith(".*") else ""
-    return re.compile(f"{before}{start}(?P<step>[0-9]+){end}{after}", re.DOTALL)
 
 
 def files(name: str, family: Family, step: int) -> list[Path]:
@@ -415,8 +401,11 @@ def _reference(name: str, family: Family, step: int, refs: Mapping[str, set[str]
     The name is looked up, never built: the number is followed by a token count, which repositories round differently.
     """
     location = f"family {name}, step {step}: {_repository(family, step)}"
+    stated = [entry["revision"] for entry in family.get("repos", ()) if entry["step"] == step and "revision" in entry]
+    if stated:
+        return stated[0]  # a branch, a tag or a commit, which no list of references has
     is_main = "repos" in family or step == family.get("main_step")
-    numbered = {} if is_main else _numbered(_expression(name, family["pattern"]), refs)
+    numbered = {} if is_main else revisions.numbered(revisions.expression(name, family["pattern"]), refs)
     fitting = sorted(ref for ref in refs if (ref == "main" if is_main else numbered.get(ref) == step))
     if not fitting:
         expected = "main" if is_main else family["pattern"].replace("{step}", str(step))
@@ -427,12 +416,6 @@ def _reference(name: str, family: Family, step: int, refs: Mapping[str, set[str]
     if len(set.union(*(refs[ref] for ref in fitting))) > 1:
         raise StudyError(f"{location} has several revisions for this step: {', '.join(fitting)}; expected one commit")
     return fitting[0]
-
-
-def _numbered(expression: re.Pattern[str], refs: Iterable[str]) -> dict[str, int]:
-    """Return the steps of the references that match an expression, alone or followed by `-<anything>`."""
-    extended = re.compile(f"(?:{expression.pattern})(-.*)?", expression.flags)
-    return {ref: int(match["step"]) for ref in refs if (match := extended.fullmatch(ref))}
 
 
 def _nearest(available: Iterable[int], step: int) -> str:

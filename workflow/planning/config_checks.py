@@ -37,17 +37,25 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     # First the config as written, so that tables of families are read from a valid config; then with the families of their rows.
     written, lines, places = _valid(config)
-    expanded = families.expanded(written) if written else None
+    try:
+        expanded = families.expanded(written) if written else None
+    except (StudyError, OSError) as error:
+        expanded = None
+        lines += [line for line in _lines(error) if not line.startswith(_blocks(places))]
     valid, more, others = _valid(expanded) if expanded else (None, [], [])
     lines, places = [*lines, *more], [*places, *others]
     if valid:
         study = {"families": {}, "suites": {}, "imports": {}, "cohorts": {}, "passages": None} | valid
-        blocks = tuple(f"config.yaml: {'/'.join(map(str, place[:2]))}" for place in places)
         registry.declare(study)
-        lines += [line for line in _found(study) if not line.startswith(blocks)]
+        lines += [line for line in _found(study) if not line.startswith(_blocks(places))]
     if lines:
         raise MistakesError(lines)
     return study
+
+
+def _blocks(places: Iterable[configs.Place]) -> tuple[str, ...]:
+    """How the lines on the blocks of some places begin."""
+    return tuple(f"config.yaml: {'/'.join(map(str, place[:2]))}" for place in places)
 
 
 def _valid(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str], list[configs.Place]]:

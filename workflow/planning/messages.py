@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from workflow.errors import StudyError
+from workflow.models import revisions
 from workflow.planning import costs
+from workflow.storage import hub
 from workflow.study import grid
 
 # Snakemake's log lines after Ctrl-C or SIGTERM.
@@ -53,11 +55,33 @@ def beginning(
         _counted(len(cells), "cell"),
     ]
     yield f"Study: {', '.join(part for part in parts if part)}."
+    yield from _equal(study, place)
     yield f"To do: {', '.join(f'{len(own)} {rule}' for rule, own in jobs.items())}."
     try:
         yield from _expected(study, jobs, place)
     except StudyError as error:
         yield f"The time of the GPU jobs is unknown: {error}."
+
+
+def _equal(study: Mapping[str, Any], place: Path) -> Iterator[str]:
+    """Warnings of bases on the hub with equal weights, as far as their commits are known."""
+    hosted = {name: family for name, family in study["families"].items() if family["source"] == "hub"}
+    if not hosted:
+        return
+    pins: dict[tuple[str, int], hub.Pin] = {}
+    unknown: dict[str, list[int]] = {name: [] for name in hosted}
+    for family, step in grid.bases({**study, "families": hosted}).itertuples(index=False, name=None):
+        path = place / "resources/pins/bases" / grid.path({"family": family, "step": step}, grid.BASE_KEYS)
+        if (pin := path.with_suffix(".json")).is_file():
+            pins[family, step] = hub.read_pin(pin)
+        else:
+            unknown[family].append(step)
+    for name, steps in unknown.items():
+        yield from (
+            f"Warning: {line}."
+            for line in revisions.equal_commits(name, hosted[name], steps, place / revisions.RECORDS)
+        )
+    yield from (f"Warning: {line}." for line in revisions.equal_weights(pins))
 
 
 def _expected(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place: Path) -> Iterator[str]:

@@ -2,11 +2,17 @@
 
 from workflow.jobs.job import job
 
+import sys
 from pathlib import Path
 
-from workflow.storage import files, hub
+from workflow.models import revisions
+from workflow.storage import files, hub, tables
 
 with job("prefetch", snakemake) as log:
-    pins = [hub.read_pin(path) for path in snakemake.input]
-    hub.prefetch(pins, log.info)
-    files.write_json(pins, Path(snakemake.output[0]))
+    pins = {path: hub.read_pin(path) for path in snakemake.input}
+    bases = {path: tables.keys_of(Path(path)) for path, pinned in pins.items() if pinned["kind"] == "model"}
+    for line in revisions.equal_weights({(own["family"], int(own["step"])): pins[path] for path, own in bases.items()}):
+        log.warning("%s", line)
+        print(f"Warning: {line}.", file=sys.stderr)
+    hub.prefetch(list(pins.values()), log.info)
+    files.write_json(list(pins.values()), Path(snakemake.output[0]))

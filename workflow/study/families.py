@@ -1,39 +1,242 @@
-"""Families in tables: one entry of the config with a CSV file becomes one family for each row."""
+"""Entries of the config that stand for several families: CSV tables, and patterns with other names than `{step}`."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from workflow.errors import StudyError
-from workflow.storage.files import csv_rows
+from workflow.models import revisions
+from workflow.storage.files import csv_rows, number
 
 KEY = "id"  # the column that names a row
+OF_A_BASE = ("step", "tokens", "repo", "revision", "folder")  # columns of a table of bases that are about one base
+PLACES = {"hub": "repo", "folder": "path"}  # key of a family that may hold names in braces
 NO_VALUE = "none"  # of a field that a row leaves out
 
 
 def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A valid config with every family that names a table replaced by a family for each of its rows, `<name>-<id>`.
+    """A valid config in which each entry that stands for several families is replaced by these, and hub families list their
+    steps.
 
     Errors: StudyError naming file and row for a table that is missing, without rows, or whose rows are not what they
-    should be; for two families of one name.
+    should be; for two families of one name; for a pattern that nothing matches; for a hub that cannot be reached.
     """
     families: dict[str, Any] = {}
+    members: dict[str, list[str]] = {}
     for name, family in config.get("families", {}).items():
-        found = _rows(name, family) if "table" in family else [(name, family)]
-        for own, block in found:
+        for own, block in _found(name, family):
             if own in families:
                 raise StudyError(f"config.yaml: families/{name}: {own!r} appears twice; expected each name once")
             families[own] = block
-    return {**config, "families": families} if families else dict(config)
+            members.setdefault(name, []).append(own)
+    return _naming({**config, "families": families}, members) if families else dict(config)
+
+
+def _naming(config: Mapping[str, Any], members: Mapping[str, list[str]]) -> dict[str, Any]:
+    """A config in which the name of an entry, wherever a list of families has it, stands for all its families."""
+
+    def named(block: Mapping[str, Any]) -> dict[str, Any]:
+        listed = [own for name in block["families"] for own in members.get(name, [name])]
+        return {**block, "families": list(dict.fromkeys(listed))}
+
+    def each(blocks: Iterable[Any]) -> list[Any]:
+        return [named(block) if "families" in block else block for block in blocks]
+
+    changed = dict(config)
+    if "models" in config:
+        changed["models"] = each(config["models"])
+    if "cohorts" in config:
+        changed["cohorts"] = dict(zip(config["cohorts"], each(config["cohorts"].values()), strict=True))
+    if "estimate" in config:
+        sizes = config["estimate"]["parameters"].items()
+        parameters = {own: size for name, size in sizes for own in members.get(name, [name])}
+        changed["estimate"] = {**config["estimate"], "parameters": parameters}
+    return changed
+
+
+def _found(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The families that an entry stands for, each with its name."""
+    if "table" in family:
+        yield from _rows(name, family) if family["source"] == "trained" else _manifest(name, family)
+    elif family["source"] in PLACES and "repos" not in family:
+        for own, block in _placed(name, family):
+            yield from _matched(own, block)
+    else:
+        yield name, dict(family)
+
+
+# --- patterns ------------------------------------------------------------------------------------------------------------
+
+
+def _placed(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The families of a repository or folder whose name has names in braces: one for each of their `values`, which no hub and
+    no folder tells."""
+    key, values = PLACES[family["source"]], family.get("values", {})
+    wanted = list(dict.fromkeys(revisions.names_in(family[key])))
+    if key == "path":  # a folder's own name may have braces
+        wanted = [one for one in wanted if one in values]
+    for one in wanted:
+        if one not in values:
+            raise StudyError(
+                f"config.yaml: families/{name}/values: {one!r} is missing; expected its values, since {key} has it"
+            )
+    in_pattern = revisions.names_in(family["pattern"])
+    for one in values:
+        if one not in (*wanted, *in_pattern):
+            raise StudyError(f"config.yaml: families/{name}/values: {one!r} is in neither {key} nor pattern")
+    rest = {one: listed for one, listed in values.items() if one in in_pattern and one not in wanted}
+    for given in itertools.product(*(values[one] for one in wanted)):
+        found = dict(zip(wanted, map(str, given), strict=True))
+        block = _filled_in(family, found, (key, "pattern"))
+        yield _named(name, found), block | ({"values": rest} if rest else {})
+
+
+def _matched(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The families of a pattern with other names than `{step}`: one for each set of their values that exists."""
+    wanted = revisions.names_in(family["pattern"])
+    steps = family["steps"]
+    listed = isinstance(steps, list)
+    if not wanted and (listed or family["source"] == "folder"):
+        yield name, dict(family)
+    else:
+        expression = revisions.expression(name, family["pattern"])
+        refs = revisions.looked_up(family["repo"]) if family["source"] == "hub" else {}
+        there = revisions.matches(expression, refs) if refs else _folder_matches(name, family, expression)
+        for values in _values(name, family, wanted, there.values()):
+            block = _filled_in(family, values, ("pattern",))
+            if family["source"] == "hub" and not listed:
+                block["steps"] = revisions.chosen(name, steps, revisions.steps_on_hub(name, block, refs))
+            yield _named(name, values), block
+
+
+def _folder_matches(name: str, family: Mapping[str, Any], expression: Any) -> dict[str, Any]:
+    """The sub-folders of a local family that match its pattern."""
+    root = Path(family["path"])
+    if not root.is_dir():
+        raise StudyError(
+            f"config.yaml: families/{name}/path: {root} is not a folder; expected sub-folders {family['pattern']}"
+        )
+    names = sorted(path.name for path in root.iterdir() if path.is_dir())
+    return {one: match for one in names if (match := expression.fullmatch(one))}
+
+
+def _values(name: str, family: Mapping[str, Any], wanted: list[str], matches: Iterable[Any]) -> list[dict[str, str]]:
+    """The sets of values of a pattern's names that exist and that `values` takes, in order.
+
+    Errors: StudyError if nothing matches, or if a listed value does not exist.
+    """
+    place = f"config.yaml: families/{name}"
+    there = [{one: match[one] for one in wanted} for match in matches]
+    found = [dict(pairs) for pairs in sorted({tuple(values.items()) for values in there}, key=_order)]
+    if wanted and not found:
+        raise StudyError(f"{place}/pattern: nothing in {family[PLACES[family['source']]]} matches {family['pattern']}")
+    taken = {one: list(map(str, listed)) for one, listed in family.get("values", {}).items()}
+    for one, listed in taken.items():
+        known = list(dict.fromkeys(values[one] for values in found))
+        for value in listed:
+            if value not in known:
+                raise StudyError(f"{place}/values/{one}: {value!r} does not exist; allowed: {', '.join(known)}")
+    return [values for values in found if all(values[one] in listed for one, listed in taken.items())] or [{}]
+
+
+def _order(values: tuple[tuple[str, str], ...]) -> list[tuple[float, str]]:
+    """Sorts values as numbers where they are numbers."""
+    return [(float(text) if text.isdigit() else float("inf"), text) for _, text in values]
+
+
+def _filled_in(family: Mapping[str, Any], values: Mapping[str, str], keys: Iterable[str]) -> dict[str, Any]:
+    """A family with values in place of names in braces; each value is a field of the family too."""
+    block = {key: value for key, value in family.items() if key != "values"}
+    block |= {key: revisions.filled(block[key], values) for key in keys}
+    own = {one: int(value) if value.isdigit() else value for one, value in values.items()}
+    return block | ({"fields": {**own, **family.get("fields", {})}} if own else {})
+
+
+def _named(name: str, values: Mapping[str, str]) -> str:
+    """The name of a family of a pattern: `olmo-stage1`; a value that begins with a letter needs no name before it."""
+    parts = (value if value[:1].isalpha() else f"{one}{value}" for one, value in values.items())
+    return "-".join([name, *parts]).lower()
+
+
+# --- tables --------------------------------------------------------------------------------------------------------------
+
+
+def _manifest(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The families of a table of bases: one, or one for each `id`."""
+    path, header, rows = _table(name, family)
+    place = "repo" if family["source"] == "hub" else "folder"
+    for column in ("step", *([] if place == "repo" and "repo" in family else [place])):
+        if column not in header:
+            raise StudyError(f"{path}: column {column!r} is missing; found {', '.join(header)}")
+    groups: dict[str, list[tuple[str, dict[str, str]]]] = {}
+    for count, row in enumerate(rows, start=1):
+        groups.setdefault(row.get(KEY, "").strip(), []).append((f"{path}, row {count}", row))
+    shared = {key: value for key, value in family.items() if key not in ("table", "repo")}
+    for own, listed in groups.items():
+        if KEY in header and not own:
+            raise StudyError(f"{listed[0][0]}: column {KEY!r} is blank, expected a name")
+        entries = [_base(where, row, place, family) for where, row in listed]
+        block = shared | {"repos" if place == "repo" else "folders": entries, "fields": _common(listed, family)}
+        tokens = {int(row["step"]): _tokens(where, row) for where, row in listed if row.get("tokens", "").strip()}
+        yield f"{name}-{own}" if own else name, block | ({"tokens": tokens} if tokens else {})
+
+
+def _base(where: str, row: Mapping[str, str], place: str, family: Mapping[str, Any]) -> dict[str, Any]:
+    """One base of a table: its step, and the repository and revision, or the folder, that it is in."""
+    cells = {key: row.get(key, "").strip() for key in OF_A_BASE}
+    if not cells["step"].isdecimal():
+        raise StudyError(f"{where}: step is {row['step']!r}, expected a whole number")
+    found = cells[place] or (family.get("repo", "") if place == "repo" else "")
+    if not found:
+        raise StudyError(f"{where}: column {place!r} is blank")
+    if place == "folder" and (Path(found).is_absolute() or ".." in Path(found).parts):
+        raise StudyError(f"{where}: folder {found!r} points outside {family['path']}; expected a folder inside it")
+    stated = {"revision": cells["revision"]} if place == "repo" and cells["revision"] else {}
+    return {"step": int(cells["step"]), place: found, **stated}
+
+
+def _tokens(where: str, row: Mapping[str, str]) -> float:
+    """The tokens that a row states."""
+    found = number(row["tokens"])
+    if not found > 0:
+        raise StudyError(f"{where}: tokens is {row['tokens']!r}, expected a number above 0")
+    return found
+
+
+def _common(rows: list[tuple[str, dict[str, str]]], family: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a family of a table: its other columns, which must be the same in all rows of the family."""
+    fields: dict[str, Any] = {}
+    for where, row in rows:
+        for column, text in row.items():
+            if column in (KEY, *OF_A_BASE):
+                continue
+            value = _field(_value(text.strip()) if text.strip() else None)
+            if fields.setdefault(column, value) != value:
+                raise StudyError(f"{where}: {column} is {value!r}, in an earlier row of this family {fields[column]!r}")
+    return {**fields, **family.get("fields", {})}
 
 
 def _rows(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The families of a table."""
+    """The families of a table of pre-trainings: one for each row."""
+    path, header, rows = _table(name, family)
+    if KEY not in header:
+        raise StudyError(f"{path}: expected rows with a column {KEY!r} and columns named like keys of pretraining")
+    shared = {key: value for key, value in family.items() if key not in ("table", "mixes", "pretraining")}
+    for count, row in enumerate(rows, start=1):
+        given = _given(f"{path}, row {count}", row)
+        pretraining = {**family.get("pretraining", {}), **_settings(f"{path}, row {count}", given, family)}
+        fields = {key: _field(given.get(key)) for key in row if key != KEY}
+        yield f"{name}-{row[KEY].strip()}", {**shared, "pretraining": pretraining, "fields": fields}
+
+
+def _table(name: str, family: Mapping[str, Any]) -> tuple[Path, list[str], list[dict[str, str]]]:
+    """The path, header and rows of a family's table."""
     path = Path(family["table"])
     place = f"config.yaml: families/{name}/table"
     if path.is_absolute() or ".." in path.parts:
@@ -41,14 +244,10 @@ def _rows(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str,
     if not path.is_file():
         raise StudyError(f"{path}: missing; expected the CSV file that families/{name}/table names")
     header, rows = csv_rows(path)
-    if not rows or KEY not in header:
-        raise StudyError(f"{path}: expected rows with a column {KEY!r} and columns named like keys of pretraining")
-    shared = {key: value for key, value in family.items() if key not in ("table", "mixes", "pretraining")}
-    for number, row in enumerate(rows, start=1):
-        given = _given(f"{path}, row {number}", row)
-        pretraining = {**family.get("pretraining", {}), **_settings(f"{path}, row {number}", given, family)}
-        fields = {key: _field(given.get(key)) for key in row if key != KEY}
-        yield f"{name}-{row[KEY].strip()}", {**shared, "pretraining": pretraining, "fields": fields}
+    if not rows:
+        key = KEY if family["source"] == "trained" else "step"
+        raise StudyError(f"{path}: expected rows with a column {key!r}")
+    return path, header, rows
 
 
 def _given(place: str, row: Mapping[str, str]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def summarise(material: StudyTables) -> pd.DataFrame:
 
 def _place(family: Mapping[str, Any]) -> str | None:
     """Repository, repositories or folder of a family; none where it is trained here."""
-    repos = [entry["repo"] for entry in family.get("repos", [])]
+    repos = dict.fromkeys(entry["repo"] for entry in family.get("repos", []))
     return family.get("repo") or family.get("path") or ", ".join(repos) or None
 
 
