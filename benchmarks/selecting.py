@@ -1,0 +1,438 @@
+"""How many fine-tunings it takes to find the best checkpoint: replays on tables whose scores are all known.
+
+Run from the repository's root: `PYTHONPATH=. python benchmarks/selecting.py replay --replays 200 --out replays.jsonl`, then
+`… selecting.py tables --out replays.jsonl`, which prints Markdown tables. A replay that is in the file is not run again. Tables:
+the 50 published variants (three targets), released scores of OLMo-1B (`--amuro`), released scores of Pythia (`--pythia`), and a
+finished study's cohort (`--study`).
+
+Each replay has its own seed, which decides ties and random starts. `--noise none`: scores are as in the table, and the question
+is which candidate the full grid would pick. `--noise grids`: each replay has a grid of its own, the table's scores with an error
+of the size of the rows' standard error; the question is the same. `--noise rows`: the table's scores are the truth, and each
+replay measures them with such an error; then even tuning all may miss the best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import beta, norm
+
+from workflow.choosing import acquisition, candidates, decision, surrogate
+from workflow.choosing.candidates import Candidates
+from workflow.released.readers import amuro_char
+from workflow.storage.markdown import markdown
+
+MARGIN = 0.002  # a pick that loses no more is right
+EPSILON, DELTA = 0.002, 0.05
+PAIRED = 0.5  # share of the rows' variance that two models do not share: of paired tests about half
+SMALL = 0.02  # a test whose scores differ less has no answer to find
+VARIANTS = Path("studies/indicators-published/variants.csv")
+FIELDS = ["objective", "mix", "lr", "domain_tag", "length_filter"]
+TEST_ROWS = {
+    "sft_cms": [3270, 1838, 10042, 1267, 500],
+    "sft_rag": [3610, 11313, 7405, 12576],
+    "sft_cbqa": [3610, 11313],
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Candidates whose scores after tuning are known. columns: raw indicators; errors: of rows, of what candidates do not share;
+    source: tables of one source are left out together."""
+
+    name: str
+    source: str
+    candidates: Candidates
+    truth: np.ndarray
+    errors: np.ndarray
+    columns: dict[str, np.ndarray]
+    step: np.ndarray | None = None
+
+
+# Tables
+
+
+def variants() -> Iterator[Table]:
+    """The 50 published variants."""
+    rows = pd.read_csv(VARIANTS)
+    indicators = {name: rows[name].to_numpy() for name in rows.columns[-5:]}
+    known = candidates.described([str(name) for name in rows["id"]], indicators, {f: rows[f] for f in FIELDS})
+    for target, sizes in TEST_ROWS.items():
+        truth = rows[target].to_numpy() / 100
+        error = np.sqrt(PAIRED * truth * (1 - truth) * np.sum(1 / np.array(sizes))) / len(sizes)
+        yield Table(target, "variants", known, truth, error, indicators)
+
+
+def amuro(folder: Path) -> Iterator[Table]:
+    """OLMo-1B at eight steps, tuned on five tasks; indicators are the bases' scores on all tests with the same shots."""
+    scores = pd.DataFrame(
+        [
+            vars_of(row["model_id"], row["eval dataset"])
+            | {"value": row["Performance"], "error": row.get("std", np.nan)}
+            for name in ("all_perf_table.csv", "official_eval_table.csv")
+            for row in pd.read_csv(folder / name).to_dict("records")
+        ]
+    ).dropna(subset=["step"])
+    base = scores[scores["train"] == "none"].pivot_table(index="step", columns="test", values="value").dropna(axis=1)
+    for (train, test), own in scores[scores["train"] != "none"].groupby(["train", "test"]):
+        own = own.groupby("step")[["value", "error"]].mean()
+        if len(own) < 8 or np.ptp(own["value"]) < SMALL:
+            continue
+        indicators = {name: base.loc[own.index, name].to_numpy() for name in base}
+        known = candidates.described(
+            [str(step) for step in own.index], indicators, {"step": own.index.to_numpy(float)}, [0] * len(own)
+        )
+        error = np.sqrt(PAIRED) * own["error"].fillna(0.01).to_numpy()
+        yield Table(
+            f"{train} to {test}", "amuro", known, own["value"].to_numpy(), error, indicators, own.index.to_numpy()
+        )
+
+
+def vars_of(model: str, test: str) -> dict[str, Any]:
+    """Step, task tuned on and test of a released score; no step for scores that the paper does not use."""
+    for release in list(amuro_char.RELEASES.values())[:2]:
+        parts = release.names.fullmatch(model)
+        if parts is None or test not in release.tests or release.tests[test][1] != "default":
+            continue
+        found = parts.groupdict()
+        shots = found.get("shots") or str(release.shots)
+        if shots != "4" or found.get("stray") or (found.get("base") and "fixed" in found and not found["fixed"]):
+            continue
+        step = int(found["base"] or found["tuned"] or amuro_char.FINAL_STEP)
+        return {"step": step, "train": (found["tuning"] or "none").split("_")[0], "test": release.tests[test][0]}
+    return {"step": np.nan, "train": "none", "test": test}
+
+
+def pythia(folder: Path) -> Iterator[Table]:
+    """Pythia's steps: the five-shot score stands for the score after tuning, zero-shot scores on other tests are indicators.
+
+    A price is proportional to the model's size. One table with all runs, and one of each test for the run of 410M.
+    """
+    shots = {name: released(folder, name) for name in ("zero-shot", "five-shot")}
+    both = sorted(set(shots["zero-shot"]) & set(shots["five-shot"]))
+    sizes = {"70m": 0.07, "160m": 0.16, "410m": 0.41, "1.4b": 1.4, "1.4b-deduped": 1.4, "6.9b": 6.9}
+    for test in ("arc_easy", "lambada_openai", "piqa", "sciq"):
+        for run in ("all", "410m"):
+            keys = [key for key in both if run in ("all", key[0]) and key[0] in sizes]
+            truth, error = (np.array([shots["five-shot"][key][test][m] for key in keys]) for m in ("acc", "acc_stderr"))
+            tests = [
+                t for t in ("arc_easy", "lambada_openai", "piqa", "sciq", "winogrande", "arc_challenge") if t != test
+            ]
+            columns = {t: np.array([shots["zero-shot"][key][t]["acc"] for key in keys]) for t in tests}
+            steps = np.array([key[1] for key in keys], dtype=float)
+            fields = {"step": steps, "parameters": [sizes[key[0]] for key in keys], "run": [key[0] for key in keys]}
+            prices = np.array([sizes[key[0]] for key in keys])
+            names = [f"{key[0]}@{key[1]}" for key in keys]
+            known = candidates.described(names, columns, fields, fields["run"], prices / prices.mean())
+            name = f"pythia {run} {test}"
+            yield Table(name, "pythia", known, truth, np.sqrt(PAIRED) * error, columns, steps)
+
+
+def released(folder: Path, shots: str) -> dict[tuple[str, int], dict[str, dict[str, float]]]:
+    """Run and step -> test -> metrics."""
+    found: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
+    for path in sorted(folder.glob(f"pythia-v1/*/{shots}/*.json")):
+        step = int(path.stem.rsplit("step", 1)[1])
+        key = (path.parts[-3].removeprefix("pythia-"), step)
+        found.setdefault(key, {}).update(json.loads(path.read_text())["results"])
+    return found
+
+
+def study(folder: Path) -> Iterator[Table]:
+    """The bases of a finished study, one table for each task they are tuned on; indicators as in its cohort `own`."""
+    cohort = pd.read_csv(folder / "results/cohorts/own.csv")
+    scores = pd.read_parquet(folder / "results/scores.parquet")
+    tuned = scores[scores["primary"] & (scores["train"] == scores["test"])]
+    targets = [name for name in cohort.columns if name.endswith("_tuned")]
+    indicators = {
+        name: cohort[name].to_numpy(float) for name in cohort.columns if name not in {"base", "run", "step", *targets}
+    }
+    for test, own in tuned.groupby("test"):
+        own = own.set_index("step").loc[cohort["step"]]
+        steps = cohort["step"].to_numpy(float)
+        known = candidates.described([str(step) for step in steps], indicators, {"step": steps}, [0] * len(steps))
+        error = np.sqrt(PAIRED) * np.maximum(own["error"].to_numpy(float), 0.005)
+        yield Table(f"default study {test}", "study", known, own["value"].to_numpy(float), error, indicators, steps)
+
+
+# Methods: a table, what is measured of it, a generator and a budget in tunings -> (tried, pick after each, other facts)
+
+Played = tuple[list[int], list[int], dict[str, Any]]
+
+
+def in_order(order: Sequence[int], measured: np.ndarray, budget: int) -> Played:
+    """Candidates in a fixed order; the pick is the best measured one."""
+    tried = [int(place) for place in order[:budget]]
+    return tried, [tried[int(np.argmax(measured[tried[: k + 1]]))] for k in range(len(tried))], {}
+
+
+def at_random(table: Table, measured: np.ndarray, rng: np.random.Generator, budget: int) -> Played:
+    """Random order."""
+    return in_order(rng.permutation(len(table.truth)), measured, budget)
+
+
+def last_step(table: Table, measured: np.ndarray, rng: np.random.Generator, budget: int) -> Played:
+    """Last steps first."""
+    assert table.step is not None
+    return in_order(np.lexsort((rng.random(len(table.truth)), -table.step)), measured, budget)
+
+
+def by_indicator(name: str) -> Callable[..., Played]:
+    """The order of one indicator."""
+
+    def play(table: Table, measured: np.ndarray, rng: np.random.Generator, budget: int) -> Played:
+        return in_order(np.lexsort((rng.random(len(table.truth)), -table.columns[name])), measured, budget)
+
+    return play
+
+
+def halving(table: Table, measured: np.ndarray, rng: np.random.Generator, budget: int) -> Played:
+    """Successive halving with simulated short tunings: their scores correlate .9 with those of full ones, and cost a quarter.
+
+    All candidates are tuned shortly in the first rung, then half of them with half of the noise for half the price, then the rest
+    in full in the order of the last rung. What rungs cost is counted in full tunings.
+    """
+    count = len(table.truth)
+    noise = table.truth.std() * (1 / 0.9**2 - 1) ** 0.5
+    short = measured + rng.normal(0, noise, count)
+    kept = np.argsort(-short)[: count // 2]
+    longer = measured[kept] + rng.normal(0, noise / 2, len(kept))
+    spent = int(np.ceil(count / 4 + len(kept) / 2))
+    order = kept[np.argsort(-longer)]
+    tried, picks, facts = in_order(order, measured, max(budget - spent, 0))
+    lead = [int(np.argmax(short))] * min(spent, budget)
+    return [-1] * len(lead) + tried, lead + picks, facts
+
+
+def plain_process(fields: bool) -> Callable[..., Played]:
+    """Expected improvement with scikit-learn's Gaussian process: point estimates of the length scales, three random starts."""
+
+    def play(table: Table, measured: np.ndarray, rng: np.random.Generator, budget: int) -> Played:
+        from sklearn.gaussian_process import GaussianProcessRegressor, kernels
+
+        own = table.candidates
+        codes = [np.eye(column.max() + 1)[column] for column in own.labels.T] if fields else []
+        features = np.column_stack([own.indicators, *([own.numbers, *codes] if fields else [])])
+        kernel = kernels.ConstantKernel() * kernels.Matern(np.ones(features.shape[1]), nu=2.5) + kernels.WhiteKernel(
+            0.1
+        )
+        tried = [int(place) for place in rng.permutation(len(measured))[:3]]
+        while len(tried) < budget:
+            model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                mean, deviation = model.fit(features[tried], measured[tried]).predict(features, return_std=True)
+            standard = (mean - measured[tried].max()) / np.maximum(deviation, 1e-9)
+            worth = deviation * (standard * norm.cdf(standard) + norm.pdf(standard))
+            worth[tried] = -np.inf
+            tried.append(int(worth.argmax()))
+        return in_order(tried, measured, budget)
+
+    return play
+
+
+def race(
+    rule: str = decision.RULE, random_start: bool = False, features: str = "all", noisy: bool = False, stop: bool = True
+) -> Callable[..., Played]:
+    """The library's decision. features: `all`, or `fields` or `indicators` alone; stop: whether to note the rule of stopping."""
+
+    def play(table: Table, measured: np.ndarray, rng: np.random.Generator, budget: int) -> Played:
+        own, seed = shown(table, features), int(rng.integers(2**31))
+        goal = decision.Goal(EPSILON, DELTA, seed)
+        variances = table.errors**2 if noisy else np.zeros(len(measured))
+        first = acquisition.first(own.indicators, own.prices, decision.START, rng)
+        tried = list(map(int, rng.permutation(len(measured))[: decision.START])) if random_start else first
+        picks = in_order(tried, measured, decision.START)[1]
+        losing = [1.0] * len(picks)
+        while True:
+            known = surrogate.posterior(
+                prior(table.name, features, seed % 4), tried, measured[tried], np.diag(variances[tried])
+            )
+            picks[len(tried) - 1 :] = [decision.picked(known)]
+            chances = decision._chances(known, picks[-1], np.diag(variances[tried]), goal)[0] if stop else 1.0
+            losing[len(tried) - 1 :] = [chances]
+            if len(tried) >= budget:
+                return tried, picks, {"losing": losing}
+            worth = acquisition.RULES[rule](known) / own.prices
+            worth[tried] = -np.inf
+            tried = [*tried, int(worth.argmax())]
+
+    return play
+
+
+def shown(table: Table, features: str) -> Candidates:
+    """The candidates with all features, or with some of them alone."""
+    own = table.candidates
+    if features == "fields":
+        return replace(own, indicators=own.indicators[:, :0])
+    return own if features == "all" else replace(own, numbers=own.numbers[:, :0], labels=own.labels[:, :0])
+
+
+TABLES: dict[str, Table] = {}
+
+
+@functools.lru_cache(maxsize=8)
+def prior(name: str, features: str, seed: int) -> surrogate.Prior:
+    """The prior of a table's candidates; a few seeds serve all replays."""
+    return surrogate.prior(shown(TABLES[name], features), seed)
+
+
+METHODS: dict[str, Callable[..., Played]] = {
+    "random order": at_random,
+    "last step first": last_step,
+    "successive halving": halving,
+    "plain process, indicators": plain_process(False),
+    "plain process, all": plain_process(True),
+    "race": race(),
+    "race, random start": race(random_start=True, stop=False),
+    "race, probability": race("probability_of_improvement", stop=False),
+    "race, upper bound": race("upper_bound", stop=False),
+    "race, fields alone": race(features="fields", stop=False),
+    "race, indicators alone": race(features="indicators", stop=False),
+}
+NOISY = {"race": race(noisy=True)}
+
+
+def methods(table: Table, noise: str) -> dict[str, Callable[..., Played]]:
+    """All methods that a table has what they need for."""
+    own = METHODS | (NOISY if noise == "rows" else {}) | {f"by {name}": by_indicator(name) for name in table.columns}
+    return {name: method for name, method in own.items() if name != "last step first" or table.step is not None}
+
+
+# Replays
+
+
+def replays(table: Table, name: str, noise: str, numbers: Sequence[int], budget: int) -> Iterator[dict[str, Any]]:
+    """Losses of the pick after each tuning, and what the tunings cost as a share of tuning all."""
+    method, prices = methods(table, noise)[name], table.candidates.prices
+    for number in numbers:
+        rng = np.random.default_rng([number, 1])
+        drawn = np.random.default_rng([number, 2]).normal(size=len(table.truth)) * table.errors
+        measured = table.truth + (drawn if noise != "none" else 0)
+        truth = measured if noise == "grids" else table.truth
+        tried, picks, facts = method(table, measured, rng, min(budget, len(measured)))
+        share = np.cumsum([1.0 if place < 0 else prices[place] for place in tried]) / prices.sum()
+        yield {
+            "table": table.name,
+            "source": table.source,
+            "candidates": len(measured),
+            "method": name,
+            "noise": noise,
+            "replay": number,
+            "losses": np.round(truth.max() - truth[picks], 6).tolist(),
+            "shares": np.round(share, 5).tolist(),
+            "full": round(float(truth.max() - truth[int(np.argmax(measured))]), 6),
+        } | {key: np.round(value, 4).tolist() for key, value in facts.items()}
+
+
+def all_tables(given: argparse.Namespace) -> Iterator[Table]:
+    """The tables whose files are there."""
+    yield from variants()
+    for folder, read in ((given.amuro, amuro), (given.pythia, pythia), (given.study, study)):
+        if folder:
+            yield from read(folder)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Run the replays that the file lacks."""
+    lines = given.out.read_text().splitlines() if given.out.exists() else []
+    done = {tuple(row[key] for key in ("table", "method", "noise", "replay")) for row in map(json.loads, lines)}
+    with given.out.open("a") as file:
+        for table in TABLES.values():
+            for name in methods(table, given.noise):
+                if given.methods and name not in given.methods:
+                    continue
+                left = [n for n in range(given.replays) if (table.name, name, given.noise, n) not in done]
+                for row in replays(table, name, given.noise, left, given.budget):
+                    file.write(json.dumps(row) + "\n")
+                    file.flush()
+
+
+# Results
+
+
+def interval(hits: int, count: int) -> str:
+    """A share in percent with its exact 95 % interval (Clopper & Pearson 1934)."""
+    low = beta.ppf(0.025, hits, count - hits + 1) if hits else 0.0
+    high = beta.ppf(0.975, hits + 1, count - hits) if hits < count else 1.0
+    return f"{100 * hits / count:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def needed(rows: pd.DataFrame, limits: np.ndarray) -> float:
+    """The smallest share of the price of all after which 95 % of the replays are right and stay so."""
+    right = np.array([np.array(row) <= limits[k] + 1e-9 for k, row in enumerate(rows["losses"])])
+    enough = np.flatnonzero(right.mean(axis=0) < 0.95)
+    first = 0 if not len(enough) else int(enough[-1]) + 1
+    return float("nan") if first >= right.shape[1] else float(np.mean([row[first] for row in rows["shares"]]))
+
+
+def tables_of(given: argparse.Namespace) -> None:
+    """Print how often the pick is right after some tunings, the price until 95 %, and how well the rule of stopping holds."""
+    rows = pd.DataFrame(map(json.loads, given.out.read_text().splitlines()))
+    points = [8, 10, 13, 17, 20]
+    for (noise, table), own in rows.groupby(["noise", "table"], sort=False):
+        lines = []
+        for name, played in own.groupby("method", sort=False):
+            losses = np.array(played["losses"].tolist())
+            cells = {
+                f"after {k}": interval(int((losses[:, k - 1] <= MARGIN + 1e-9).sum()), len(losses))
+                for k in (points if len(losses[0]) >= 20 else range(1, len(losses[0])))
+                if k <= losses.shape[1]
+            }
+            full = interval(int((played["full"] <= MARGIN + 1e-9).sum()), len(played))
+            cost = needed(played, np.full(len(played), MARGIN))
+            lines.append(
+                {"method": name, "replays": len(played), **cells, "tuning all": full, "price until 95 %": f"{cost:.2f}"}
+            )
+        print(f"\n{table}, noise {noise}, {own['candidates'].iloc[0]} candidates\n\n{markdown(pd.DataFrame(lines))}")
+    stopped = rows.dropna(subset=["losing"]) if "losing" in rows else rows[:0]
+    stopped = stopped[[any(value < 1 for value in row) for row in stopped["losing"]]]
+    print(
+        f"\nThe rule of stopping: loss above {EPSILON:g} with probability {DELTA:g}\n\n{markdown(pd.DataFrame(stops(stopped)))}"
+    )
+
+
+def stops(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """When races stop, and how often their pick then loses more than said."""
+    for (noise, table), own in rows.groupby(["noise", "table"], sort=False):
+        ends, lost = [], 0
+        for row in own.to_dict("records"):
+            small = [k for k, chance in enumerate(row["losing"]) if chance <= DELTA and k + 1 >= decision.FEWEST]
+            if small or len(row["losing"]) == row["candidates"]:
+                ends.append(small[0] + 1 if small else row["candidates"])
+                lost += row["losses"][ends[-1] - 1] > EPSILON + 1e-9
+        yield {
+            "noise": noise,
+            "table": table,
+            "replays": len(own),
+            "stopped within the budget": len(ends),
+            "tunings, median": np.median(ends) if ends else None,
+            "of": own["candidates"].iloc[0],
+            "lost more": interval(int(lost), len(ends)) if ends else "none stopped",
+        }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["replay", "tables"])
+    parser.add_argument("--out", type=Path, default=Path("replays.jsonl"))
+    parser.add_argument("--replays", type=int, default=20)
+    parser.add_argument("--budget", type=int, default=25, help="tunings of a replay at most")
+    parser.add_argument("--noise", choices=["none", "grids", "rows"], default="none")
+    parser.add_argument("--methods", nargs="*", help="only these")
+    parser.add_argument("--tables", nargs="*", help="only tables whose names begin so")
+    for source in ("amuro", "pythia", "study"):
+        parser.add_argument(f"--{source}", type=Path, help="folder of its files")
+    given = parser.parse_args()
+    begun = tuple(given.tables or [""])
+    TABLES |= {table.name: table for table in all_tables(given) if table.name.startswith(begun)}
+    {"replay": run, "tables": tables_of}[given.action](given)
