@@ -7,7 +7,7 @@ from snakemake.utils import min_version
 
 from workflow import upgrading
 from workflow.errors import StudyError, told
-from workflow.jobs import locks
+from workflow.jobs import devices, locks
 from workflow.planning import config_checks, messages, snakemake_patches
 from workflow.storage import checksums
 from workflow.study import config as configs
@@ -102,12 +102,14 @@ rule all:
         "results/pages",
 
 
-snakemake_patches.before_dry_run(lambda: messages.begin(STUDY, to_do()))
+snakemake_patches.before_dry_run(
+    lambda: messages.begin(STUDY, to_do(), cores_without_gpu())
+)
 
 
 onstart:
     locks.note()
-    messages.begin(STUDY, to_do())
+    messages.begin(STUDY, to_do(), cores_without_gpu())
 
 
 onerror:

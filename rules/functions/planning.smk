@@ -12,6 +12,12 @@ def to_do():
     return {name: own for name, own in jobs.items() if own}
 
 
+def cores_without_gpu():
+    """The cores of this machine, if all jobs run on it and it has no GPU; otherwise None."""
+    cores = workflow.resource_settings.cores
+    return cores if workflow.local_exec and cores and not devices.visible() else None
+
+
 def failed():
     """The jobs of this run that failed, whatever Snakemake said of them; those that a retry made good left out."""
     return [

@@ -118,7 +118,7 @@ def test_what_is_to_be_run_takes_as_long_as_estimated_until_something_was_measur
 def test_a_task_that_is_not_prepared_has_the_hub_s_rows_and_a_typical_length(tmp_path):
     found = costs.sizes(["mnli", "mini_facts"], tmp_path)
     assert (found["mnli"].train, found["mnli"].test, found["mnli"].choices) == (392702, 9815, 3.0)
-    assert found["mini_facts"] == TaskSize(costs.TYPICAL_ROWS, costs.TYPICAL_ROWS, *costs.TYPICAL["choice"])
+    assert found["mini_facts"] == TaskSize(costs.MINI_ROWS, costs.MINI_ROWS, *costs.MINI["choice"])
     assert set(costs.TYPICAL) == set(task.KINDS)
 
 

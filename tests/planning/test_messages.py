@@ -203,9 +203,7 @@ def test_a_time_that_cannot_be_estimated_is_reported(tmp_path: Path) -> None:
     study = running.SMOKE | {"families": {"tiny": {"source": "hub", "repo": "o/r", "steps": [20]}}}
     keys = {"family": "tiny", "step": "20", "train": "mini_facts", "format": "default", "recipe": "lora", "seed": "0"}
     lines = list(messages.beginning(config_checks.read(study), {"tune": [keys]}, tmp_path))
-    assert lines[2].startswith(
-        "The time of the GPU jobs is unknown: config.yaml: estimate/parameters: 'tiny' is missing"
-    )
+    assert lines[2].startswith("The time of the jobs is unknown: config.yaml: estimate/parameters: 'tiny' is missing")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(59.4, "59 s"), (90, "1.5 min"), (5400, "1.5 h")])

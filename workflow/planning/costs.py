@@ -40,6 +40,15 @@ TYPICAL = {
     "classification": (44.0, 1.0, 2.0),
     "generation": (49.0, 29.5, 1.0),
 }
+# The same for the tasks of the generated mini world, whose sentences are short.
+MINI = {
+    "inference": (18.0, 2.4, 3.0),
+    "paraphrase": (30.0, 0.6, 2.0),
+    "choice": (11.0, 1.1, 4.0),
+    "summary": (34.0, 10.4, 1.0),
+    "question": (21.0, 6.9, 1.0),
+}
+MINI_ROWS = 200
 TYPICAL_ROWS = 2000  # of a split that is not prepared and whose size the hub does not state
 # The last line of a Snakemake benchmark file; after a full disk the file may be empty, which is no error.
 SECONDS = re.compile(r"(?:.*\n)*(\d+(?:\.\d+)?)\t")
@@ -78,15 +87,16 @@ def sizes(names: Sequence[str], prepared: Path) -> dict[str, TaskSize]:
     """
     there = {name: prepared / f"{name}.parquet" for name in names}
     return {
-        name: size(*task.examples(name, path)) if path.is_file() else _typical(task.load(name))
-        for name, path in there.items()
+        name: size(*task.examples(name, path)) if path.is_file() else _typical(name) for name, path in there.items()
     }
 
 
-def _typical(read: Task) -> TaskSize:
+def _typical(name: str) -> TaskSize:
     """The assumed size of a task whose rows are not prepared."""
-    train, test = (read.sizes.get(split or "", TYPICAL_ROWS) for split in (read.train, read.test))
-    return TaskSize(train, test, *TYPICAL[read.kind])
+    read, generated = task.load(name), task.generated(name)
+    number, lengths = (MINI_ROWS, MINI) if generated else (TYPICAL_ROWS, TYPICAL)
+    train, test = (read.sizes.get(split or "", number) for split in (read.train, read.test))
+    return TaskSize(train, test, *lengths[read.kind])
 
 
 def _tokens(texts: Sequence[str]) -> float:
@@ -103,9 +113,11 @@ def estimate(study: Mapping[str, Any], sizes: Mapping[str, TaskSize]) -> pd.Data
     models, parts, trials = grid.models(study), grid.parts(study), grid.trials(study)
     tuned = models[models["recipe"] != "none"]
     weights = {name: number * WEIGHT_BYTES / 1e9 for name, number in parameters.items()}
-    tunings = [_tuning_hours(study, row, sizes, parameters) for row in tuned.to_dict("records")]
-    tried = [_tuning_hours(study, row, sizes, parameters) for row in trials.to_dict("records")]
-    predicted = [_prediction(study, row, sizes, parameters) for row in parts.to_dict("records")]
+    on_gpu = hours_on_gpu(study)
+    tunings = [on_gpu(_tuning(study, row, sizes, parameters)) for row in tuned.to_dict("records")]
+    tried = [on_gpu(_tuning(study, row, sizes, parameters)) for row in trials.to_dict("records")]
+    predicted = [on_gpu(_prediction(study, row, sizes, parameters)) for row in parts.to_dict("records")]
+    rows_predicted = sum(_rows_predicted(study, row, sizes) for row in parts.to_dict("records"))
     bases = grid.bases(study)
     rows = [
         ("fetch", len(bases), 0.0, bases["family"].map(weights).sum()),
@@ -113,12 +125,24 @@ def estimate(study: Mapping[str, Any], sizes: Mapping[str, TaskSize]) -> pd.Data
         ("try_rate", len(trials), sum(tried), 0.0),
         ("choose", len(trials[grid.CHOICE_KEYS].drop_duplicates()), 0.0, 0.0),
         ("tune", len(tuned), sum(tunings), tuned["family"].map(weights).sum() * study["keep_weights"]),
-        ("predict", len(parts), sum(hours for hours, _ in predicted), sum(size for _, size in predicted)),
+        ("predict", len(parts), sum(predicted), rows_predicted * PREDICTION_BYTES / 1e9),
         ("score", len(parts), 0.0, 0.0),
     ]
     table = pd.DataFrame([row for row in rows if row[1]], columns=["rule", "jobs", "gpu_hours", "gigabytes"])
     table.loc[len(table)] = ["all", *table.drop(columns="rule").sum()]
     return table.astype({"jobs": int})
+
+
+class Work(NamedTuple):
+    """What a job computes: operations of what it reads and trains on, tokens that it generates, and processes to start.
+
+    parameters: of its model, which generates the tokens.
+    """
+
+    parameters: float
+    operations: float = 0.0
+    written: float = 0.0
+    starts: int = 1
 
 
 class Stage(NamedTuple):
@@ -131,24 +155,30 @@ class Stage(NamedTuple):
 
 
 def planned(
-    study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]], resources: Path, benchmarks: Path
+    study: Mapping[str, Any],
+    jobs: Mapping[str, Sequence[Mapping[str, str]]],
+    resources: Path,
+    benchmarks: Path,
+    hours: Callable[[Work], float] | None = None,
 ) -> Iterator[Stage]:
-    """Estimated GPU-hours of the jobs left to run: from their tokens, times the ratio of measured to estimated finished jobs.
+    """Estimated hours of the jobs left to run: from their work, times the ratio of measured to estimated finished jobs.
 
-    jobs: rule -> keys of each; resources: folder of prepared tasks and bases; benchmarks: folder of Snakemake's measurements.
+    jobs: rule -> keys of each; resources: folder of prepared tasks and bases; benchmarks: folder of Snakemake's measurements;
+    hours: of a job's work, by default GPU-hours at the speed that the study's `estimate` block states.
     A rule outside ESTIMATED takes the mean of its measured jobs, and is left out if there is none.
     Errors: StudyError for a family whose number of parameters is neither in the config nor known from a fetched base.
     """
+    hours = hours or hours_on_gpu(study)
     wanted = {rule: own for rule, own in jobs.items() if rule in ESTIMATED}
-    estimated = _estimator(study, resources) if wanted else None
+    work = _worker(study, resources) if wanted else None
     for rule, own in jobs.items():
         known = _measured(benchmarks / rule, _paths(study, rule))
-        if estimated and rule in wanted:
-            before = sum(estimated(rule, keys) for keys, _ in known)
-            scale = sum(hours * grid.gpus(study, keys) for keys, hours in known) / before if known else 1.0
-            yield Stage(rule, len(own), scale * sum(estimated(rule, keys) for keys in own), len(known))
+        if work and rule in wanted:
+            before = sum(hours(work(rule, keys)) for keys, _ in known)
+            scale = sum(taken * grid.gpus(study, keys) for keys, taken in known) / before if known else 1.0
+            yield Stage(rule, len(own), scale * sum(hours(work(rule, keys)) for keys in own), len(known))
         elif known:
-            mean = sum(hours for _, hours in known) / len(known)
+            mean = sum(taken for _, taken in known) / len(known)
             yield Stage(rule, len(own), len(own) * mean, len(known))
 
 
@@ -171,33 +201,33 @@ def _measured(folder: Path, paths: set[str] | None) -> list[tuple[dict[str, str]
     return found
 
 
-def _estimator(study: Mapping[str, Any], resources: Path) -> Callable[[str, Mapping[str, str]], float]:
-    """A function of rule and keys that returns the GPU-hours of a job; cached, since many jobs share the same values."""
+def _worker(study: Mapping[str, Any], resources: Path) -> Callable[[str, Mapping[str, str]], Work]:
+    """A function of rule and keys that returns the work of a job; cached, since many jobs share the same values."""
     known, parameters = sizes(grid.tasks(study), resources / "tasks"), _parameters(study, resources / "bases")
 
     @functools.cache
-    def tuning(family: str, train: str, recipe: str) -> float:
-        return _tuning_hours(study, {"family": family, "train": train, "recipe": recipe}, known, parameters)
+    def tuning(family: str, train: str, recipe: str) -> Work:
+        return _tuning(study, {"family": family, "train": train, "recipe": recipe}, known, parameters)
 
     @functools.cache
-    def predicting(family: str, train: str, suite: str, tests: str) -> float:
+    def predicting(family: str, train: str, suite: str, tests: str) -> Work:
         part = {"family": family, "train": train, "suite": suite, "tests": tests}
-        return _prediction(study, part, known, parameters)[0]
+        return _prediction(study, part, known, parameters)
 
-    def hours(rule: str, keys: Mapping[str, str]) -> float:
+    def work(rule: str, keys: Mapping[str, str]) -> Work:
         if rule == "predict":
             return predicting(*(keys[name] for name in ("family", "train", "suite", "tests")))
         return tuning(keys["family"], keys["train"], keys["recipe"])
 
-    return hours
+    return work
 
 
 def _parameters(study: Mapping[str, Any], bases: Path | None = None) -> dict[str, float]:
     """Parameters of each family's models. bases: folder of the manifests of fetched ones."""
-    return {name: _size(study, name, bases) for name in study["families"]}
+    return {name: parameters_of(study, name, bases) for name in study["families"]}
 
 
-def _size(study: Mapping[str, Any], name: str, bases: Path | None = None) -> float:
+def parameters_of(study: Mapping[str, Any], name: str, bases: Path | None = None) -> float:
     """Parameters of a family's models: from the config, computed if it is trained here, or those of the family it starts from.
 
     Otherwise those of a fetched base.
@@ -209,35 +239,51 @@ def _size(study: Mapping[str, Any], name: str, bases: Path | None = None) -> flo
     if start is None:
         return trained_here(block).parameters
     if "family" in start:
-        return _size(study, start["family"], bases)
+        return parameters_of(study, start["family"], bases)
     for manifest in sorted(bases.glob(f"family={name}/*/base.json")) if bases else ():
         return fetched(str(manifest)).parameters
     raise StudyError(f"config.yaml: estimate/parameters: {name!r} is missing; expected the model's parameters")
 
 
-def _tuning_hours(
+def _tuning(
     study: Mapping[str, Any], model: Mapping[str, Any], sizes: Mapping[str, TaskSize], parameters: Mapping[str, float]
-) -> float:
-    """GPU-hours of one fine-tuning."""
+) -> Work:
+    """The work of one fine-tuning."""
     recipe, size = study["recipes"][model["recipe"]], sizes[model["train"]]
     rows = recipe.get("examples", int(recipe.get("fraction", 1) * size.train))
     tokens = recipe["epochs"] * min(rows, size.train) * min(recipe["max_tokens"], size.prompt + size.answer)
-    return _hours(study, TRAINING * parameters[model["family"]] * tokens, starts=recipe["gpus"])
+    number = parameters[model["family"]]
+    return Work(number, TRAINING * number * tokens, starts=recipe["gpus"])
 
 
 def _prediction(
     study: Mapping[str, Any], part: Mapping[str, Any], sizes: Mapping[str, TaskSize], parameters: Mapping[str, float]
-) -> tuple[float, float]:
-    """GPU-hours and gigabytes of one part of a cell."""
+) -> Work:
+    """The work of one part of a cell."""
+    suite, number = study["suites"][part["suite"]], parameters[part["family"]]
+    operations = written = 0.0
+    for test, _, shots in _evaluations(study, part):
+        rows = _limited(suite, sizes[test])
+        read, generated = _row_tokens(suite, task.load(test), sizes[test], shots, study["estimate"]["context"])
+        operations += FORWARD * number * rows * read
+        written += rows * generated
+    return Work(number, operations, written, suite["gpus"])
+
+
+def _rows_predicted(study: Mapping[str, Any], part: Mapping[str, Any], sizes: Mapping[str, TaskSize]) -> int:
+    """Rows of the predictions of one part of a cell."""
+    return sum(_limited(study["suites"][part["suite"]], sizes[test]) for test, _, _ in _evaluations(study, part))
+
+
+def _evaluations(study: Mapping[str, Any], part: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """Test, format and number of few-shot examples of each evaluation of a part."""
     suite = study["suites"][part["suite"]]
-    tests = grid.part_tests(suite, part["train"], part["tests"])
-    hours, rows = 0.0, 0
-    for test, _, shots in itertools.product(tests, suite["formats"], suite["shots"]):
-        number = min(suite.get("limit", sizes[test].test), sizes[test].test)
-        read, written = _row_tokens(suite, task.load(test), sizes[test], shots, study["estimate"]["context"])
-        rows += number
-        hours += _hours(study, FORWARD * parameters[part["family"]] * number * read, number * written)
-    return hours + _hours(study, starts=suite["gpus"]), rows * PREDICTION_BYTES / 1e9
+    return itertools.product(grid.part_tests(suite, part["train"], part["tests"]), suite["formats"], suite["shots"])
+
+
+def _limited(suite: Mapping[str, Any], size: TaskSize) -> int:
+    """Test rows of a task that a suite evaluates."""
+    return min(suite.get("limit", size.test), size.test)
 
 
 def _row_tokens(suite: Mapping[str, Any], test: Task, size: TaskSize, shots: int, context: int) -> tuple[float, float]:
@@ -257,10 +303,12 @@ def _row_tokens(suite: Mapping[str, Any], test: Task, size: TaskSize, shots: int
     return prompt, KINDS[test.kind].new_tokens if method == "label" else suite["new_tokens"]
 
 
-def _hours(study: Mapping[str, Any], operations: float = 0.0, written: float = 0.0, starts: int = 0) -> float:
-    """GPU-hours of arithmetic, of tokens generated one by one, and of the start of jobs on their GPUs.
+def hours_on_gpu(study: Mapping[str, Any]) -> Callable[[Work], float]:
+    """A function that returns the GPU-hours of work at the speed that the study's `estimate` block states.
 
     Several GPUs share the work, which leaves the GPU-hours the same.
     """
     speed = study["estimate"]
-    return (operations / speed["flops"] + written / speed["written"] + START * starts) / 3600
+    return lambda work: (
+        (work.operations / speed["flops"] + work.written / speed["written"] + START * work.starts) / 3600
+    )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from workflow.errors import StudyError
 from workflow.models import revisions
-from workflow.planning import costs
+from workflow.planning import costs, local_time
 from workflow.storage import hub
 from workflow.study import grid
 
@@ -24,21 +24,30 @@ GOES_ON = (
 ENDED = re.compile(r"(?:^|\s)ended: \S")
 PROGRESS = re.compile(r": \d+ of \d+$")
 LIMIT = re.compile(r"oom|out of memory|memory limit|time limit|preempt|node fail", re.IGNORECASE)
+LONGEST = 3  # rules whose time is printed
 SHORT = "if memory ran out, run fewer jobs at once or request more (--set-resources {rule}:mem_mb=MB)"
 
 
-def begin(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
-    """Print the lines of `beginning` for the study in the working directory."""
-    for line in beginning(study, jobs):
+def begin(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]], cores: int | None = None) -> None:
+    """Print the lines of `beginning` for the study in the working directory.
+
+    cores: of this machine, if it runs all jobs and has no GPU.
+    """
+    for line in beginning(study, jobs, rate=local_time.rate() if cores and jobs else 0.0, cores=cores or 1):
         print(line, file=sys.stderr)
 
 
 def beginning(
-    study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]], place: Path = Path()
+    study: Mapping[str, Any],
+    jobs: Mapping[str, Sequence[Mapping[str, str]]],
+    place: Path = Path(),
+    rate: float = 0.0,
+    cores: int = 1,
 ) -> Iterator[str]:
     """Lines on the size of a study, the jobs left to run and the time that they take.
 
-    jobs: rule -> keys of each job that will run; place: the study's folder.
+    jobs: rule -> keys of each job that will run; place: the study's folder; rate: operations in a second of one of the cores
+    of this machine if it runs all jobs without a GPU, 0 otherwise.
     """
     models, cells = grid.models(study), grid.cells(study)
     tuned = models[models["recipe"] != "none"]
@@ -58,9 +67,9 @@ def beginning(
     yield from _equal(study, place)
     yield f"To do: {', '.join(f'{len(own)} {rule}' for rule, own in jobs.items())}."
     try:
-        yield from _expected(study, jobs, place)
+        yield from _on_cores(study, jobs, place, rate, cores) if rate else _on_gpu(study, jobs, place)
     except StudyError as error:
-        yield f"The time of the GPU jobs is unknown: {error}."
+        yield f"The time of the jobs is unknown: {error}."
 
 
 def _equal(study: Mapping[str, Any], place: Path) -> Iterator[str]:
@@ -84,18 +93,35 @@ def _equal(study: Mapping[str, Any], place: Path) -> Iterator[str]:
     yield from (f"Warning: {line}." for line in revisions.equal_weights(pins))
 
 
-def _expected(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place: Path) -> Iterator[str]:
-    """Line on the summed time of GPU jobs (of CPU jobs where there is no GPU) and the source of the estimate."""
+def _on_gpu(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place: Path) -> Iterator[str]:
+    """Line on the summed time of GPU jobs and the source of the estimate."""
     stages = list(costs.planned(study, jobs, place / "resources", place / "results/benchmarks"))
     if not stages:
         return
-    parts = ", ".join(f"{stage.rule} {duration(3600 * stage.hours)}" for stage in stages)
     whole = duration(3600 * sum(stage.hours for stage in stages))
-    seen = sum(stage.measured for stage in stages)
+    parts, seen = ", ".join(map(_timed, stages)), sum(stage.measured for stage in stages)
     guessed = ", ".join(stage.rule for stage in stages if not stage.measured)
     known = [f"from {_counted(seen, 'measured job')} and the remaining tokens"] if seen else []
     known += [f"{guessed} estimated for the GPU of `estimate` in the config"] if guessed else []
     yield f"GPU jobs take about {whole} of one GPU ({parts}): {'; '.join(known)}."
+
+
+def _on_cores(
+    study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place: Path, rate: float, cores: int
+) -> Iterator[str]:
+    """Line on the time by the clock of all jobs on the cores of this machine, and the source of the estimate."""
+    stages = list(local_time.stages(study, jobs, place, rate))
+    whole = duration(3600 * local_time.whole(stages, cores))
+    longest = sorted(stages, key=lambda stage: -stage.hours)[:LONGEST]
+    seen, on = sum(stage.measured for stage in stages), _counted(cores, "core")
+    known = [f"from {_counted(seen, 'measured job')}"] if seen else []
+    known += [f"estimated from {rate / 1e9:.0f} GFLOP/s a core"] if any(not stage.measured for stage in stages) else []
+    yield f"About {whole} on {on}, without a GPU (CPU: {', '.join(map(_timed, longest))}): {'; '.join(known)}."
+
+
+def _timed(stage: costs.Stage) -> str:
+    """A rule with the time of its jobs."""
+    return f"{stage.rule} {duration(3600 * stage.hours)}"
 
 
 def duration(seconds: float) -> str:

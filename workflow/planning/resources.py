@@ -138,6 +138,12 @@ def measuring(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     return _needs(state, activations, seconds)
 
 
+def operations_of_indicators(study: Mapping[str, Any], size: Size, input: Any, tokens: float) -> float:
+    """Operations of all indicators of a base. input: has the paths of prepared tasks as `tasks`; tokens: of a row of a task."""
+    blocks = indicators.run_for(study).values()
+    return sum(_measured(block, size, input, _text_bytes(study, block), tokens)[2] for block in blocks)
+
+
 def _text_bytes(study: Mapping[str, Any], block: Mapping[str, Any]) -> float:
     """Bytes of text that an indicator reads completely; 0 for text that another job makes, since generated text is small."""
     if "corpus" not in block or "documents" in block or corpora.made(block["corpus"]):
@@ -146,20 +152,25 @@ def _text_bytes(study: Mapping[str, Any], block: Mapping[str, Any]) -> float:
     return float(sum(path.stat().st_size for path in corpora.files(folder, block.get("domains"), block["split"])))
 
 
-def _measured(block: Mapping[str, Any], size: Size, input: Any, text: float) -> tuple[float, float, float]:
-    """Bytes of weights with optimizer states, bytes of activations, operations of one indicator; text: bytes of text."""
+def _measured(
+    block: Mapping[str, Any], size: Size, input: Any, text: float, row_tokens: float = MEAN_TOKENS
+) -> tuple[float, float, float]:
+    """Bytes of weights with optimizer states, bytes of activations, operations of one indicator.
+
+    text: bytes of text; row_tokens: of a row of a task.
+    """
     width, draws = BYTES[block["precision"]], block.get("draws", 1)
     held = 4 * width * size.layers_times_width * block["batch_tokens"]  # as of a prediction
     if block["measure"] == "tuning_probe":
         tokens = block["batch"] * block["max_tokens"]
-        read = draws * (TRAINING * block["steps"] * block["batch"] + 2 * FORWARD * block["validation"]) * MEAN_TOKENS
+        read = draws * (TRAINING * block["steps"] * block["batch"] + 2 * FORWARD * block["validation"]) * row_tokens
         kept = KEPT[block["precision"]] * size.layers_times_width * tokens
         return (TRAINED + width) * size.parameters, max(held, kept), read * size.parameters
     if "corpus" in block:
         tokens = block["documents"] * block["window"] if "documents" in block else text / BYTES_PER_TOKEN
     else:
         tokens = len(block["tests"]) * block["limit"] if "limit" in block else _rows(input.tasks)
-        tokens *= MEAN_TOKENS
+        tokens *= row_tokens
     copies = 2 if block["measure"] == "weight_noise" else 1
     return copies * width * size.parameters, held, FORWARD * size.parameters * tokens * (draws + 1)
 
