@@ -126,6 +126,7 @@ rule recommend:
             "analysis/best_base",
             "analysis/seed_variance",
             "analysis/evidence",
+            "analysis/scored_rows",
             "statistics",
             "storage/markdown",
         ),

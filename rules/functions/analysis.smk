@@ -80,6 +80,7 @@ def analysis_code(wildcards):
         "declines",
         "extrapolation",
         "laws",
+        "scored_rows",
         "seed_variance",
     ]
     return content_hashes.of_code(

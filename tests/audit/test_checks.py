@@ -314,14 +314,36 @@ def test_demonstrations_among_the_scored_rows_are_found(flawed):
     assert "2 of 6 scored rows" in rows[0]["evidence"] and "validation/0 and validation/1" in rows[0]["evidence"]
 
 
+def test_predictions_are_read_once_for_all_checks(flawed, monkeypatch):
+    """Each check alone finds what it finds together with the others, which read each file of predictions once."""
+    read, seen = tables.read, []
+    monkeypatch.setattr(tables, "read", lambda path, *columns: seen.append(path) or read(path, *columns))
+    alone = [
+        {"check": name, **row}
+        for name in registry.modules(checks)
+        for row in inputs.findings_of(dataclasses.replace(flawed, _read={}), registry.module(checks, name))
+    ]
+    assert len(seen) > len(flawed.parts)
+    seen.clear()
+    assert inputs.findings(dataclasses.replace(flawed, _read={})) == alone
+    assert sorted(path for path in seen if path in flawed.parts) == sorted(flawed.parts)
+
+
+def test_tests_of_a_part_are_told_apart_in_any_order():
+    table = pd.DataFrame({"test": list("aabba"), "test_format": "io", "shots": [0, 0, 0, 0, 1], "id": list("pqrst")})
+    for rows, expected in ((table, ["pq", "rs", "t"]), (table.iloc[[0, 2, 1, 3, 4]], ["pq", "rs", "t"])):
+        parts = [(keys["test"], keys["shots"], "".join(own["id"])) for keys, own in inputs._by_test(rows)]
+        assert parts == [("a", 0, expected[0]), ("b", 0, expected[1]), ("a", 1, expected[2])]
+
+
 def test_shown_are_the_demonstrations_that_were_left(flawed):
     """The long row has no room for its demonstrations; the others show both, in the order of the prompt."""
     shown = {
-        len(own) for rows in flawed.predictions("shown") if rows["suite"].iloc[0] == "cut" for own in rows["shown"]
+        len(own) for rows in flawed.predictions("shown") if rows.keys["suite"] == "cut" for own in rows.rows["shown"]
     }
     assert shown == {0, 2}
     [first, *_] = flawed.predictions("shown")
-    assert [list(own) for own in first["shown"]] == [["validation/0", "validation/1"]] * 6
+    assert [list(own) for own in first.rows["shown"]] == [["validation/0", "validation/1"]] * 6
 
 
 def test_prompts_longer_than_the_context_and_cut_ones_are_found(flawed):

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -443,3 +444,34 @@ def test_what_cannot_be_scored_is_told_before_it_is_predicted(labels, protocol):
     tests["rte"] = (task.load("rte"), [], [("test/1", task.Example({}, "no", ("yes", "no"), None))])
     with pytest.raises(StudyError, match=r"^test 'rte': cannot be scored: StudyError: a row has no gold choice"):
         metrics.check(suite, tests)
+
+
+# Gathered tables
+
+ROW_KEYS = ["family", "test", "metric", "id"]
+
+
+def gathered(family="f", metric="accuracy", ids="abc", values=(0.0, 1.0, 0.5)):
+    """Rows of one part."""
+    keys = {"family": [family] * len(ids), "test": ["mnli"] * len(ids), "metric": [metric] * len(ids)}
+    return pa.table(keys | {"id": list(ids), "value": pa.array(values, pa.float64())})
+
+
+def test_gathered_rows_pass_one_by_one_and_rows_of_one_cell_may_be_in_two_parts():
+    parts = [gathered(), gathered("g"), gathered(ids="def"), gathered(metric="loss", values=(7.0, None, 2.0))]
+    assert list(metrics.checked(parts, ROW_KEYS, parts.__getitem__)) == parts
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (gathered(ids="xcy"), r"^family=f test=mnli metric=accuracy id=c: occurs twice; delete that part"),
+        (gathered("h", ids="xyx"), r"^family=h test=mnli metric=accuracy id=x: occurs twice"),
+        (gathered("h", values=(0.0, float("nan"), 1.0)), r"id=b: is nan, expected a finite number, or null"),
+        (gathered("h", values=(0.0, 0.1, 1.5)), r"id=c: is 1.5, expected a share from 0 to 1"),
+    ],
+)
+def test_a_row_that_occurs_twice_or_cannot_be_is_named(last, said):
+    parts = [gathered(), gathered("g"), last]
+    with pytest.raises(StudyError, match=said):
+        list(metrics.checked(parts, ROW_KEYS, parts.__getitem__))

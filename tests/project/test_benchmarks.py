@@ -318,3 +318,15 @@ def test_scores_of_a_test_are_timed_by_kind_and_protocol(capsys: pytest.CaptureF
     assert [(line[0].removeprefix("| "), line[1], line[2]) for line in told] == [
         (kind, protocol, "20") for kind in ("label", "generate") for protocol in ("sound", "published")
     ]
+
+
+def test_the_steps_after_predictions_are_measured_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    import tail
+
+    tail.main(
+        ["--checkpoints", "1", "--rows", "4", "--only", "gather scores", "gather items", "analyse tuning_difference"]
+    )
+    told = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [line[:2] for line in told] == [
+        [f"| {name}", "630"] for name in ("gather scores", "gather items", "analyse tuning_difference")
+    ]

@@ -144,7 +144,7 @@ def test_holm_by_hand():
 
 def warned(conditions, section="tuned", **keys):
     row = dict.fromkeys(tables.AUDIT.names) | {"check": "c", "severity": "warning", "evidence": "e"} | keys
-    return findings.weakened([conditions], section, pd.DataFrame([row]))
+    return findings.weakened([conditions], section, findings.Warnings(pd.DataFrame([row])))
 
 
 def difference(train, test, value, analysis="tuning_difference", **keys):

@@ -15,14 +15,14 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow.analysis import seed_variance
+from workflow.analysis import scored_rows, seed_variance
 from workflow.analysis.seed_variance import Luck
 from workflow.evaluation import metric_names
 from workflow.statistics import (
@@ -300,10 +300,10 @@ class Change(Difference):
 class Evidence:
     """All that a study has measured or imported.
 
-    items: rows of `tables.ITEMS` with the keys of their cells; reported: rows of `tables.SCORES`, likewise.
+    items: rows of `tables.ITEMS` with the keys of their cells, or their file; reported: rows of `tables.SCORES`, likewise.
     """
 
-    items: pd.DataFrame
+    items: scored_rows.Items
     reported: pd.DataFrame
 
     @cached_property
@@ -312,10 +312,17 @@ class Evidence:
 
         Errors: ValueError when a seed lacks rows that another has.
         """
-        by_row = seeded(list(_samples(metric_names.primary(self.items))))
+        by_row = seeded(list(_samples(self.items)))
         there = {tuple(level.keys[key] for key in PAIR_KEYS) for level in by_row}
         reports = _reports(metric_names.primary(self.reported))
         return [*by_row, *(own for own in reports if tuple(own.keys[key] for key in PAIR_KEYS) not in there)]
+
+    def chances(self, keys: Sequence[str]) -> dict[tuple[Any, ...], float]:
+        """How often a uniform guess is right by the choices of the scored rows: the mean over all rows that share these keys."""
+        found: dict[tuple[Any, ...], list[Values]] = {}
+        for run in scored_rows.runs(self.items, lambda own: own["metric"] == "chance"):
+            found.setdefault(tuple(run.keys[key] for key in keys), []).append(run.values)
+        return {place: float(pd.Series(np.concatenate(values)).mean()) for place, values in found.items()}
 
     @cached_property
     def changes(self) -> list[Change]:
@@ -386,15 +393,39 @@ def _check_rows(change: Change) -> None:
         raise ValueError(f"the untouched base lacks rows that its tuned model was scored on: {change.keys}")
 
 
-def _samples(rows: pd.DataFrame) -> Iterator[Sample]:
-    """One sample for each model and test."""
-    for found, group in rows.groupby(PAIR_KEYS, sort=True):
-        keys = dict(zip(PAIR_KEYS, found, strict=True))
-        values = group.pivot(index="seed", columns="id", values="value")
-        if values.isna().to_numpy().any():
+def _samples(items: scored_rows.Items) -> Iterator[Sample]:
+    """One sample for each model and test, in its primary metric."""
+    main = scored_rows.primary(items)
+    found: dict[tuple[Any, ...], dict[int, list[scored_rows.Run]]] = {}
+    for run in scored_rows.runs(items, lambda own: tuple(own[key] for key in scored_rows.METRIC_KEYS) in main):
+        seeds = found.setdefault(tuple(run.keys[key] for key in PAIR_KEYS), {})
+        seeds.setdefault(run.keys["seed"], []).append(run)
+    ordered = lru_cache(maxsize=1024)(_ordered)  # models share the rows of a test
+    for place in sorted(found):
+        seeds, keys = found.pop(place), dict(zip(PAIR_KEYS, place, strict=True))
+        metric = next(iter(seeds.values()))[0].keys["metric"]
+        own = [_whole(seeds[seed], ordered) for seed in sorted(seeds)]
+        if len({ids for ids, _ in own}) > 1 or any(np.isnan(values).any() for _, values in own):
             raise ValueError(f"the seeds of a model were scored on different rows: {keys}")
-        metric = str(group["metric"].iloc[0])
-        yield Sample(keys, values.to_numpy(dtype=float), tuple(values.columns), metric, metric_names.better(metric))
+        values = np.array([values for _, values in own])
+        yield Sample(keys, values, own[0][0], metric, metric_names.better(metric))
+
+
+def _whole(runs: Sequence[scored_rows.Run], ordered: Callable[..., tuple[Any, Any]]) -> tuple[tuple[str, ...], Values]:
+    """Names and values of one seed's rows on a test, ordered by name, from one run or several."""
+    ids, order = ordered(tuple(name for run in runs for name in run.ids))
+    return ids, np.concatenate([run.values for run in runs])[order]
+
+
+def _ordered(ids: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Names of rows in order, and the places that they come from.
+
+    Errors: ValueError for a name that occurs twice.
+    """
+    order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+    if len(set(ids)) < len(ids):
+        raise ValueError("a model was scored twice on one row of a test")
+    return tuple(ids[place] for place in order), order
 
 
 def _reports(rows: pd.DataFrame) -> Iterator[Reported]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,17 @@ PLACE_KEYS = [*grid.BASE_KEYS, "suite", *grid.TEST_KEYS, "metric"]  # shared by 
 
 
 @dataclass(frozen=True)
+class TestRows:
+    """Predictions of one model on one test. keys: KEYS without metric, and the suite's `protocol`; rows: columns of
+    `tables.PREDICTIONS`, null in older predictions that lack one."""
+
+    __test__ = False  # its name is not that of a class of tests
+
+    keys: dict[str, Any]
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class AuditInputs:
     """The inputs of a check.
 
@@ -50,25 +62,53 @@ class AuditInputs:
     measures: Mapping[str, Any] = field(default_factory=dict)
     holes: Sequence[Mapping[str, Any]] = ()
     files: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=tables.RELEASED.names))
+    _read: dict[str, list[Any]] = field(default_factory=dict)
 
-    def predictions(self, *columns: str) -> Iterator[pd.DataFrame]:
-        """Yield the rows of each test of each cell: KEYS (without metric), the suite's `protocol`, the columns.
-
-        columns: names of `tables.PREDICTIONS`, null in older predictions that lack the column.
-        """
-        for part, (keys, facts) in zip(self.parts, self.settings(), strict=True):
+    def predictions(self, *columns: str) -> Iterator[TestRows]:
+        """Yield the predictions of each test of each cell, in the order of the parts; columns: names of `tables.PREDICTIONS`."""
+        for part, (keys, facts) in zip(self.parts, self.settings, strict=True):
             wanted = [*grid.TEST_KEYS, *columns]
             table = tables.read(part, wanted).reindex(columns=wanted)
-            table = table.assign(**keys, protocol=facts["suite_settings"]["protocol"])
-            for _, rows in table.groupby(grid.TEST_KEYS, sort=False):
-                yield rows.reset_index(drop=True)
+            shared = keys | {"protocol": facts["suite_settings"]["protocol"]}
+            for test, rows in _by_test(table):
+                yield TestRows(shared | test, rows[list(columns)])
 
-    def settings(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    def read(self, names: Iterable[str]) -> None:
+        """Read all predictions once for several checks, whose `read` tells what they need of one test (see `checks`)."""
+        wanted = {name: registry.module(checks, name) for name in names}
+        columns = dict.fromkeys(column for check in wanted.values() for column in check.READS)
+        self._read.update({name: [] for name in wanted})
+        seen: set[tuple[Any, ...]] = set()
+        for test in self.predictions(*columns) if wanted else ():
+            for name, check in wanted.items():
+                place = (name, *(test.keys[key] for key in getattr(check, "FIRST", ())))
+                if len(place) > 1 and place in seen:
+                    continue
+                seen.add(place)
+                if (found := check.read(test, self)) is not None:
+                    self._read[name].append(found)
+
+    def readings(self, check: str) -> list[Any]:
+        """What a check's `read` found in each test of each cell, None left out. check: its module's name."""
+        name = check.rpartition(".")[2]
+        if name not in self._read:
+            self.read([name])
+        return self._read[name]
+
+    @cached_property
+    def settings(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """The keys of each part's cell with its recorded facts: suite settings, base, versions."""
+        found = []
         for part in self.parts:
             keys = tables.keys_of(part)
             cell = {name: int(keys[name]) if name in ("step", "seed") else keys[name] for name in grid.CELL_KEYS}
-            yield cell, tables.check_origin(part)
+            found.append((cell, tables.check_origin(part)))
+        return found
+
+    @cached_property
+    def contexts(self) -> dict[tuple[str, int], int | None]:
+        """The context length of each base by its config, in tokens; None where the folder or the entry is missing."""
+        return {(base["family"], base["step"]): _context(base) for base in self.bases()}
 
     def bases(self) -> list[Base]:
         """The manifest of each base (`checkpoints.locate`)."""
@@ -86,9 +126,14 @@ class AuditInputs:
     @cached_property
     def imported(self) -> pd.DataFrame:
         """Imported scores: those of cells without predictions in this study."""
-        own = {tuple(keys.values()) for keys, _ in self.settings()}
+        own = {tuple(keys.values()) for keys, _ in self.settings}
         cells = self.scores[grid.CELL_KEYS].itertuples(index=False, name=None)
         return self.scores[np.array([cell not in own for cell in cells], dtype=bool)]
+
+    @cached_property
+    def imported_tests(self) -> frozenset[str]:
+        """Tests with imported scores."""
+        return frozenset(self.imported["test"])
 
     @cached_property
     def primary(self) -> pd.DataFrame:
@@ -103,8 +148,28 @@ class AuditInputs:
         return self.primary[~untouched].merge(bases[[*PLACE_KEYS, "base", "base_error"]], how="left", on=PLACE_KEYS)
 
 
+def _by_test(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The tests of one part in the order of their first rows: keys, and rows."""
+    keys = table[grid.TEST_KEYS]
+    first = ~keys.duplicated()
+    changes = np.flatnonzero((keys != keys.shift()).any(axis=1))
+    if len(changes) == first.sum():  # each test in one piece
+        starts, ends = changes, np.append(changes, len(table))[1:]
+        groups = [table.iloc[start:end] for start, end in zip(starts, ends, strict=True)]
+    else:
+        groups = [rows for _, rows in table.groupby(grid.TEST_KEYS, sort=False)]
+    for head, rows in zip(keys[first].itertuples(index=False, name=None), groups, strict=True):
+        yield dict(zip(grid.TEST_KEYS, head, strict=True)), rows.reset_index(drop=True)
+
+
+def _context(base: Base) -> int | None:
+    path = Path(base["path"]) / "config.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings") if path.is_file() else None
+
+
 def findings(material: AuditInputs) -> list[dict[str, Any]]:
     """The findings of all checks by name. A module has a `check` of the study or a `check_cohort` of each cohort."""
+    material.read(name for name in registry.modules(checks) if hasattr(registry.module(checks, name), "READS"))
     return [
         {"check": name, **finding}
         for name in registry.modules(checks)

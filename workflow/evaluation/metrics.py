@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -259,9 +259,12 @@ def longest_common(first: Sequence[str], second: Sequence[str]) -> int:
     return len(first) - state.bit_count()
 
 
+BARE = str.maketrans("", "", string.punctuation)
+
+
 def plain(text: str) -> str:
     """Normalise an answer as SQuAD does: no case, punctuation, articles or extra white space (Rajpurkar et al. 2016)."""
-    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    bare = text.lower().translate(BARE)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
@@ -418,13 +421,29 @@ METRICS: dict[str, PerRow | Overall] = {
 }
 
 
-def check_scores(table: pa.Table, keys: list[str]) -> None:
-    """Check gathered scores, or their rows: each once, each value finite or null, each share from 0 to 1.
+def checked(
+    tables: Iterable[pa.Table], keys: Sequence[str], again: Callable[[int], pa.Table] | None = None
+) -> Iterator[pa.Table]:
+    """Yield tables of scores, or of their rows, after a check: each once, each value finite or null, each share from 0 to 1.
 
-    keys: the columns that identify a row. Errors: StudyError naming the first row that fails.
+    keys: the columns that identify a row; again: number of an earlier table -> that table, to look for rows that occur in two
+    tables without keeping them all. Errors: StudyError naming the first row that fails.
     """
-    scores = table.to_pandas()
-    value, share = scores["value"].astype(float), scores["metric"].map(metric_names.is_share)
+    cells = [key for key in keys if key != "id"]
+    seen: dict[tuple[Any, ...], int] = {}
+    for number, table in enumerate(tables):
+        own = table.select(cells).to_pandas(strings_to_categorical=True).drop_duplicates()
+        heads = list(own.itertuples(index=False, name=None))
+        shared = sorted({seen[head] for head in heads if head in seen})
+        check_scores(pa.concat_tables([*(again(other) for other in shared if again), table]), keys)
+        seen |= dict.fromkeys(heads, number)
+        yield table
+
+
+def check_scores(table: pa.Table, keys: Sequence[str]) -> None:
+    """Check one table as `checked` does."""
+    scores = table.select([*keys, "value"]).to_pandas(strings_to_categorical=True)
+    value, share = scores["value"].astype(float), scores["metric"].map(metric_names.is_share).astype(bool)
     null = table["value"].is_null().to_numpy()
     for wrong, what in (
         (scores.duplicated(keys), "occurs twice"),

@@ -14,7 +14,7 @@ from workflow.study import grid
 with job("analyse", snakemake) as log:
     module = registry.module(analyses, snakemake.wildcards.analysis)
     reported = tables.gather([Path(part) for part in snakemake.input.imported], grid.CELL_KEYS, tables.SCORES)
-    evidence = Evidence(tables.read(snakemake.input.rows), tables.frame(reported))
+    evidence = Evidence(Path(snakemake.input.rows), tables.frame(reported))
     rows = module.analyse(evidence, snakemake.params.groups, Resampling(**snakemake.params.statistics))
     log.info("%d rows", len(rows))
     tables.write(rows, tables.ANALYSIS, Path(snakemake.output[0]))

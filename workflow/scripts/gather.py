@@ -16,14 +16,19 @@ SCHEMAS = {"scores": tables.SCORES, "histories": tables.HISTORY, "choices": tabl
 SCHEMAS |= {"items": tables.ITEMS, "indicators": tables.INDICATORS, "pairs": tables.PAIRS}
 SCHEMAS |= {"forecasts": tables.FORECASTS, "rankings": tables.RANKINGS, "importance": tables.IMPORTANCE}
 
+CHECKED = {"scores": [*grid.TEST_KEYS, "metric"], "items": [*grid.TEST_KEYS, "metric", "id"]}
+
 with job("gather", snakemake) as log:
     name = snakemake.params.table
-    parts = [Path(part) for part in snakemake.input.parts]
-    table = tables.gather(parts, KEYS[name], SCHEMAS[name])
+    parts, keys = [Path(part) for part in snakemake.input.parts], KEYS[name]
+    found = tables.pieces(parts, keys, SCHEMAS[name])
     if name == "scores":
         pins = [json_object(Path(path)) | {"path": path} for path in snakemake.input.get("pins", [])]
-        table = token_axis.with_tokens(table, snakemake.params.get("tokens", {}), pins)
-    if name in ("scores", "items"):
-        metrics.check_scores(table, [*KEYS[name], *grid.TEST_KEYS, "metric", *(["id"] if name == "items" else [])])
-    log.info("%d rows from %d parts", len(table), len(parts))
-    tables.save(table, Path(snakemake.output[0]))
+        table = tables.gather(parts, keys, SCHEMAS[name])
+        found = iter([token_axis.with_tokens(table, snakemake.params.get("tokens", {}), pins)])
+    if name in CHECKED:
+        found = metrics.checked(
+            found, [*keys, *CHECKED[name]], lambda number: tables.gather([parts[number]], keys, SCHEMAS[name])
+        )
+    rows = tables.save_pieces(found, tables.keyed(keys, SCHEMAS[name]), Path(snakemake.output[0]))
+    log.info("%d rows from %d parts", rows, len(parts))

@@ -23,7 +23,7 @@ def seconds(paths: list[str]) -> list[float]:
 with job("recommend", snakemake) as log:
     found, asked, how = snakemake.input, snakemake.params, Resampling(**snakemake.params.statistics)
     reported = tables.gather([Path(part) for part in found.imported], grid.CELL_KEYS, tables.SCORES)
-    levels = best_base.uncertain(Evidence(tables.read(Path(found.rows)), tables.frame(reported)).levels)
+    levels = best_base.uncertain(Evidence(Path(found.rows), tables.frame(reported)).levels)
     scores, analysis = tables.read(Path(found.scores)), tables.read(Path(found.analysis))
     measured = tables.read(Path(found.indicators[0])) if found.indicators else pd.DataFrame()
     values = aggregation.values(measured, asked.indicators, scores)

@@ -20,6 +20,7 @@ from workflow.errors import StudyError, first_line
 from workflow.storage import checksums
 from workflow.storage.files import whole
 
+PIECE = 2**18  # rows that a long table is written and read at a time
 RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "pyarrow")
 
 
@@ -421,12 +422,43 @@ def save(table: pa.Table, path: Path, **facts: Any) -> None:
         pq.write_table(table.replace_schema_metadata(provenance(**facts)), unfinished)
 
 
+def save_pieces(found: Iterable[pa.Table], schema: pa.Schema, path: Path, **facts: Any) -> int:
+    """Write tables below each other as one, whole or not at all, with at most PIECE rows and one of them in memory.
+
+    Return the number of rows.
+    """
+    rows, waiting = 0, [schema.empty_table()]
+    with whole(path) as unfinished, pq.ParquetWriter(unfinished, schema.with_metadata(provenance(**facts))) as file:
+        for table in found:
+            waiting.append(table)
+            if sum(map(len, waiting)) >= PIECE:
+                file.write_table(pa.concat_tables(waiting))
+                waiting = []
+            rows += len(table)
+        if waiting:
+            file.write_table(pa.concat_tables(waiting))
+    return rows
+
+
 def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """One table as a frame, integers of a type that can be null; of `columns`, where given, those that it has.
 
     Errors: StudyError when the file is not a complete Parquet file.
     """
     return frame(_opened(path, columns))
+
+
+def batches(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """A table's columns piece by piece (row group by row group), so that one of any length fits into memory; text as categories.
+
+    Errors: StudyError when the file is not a complete Parquet file.
+    """
+    with _reading(path):
+        checksums.check(path)
+        texts = [field.name for field in pq.read_schema(path) if field.name in columns and field.type == TEXT]
+        file = pq.ParquetFile(path, read_dictionary=texts)
+        for number in range(file.num_row_groups):
+            yield frame(file.read_row_group(number, list(columns)))
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
@@ -473,10 +505,18 @@ def gather(parts: Sequence[Path], keys: Sequence[str], schema: pa.Schema) -> pa.
 
     Errors: StudyError for a part that is not whole, or not of this study as it is now.
     """
+    return pa.concat_tables([keyed(keys, schema).empty_table(), *pieces(parts, keys, schema)])
+
+
+def pieces(parts: Sequence[Path], keys: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The parts of `gather` one by one, for tables that are too long for memory."""
+    return (_keyed(part, keyed(keys, schema), keys) for part in parts)
+
+
+def keyed(keys: Sequence[str], schema: pa.Schema) -> pa.Schema:
+    """A schema led by keys."""
     known = {field.name: field for field in (*KEYS, *OTHER_KEYS)}
-    fields = [known.get(name, pa.field(name, TEXT)) for name in keys]
-    whole = pa.schema([*fields, *schema])
-    return pa.concat_tables([whole.empty_table(), *(_keyed(part, whole, keys) for part in parts)])
+    return pa.schema([*(known.get(name, pa.field(name, TEXT)) for name in keys), *schema])
 
 
 def _keyed(part: Path, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:

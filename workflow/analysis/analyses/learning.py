@@ -111,8 +111,7 @@ def _grouped(points: Sequence[Any], keys: Sequence[str]) -> dict[tuple[Any, ...]
 
 def _chances(evidence: Evidence) -> dict[tuple[Any, ...], float]:
     """How often a uniform guess is right: by the rows' own choices where rows are known, else by the task's label words."""
-    rows = evidence.items[evidence.items["metric"] == "chance"]
-    known = {place: float(values.mean()) for place, values in rows.groupby(PLACE)["value"]}
+    known = evidence.chances(PLACE)
     labels = {level.keys["test"]: len(task.labels(level.keys["test"])) for level in evidence.levels}
     places = {tuple(level.keys[key] for key in PLACE): labels[level.keys["test"]] for level in evidence.levels}
     stated = evidence.reported[evidence.reported["metric"] == "chance"]

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow.audit.inputs import TEST_KEYS, AuditInputs, at_steps, finding, method_of, models, span
+from workflow.audit.inputs import TEST_KEYS, AuditInputs, TestRows, at_steps, finding, method_of, models, span
 from workflow.evaluation import metrics
 
+READS = ("choices", "logprobs", "output", "gold")
 CLASSES = ("label", "rank")  # methods that choose among candidates
 CONSTANT = 0.99  # share of one label; the remaining predictions hardly change the accuracy
 ERRORS = 3.0  # standard errors from chance: a study looks at hundreds of scores, at 2 one in twenty would differ
@@ -24,9 +25,9 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     accuracy differs from chance, or if a group of the study contains the model; else a note. Tests of free text have no labels;
     their `choices` are the accepted answers.
     """
-    columns = ("choices", "logprobs", "output", "gold")
-    rows = [_read(test) for test in material.predictions(*columns) if method_of(test["test"].iloc[0]) in CLASSES]
-    table = pd.DataFrame(rows, columns=[*TEST_KEYS, "step", "train", "share", "label", "accuracy", "chance", "n"])
+    table = pd.DataFrame(
+        material.readings(__name__), columns=[*TEST_KEYS, "step", "train", "share", "label", "accuracy", "chance", "n"]
+    )
     claimed = {(train, test) for group in material.groups.values() for train, tests in group.items() for test in tests}
     sizes = table.groupby(TEST_KEYS).size()
     found = table[table["share"] >= CONSTANT].copy()
@@ -41,18 +42,21 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
         yield finding(severity, rows, evidence, value=float(rows["share"].max()), limit=CONSTANT, n=len(rows))
 
 
-def _read(test: pd.DataFrame) -> dict[str, Any]:
+def read(test: TestRows, material: AuditInputs) -> dict[str, Any] | None:
     """One model on one test: its most frequent prediction, the share of it, the accuracy and chance."""
-    predicted = metrics.predicted(test[["choices", "logprobs", "output", "protocol"]])
+    if method_of(test.keys["test"]) not in CLASSES:
+        return None
+    rows = test.rows[["choices", "logprobs", "output"]].assign(protocol=test.keys["protocol"])
+    predicted = metrics.predicted(rows)
     values, counts = np.unique(predicted, return_counts=True)
-    most = int(values[counts.argmax()])
-    keys = {key: test[key].iloc[0] for key in (*TEST_KEYS, "step", "train")}
-    return keys | {
-        "share": counts.max() / len(test),
-        "label": _name(test, most),
-        "accuracy": float((predicted == metrics.gold(test)).mean()),
-        "chance": float(metrics.chance(test).mean()),
-        "n": len(test),
+    share = counts.max() / len(rows)
+    constant = share >= CONSTANT
+    return {key: test.keys[key] for key in (*TEST_KEYS, "step", "train")} | {
+        "share": share,
+        "label": _name(rows, int(values[counts.argmax()])) if constant else "",
+        "accuracy": float((predicted == metrics.gold(test.rows)).mean()) if constant else np.nan,
+        "chance": float(metrics.chance(rows).mean()) if constant else np.nan,
+        "n": len(rows),
     }
 
 

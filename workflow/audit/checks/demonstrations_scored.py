@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import TEST_KEYS, AuditInputs, finding, listed
+from workflow.audit.inputs import TEST_KEYS, AuditInputs, TestRows, finding, listed
 
+READS = ("id", "shown")
 LIMIT = 0.0  # a single such row is a flaw of the protocol
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """A warning for each test with few-shot examples among its scored rows; a note where the examples are not recorded."""
-    rows = [row for test in material.predictions("id", "shown") if test["shots"].max() for row in _read(test)]
-    table = pd.DataFrame(rows, columns=[*TEST_KEYS, "unknown", "scored", "n", "ids"])
+    table = pd.DataFrame(material.readings(__name__), columns=[*TEST_KEYS, "unknown", "scored", "n", "ids"])
     for _, found in table[table["scored"] > 0].groupby(TEST_KEYS):
         worst = found.loc[found["scored"].idxmax()]
         share = worst["scored"] / worst["n"]
@@ -32,9 +32,11 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
         yield finding("note", unknown, evidence, n=len(unknown))
 
 
-def _read(test: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def read(test: TestRows, material: AuditInputs) -> dict[str, Any] | None:
     """The number and ids of a test's rows that are their own few-shot example."""
-    known = test[test["shown"].notna()]
+    if not test.keys["shots"]:
+        return None
+    known = test.rows[test.rows["shown"].notna()]
     ids = [row.id for row in known.itertuples() if row.id in list(row.shown)]
-    facts = {"unknown": known.empty, "scored": len(ids), "n": len(test), "ids": ids}
-    yield {key: test[key].iloc[0] for key in TEST_KEYS} | facts
+    facts = {"unknown": known.empty, "scored": len(ids), "n": len(test.rows), "ids": ids}
+    return {key: test.keys[key] for key in TEST_KEYS} | facts

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow.audit.inputs import AuditInputs, finding, listed, method_of
+from workflow.audit.inputs import AuditInputs, TestRows, finding, listed, method_of
 from workflow.settings import Base
 from workflow.study import grid
 
 MODEL = [key for key in grid.CELL_KEYS if key != "suite"]
 
+READS = ("id", "logprobs")
 FEWEST = 3  # tests: two models that agree on fewer are not reported
 ENOUGH = 10  # tests: from here on an error; on a few coarse tests two models may both predict one label
 NEARLY = 0.95  # share of equal tests from which on two models of different families are reported
@@ -71,15 +72,18 @@ def _hashes(base: Base) -> str:
     return str(sorted(file["sha256"] for name, file in base["files"].items() if name.endswith(".safetensors")))
 
 
+def read(test: TestRows, material: AuditInputs) -> dict[str, Any] | None:
+    """A hash of the log-probabilities of one model on one test; nothing of generated text."""
+    if not len(test.rows["logprobs"].iloc[0]):
+        return None
+    content = " ".join(test.rows["id"]).encode() + np.concatenate(list(test.rows["logprobs"])).tobytes()
+    keys = {key: test.keys[key] for key in (*grid.CELL_KEYS, *grid.TEST_KEYS)}
+    return keys | {"content": hashlib.sha256(content).hexdigest()}
+
+
 def _predictions(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """Cells of a suite that are evaluated on the same tests and have equal log-probabilities in every row."""
-    rows = []
-    for test in material.predictions("id", "logprobs"):
-        if len(test["logprobs"].iloc[0]):
-            content = " ".join(test["id"]).encode() + np.concatenate(list(test["logprobs"])).tobytes()
-            keys = {key: test[key].iloc[0] for key in (*grid.CELL_KEYS, *grid.TEST_KEYS)}
-            rows.append(keys | {"content": hashlib.sha256(content).hexdigest()})
-    table = pd.DataFrame(rows, columns=[*grid.CELL_KEYS, *grid.TEST_KEYS, "content"])
+    table = pd.DataFrame(material.readings(__name__), columns=[*grid.CELL_KEYS, *grid.TEST_KEYS, "content"])
     cells = table.groupby(grid.CELL_KEYS, as_index=False).agg(content=("content", "|".join))
     for _, same in cells.groupby(["suite", "content"]):
         if len(same) > 1:

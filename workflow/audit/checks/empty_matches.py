@@ -11,16 +11,18 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import TEST_KEYS, AuditInputs, finding, listed, method_of, models
+from workflow.audit.inputs import TEST_KEYS, AuditInputs, TestRows, finding, listed, method_of, models
 from workflow.evaluation import metrics
 
+READS = ("id", "output", "choices")
 LIMIT = 0.01  # share of a test's rows; such matches then move its score by a point
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """A finding for each test with such rows, on the model with most of them: a warning above LIMIT, else a note."""
-    found = [_read(test) for test in material.predictions("id", "output", "choices") if _is_compared(test)]
-    table = pd.DataFrame(found, columns=[*TEST_KEYS, "step", "train", "ids", "answers", "count", "n"])
+    table = pd.DataFrame(
+        material.readings(__name__), columns=[*TEST_KEYS, "step", "train", "ids", "answers", "count", "n"]
+    )
     for _, rows in table[table["count"] > 0].groupby(TEST_KEYS):
         worst = rows.loc[rows["count"].idxmax()]
         share = worst["count"] / worst["n"]
@@ -34,14 +36,13 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
         )
 
 
-def _is_compared(test: pd.DataFrame) -> bool:
-    """True for tests that compare outputs with answers."""
-    return method_of(test["test"].iloc[0]) == "answer"
-
-
-def _read(test: pd.DataFrame) -> dict[str, Any]:
-    """One model on one test: the rows where an empty text matches an empty text, and the answers that become empty."""
-    matched = test[[not metrics.plain(own) for own, _ in metrics.lines(test)] & (metrics.exact_match(test) == 1)]
+def read(test: TestRows, material: AuditInputs) -> dict[str, Any] | None:
+    """One model on one test that compares outputs with answers: the rows where an empty text matches an empty text, and the
+    answers that become empty."""
+    if method_of(test.keys["test"]) != "answer":
+        return None
+    empty = test.rows[[not metrics.plain(own) for own, _ in metrics.lines(test.rows)]]
+    matched = empty[metrics.exact_match(empty) == 1]
     answers = [one for choices in matched["choices"] for one in choices if not metrics.plain(one)]
-    keys = {key: test[key].iloc[0] for key in (*TEST_KEYS, "step", "train")}
-    return keys | {"ids": list(matched["id"]), "answers": answers, "count": len(matched), "n": len(test)}
+    keys = {key: test.keys[key] for key in (*TEST_KEYS, "step", "train")}
+    return keys | {"ids": list(matched["id"]), "answers": answers, "count": len(matched), "n": len(test.rows)}

@@ -15,7 +15,7 @@ KEYS = ["family", "recipe"]
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """A note for each family and recipe, with the share of the layers' weights that adapters reach."""
-    cells = [keys | facts["adapters"] for keys, facts in material.settings() if facts.get("adapters")]
+    cells = [keys | facts["adapters"] for keys, facts in material.settings if facts.get("adapters")]
     table = pd.DataFrame(cells, columns=[*grid.CELL_KEYS, "layers", "reached", "experts"])
     for _, rows in table[table["experts"] > 0].groupby(KEYS):
         layers, reached, experts = (float(rows[name].iloc[0]) for name in ("layers", "reached", "experts"))

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from workflow import task
-from workflow.audit.inputs import AuditInputs, at_steps, finding, listed, method_of, span
+from workflow.audit.inputs import AuditInputs, TestRows, at_steps, finding, listed, method_of, span
 from workflow.study import grid
 
+READS, FIRST = ("gold", "reference"), ("suite", *grid.TEST_KEYS)
 CERTAIN = 0.999  # an accuracy from which on a base that was never tuned cannot have read the rows
 STEPS = 2  # bases that must reach it: a single one may have met the test's one class by chance
 
@@ -50,15 +51,18 @@ def _fits(row: Any) -> bool:
 
 def _scored(material: AuditInputs, known: set[str]) -> Iterator[dict[str, Any]]:
     """Tests with several labels of which the rows drawn by a suite have only one."""
-    keys = ["suite", *grid.TEST_KEYS]
-    tests: dict[tuple[Any, ...], pd.DataFrame] = {}
-    for rows in material.predictions("gold", "reference"):
-        tests.setdefault(tuple(rows[keys].iloc[0]), rows)
-    for rows in tests.values():
-        name = rows["test"].iloc[0]
-        if method_of(name) == "label" and name not in known and len(rows) > 1 and rows["gold"].nunique() < 2:
-            evidence = f"all {len(rows)} scored rows have the gold label '{rows['reference'].iloc[0]}'"
-            yield finding("error", rows[keys], evidence, value=1.0, limit=1.0, n=len(rows))
+    for keys, reference, n in material.readings(__name__):
+        if keys["test"] not in known:
+            evidence = f"all {n} scored rows have the gold label '{reference}'"
+            yield finding("error", pd.DataFrame([keys]), evidence, value=1.0, limit=1.0, n=n)
+
+
+def read(test: TestRows, material: AuditInputs) -> tuple[dict[str, Any], str, int] | None:
+    """A test with labels of which its rows have only one: keys FIRST, the reference answer, number of rows."""
+    rows = test.rows
+    if method_of(test.keys["test"]) != "label" or len(rows) < 2 or rows["gold"].nunique() > 1:
+        return None
+    return {key: test.keys[key] for key in FIRST}, str(rows["reference"].iloc[0]), len(rows)
 
 
 def _imported(material: AuditInputs) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ RATIO = 1.5  # of sizes: half the precision is half the size; vocabularies and h
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """Warnings for different versions within a suite and bases of different size; a note for suites of different precision."""
-    cells = [keys | _facts(facts) for keys, facts in material.settings()]
+    cells = [keys | _facts(facts) for keys, facts in material.settings]
     table = pd.DataFrame(cells, columns=[*grid.CELL_KEYS, "precision", "tests", *PACKAGES])
     for package in PACKAGES:
         for _, rows in table.drop_duplicates([*grid.CELL_KEYS, package]).groupby("suite"):

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from workflow import task
-from workflow.audit.inputs import AuditInputs, finding
+from workflow.audit.inputs import AuditInputs, TestRows, finding
 from workflow.forecasting import own_cohort
+from workflow.forecasting.results import Forecasting
 from workflow.settings import Target
 from workflow.study import grid, indicators
 
+READS, FIRST = ("id",), ("recipe", "train", "suite", *grid.TEST_KEYS)
 LIMIT = 0.0  # shared rows: their noise is in both, and other rows are easy to choose
 
 Ids = dict[str, set[str]]  # test -> its scored rows
@@ -20,7 +22,7 @@ Scored = dict[tuple[Any, ...], set[str]]
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """A warning for each indicator and target of a cohort of the study's own bases with test rows in common."""
-    cohorts = [own for own in material.forecasting if "scored" in own.block and len(own.cohort.rows) > 1]
+    cohorts = _cohorts(material)
     scored = _scored(material) if cohorts else {}
     for own in cohorts:
         read = {name: _of_indicator(material, material.measures[name], scored) for name in own.cohort.indicators}
@@ -39,11 +41,17 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
 
 def _scored(material: AuditInputs) -> Scored:
     """Ids of the scored rows by recipe, task tuned on, suite and test; the same for all bases."""
-    scored: Scored = {}
-    for rows in material.predictions("id"):
-        keys = ("recipe", "train", "suite", *grid.TEST_KEYS)
-        scored.setdefault(tuple(rows[key].iloc[0] for key in keys), set(rows["id"]))
-    return scored
+    return dict(material.readings(__name__))
+
+
+def read(test: TestRows, material: AuditInputs) -> tuple[tuple[Any, ...], set[str]] | None:
+    """The ids of a test's scored rows, where a cohort is of the study's own bases."""
+    return (tuple(test.keys[key] for key in FIRST), set(test.rows["id"])) if _cohorts(material) else None
+
+
+def _cohorts(material: AuditInputs) -> list[Forecasting]:
+    """Cohorts of the study's own bases."""
+    return [own for own in material.forecasting if "scored" in own.block and len(own.cohort.rows) > 1]
 
 
 def _of_indicator(material: AuditInputs, settings: Mapping[str, Any], scored: Scored) -> Ids:

@@ -7,17 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.audit.inputs import TEST_KEYS, AuditInputs, finding
+from workflow.audit.inputs import TEST_KEYS, AuditInputs, TestRows, finding
 
+READS = ("spanning",)
 LIMIT = 0.01  # share of a test's rows; the score may then differ by a point for this reason alone
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """A finding for each test with such rows that is also imported, on the model with most of them: a warning above LIMIT, else a
     note."""
-    others = set(material.imported["test"])
-    found = [_read(test) for test in material.predictions("spanning") if test["test"].iloc[0] in others]
-    table = pd.DataFrame(found, columns=[*TEST_KEYS, "step", "train", "count", "n"])
+    table = pd.DataFrame(material.readings(__name__), columns=[*TEST_KEYS, "step", "train", "count", "n"])
     for _, rows in table[table["count"] > 0].groupby(TEST_KEYS):
         worst = rows.loc[rows["count"].idxmax()]
         share = worst["count"] / worst["n"]
@@ -31,7 +30,9 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
         )
 
 
-def _read(test: pd.DataFrame) -> dict[str, Any]:
-    """One model on one test: the number of rows with such a token; 0 where it was not recorded."""
-    keys = {key: test[key].iloc[0] for key in (*TEST_KEYS, "step", "train")}
-    return keys | {"count": int(test["spanning"].eq(True).sum()), "n": len(test)}
+def read(test: TestRows, material: AuditInputs) -> dict[str, Any] | None:
+    """One model on one test that is also imported: the number of rows with such a token; 0 where it was not recorded."""
+    if test.keys["test"] not in material.imported_tests:
+        return None
+    keys = {key: test.keys[key] for key in (*TEST_KEYS, "step", "train")}
+    return keys | {"count": int(test.rows["spanning"].eq(True).sum()), "n": len(test.rows)}

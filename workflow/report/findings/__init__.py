@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from workflow import registry
 from workflow.analysis.analyses.ratio_of_change import direction
@@ -144,7 +145,8 @@ def all_findings(material: FindingTables, audit: pd.DataFrame) -> list[dict[str,
         # A finding may name another section than its module.
         rows += [{"section": module.SECTION, "finding": name, **row} for row in module.find(material)]
     rows.sort(key=lambda row: list(SECTIONS).index(row["section"]))
-    warnings = [weakened(sides(material, row), row["section"], audit) for row in rows]
+    against = Warnings(audit)
+    warnings = [weakened(sides(material, row), row["section"], against) for row in rows]
     columns = [{name: value for name, value in row.items() if name != "pairs"} for row in rows]
     return [{**row, "warnings": texts} for row, texts in zip(columns, warnings, strict=True)]
 
@@ -218,7 +220,45 @@ def _distinct(rows: pd.DataFrame) -> list[tuple[str, str]]:
     return list(dict.fromkeys(zip(rows["train"], rows["test"], strict=True)))
 
 
-def weakened(sides: Sequence[Mapping[str, Any]], section: str, audit: pd.DataFrame) -> list[str]:
+class Warnings:
+    """The audit's errors and warnings, ready to be asked about many findings."""
+
+    def __init__(self, audit: pd.DataFrame) -> None:
+        """Take the errors and warnings of the table of the audit."""
+        self.rows = audit[audit["severity"].isin(WEAKENING)]
+        self.texts = [f"{row.severity}, {row.check}: {row.evidence}" for row in self.rows.itertuples()]
+        self.null = {key: self.rows[key].isna().to_numpy(dtype=bool) for key in tables.AUDIT_KEYS}
+        everywhere = [
+            name
+            for name in registry.modules(checks)
+            if getattr(registry.module(checks, name), "EVERY_DIFFERENCE", False)
+        ]
+        self.everywhere = self.rows["check"].isin(everywhere).to_numpy(dtype=bool)
+        self._about: dict[tuple[str, Any], NDArray[np.bool_]] = {}
+
+    def against(self, side: Mapping[str, Any], section: str) -> NDArray[np.bool_]:
+        """Whether each row is about one side of a finding, shape (rows,)."""
+        found = np.ones(len(self.rows), dtype=bool)
+        for key in (name for name in tables.AUDIT_KEYS if side.get(name) is not None):
+            found &= self._of(key, side[key])
+        if section == "forecasts":
+            return found & self.null["family"]
+        found &= self.null["cohort"]
+        named = [key for key in ("train", "test") if side.get(key) not in (None, "none")]
+        if named:
+            some = np.any([~self.null[key] for key in named], axis=0)
+            return found & (some | (~self.null["family"] & self.everywhere))
+        return found & ~self.null["family"] & self.null["test"] & self.null["train"]
+
+    def _of(self, key: str, value: Any) -> NDArray[np.bool_]:
+        """Whether each row has this value of a key, or is about all of them."""
+        if (key, value) not in self._about:
+            equal = (self.rows[key] == value).fillna(False).to_numpy(dtype=bool)
+            self._about[key, value] = self.null[key] | equal
+        return self._about[key, value]
+
+
+def weakened(sides: Sequence[Mapping[str, Any]], section: str, audit: Warnings) -> list[str]:
     """The audit's errors and warnings about one side of a finding: those whose keys all agree with the keys of the side.
 
     An audit row without a key is about all values of that key. A finding about a task or a test gets the warnings about that
@@ -227,29 +267,8 @@ def weakened(sides: Sequence[Mapping[str, Any]], section: str, audit: pd.DataFra
     """
     if section not in WEAKENED:
         return []
-    rows = audit[audit["severity"].isin(WEAKENING)]
-    against = [row for side in sides for row in _against(side, section, rows).itertuples()]
-    return list(dict.fromkeys(f"{row.severity}, {row.check}: {row.evidence}" for row in against))
-
-
-def _against(side: Mapping[str, Any], section: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """The audit rows about one side."""
-    for key in (name for name in tables.AUDIT_KEYS if side.get(name) is not None):
-        rows = rows[rows[key].isna() | (rows[key] == side[key])]
-    if section == "forecasts":
-        return rows[rows["family"].isna()]
-    rows = rows[rows["cohort"].isna()]
-    named = [key for key in ("train", "test") if side.get(key) not in (None, "none")]
-    if named:
-        return rows[rows[named].notna().any(axis=1) | (rows["family"].notna() & rows["check"].isin(_everywhere()))]
-    return rows[rows["family"].notna() & rows["test"].isna() & rows["train"].isna()]
-
-
-def _everywhere() -> list[str]:
-    """Checks whose findings apply to every difference of the suites that they name."""
-    return [
-        name for name in registry.modules(checks) if getattr(registry.module(checks, name), "EVERY_DIFFERENCE", False)
-    ]
+    found = (place for side in sides for place in np.flatnonzero(audit.against(side, section)))
+    return list(dict.fromkeys(audit.texts[place] for place in found))
 
 
 def about(rows: pd.DataFrame, row: Mapping[str, Any], *more: str) -> str:
