@@ -1,1 +1,1 @@
-"""Files that are whole or not there, their checksums, tables, downloads from the hub."""
+"""Reads and writes files: atomic writing, checksums, tables, downloads from the hub."""

@@ -1,8 +1,7 @@
-"""Checksums of what jobs have written, kept beside it: a damaged or exchanged file is noticed before it is used.
+"""Checksums beside each result. A damaged or replaced file is detected before it is used.
 
-Beside each file `part.parquet` lies `.part.parquet.sha256`, beside each folder `seed=0` lies `.seed=0.sha256` with a line
-for each file in it: the form that `sha256sum --check` reads. Files without one, such as those of an earlier version or
-the user's own, are used as they are.
+The checksum of `part.parquet` is in `.part.parquet.sha256`. For a folder `seed=0`, `.seed=0.sha256` has one line for each
+file, in the format of `sha256sum --check`. Files without a checksum, such as the user's own, are used without a check.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from pathlib import Path
 from workflow.errors import StudyError
 
 SUFFIX = ".sha256"
-IGNORED = ".snakemake_timestamp"  # Snakemake's own mark in the folders that jobs make
-NAMED = 20  # inputs that a result names one by one
+IGNORED = ".snakemake_timestamp"  # Snakemake's own marker in the folders that jobs make
+NAMED = 20  # inputs that a result lists one by one
 # Small files that are checked whenever a study starts; weights and texts are checked when they are loaded.
 SWEPT = ("results", "resources/bases", "resources/tasks", "resources/pins")
 
@@ -25,7 +24,7 @@ _inputs: dict[str, str] = {}
 
 
 def place(path: Path) -> Path:
-    """The file that holds the checksums of a file or folder."""
+    """Path of the file that holds the checksums of a file or folder."""
     return path.with_name(f".{path.name}{SUFFIX}")
 
 
@@ -38,7 +37,7 @@ def write(path: Path) -> None:
 
 
 def forget(path: Path) -> None:
-    """Remove the checksums of a file or folder that is about to be replaced."""
+    """Remove the checksums of a file or folder that will be replaced."""
     place(path).unlink(missing_ok=True)
 
 
@@ -49,7 +48,7 @@ def digest(path: Path) -> str:
 
 
 def summary(path: Path) -> str | None:
-    """One hash for the content of a file or folder as it was written, without reading it; None where none was noted."""
+    """One hash of the content of a file or folder as it was written, from its checksums. None if there are none."""
     try:
         return hashlib.sha256(place(path).read_bytes()).hexdigest()
     except OSError:
@@ -57,13 +56,13 @@ def summary(path: Path) -> str | None:
 
 
 def check(path: Path | str) -> None:
-    """Compare a file, or all files in a folder, with the checksums that were written with it, or with its folder.
+    """Compare a file, or all files in a folder, with their checksums.
 
-    Errors: StudyError naming the first file that differs, is missing or does not belong there.
+    Errors: StudyError naming the first file that differs, is missing or is not listed.
     """
     path = Path(path)
     for sealed in (path, *path.parents):
-        if sealed.name in ("", "resources", "results"):  # checksums lie no further up
+        if sealed.name in ("", "resources", "results"):  # no folder above this one has checksums
             return
         if place(sealed).is_file():
             _check(sealed, path)
@@ -71,7 +70,7 @@ def check(path: Path | str) -> None:
 
 
 def _check(sealed: Path, path: Path) -> None:
-    """Compare the files at or below `path` with the checksums of `sealed`, which is `path` or a folder around it."""
+    """Compare the files at or below `path` with the checksums of `sealed`, which is `path` or a parent folder."""
     noted = _noted(sealed)
     found = _files(path) if path.exists() else []
     for file in found:
@@ -85,12 +84,15 @@ def _check(sealed: Path, path: Path) -> None:
 
 
 def _remedy(sealed: Path) -> str:
-    """How to mend a file or folder whose checksums do not match: made again alone, it moves nothing else if it is the same."""
+    """How to repair a file or folder whose checksums do not match.
+
+    Running its job again is enough if the new content is the same.
+    """
     return f"restore it from a copy, or delete it and rebuild it with `snakemake --cores all {sealed}`"
 
 
 def _differs(file: Path, sealed: Path) -> str:
-    """What to say of a file that is not what was written."""
+    """Error line for a file whose content differs from its checksum."""
     return (
         f"{file}: does not match its checksum in {place(sealed)}, so it was damaged or replaced after it was written; "
         f"{_remedy(sealed)}"
@@ -98,7 +100,7 @@ def _differs(file: Path, sealed: Path) -> str:
 
 
 def _noted(sealed: Path) -> dict[str, str]:
-    """Name -> SHA-256 as noted for a file or folder, names as seen from the folder around it."""
+    """The recorded checksums of a file or folder: name relative to the parent folder -> SHA-256."""
     try:
         lines = place(sealed).read_text(encoding="utf-8").splitlines()
         return {name: noted for noted, name in (line.split("  ", 1) for line in lines)}
@@ -116,21 +118,22 @@ def _files(path: Path) -> list[Path]:
 
 
 def digest_once(path: Path) -> str:
-    """SHA-256 of a file, read once by a process as long as the file does not change."""
+    """SHA-256 of a file. A process reads an unchanged file only once."""
     stat = path.stat()
     return _remembered(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 @functools.lru_cache(maxsize=100_000)
 def _remembered(path: str, *state: int) -> str:
-    """SHA-256 of a file in a state that its size and times tell."""
+    """SHA-256 of a file; cached by size and time of last change."""
     return digest(Path(path))
 
 
 def sweep(folders: Iterable[str] = SWEPT) -> list[str]:
-    """Check the small files of a study that have been written, copied or touched since their checksums; what differs.
+    """Check the small files of a study that were written, copied or touched after their checksums. Returns a line for each
+    mismatch.
 
-    Checksums that hold are touched, so that each file is read once.
+    Checksum files that match are touched, so that each file is read only once.
     """
     found = []
     for path, listed in _sealed(folders):
@@ -140,13 +143,13 @@ def sweep(folders: Iterable[str] = SWEPT) -> list[str]:
                 os.utime(listed)
         except StudyError as error:
             found.append(str(error))
-        except OSError:  # no right to touch it, or a file that vanished: whoever reads it checks it again
+        except OSError:  # no permission to touch it, or the file is gone: it is checked again when it is read
             continue
     return found
 
 
 def _sealed(folders: Iterable[str]) -> Iterator[tuple[Path, Path]]:
-    """Files and folders that are there and have checksums, with the place of these."""
+    """Existing files and folders that have checksums, each with the path of its checksum file."""
     for folder in folders:
         for parent, _, names in os.walk(folder):
             for name in names:
@@ -156,18 +159,18 @@ def _sealed(folders: Iterable[str]) -> Iterator[tuple[Path, Path]]:
 
 
 def _last_change(path: Path) -> int:
-    """When a file, or any file in a folder, was last written, copied or touched, in nanoseconds."""
+    """Time of the last change of a file, or of any file in a folder, in nanoseconds."""
     return max((file.stat().st_ctime_ns for file in _files(path)), default=0)
 
 
 def use(paths: Iterable[str]) -> None:
-    """Note what this process makes its results of: all files and folders of the study that have checksums."""
+    """Record the inputs of this process: all files and folders of the study that have checksums."""
     _inputs.clear()
     _inputs.update({path: noted for path in map(str, paths) if (noted := summary(Path(path)))})
 
 
 def used() -> dict[str, str]:
-    """What results of this process are made of: path -> hash of its content; of many inputs one hash of all."""
+    """The recorded inputs of this process: path -> hash of the content. Many inputs get one hash together."""
     if len(_inputs) <= NAMED:
         return dict(_inputs)
     lines = "".join(f"{path} {noted}\n" for path, noted in sorted(_inputs.items()))
@@ -175,7 +178,7 @@ def used() -> dict[str, str]:
 
 
 def check_used(path: Path, made_of: Mapping[str, str]) -> None:
-    """StudyError unless what a result was made of is what lies there now; what is gone or was not noted does not count."""
+    """Raise StudyError if an input of a result has changed since. Inputs that are gone or have no checksum are skipped."""
     for name, noted in made_of.items():
         now = summary(Path(name))
         if now is not None and now != noted:

@@ -1,7 +1,7 @@
-"""What files and code hold, as hashes: a job depends on content, whatever the date of a file and wherever it lies.
+"""Hashes of the content of files and code, as params of rules.
 
-These hashes stand among the params of rules, which Snakemake compares with those of the last run. Places stand there too,
-as `Path`s: these Snakemake does not compare.
+A job then depends on content, not on the date or path of a file. Snakemake compares the hashes with those of the last run.
+Paths are passed as `Path` objects, which Snakemake does not compare.
 """
 
 from __future__ import annotations
@@ -28,23 +28,26 @@ from workflow.storage.files import whole
 
 PACKAGE = Path(__file__).parents[1]
 MEMORY = Path(".snakemake/tunecast/contents.json")
-RECENT = 2e9  # nanoseconds: a file that is younger may change again within one tick of its clock
-COMMA = re.compile(rb"\s*,[ \t]*")  # that ends an argument
-DIGITS = 16  # of a hash that is shown and compared, but protects nothing
+RECENT = 2e9  # nanoseconds: a younger file may change again within one tick of the file system's clock
+COMMA = re.compile(rb"\s*,[ \t]*")  # tokens that end an argument
+DIGITS = 16  # length of a hash that is compared but has no security purpose
 
 
 @dataclass(frozen=True)
 class Places:
-    """Files that a job reads, among the params of its rule: Snakemake compares no objects like this one with the last run."""
+    """Paths of files that a job reads, among the params of its rule.
+
+    Snakemake does not compare objects of this class with the last run.
+    """
 
     paths: tuple[Path, ...]
 
 
-UNCOUNTED = Places(())  # a param of jobs for which it says nothing, which is as if it were not there
+UNCOUNTED = Places(())  # value of a param for jobs that it does not concern; the same as no param
 
 
 class Memory:
-    """Hashes of files by path, size and time of last change, so that a file is read once; kept in the study's folder."""
+    """Cache of file hashes by path, size and time of last change, stored in the study's folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -54,7 +57,7 @@ class Memory:
             self.known = json.loads(self.path.read_text(encoding="utf-8"))
 
     def recall(self, kind: str, path: Path, make: Callable[[Path], str]) -> str:
-        """The hash of a kind that `make` gives for a file."""
+        """The hash of a file, computed by `make` if it is not cached."""
         stat = path.stat()
         key, state = f"{kind} {path.absolute()}", [stat.st_size, stat.st_mtime_ns]
         found = self.known.get(key)
@@ -67,7 +70,7 @@ class Memory:
         return made
 
     def save(self) -> None:
-        """Keep what is new; a folder that cannot be written costs the next start some reading, no more."""
+        """Write new entries. If the folder cannot be written, the next start reads the files again."""
         if not self.new:
             return
         with contextlib.suppress(OSError, StudyError), whole(self.path, sealed=False) as unfinished:
@@ -76,7 +79,7 @@ class Memory:
 
 @functools.cache
 def memory() -> Memory:
-    """The memory of the study in whose folder this process runs."""
+    """The hash cache of the study in the current working directory."""
     found = Memory(MEMORY)
     atexit.register(found.save)
     return found
@@ -88,9 +91,9 @@ def of_file(path: Path | str) -> str:
 
 
 def of_files(paths: Iterable[Path | str], root: Path | None = None) -> dict[str, str]:
-    """SHA-256 of each file by its path below a root, else by its name with its folder's name, which a moved folder keeps.
+    """SHA-256 of each file, by its path below a root or else by the last two parts of its path.
 
-    Errors: StudyError for two files of one such name.
+    A folder that is moved as a whole keeps these names. Errors: StudyError for two files with the same name.
     """
     found: dict[str, str] = {}
     for path in map(Path, paths):
@@ -102,11 +105,12 @@ def of_files(paths: Iterable[Path | str], root: Path | None = None) -> dict[str,
 
 
 def of_checkpoint(files: Sequence[Path], recorded: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What tells the content of a checkpoint's files from what was recorded of it, by name.
+    """Fingerprint of each file of a checkpoint, by name. recorded: the manifest that `fetch` wrote, None before the first
+    fetch.
 
-    recorded: the manifest that `fetch` wrote, None where there is none yet. A file that is still what the manifest says is
-    told by what told it then, any other by its SHA-256; before the first `fetch`, which reads each file anyway, by its size
-    in bytes. So weights are read here only where their size is that of the manifest and their date is not.
+    A file that still matches the manifest keeps its recorded fingerprint, any other gets its SHA-256. Before the first
+    `fetch`, which reads each file anyway, the fingerprint is the size in bytes. Weights are therefore read here only if
+    their size matches the manifest and their date does not.
     """
     if recorded is None:
         return {file.name: file.stat().st_size for file in files}
@@ -126,9 +130,10 @@ def of_checkpoint(files: Sequence[Path], recorded: Mapping[str, Any] | None) -> 
 
 
 def of_code(*modules: str | Path, without: Sequence[str] = ()) -> str:
-    """Hash of what modules do, by their paths without `.py`, in this package or whole: comments and docstrings do not count.
+    """Hash of the code of modules, without comments and docstrings.
 
-    without: keyword arguments of calls that do not count either. Other files count whole.
+    Modules are paths without `.py`, relative to this package or complete. without: keyword arguments of calls that do not
+    count either. Files of other types count completely.
     """
     texts = [_code(PACKAGE / module, tuple(without)) for module in modules]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:DIGITS]
@@ -143,21 +148,21 @@ def _code(path: Path, without: tuple[str, ...]) -> str:
 
 
 def _hashed(path: Path, without: tuple[str, ...]) -> str:
-    """Hash of a module's bare code."""
+    """Hash of a module's code without comments and docstrings."""
     return hashlib.sha256(bare(path.read_text(encoding="utf-8"), without).encode()).hexdigest()
 
 
-Span = tuple[int, int]  # places in bytes where it starts and ends
+Span = tuple[int, int]  # byte offsets of its start and end
 
 
 def bare(source: str, without: Sequence[str] = ()) -> str:
     """Code without comments, docstrings, blank lines and the keyword arguments of calls named in `without`.
 
-    The text is cut, not printed anew from a syntax tree, since each version of Python prints one differently.
+    The text is cut instead of being printed from a syntax tree, because versions of Python print a tree differently.
     """
     text, kept, done = source.encode(), [], 0
     for start, stop in sorted({*_comments(source), *_unread(source, without)}):
-        if start >= done:  # what lies in a piece that is cut already goes with it
+        if start >= done:  # a range inside a range that is cut needs no cut
             kept.append(text[done:start])
             done = stop
     code = b"".join([*kept, text[done:]]).decode()
@@ -165,12 +170,12 @@ def bare(source: str, without: Sequence[str] = ()) -> str:
 
 
 def _starts(lines: Sequence[str]) -> list[int]:
-    """Where each line starts, in bytes."""
+    """Byte offset of the start of each line."""
     return list(itertools.accumulate((len(line.encode()) for line in lines), initial=0))
 
 
 def _comments(source: str) -> Iterator[Span]:
-    """Where comments are."""
+    """Byte ranges of comments."""
     lines = list(io.StringIO(source))
     starts = _starts(lines)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -181,7 +186,7 @@ def _comments(source: str) -> Iterator[Span]:
 
 
 def _unread(source: str, without: Sequence[str]) -> Iterator[Span]:
-    """Where docstrings and keyword arguments that do not count are."""
+    """Byte ranges of docstrings and of keyword arguments that do not count."""
     text, starts = source.encode(), _starts(list(io.StringIO(source)))
     defined = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(ast.parse(source)):

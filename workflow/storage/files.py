@@ -1,4 +1,4 @@
-"""Files of a study: read with their place named where they are broken, written whole or not at all."""
+"""Reading files with errors that name the row, and writing files atomically."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ ABANDONED = 7 * 24 * 3600  # seconds
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
-    Errors: StudyError naming the file when it is not one, or not as a job wrote it.
+    Errors: StudyError naming the file if it is not a JSON object.
     """
     checksums.check(path)
     try:
@@ -42,7 +42,7 @@ def json_object(path: Path) -> dict[str, Any]:
 
 
 def portable(settings: Any) -> Any:
-    """Settings as they may be passed on: of each whole path, which tells of a machine and its owner, the last part alone."""
+    """Settings that can be shared: absolute paths, which reveal a machine and its owner, are cut to their last part."""
     if isinstance(settings, Mapping):
         return {key: portable(value) for key, value in settings.items()}
     if isinstance(settings, list | tuple):
@@ -52,9 +52,9 @@ def portable(settings: Any) -> Any:
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The header of a CSV file and its rows as text, blank lines left out; in UTF-8, which a byte-order mark may begin.
+    """Header and rows of a CSV file as text, without blank lines. The encoding is UTF-8, with or without a byte-order mark.
 
-    Errors: StudyError naming the file, and the row where one has more or fewer cells than the header.
+    Errors: StudyError naming the file, and the row if it has more or fewer cells than the header.
     """
     checksums.check(path)
     try:
@@ -76,16 +76,17 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def number(text: str) -> float:
-    """A number as tables hold it, in a decimal point and maybe an exponent; NaN for any other text and for what is too large.
+    """A number in a table, with a decimal point and optional exponent; NaN for any other text and for numbers that are too
+    large.
 
-    Python reads more as numbers: `1_000`, digits of other scripts.
+    Python's `float` accepts more, such as `1_000` and digits of other scripts.
     """
     value = float(text) if NUMBER.fullmatch(text.strip()) else math.nan
     return value if math.isfinite(value) else math.nan
 
 
 def stated_number(found: Any) -> float:
-    """A number that a table or JSON states, be it as text (see `number`); `nan` is one.
+    """A number in a table or in JSON, also as text (see `number`); `nan` is allowed.
 
     Errors: ValueError or TypeError for anything else.
     """
@@ -97,9 +98,8 @@ def stated_number(found: Any) -> float:
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON Lines file, each with where it stands (`file, row 12`: the number of its line).
+    """The objects of a JSON Lines file, each with its position (`file, row 12`: the line number). Blank lines are skipped.
 
-    Blank lines are passed over.
     Errors: StudyError for a line that is not a JSON object in UTF-8.
     """
     checksums.check(path)
@@ -120,13 +120,14 @@ def _object(line: bytes, place: str) -> dict[str, Any]:
     return row
 
 
-ROW_FILES = (".jsonl", ".parquet", ".csv")  # what rows are read from
+ROW_FILES = (".jsonl", ".parquet", ".csv")  # formats of rows
 
 
 def file_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a file of JSON Lines, Parquet or CSV (all text), by its name's end; each with where it stands.
+    """The rows of a JSON Lines, Parquet or CSV file (CSV cells as text), each with its position; the suffix decides the
+    format.
 
-    Errors: StudyError naming the file, and the row where it is one.
+    Errors: StudyError naming the file, and the row where one is to blame.
     """
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
@@ -138,7 +139,7 @@ def file_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a Parquet file, a batch in memory at a time; each with where it stands."""
+    """The rows of a Parquet file with their positions, one batch in memory at a time."""
     import pyarrow
     import pyarrow.parquet
 
@@ -152,36 +153,37 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def check_readable(paths: Iterable[Path | str]) -> None:
-    """PermissionError for the first file that may not be read: Snakemake reads each input and ends with a job that it cannot
-    take note of."""
+    """Raise PermissionError for the first file that may not be read.
+
+    Otherwise Snakemake, which reads each input, would end with an error of its own.
+    """
     for path in paths:
         if not os.access(path, os.R_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def write_json(content: Mapping[str, Any] | Sequence[Any], path: Path) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(dumped(content), path)
 
 
 def dumped(content: Mapping[str, Any] | Sequence[Any]) -> str:
-    """The text of a JSON file, the same for equal contents."""
+    """The text of a JSON file; equal contents give equal texts."""
     return json.dumps(content, indent=1, sort_keys=True)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def whole(path: Path, sealed: bool = True) -> Iterator[Path]:
-    """A place to write a file or a folder to, which becomes `path` when all went well and is gone when not.
+    """Context manager: a temporary path that becomes `path` on success and is removed on failure.
 
-    Its checksums are written beside it, if it is to be sealed (see `checksums`).
-
-    Errors: StudyError naming the path and the system's reason, such as a full disk or a missing right.
+    If `sealed`, checksums are written beside it (see `checksums`). Errors: StudyError naming the path and the system's
+    reason, such as a full disk or a missing permission.
     """
     with refusals(path), scratch(path) as unfinished:
         yield unfinished
@@ -193,26 +195,26 @@ def whole(path: Path, sealed: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """A name beside `path` for a file or folder of this process alone, which is removed at the end if it is still there.
+    """Context manager: a path beside `path` that only this process uses; it is removed at the end if it still exists.
 
-    So processes that write to one path, such as those of two studies that share `resources`, do not disturb each other:
-    the last to finish wins. What a killed process left behind is removed first, where that is safe (see `_abandoned`).
+    Processes that write to the same path, such as two studies that share `resources`, do not disturb each other: the last
+    one to finish wins. Leftovers of killed processes are removed first if that is safe (see `_abandoned`).
     """
     own = path.with_name(f".{path.name}.{process_name()}.unfinished")
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished*"):
         if _abandoned(left):
-            with contextlib.suppress(OSError):  # another user's may not be ours to remove
+            with contextlib.suppress(OSError):  # files of another user cannot always be removed
                 _remove(left)
     try:
         yield own
     finally:
-        with contextlib.suppress(OSError):  # what could not be written may not be there to remove
+        with contextlib.suppress(OSError):  # a file that could not be written may not exist
             _remove(own)
 
 
 def _put(unfinished: Path, path: Path) -> None:
-    """Rename a finished file or folder to its path; a folder that is there is moved out of the way first."""
+    """Rename a finished file or folder to its path; an existing folder is moved away first."""
     replaced = unfinished.with_name(f"{unfinished.name}.replaced")
     while True:
         try:
@@ -227,9 +229,9 @@ def _put(unfinished: Path, path: Path) -> None:
 
 
 def process_name() -> str:
-    """This process, as the names of its unfinished files have it: `<machine>-<process>-<start>`.
+    """Name of this process in the names of its temporary files: `<machine>-<process>-<start>`.
 
-    The machine is a hash, since names are not to tell of it; processes are counted anew in each container.
+    The machine is a hash, so that its name is not revealed. Process numbers can repeat in containers.
     """
     counted = Path("/proc/self/ns/pid").readlink()
     machine = hashlib.sha256(f"{socket.gethostname()} {counted}".encode()).hexdigest()[:8]
@@ -237,7 +239,7 @@ def process_name() -> str:
 
 
 def _started(process: int) -> str:
-    """When a process began, in the kernel's ticks; nothing where there is no such process."""
+    """Start time of a process in the kernel's ticks; empty if there is no such process."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]
     except (FileNotFoundError, ProcessLookupError):
@@ -245,22 +247,23 @@ def _started(process: int) -> str:
 
 
 def _abandoned(left: Path) -> bool:
-    """Whether nobody will finish an unfinished file or folder: its process, on this machine, is no longer there.
+    """Whether a temporary file or folder has no process left that would finish it.
 
-    Of another machine's processes nothing is known; theirs is abandoned when nothing was written to it for ABANDONED.
+    On this machine: its process has ended. Processes of other machines cannot be checked; their files count as abandoned if
+    nothing was written for ABANDONED seconds.
     """
     named = UNFINISHED.search(left.name)
     if named and named["machine"] == process_name().split("-")[0]:
         return _started(int(named["process"])) != named["start"]
     try:
         return max(path.stat().st_mtime for path in (left, *left.rglob("*"))) < time.time() - ABANDONED
-    except FileNotFoundError:  # renamed meanwhile
+    except FileNotFoundError:  # renamed in the meantime
         return False
 
 
 @contextmanager
 def refusals(path: Path) -> Iterator[None]:
-    """Inside, what the system refuses to write at a path or in a folder is a StudyError (see `refusal`)."""
+    """Context manager: turn a refusal of the system to write into a StudyError (see `refusal`)."""
     try:
         yield
     except BaseException as error:
@@ -270,7 +273,7 @@ def refusals(path: Path) -> Iterator[None]:
 
 
 def refusal(path: Path, error: BaseException) -> StudyError | None:
-    """What to say where the system refuses to write a file, such as for a full disk; None for errors that are not its."""
+    """StudyError for a refusal of the system to write a file, such as on a full disk; None for other errors."""
     number = system_error(error)
     if number is None or lacks_memory(error):
         return None
@@ -278,7 +281,7 @@ def refusal(path: Path, error: BaseException) -> StudyError | None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,8 +1,8 @@
-"""Repositories on the hub, through its ordinary client: the commit that a name means, its files, and getting them whole.
+"""Repositories on the hub, through `huggingface_hub`: pinning to commits, listing files, verified downloads.
 
-A pin says once and for all what is meant: a repository's commit, and of each file that is wanted its size and the hub's own
-hash. What is pinned and lies whole in the client's cache is read without a network. A mirror (HF_ENDPOINT), the cache
-(HF_HOME), HF_HUB_OFFLINE and HF_TOKEN mean here what they mean everywhere.
+A pin records the commit of a repository, and the size and the hub's hash of each file. Pinned files that are complete in the
+client's cache are read without a network. A mirror (HF_ENDPOINT), the cache (HF_HOME), HF_HUB_OFFLINE and HF_TOKEN work as
+everywhere.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 Pin = Mapping[str, Any]
 Result = TypeVar("Result")
 
-LIMITED = 20  # waits for the end of a rate limit, whose window is five minutes on the public hub
+LIMITED = 20  # waits for the end of a rate limit; its window is five minutes on the public hub
 UNTOLD = 30.0  # seconds to wait where a rate limit does not say how long it lasts
 FAILING = 2  # repetitions after an error of the server itself, beside the client's own
-CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")  # what says how a dataset's files are to be read
+CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")  # files with settings for reading a dataset
 SIZES = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -57,12 +57,12 @@ def refs(repo: str, kind: str = "model") -> dict[str, set[str]]:
 
 
 def snapshot(repo: str, kind: str, commit: str) -> Path:
-    """The folder of a commit's files in the client's cache, there or not."""
+    """Path of a commit's files in the client's cache, whether it exists or not."""
     return _storage(repo, kind) / "snapshots" / commit
 
 
 def _storage(repo: str, kind: str) -> Path:
-    """A repository's folder in the client's cache, whose layout is documented: refs, snapshots, blobs."""
+    """A repository's folder in the client's cache, which has a documented layout: refs, snapshots, blobs."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -70,11 +70,11 @@ def _storage(repo: str, kind: str) -> Path:
 
 
 def pin(repo: str, kind: str, reference: str | None, wanted: Callable[[list[str]], Iterable[str]]) -> dict[str, Any]:
-    """What a reference (branch, tag or commit; None: main) means now: repo, kind, revision, commit, files.
+    """Pin a reference (branch, tag or commit; None: main): repo, kind, revision, commit, files.
 
-    wanted: the repository's file names -> those to pin; files: name -> bytes and either `sha256` (large files) or `git`
-    (Git's own SHA-1 of a blob). Offline the files are those in the cache.
-    Errors: StudyError for a name that leads out of the folder that the files are put in.
+    wanted: function from the repository's file names to those to pin; files: name -> bytes and either `sha256` (large files)
+    or `git` (Git's SHA-1 of a blob). Offline, the files are those in the cache. Errors: StudyError for a file name that
+    leads out of its folder.
     """
     from huggingface_hub import HfApi, is_offline_mode
 
@@ -100,12 +100,12 @@ def pin(repo: str, kind: str, reference: str | None, wanted: Callable[[list[str]
 
 
 def read_pin(path: Path | str) -> dict[str, Any]:
-    """A pin that was written down."""
+    """Read a pin from a file."""
     return json_object(Path(path))
 
 
 def _listed_files(api: Any, repo: str, kind: str, commit: str) -> dict[str, dict[str, Any]]:
-    """All files of a commit with size and hash, as the hub states them."""
+    """All files of a commit with size and hash, as the hub lists them."""
     from huggingface_hub.hf_api import RepoFile
 
     entries = api.list_repo_tree(repo, recursive=True, revision=commit, repo_type=kind)
@@ -117,7 +117,7 @@ def _listed_files(api: Any, repo: str, kind: str, commit: str) -> dict[str, dict
 
 
 def _cached_files(repo: str, kind: str, commit: str) -> dict[str, dict[str, Any]]:
-    """Files of a commit in the cache; a blob is named by the hub's hash of it."""
+    """Files of a commit in the cache, where a blob is named by the hub's hash."""
     folder = _storage(repo, kind) / "snapshots" / commit
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -129,10 +129,10 @@ def _cached_files(repo: str, kind: str, commit: str) -> dict[str, dict[str, Any]
 
 
 def pin_dataset(repo: str, subset: str | None, reference: str | None, folders: bool) -> dict[str, Any]:
-    """The pin of a dataset's subset, with how its rows are read: loader, options, features, splits (name -> files).
+    """Pin a subset of a dataset, with the settings to read it: loader, options, features, splits (name -> files).
 
-    Which files make up a subset is told by `datasets` itself. folders: whether a subset is a folder (of an export) rather
-    than a configuration by name.
+    `datasets` decides which files belong to a subset. folders: whether a subset is a folder (of an export) instead of a
+    configuration.
     """
     import datasets
 
@@ -157,7 +157,7 @@ def pin_dataset(repo: str, subset: str | None, reference: str | None, folders: b
 
 
 def _options(settings: Any) -> dict[str, Any]:
-    """What a dataset's card sets of how its files are read, such as a separator, beside which they are."""
+    """Reader options of a dataset's card, such as a separator."""
     unread = {"name", "version", "data_dir", "data_files", "description", "features"}
     plain = (str, int, float, bool, list)
     return {
@@ -170,9 +170,9 @@ def _options(settings: Any) -> dict[str, Any]:
 
 
 def rows(pinned: Pin, split: str) -> Iterator[dict[str, Any]]:
-    """Rows of a split of a pinned dataset, which is fetched where it is not in the cache.
+    """Rows of a split of a pinned dataset, downloaded if they are not in the cache.
 
-    Errors: StudyError when there is no such split, or it cannot be fetched whole.
+    Errors: StudyError if there is no such split or the download fails.
     """
     import datasets
 
@@ -186,7 +186,7 @@ def rows(pinned: Pin, split: str) -> Iterator[dict[str, Any]]:
     # An answer "None" or "N/A" is a text; pandas would read it as a blank.
     blanks = {"keep_default_na": False, "na_values": [""]} if pinned["loader"] == "csv" else {}
     try:
-        # Read as it stands: a copy in Arrow form would double the disk that is needed.
+        # Read without a copy in Arrow format, which would double the disk space.
         yield from datasets.load_dataset(
             pinned["loader"],
             data_files={split: files},
@@ -195,15 +195,15 @@ def rows(pinned: Pin, split: str) -> Iterator[dict[str, Any]]:
             streaming=True,
             **(blanks | pinned["options"]),
         )
-    except Exception as error:  # every reader of every kind of file has its own
+    except Exception as error:  # each reader raises exceptions of its own
         raise StudyError(f"{place}: split {split!r} cannot be read: {first_line(error)}") from error
 
 
 def fetched(pinned: Pin) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """The folder of a pin's files, downloaded where they are not in the cache, and name -> bytes, sha256 of each.
+    """Folder of a pin's files, and bytes and sha256 of each; files that are not in the cache are downloaded.
 
-    Without any request where all are there. Errors: StudyError for a file that is not what the hub states; it is removed,
-    since the client would take it for whole.
+    Makes no request if all files are cached. Errors: StudyError for a file that differs from what the hub states. It is
+    removed, because the client would accept it as complete.
     """
     from huggingface_hub import snapshot_download
 
@@ -216,7 +216,7 @@ def fetched(pinned: Pin) -> tuple[Path, dict[str, dict[str, Any]]]:
 
 
 def lacking(pinned: Pin) -> dict[str, int]:
-    """Bytes of each file of a pin that is not whole in the cache."""
+    """Bytes of each file of a pin that is not complete in the cache."""
     folder = snapshot(pinned["repo"], pinned["kind"], pinned["commit"])
     return {
         name: stated["bytes"]
@@ -226,7 +226,7 @@ def lacking(pinned: Pin) -> dict[str, int]:
 
 
 def _verified(pinned: Pin, folder: Path, name: str) -> dict[str, Any]:
-    """Size and SHA-256 of a file that is what its pin states."""
+    """Size and SHA-256 of a file that matches its pin."""
     path, stated = folder / name, pinned["files"][name]
     found = {"bytes": path.stat().st_size, "sha256": digest(path)}
     same = found["sha256"] == stated["sha256"] if "sha256" in stated else _git(path) == stated["git"]
@@ -250,7 +250,7 @@ def _git(path: Path) -> str:
 
 
 def need(pins: Iterable[Pin]) -> int:
-    """Bytes that are yet to be fetched of some pins, each file once."""
+    """Bytes to download for some pins; each file counts once."""
     files = {}
     for pinned in pins:
         for name, size in lacking(pinned).items():
@@ -260,9 +260,9 @@ def need(pins: Iterable[Pin]) -> int:
 
 
 def prefetch(pins: Sequence[Pin], tell: Callable[[str], None]) -> None:
-    """Fetch and verify all files of the pins; what it takes is told and compared with the free space first.
+    """Download and verify all files of the pins. The size is logged and compared with the free disk space first.
 
-    Errors: StudyError when the disk is too small, or a file cannot be fetched whole.
+    Errors: StudyError if the disk is too small or a download fails.
     """
     from huggingface_hub import constants
 
@@ -281,7 +281,7 @@ def prefetch(pins: Sequence[Pin], tell: Callable[[str], None]) -> None:
 
 
 def amount(size: float) -> str:
-    """A number of bytes to read."""
+    """A readable number of bytes."""
     for unit in SIZES:
         if size < 1000 or unit == SIZES[-1]:
             return f"{size:.0f} {unit}" if unit == SIZES[0] else f"{size:.1f} {unit}"
@@ -290,11 +290,11 @@ def amount(size: float) -> str:
 
 
 def patiently(call: Callable[[], Result]) -> Result:
-    """The result of a call of the client, made again when a rate limit has passed, and after an error of the server."""
+    """Call the client, again after a rate limit has passed and after an error of the server."""
     for attempt in itertools.count(1):
         try:
             return call()
-        except Exception as error:  # of any class: the answer that it stems from decides
+        except Exception as error:  # any class: the response behind it decides
             pause = _pause(error, attempt)
             if pause is None:
                 raise
@@ -304,7 +304,7 @@ def patiently(call: Callable[[], Result]) -> Result:
 
 
 def _pause(error: BaseException, attempt: int) -> float | None:
-    """Seconds to wait before another attempt; None where there is to be none."""
+    """Seconds to wait before the next attempt; None if there is none."""
     from huggingface_hub.utils import parse_ratelimit_headers
 
     answer = _answer(error)
@@ -320,7 +320,7 @@ def _pause(error: BaseException, attempt: int) -> float | None:
 
 
 def _answer(error: BaseException | None) -> HfHubHTTPError | None:
-    """The hub's own answer behind an error, if that is where it stems from: the client wraps it at times."""
+    """The hub's response behind an error, which the client sometimes wraps; None if there is none."""
     from huggingface_hub.errors import HfHubHTTPError
 
     while error is not None and not isinstance(error, HfHubHTTPError):
@@ -330,18 +330,18 @@ def _answer(error: BaseException | None) -> HfHubHTTPError | None:
 
 @contextmanager
 def errors(place: str) -> Iterator[None]:
-    """Turn whatever the hub's client raises into a StudyError of one line."""
+    """Context manager: turn any exception of the hub's client into a StudyError of one line."""
     try:
         yield
     except StudyError:
         raise
-    except Exception as error:  # the client lets some twenty unrelated classes through; each needs its owner's hand
+    except Exception as error:  # the client raises some twenty unrelated classes
         # Neither the message nor the chain: they quote addresses and headers, in which credentials can stand.
         raise StudyError(f"{place}: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
-    """What an error of the hub's client means to its user."""
+    """Explanation of an error of the hub's client for its user."""
     from huggingface_hub import constants, errors
 
     host = urlsplit(constants.ENDPOINT).hostname
@@ -370,7 +370,7 @@ def _reason(error: Exception) -> str:
 
 
 def where() -> str:
-    """Where revisions were looked for, for messages."""
+    """Where revisions were searched, for messages."""
     from huggingface_hub import is_offline_mode
 
     return " in the local cache (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""

@@ -1,4 +1,4 @@
-"""Tables to read, in Markdown."""
+"""Tables in Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ INTERVAL = ["value", "low", "high"]
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown: shares to three decimals with their interval, other numbers to three digits, no value as –."""
+    """A table in Markdown: scores to three decimals with their interval, other numbers to three digits, – for no value."""
     merged = {"low", "high"} if set(INTERVAL) <= set(table.columns) else set()
     columns = [name for name in table.columns if name not in merged]
     lines = [columns, ["---"] * len(columns)]
@@ -23,7 +23,10 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def _cell(value: Any, form: str) -> str:
-    """One value in a cell; text with a line break (as ⏎, since a cell has one line) or a space at its end as code."""
+    """The text of a cell.
+
+    Text with a line break (shown as ⏎, since a cell has one line) or a space at an end is shown as code.
+    """
     if pd.isna(value):
         return "–"
     if isinstance(value, float):

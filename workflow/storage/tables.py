@@ -1,6 +1,6 @@
-"""The tables of a study: their columns, how a part is written whole, how parts are read together.
+"""Columns of all tables of a study, and functions that read and write them.
 
-Keys of a row that its path already holds (hive style) are not repeated inside the file.
+Keys that are in a part's path (hive style) are not repeated inside the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", 
 
 
 def _columns(**types: pa.DataType | tuple[pa.DataType, str]) -> pa.Schema:
-    """Schema from `name=(type, description)`; the description travels in the file."""
+    """Schema from `name=(type, description)`; the descriptions are stored in the file."""
     return pa.schema([pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in types.items()])
 
 
@@ -52,7 +52,7 @@ KEYS = _columns(
     suite=(TEXT, "suite"),
 )
 
-# What other tables are keyed by.
+# Key columns of other tables.
 OTHER_KEYS = _columns(
     analysis=(TEXT, "analysis: a module of workflow/analysis/analyses"),
     cohort=(TEXT, "cohort of bases that are forecast"),
@@ -139,7 +139,7 @@ SCORES = _columns(
     tokens=(FLOAT, "tokens seen in pre-training by the base's step; null where not known"),
 )
 
-# What a reader of others' scores says of each; `score_rows` adds the rest.
+# Columns that a reader of released scores fills; `score_rows` adds the rest.
 IMPORTED = pa.schema(
     [*KEYS, *(field for field in SCORES if field.name not in ("primary", "better", "part_of", "tokens"))]
 )
@@ -369,16 +369,16 @@ FINDINGS = _columns(
 
 
 def provenance(**facts: Any) -> dict[str, str]:
-    """Facts about how a part was made: what it was made of, and the versions of the packages that can change it."""
+    """Metadata of a part: its inputs, and versions of the packages that can change it."""
     versions = {name: version(name) for name in RECORDED_PACKAGES}
     facts |= {"made_of": checksums.used(), "versions": versions}
     return {"tunecast": json.dumps(facts, sort_keys=True, ensure_ascii=False)}
 
 
 def recorded(path: Path) -> dict[str, Any]:
-    """The facts that `provenance` put into a part.
+    """The metadata that `provenance` put into a part.
 
-    Errors: StudyError when the file is not a whole part.
+    Errors: StudyError if the file is not a complete part.
     """
     with _reading(path):
         checksums.check(path)
@@ -389,14 +389,14 @@ def recorded(path: Path) -> dict[str, Any]:
 
 
 def keys_of(path: Path | str) -> dict[str, str]:
-    """The keys that a path holds, hive style, in its folders and in its own name without suffix."""
+    """The hive keys in a path: in its folders and in its name without suffix."""
     return dict(name.split("=", 1) for name in Path(path).with_suffix("").parts if "=" in name)
 
 
 def check_origin(path: Path | str) -> dict[str, Any]:
-    """The facts of a part that was made for the place where it lies, of what there is now.
+    """The metadata of a part, verified to belong to its path and to the present inputs.
 
-    Errors: StudyError for a part of other keys, or made of other files.
+    Errors: StudyError for a part of other keys or made from other files.
     """
     facts = recorded(Path(path))
     for name, value in keys_of(path).items():
@@ -409,7 +409,7 @@ def check_origin(path: Path | str) -> dict[str, Any]:
 
 
 def write(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, path: Path, **facts: Any) -> None:
-    """Write rows as a part, whole or not at all; a column that a row lacks is null.
+    """Write rows as a part, atomically. A column that a row lacks is null.
 
     Errors: pyarrow.ArrowInvalid for a value of another type than the schema's.
     """
@@ -417,7 +417,7 @@ def write(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, path: Path, **fa
 
 
 def save(table: pa.Table, path: Path, **facts: Any) -> None:
-    """Write a table whole or not at all, with the facts about how it was made."""
+    """Write a table atomically, with its metadata."""
     with whole(path) as unfinished:
         pq.write_table(table.replace_schema_metadata(provenance(**facts)), unfinished)
 
@@ -441,9 +441,9 @@ def save_pieces(found: Iterable[pa.Table], schema: pa.Schema, path: Path, **fact
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """One table as a frame, integers of a type that can be null; of `columns`, where given, those that it has.
+    """Read a table as a DataFrame with nullable integers. columns: those to read, as far as they exist.
 
-    Errors: StudyError when the file is not a complete Parquet file.
+    Errors: StudyError if the file is not a complete Parquet file.
     """
     return frame(_opened(path, columns))
 
@@ -462,27 +462,27 @@ def batches(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
-    """A table as a frame, integers of a type that can be null."""
+    """Convert a table to a DataFrame with nullable integers."""
     return table.to_pandas(types_mapper={INT: pd.Int64Dtype()}.get)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """One table as plain Python rows.
+    """Read a table as Python rows.
 
-    Errors: StudyError when the file is not a complete Parquet file.
+    Errors: StudyError if the file is not a complete Parquet file.
     """
     return _opened(path).to_pylist()
 
 
 def matching(table: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows of a table with these values; None stands for null."""
+    """The rows of a table with these values; None matches null."""
     for key, value in conditions.items():
         table = table[table[key].isna() if pd.isna(value) else (table[key] == value).fillna(False).astype(bool)]
     return table
 
 
 def _opened(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A Parquet file without the hive keys of its path; of `columns`, where given, those that it has."""
+    """Open a Parquet file without the hive keys of its path. columns: those to read, as far as they exist."""
     with _reading(path):
         checksums.check(path)
         file = pq.ParquetFile(path)
@@ -491,7 +491,7 @@ def _opened(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Name a file that is not a whole part, or cannot be read."""
+    """Context manager: name a file that is not a complete part or cannot be read."""
     try:
         yield
     except (pa.ArrowInvalid, OSError) as error:
@@ -501,9 +501,9 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def gather(parts: Sequence[Path], keys: Sequence[str], schema: pa.Schema) -> pa.Table:
-    """All parts in one table, each row led by the keys of its part's hive path.
+    """Join parts into one table. The first columns are the hive keys of each part's path.
 
-    Errors: StudyError for a part that is not whole, or not of this study as it is now.
+    Errors: StudyError for a part that is incomplete or does not belong to the present study.
     """
     return pa.concat_tables([keyed(keys, schema).empty_table(), *pieces(parts, keys, schema)])
 
@@ -520,7 +520,7 @@ def keyed(keys: Sequence[str], schema: pa.Schema) -> pa.Schema:
 
 
 def _keyed(part: Path, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:
-    """A part with its keys as leading columns: those of its path, or its own where it holds many cells."""
+    """A part with its keys as first columns: those of its path, or its own if it holds many cells."""
     check_origin(part)
     table, found = _opened(part), keys_of(part)
     for place, name in enumerate(keys):

@@ -1,1 +1,1 @@
-"""A config as a study: families, the grid of bases, models and cells, indicators, models that are missing."""
+"""The config as a study: families, and tables of bases, models, cells and indicators."""

@@ -1,4 +1,4 @@
-"""Reading a study's config: checked against the schema, defaults filled in, one line for each mistake."""
+"""Reads a study's config: validates it against the schema and fills in defaults. Each mistake gives one line."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from workflow.errors import MistakesError, shown
 
 SCHEMA_PATH = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where PyYAML was built with it
-NEAR = 0.6  # likeness above which a name is taken for a misspelt one
-Place = tuple[str | int, ...]  # keys and places in lists that lead to a value of the config
+NEAR = 0.6  # similarity above which a name counts as misspelt
+Place = tuple[str | int, ...]  # keys and list indices that lead to a value of the config
 
 
 def _matches(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[ValidationError]:
-    """`pattern` as its writers read it: `$` is the end of the text, not also a line end before it."""
+    """Match a `pattern` as its authors mean it: `$` matches only the end of the text, not before a final line break."""
     if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
-# Whole numbers are those that Python reads as such: a count of 8.0 would fail where it is used.
+# An integer must be a Python int: a count of 8.0 would fail later.
 Validator = validators.extend(
     Draft202012Validator,
     {"pattern": _matches},
@@ -46,9 +46,9 @@ def schema() -> dict[str, Any]:
 
 
 def validated(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with every default filled in.
+    """The config with all defaults filled in.
 
-    Errors: MistakesError with a line for each mistake, which names the key, what was found and what is allowed.
+    Errors: MistakesError with one line for each mistake, which names the key, what was found and what is allowed.
     """
     lines = [line for _, line in mistakes(config)]
     if lines:
@@ -58,7 +58,7 @@ def validated(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mistakes(config: Mapping[str, Any]) -> list[tuple[Place, str]]:
-    """What the schema finds wrong with a config: the place of each mistake, and a line about it."""
+    """Mistakes of a config by the schema: the key path of each, and a line about it."""
     found = Validator(schema()).iter_errors(config)
     causes = sorted(
         (cause for error in found for cause in _causes(error)), key=lambda cause: [*map(str, cause.absolute_path)]
@@ -68,8 +68,7 @@ def mistakes(config: Mapping[str, Any]) -> list[tuple[Place, str]]:
 
 
 def without(config: Mapping[str, Any], places: Iterable[Place]) -> dict[str, Any] | None:
-    """A valid config of what is left without the values at some places, so that the rest can be checked; None where there is
-    no such."""
+    """A valid config made by removing the values at some key paths, so that the rest can be checked; None if impossible."""
     left = copy.deepcopy(dict(config))
     for place in sorted(set(places), key=lambda place: (len(place), str(place)), reverse=True):
         value: Any = left
@@ -82,14 +81,14 @@ def without(config: Mapping[str, Any], places: Iterable[Place]) -> dict[str, Any
 
 
 def check_keys(path: Path) -> None:
-    """Check that a file of YAML or JSON gives each key once: of a key that appears twice the last would win without a word.
+    """Check that a YAML or JSON file has each key once. Otherwise the last of two equal keys would win silently.
 
     Errors: MistakesError naming file, line and key.
     """
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return  # whoever reads the file says so
+        return  # the function that reads the file reports it
     lines = [
         f"{os.path.relpath(path)}, line {key.start_mark.line + 1}: key {key.value!r} appears twice, first in line "
         f"{first.start_mark.line + 1}; expected each key once"
@@ -100,7 +99,7 @@ def check_keys(path: Path) -> None:
 
 
 def _repeated(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-    """Keys that an object inside a YAML node already has, each behind the one before it; what an alias repeats once."""
+    """Repeated keys in a YAML node, each after the first. What an alias repeats counts once."""
     if node is None or id(node) in seen or not isinstance(node, yaml.CollectionNode):
         return
     seen.add(id(node))
@@ -115,18 +114,18 @@ def _repeated(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[yaml.Nod
 
 
 def recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe of these settings, every default of the schema filled in."""
+    """A recipe with these settings and all defaults of the schema."""
     root = schema()
     return _filled(settings, root["properties"]["recipes"]["additionalProperties"], root)
 
 
 def _causes(error: ValidationError) -> Iterator[ValidationError]:
-    """What is behind a schema error: itself, or of alternatives whatever is wrong with the one that was meant."""
+    """The schema errors behind an error: the error itself, or, for alternatives, those of the alternative that was meant."""
     meant = _branch(error) if error.context else error
     if meant is error:
-        # What fits several alternatives lacks a key or is no object, which is told by itself.
+        # A value that fits several alternatives lacks a key or is no object, which has its own line.
         yield from () if error.validator == "oneOf" else (error,)
-    elif not _other_sort(meant):  # a source or measure that there is not is told by itself
+    elif not _other_sort(meant):  # an unknown source or measure has its own line
         for cause in error.context:
             if cause.schema_path[0] == meant.schema_path[0] and (
                 cause is meant or cause.validator not in ("const", "type")
@@ -135,7 +134,7 @@ def _causes(error: ValidationError) -> Iterator[ValidationError]:
 
 
 def _lines(error: ValidationError) -> Iterator[tuple[Place, str]]:
-    """Place and line of each thing that a schema error is about: the keys to it, what was found and what is allowed."""
+    """Key path and line of each mistake that a schema error is about."""
     place = tuple(error.absolute_path)
     text = f"config.yaml: {'/'.join(map(str, place)) or 'top level'}"
     if error.validator == "additionalProperties":
@@ -152,7 +151,7 @@ def _lines(error: ValidationError) -> Iterator[tuple[Place, str]]:
 
 
 def _refused(error: ValidationError) -> str:
-    """What a value or a name is, and what is allowed instead."""
+    """The value or name that is refused, and what is allowed."""
     if error.validator == "not":
         return f"{error.instance!r} is reserved; choose another name"
     siblings = error.parent.context if error.parent else [error]
@@ -163,14 +162,14 @@ def _refused(error: ValidationError) -> str:
 
 
 def meant(found: object, allowed: Iterable[object]) -> str:
-    """The end of a line about a name that is not known: the one of the allowed names that it comes near to, if any."""
+    """End of a line about an unknown name: the allowed name that it is most similar to, if there is one."""
     words = {str(word).casefold(): str(word) for word in allowed}
     near = difflib.get_close_matches(str(found).casefold(), words, n=1, cutoff=NEAR)
     return f"; did you mean {words[near[0]]!r}?" if near else ""
 
 
 def unknown(place: str, found: Iterable[object], allowed: Iterable[object]) -> Iterator[str]:
-    """A line for each of some names at a place of the config that is not an allowed one."""
+    """A line for each name at a key path that is not allowed there."""
     legal = sorted(set(allowed), key=lambda name: (isinstance(name, str), name))
     for name in found:
         if name not in legal:
@@ -179,7 +178,7 @@ def unknown(place: str, found: Iterable[object], allowed: Iterable[object]) -> I
 
 
 def _infinite(value: Any, path: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Numbers of a config that are not finite, which no limit of the schema keeps out."""
+    """Numbers of a config that are not finite, which the schema's limits do not exclude."""
     if isinstance(value, float) and not math.isfinite(value):
         yield path, f"config.yaml: {'/'.join(map(str, path))}: {value} is not allowed; allowed: a finite number"
     entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
@@ -199,7 +198,7 @@ TYPES = {
 
 
 def allowed_by(error: ValidationError) -> str:
-    """What a broken rule of the schema allows."""
+    """What a violated rule of the schema allows."""
     rule, limit = error.validator, error.validator_value
     texts = {
         "type": lambda: " or ".join(TYPES[name] for name in ([limit] if isinstance(limit, str) else limit)),
@@ -221,10 +220,10 @@ def allowed_by(error: ValidationError) -> str:
 
 
 def _branch(error: ValidationError) -> ValidationError:
-    """The cause that the writer most likely meant, among those of an `anyOf` or `oneOf`.
+    """The most likely cause among those of an `anyOf` or `oneOf`.
 
-    Of a family that of its own source, of an indicator that of its own measure; of a list that about its entries, not that
-    it should have been a word.
+    For a family: that of its source; for an indicator: that of its measure; for a list: that of its entries, not that it
+    should have been a word.
     """
     other_sort = {cause.schema_path[0] for cause in error.context if _other_sort(cause)}
     meant = [cause for cause in error.context if cause.schema_path[0] not in other_sort] or list(error.context)
@@ -232,12 +231,12 @@ def _branch(error: ValidationError) -> ValidationError:
 
 
 def _other_sort(cause: ValidationError) -> bool:
-    """Whether an alternative is about families of another source, or indicators of another measure."""
+    """Whether an alternative is for families of another source or indicators of another measure."""
     return cause.validator == "const" and list(cause.path) in (["source"], ["measure"])
 
 
 def resolved(node: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema node with its reference into `$defs` followed; its own keys win."""
+    """A schema node with its reference into `$defs` resolved; its own keys take precedence."""
     if "$ref" not in node:
         return dict(node)
     target = root["$defs"][node["$ref"].rsplit("/", 1)[1]]
@@ -245,7 +244,7 @@ def resolved(node: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _filled(value: Any, node: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
-    """A valid value with the defaults of its schema node filled in, all the way down; `~` in a path is the home folder."""
+    """A valid value with the defaults of its schema node, at all levels. `~` in a path becomes the home folder."""
     node = resolved(node, root)
     if isinstance(value, str) and node.get("format") == "path":
         return os.path.expanduser(value)
@@ -260,7 +259,7 @@ def _filled(value: Any, node: Mapping[str, Any], root: Mapping[str, Any]) -> Any
 
 
 def _filled_object(value: Mapping[str, Any], node: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
-    """An object with defaults for the properties it leaves out."""
+    """An object with the defaults of the properties that it lacks."""
     known = {key: resolved(entry, root) for key, entry in node.get("properties", {}).items()}
     defaults = {key: entry["default"] for key, entry in known.items() if "default" in entry}
     rest = node.get("additionalProperties") or {}

@@ -14,10 +14,10 @@ from workflow.errors import StudyError
 from workflow.models import revisions
 from workflow.storage.files import csv_rows, number
 
-KEY = "id"  # the column that names a row
+KEY = "id"  # column with the name of a row
 OF_A_BASE = ("step", "tokens", "repo", "revision", "folder")  # columns of a table of bases that are about one base
 PLACES = {"hub": "repo", "folder": "path"}  # key of a family that may hold names in braces
-NO_VALUE = "none"  # of a field that a row leaves out
+NO_VALUE = "none"  # value of a field that a row lacks
 
 
 def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _naming(config: Mapping[str, Any], members: Mapping[str, list[str]]) -> dict[str, Any]:
-    """A config in which the name of an entry, wherever a list of families has it, stands for all its families."""
+    """A config in which lists of families have all families of an entry instead of its name."""
 
     def named(block: Mapping[str, Any]) -> dict[str, Any]:
         listed = [own for name in block["families"] for own in members.get(name, [name])]
@@ -61,7 +61,7 @@ def _naming(config: Mapping[str, Any], members: Mapping[str, list[str]]) -> dict
 
 
 def _found(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The families that an entry stands for, each with its name."""
+    """The families of an entry, each with its name."""
     if "table" in family:
         yield from _rows(name, family) if family["source"] == "trained" else _manifest(name, family)
     elif family["source"] in PLACES and "repos" not in family:
@@ -75,11 +75,10 @@ def _found(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str
 
 
 def _placed(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The families of a repository or folder whose name has names in braces: one for each of their `values`, which no hub and
-    no folder tells."""
+    """Families of a repository or folder whose name has names in braces: one for each of the `values` in the config."""
     key, values = PLACES[family["source"]], family.get("values", {})
     wanted = list(dict.fromkeys(revisions.names_in(family[key])))
-    if key == "path":  # a folder's own name may have braces
+    if key == "path":  # the name of a folder may have braces
         wanted = [one for one in wanted if one in values]
     for one in wanted:
         if one not in values:
@@ -98,7 +97,7 @@ def _placed(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[st
 
 
 def _matched(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The families of a pattern with other names than `{step}`: one for each set of their values that exists."""
+    """Families of a pattern with other names than `{step}`: one for each set of values that exists."""
     wanted = revisions.names_in(family["pattern"])
     steps = family["steps"]
     listed = isinstance(steps, list)
@@ -127,9 +126,9 @@ def _folder_matches(name: str, family: Mapping[str, Any], expression: Any) -> di
 
 
 def _values(name: str, family: Mapping[str, Any], wanted: list[str], matches: Iterable[Any]) -> list[dict[str, str]]:
-    """The sets of values of a pattern's names that exist and that `values` takes, in order.
+    """The existing sets of values of a pattern's names, filtered by `values`, in order.
 
-    Errors: StudyError if nothing matches, or if a listed value does not exist.
+    Errors: StudyError if nothing matches or a listed value does not exist.
     """
     place = f"config.yaml: families/{name}"
     there = [{one: match[one] for one in wanted} for match in matches]
@@ -146,12 +145,12 @@ def _values(name: str, family: Mapping[str, Any], wanted: list[str], matches: It
 
 
 def _order(values: tuple[tuple[str, str], ...]) -> list[tuple[float, str]]:
-    """Sorts values as numbers where they are numbers."""
+    """Sort key: numbers by value."""
     return [(float(text) if text.isdigit() else float("inf"), text) for _, text in values]
 
 
 def _filled_in(family: Mapping[str, Any], values: Mapping[str, str], keys: Iterable[str]) -> dict[str, Any]:
-    """A family with values in place of names in braces; each value is a field of the family too."""
+    """A family with values in place of names in braces; each value also becomes a field of the family."""
     block = {key: value for key, value in family.items() if key != "values"}
     block |= {key: revisions.filled(block[key], values) for key in keys}
     own = {one: int(value) if value.isdigit() else value for one, value in values.items()}
@@ -159,7 +158,7 @@ def _filled_in(family: Mapping[str, Any], values: Mapping[str, str], keys: Itera
 
 
 def _named(name: str, values: Mapping[str, str]) -> str:
-    """The name of a family of a pattern: `olmo-stage1`; a value that begins with a letter needs no name before it."""
+    """Name of a family of a pattern, such as `olmo-stage1`. A value that begins with a letter has no name before it."""
     parts = (value if value[:1].isalpha() else f"{one}{value}" for one, value in values.items())
     return "-".join([name, *parts]).lower()
 
@@ -168,7 +167,7 @@ def _named(name: str, values: Mapping[str, str]) -> str:
 
 
 def _manifest(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The families of a table of bases: one, or one for each `id`."""
+    """The families of a table of bases: one for each `id`, or one in all."""
     path, header, rows = _table(name, family)
     place = "repo" if family["source"] == "hub" else "folder"
     for column in ("step", *([] if place == "repo" and "repo" in family else [place])):
@@ -188,7 +187,7 @@ def _manifest(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[
 
 
 def _base(where: str, row: Mapping[str, str], place: str, family: Mapping[str, Any]) -> dict[str, Any]:
-    """One base of a table: its step, and the repository and revision, or the folder, that it is in."""
+    """One base of a table: its step, and its repository and revision, or its folder."""
     cells = {key: row.get(key, "").strip() for key in OF_A_BASE}
     if not cells["step"].isdecimal():
         raise StudyError(f"{where}: step is {row['step']!r}, expected a whole number")
@@ -202,7 +201,7 @@ def _base(where: str, row: Mapping[str, str], place: str, family: Mapping[str, A
 
 
 def _tokens(where: str, row: Mapping[str, str]) -> float:
-    """The tokens that a row states."""
+    """The tokens of a row."""
     found = number(row["tokens"])
     if not found > 0:
         raise StudyError(f"{where}: tokens is {row['tokens']!r}, expected a number above 0")
@@ -210,7 +209,7 @@ def _tokens(where: str, row: Mapping[str, str]) -> float:
 
 
 def _common(rows: list[tuple[str, dict[str, str]]], family: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a family of a table: its other columns, which must be the same in all rows of the family."""
+    """The fields of a family of a table: its other columns, which must be equal in all rows of the family."""
     fields: dict[str, Any] = {}
     for where, row in rows:
         for column, text in row.items():
@@ -223,7 +222,7 @@ def _common(rows: list[tuple[str, dict[str, str]]], family: Mapping[str, Any]) -
 
 
 def _rows(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The families of a table of pre-trainings: one for each row."""
+    """The families of a table of pre-training runs: one for each row."""
     path, header, rows = _table(name, family)
     if KEY not in header:
         raise StudyError(f"{path}: expected rows with a column {KEY!r} and columns named like keys of pretraining")
@@ -236,7 +235,7 @@ def _rows(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str,
 
 
 def _table(name: str, family: Mapping[str, Any]) -> tuple[Path, list[str], list[dict[str, str]]]:
-    """The path, header and rows of a family's table."""
+    """Path, header and rows of a family's table."""
     path = Path(family["table"])
     place = f"config.yaml: families/{name}/table"
     if path.is_absolute() or ".." in path.parts:
@@ -251,7 +250,7 @@ def _table(name: str, family: Mapping[str, Any]) -> tuple[Path, list[str], list[
 
 
 def _given(place: str, row: Mapping[str, str]) -> dict[str, Any]:
-    """What a row states, its blank cells left out: JSON where a cell is, else its text."""
+    """The filled cells of a row: as JSON where a cell is JSON, else as text."""
     if not row[KEY].strip():
         raise StudyError(f"{place}: column {KEY!r} is blank, expected a name")
     return {key: _value(text.strip()) for key, text in row.items() if key != KEY and text.strip()}
@@ -266,7 +265,7 @@ def _value(text: str) -> Any:
 
 
 def _settings(place: str, given: Mapping[str, Any], family: Mapping[str, Any]) -> dict[str, Any]:
-    """A row's keys of pretraining; a mix is given by its name among the family's `mixes`."""
+    """The pretraining keys of a row; a mix is named, and defined in the family's `mixes`."""
     settings = dict(given)
     if "mix" in given:
         mixes = family.get("mixes", {})
@@ -279,7 +278,7 @@ def _settings(place: str, given: Mapping[str, Any], family: Mapping[str, Any]) -
 
 
 def _field(value: Any) -> str | int | float:
-    """What a cell says of its family, as a number or word."""
+    """The value of a field as a number or text."""
     if value is None:
         return NO_VALUE
     plain = isinstance(value, int | float) and not isinstance(value, bool)
@@ -290,9 +289,9 @@ STATED = ("objective", "learning_rate", "tag", "length", "mix", "seed", "batch",
 
 
 def fields(families: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """How families were trained: column family and one for each field that not all have in common; NO_VALUE where one has none.
+    """Settings in which families differ: column family and one for each field; NO_VALUE where a family lacks it.
 
-    A family's `fields`, and of one that is trained here the settings of STATED that its fields do not speak of.
+    A family's `fields`, and, for a family trained here, the settings of STATED that are not among its fields.
     """
     rows = []
     for name, family in families.items():

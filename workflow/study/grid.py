@@ -1,4 +1,4 @@
-"""From a study's config to its tables of bases, models and cells. No torch, no network: it runs at each start."""
+"""Tables of a study's bases, models and cells, from its config. Runs at each start, without torch and network."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ TEST_KEYS = ["test", "test_format", "shots"]
 CHOICE_KEYS = ["family", "train", "format", "recipe"]
 TRIAL_KEYS = [*BASE_KEYS, "train", "format", "recipe", "rate"]
 UNTOUCHED = {"train": "none", "format": "none", "recipe": "none", "seed": 0}
-WHOLE = "all"  # the part of a cell that is all of it
+WHOLE = "all"  # name of the only part of a cell
 
 
 def collected(study: Mapping[str, Any]) -> list[str]:
-    """The corpora of the hub that a study reads."""
+    """The corpora that a study reads from the hub."""
     trained = [family["pretraining"] for family in study["families"].values() if "pretraining" in family]
     names = {block["corpus"] for block in (*trained, *study["indicators"].values()) if "corpus" in block}
     return sorted(name.removeprefix(corpora.HUB) for name in names if name.startswith(corpora.HUB))
 
 
 def passage_files(study: Mapping[str, Any], name: str) -> list[str]:
-    """The files with the passages that a task's contexts are found in; none for a task without contexts.
+    """The files of passages that a task's contexts are retrieved from; none for a task without contexts.
 
-    Errors: StudyError where a task needs passages and the study names none.
+    Errors: StudyError if a task needs passages and the config has none.
     """
     if not task.load(name).retrieved:
         return []
@@ -52,7 +52,7 @@ def passage_files(study: Mapping[str, Any], name: str) -> list[str]:
 
 
 def trained_on(study: Mapping[str, Any]) -> set[str]:
-    """All tasks that some model of the study is tuned on."""
+    """All tasks that the study fine-tunes on."""
     return {name for block in study["models"] for name in block["train"]}
 
 
@@ -63,7 +63,7 @@ def bases(study: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def models(study: Mapping[str, Any]) -> pd.DataFrame:
-    """One row for each model, the untouched bases (recipe `none`) first: columns MODEL_KEYS."""
+    """One row for each model, untouched bases (recipe `none`) first: columns MODEL_KEYS."""
     all_bases = bases(study)
     tables = [all_bases.assign(**UNTOUCHED)]
     for block in study["models"]:
@@ -76,9 +76,9 @@ def models(study: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def trials(study: Mapping[str, Any]) -> pd.DataFrame:
-    """One row for each trial of each listed learning rate, `rate` its place in the list: columns TRIAL_KEYS.
+    """One row for each trial of a listed learning rate; `rate` is its index in the list: columns TRIAL_KEYS.
 
-    A trial runs on the bases that `search/steps` lists, else on the last one that is tuned.
+    A trial runs on the bases of `search/steps`, by default on the last base that is fine-tuned.
     """
     rows = []
     for keys, tuned in models(study).groupby(CHOICE_KEYS, sort=False):
@@ -93,9 +93,9 @@ def trials(study: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def recipe_for(study: Mapping[str, Any], name: str, train: str) -> dict[str, Any]:
-    """A recipe as it tunes on a task: with the task's own learning rate where it gives one for each.
+    """A recipe for a task, with the task's learning rate if rates differ by task.
 
-    Errors: StudyError when it gives none for this task.
+    Errors: StudyError if there is no rate for this task.
     """
     found = study["recipes"][name]
     rates = found["learning_rate"]
@@ -109,12 +109,12 @@ def recipe_for(study: Mapping[str, Any], name: str, train: str) -> dict[str, Any
 
 
 def at_rate(recipe: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
-    """A recipe that lists learning rates at one of them; on which bases the trials run is left out."""
+    """A recipe with one of its listed learning rates, without the settings of the search."""
     return {**recipe, "learning_rate": learning_rate, "search": {"validation": recipe["search"]["validation"]}}
 
 
 def cells(study: Mapping[str, Any]) -> pd.DataFrame:
-    """One row for each model on each suite meant for it: columns CELL_KEYS."""
+    """One row for each model and suite that evaluates it: columns CELL_KEYS."""
     all_models = models(study)
     tables = []
     for name, suite in study["suites"].items():
@@ -124,7 +124,7 @@ def cells(study: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def parts(study: Mapping[str, Any]) -> pd.DataFrame:
-    """One row for each job that predicts: a cell in one part or several, columns PART_KEYS."""
+    """One row for each prediction job: a cell in one or several parts, columns PART_KEYS."""
     all_cells = cells(study)
     rows = [
         (name, train, part)
@@ -136,10 +136,10 @@ def parts(study: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def part_names(suite: Mapping[str, Any], train: str) -> list[str]:
-    """The parts of a cell: WHOLE, but each test by itself for an untouched base on a suite with tests for each task.
+    """The parts of a cell: WHOLE, or one for each test for an untouched base on a suite that lists tests for each task.
 
-    What a base is tested on there is shared by several tasks tuned on. By itself, a test is predicted once for all of them, a
-    slice takes those that it shows, and another task adds its own. A list of tests is shown whole wherever it is shown.
+    Several fine-tuning tasks share the tests of such a base. Each test is predicted once, and a new task adds only its own
+    tests. Suites with a plain list of tests have one part.
     """
     return suite_tests(suite, train) if train == "none" and isinstance(suite["tests"], Mapping) else [WHOLE]
 
@@ -150,7 +150,7 @@ def part_tests(suite: Mapping[str, Any], train: str, part: str) -> list[str]:
 
 
 def slice_of(study: Mapping[str, Any], train: str, suite: str) -> pd.DataFrame:
-    """The parts that show a task tuned on beside its untouched bases on a suite: columns PART_KEYS.
+    """The parts of a fine-tuning task and its untouched bases on a suite: columns PART_KEYS.
 
     Errors: StudyError for a task or suite that the study lacks.
     """
@@ -167,14 +167,14 @@ def slice_of(study: Mapping[str, Any], train: str, suite: str) -> pd.DataFrame:
 
 
 def gpus(study: Mapping[str, Any], keys: Mapping[str, str]) -> int:
-    """GPUs that a job holds where there are any, by its keys: as its suite says, else its recipe, else one."""
+    """GPUs of a job on a machine with GPUs: as its suite says, else its recipe, else one."""
     if "suite" in keys:
         return study["suites"][keys["suite"]]["gpus"]
     return study["recipes"][keys["recipe"]]["gpus"] if "recipe" in keys else 1
 
 
 def suite_tests(suite: Mapping[str, Any], train: str) -> list[str]:
-    """The tests of a suite that a model tuned on a task is put to; all of them for the untouched base (`none`)."""
+    """The tests of a suite for a model fine-tuned on a task; all tests for the untouched base (`none`)."""
     if not isinstance(suite["tests"], Mapping):
         return suite["tests"]
     if train == "none":
@@ -193,14 +193,14 @@ def tests(study: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def tasks(study: Mapping[str, Any]) -> list[str]:
-    """All tasks the study reads, trained on, tested or measured on, sorted."""
+    """All tasks of the study, for fine-tuning, tests or indicators, sorted."""
     tested = {test for suite in study["suites"].values() for test in suite_tests(suite, "none")}
     measured = {name for block in study["indicators"].values() for name in indicators.tasks(block)}
     return sorted(trained_on(study) | tested | measured)
 
 
 def path(keys: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Hive path of a row: `family=olmo/step=1000/…` over the named keys."""
+    """Hive path of a row over some keys: `family=olmo/step=1000/…`."""
     return "/".join(f"{name}={keys[name]}" for name in names)
 
 

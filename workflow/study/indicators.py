@@ -1,6 +1,6 @@
-"""Indicators: one module for each measure, `measure(subject, settings, material, progress) -> Measurement`; their values.
+"""Indicators: one module for each measure, `measure(subject, settings, material, progress) -> Measurement`.
 
-What a base has to be run for is measured once and kept as sums; values are derived from these whenever they are read.
+What needs a run of the base is measured once and stored as sums. Values are computed from the sums when they are read.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Any
 
 from workflow.data.demonstrations import Rows, drawn, sample
 
-CONTRACT = 2  # raised when what a measure means changes; 2: of texts without an EOS of the tokenizer's own
-SCORED = "kshot"  # the measure that is made of scores, not of a base that is run
-READ = ("per", "transform", "scoring")  # settings that say how sums become a value, not what is measured
-UNMEASURED = (*READ, "batch_tokens")  # settings that leave the sums as they are
+CONTRACT = 2  # raised when the meaning of a measure changes; 2: texts without the tokenizer's EOS
+SCORED = "kshot"  # the measure that is computed from scores, without a run of the base
+READ = ("per", "transform", "scoring")  # settings of how sums become a value
+UNMEASURED = (*READ, "batch_tokens")  # settings that do not change the sums
 
 
 def measured(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the sums of an indicator depend on."""
+    """The settings that the stored sums of an indicator depend on."""
     return {key: value for key, value in settings.items() if key not in UNMEASURED}
 
 
@@ -29,9 +29,9 @@ def tasks(settings: Mapping[str, Any]) -> list[str]:
 
 
 def answered(settings: Mapping[str, Any], train: Rows, test: Rows) -> tuple[list[Rows], Rows]:
-    """Of a task that `gold_answer` reads: the demonstrations of each draw, and the rows whose answers are read in all of them.
+    """For a task of `gold_answer`: the few-shot examples of each draw, and the rows that are scored in all draws.
 
-    Demonstrations are drawn as those of a suite are; no row that is one in any draw is read.
+    Few-shot examples are drawn as in a suite. A row that is an example in any draw is not scored.
     """
     shown = [drawn(train or test, settings["shots"], settings["seed"] + draw) for draw in range(settings["draws"])]
     used = {row for own in shown for row, _ in own}
@@ -40,22 +40,22 @@ def answered(settings: Mapping[str, Any], train: Rows, test: Rows) -> tuple[list
 
 
 def weights(settings: Mapping[str, Any]) -> str:
-    """Precision of the weights in memory; what is tuned stays fp32, whatever its matrix products are in."""
+    """Precision of the weights in memory. Trained weights stay fp32, whatever the precision of the matrix products."""
     return "fp32" if settings["measure"] == "tuning_probe" else settings["precision"]
 
 
 def run_for(study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The indicators of a study that a base has to be run for, by name."""
+    """The indicators of a study that need a run of the base, by name."""
     return {name: block for name, block in study["indicators"].items() if block["measure"] != SCORED}
 
 
 def transform(settings: Mapping[str, Any]) -> str:
-    """How a loss of the indicator becomes its value: a key of UNITS."""
+    """How a loss becomes the indicator's value: a key of UNITS."""
     return "rise" if settings["measure"] == "weight_noise" else settings["transform"]
 
 
 def variant(settings: Mapping[str, Any]) -> str:
-    """The loss of an indicator, among those stored, that its value is made of."""
+    """The stored loss that an indicator's value is computed from."""
     variants: dict[str, Any] = {
         "clm": "text",
         "span_corruption": settings.get("scoring"),

@@ -1,7 +1,7 @@
-"""How far pre-training has come, on an axis that runs share: tokens where they are known, else steps.
+"""Progress of pre-training on an axis that runs share: tokens if they are known, else steps.
 
-Runs of different batch size are at different steps when they have seen the same text. Tokens of a step come from a family's
-`tokens_per_step` or table `tokens`, from the names of its revisions or folders, or from an import.
+Runs with different batch sizes have seen the same text at different steps. Tokens of a step come from a family's
+`tokens_per_step` or table `tokens`, from names of revisions or folders, or from an import.
 """
 
 from __future__ import annotations
@@ -29,25 +29,26 @@ NAMED = re.compile(r"(?<![a-z])tokens([0-9]+(?:\.[0-9]+)?[KMBT]?)(?![0-9A-Za-z])
 
 
 def named(name: str) -> float | None:
-    """The tokens that the name of a revision or folder says, as `step1000-tokens4B`; None where it says none."""
+    """The tokens in the name of a revision or folder, such as `step1000-tokens4B`; None without any."""
     found = NAMED.search(name)
     return number(found[1]) if found else None
 
 
 def number(text: str) -> float:
-    """A number of tokens as names give it: 4B is 4e9."""
+    """A number of tokens as names have it: 4B is 4e9."""
     sizes = {unit: size for size, unit in UNITS}
     return float(text.rstrip("KMBT")) * sizes.get(text[-1], 1.0)
 
 
 def of_study(study: Mapping[str, Any]) -> dict[str, dict[int, float]]:
-    """The tokens of the steps of a study's own families, as far as their config or the names of their folders tell."""
+    """The tokens of the steps of a study's families, as far as the config or the names of folders have them."""
     return {name: found for name, family in study["families"].items() if (found := of_family(name, family))}
 
 
 def of_family(name: str, family: Family) -> dict[int, float]:
-    """The tokens of a family's steps: by `tokens_per_step`, by the batches that it is trained with here, by its table
-    `tokens`, or by the names of its folders."""
+    """The tokens of a family's steps: from `tokens_per_step`, the batches of a pre-training in the study, the table
+    `tokens`, or names of folders.
+    """
     steps = checkpoints.steps(name, family)
     how = family.get("pretraining")
     per_step = family.get("tokens_per_step") or (how["batch"] * how["sequence"] if how else None)
@@ -61,9 +62,10 @@ def of_family(name: str, family: Family) -> dict[int, float]:
 
 
 def with_tokens(table: pa.Table, known: Seen, pins: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """A table of scores with the tokens of its steps where these are known and not there yet.
+    """Scores with the tokens of their steps, where they are known and missing.
 
-    known: of the study's families; pins: of bases on the hub (`hub.pin`), each with its `path`, whose revision may tell.
+    known: tokens of the study's families; pins: of bases on the hub (`hub.pin`), each with its `path`, whose revision may
+    have the tokens.
     """
     found = {family: {int(step): float(tokens) for step, tokens in own.items()} for family, own in known.items()}
     for pin in pins:
@@ -78,7 +80,7 @@ def with_tokens(table: pa.Table, known: Seen, pins: Iterable[Mapping[str, Any]])
 
 
 def seen(scores: pd.DataFrame) -> dict[str, dict[int, float]]:
-    """The tokens of each family's steps, as far as the gathered scores have them."""
+    """The tokens of each family's steps that the gathered scores contain."""
     if "tokens" not in scores:
         return {}
     known = scores[["family", "step", "tokens"]].dropna().drop_duplicates()
@@ -89,8 +91,10 @@ def seen(scores: pd.DataFrame) -> dict[str, dict[int, float]]:
 
 
 def at(tokens: Mapping[int, float], step: float) -> float | None:
-    """The tokens at any step of a family by its known ones: between two of them in proportion, beyond the last at the rate
-    of the last two, before the first at the rate from 0; None where none is known."""
+    """The tokens at any step of a family, from its known steps; None if there are none.
+
+    Between two known steps in proportion; beyond the last at the rate of the last two; before the first at the rate from 0.
+    """
     if not tokens:
         return None
     known = {0: 0.0, **tokens}
@@ -103,22 +107,25 @@ def at(tokens: Mapping[int, float], step: float) -> float | None:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis that families share. tokens: of their steps; None for an axis of steps."""
+    """An axis that families share.
+
+    tokens: of their steps; None for an axis of steps.
+    """
 
     tokens: Seen | None
 
     @property
     def label(self) -> str:
-        """Name of the axis."""
+        """Label of the axis."""
         return STEPS if self.tokens is None else TOKENS
 
     def place(self, family: str, step: float) -> float:
-        """Where a step stands."""
+        """Position of a step on the axis."""
         return float(step) if self.tokens is None else float(at(self.tokens[family], step) or 0.0)
 
 
 def axis(scores: pd.DataFrame, shown: pd.DataFrame) -> Axis:
-    """The axis for some rows, columns family and step: of tokens where they are known of every step."""
+    """The axis for some rows, columns family and step: tokens if they are known for each step."""
     found = seen(scores)
     there = {(family, step) for family, own in found.items() for step in own}
     steps = shown[["family", "step"]].drop_duplicates().itertuples(index=False, name=None)
@@ -127,7 +134,7 @@ def axis(scores: pd.DataFrame, shown: pd.DataFrame) -> Axis:
 
 
 def amount(tokens: float) -> str:
-    """A number of tokens to read: 2.1B, 300B."""
+    """A readable number of tokens: 2.1B, 300B."""
     for size, unit in UNITS:
         if tokens >= size:
             return f"{tokens / size:.3g}{unit}"
@@ -135,6 +142,6 @@ def amount(tokens: float) -> str:
 
 
 def told(tokens: Seen, family: str, step: float) -> str:
-    """A step in a sentence, with its tokens where they are known: `step 1000 (2.1B tokens)`."""
+    """A step in a sentence, with its tokens if they are known: `step 1000 (2.1B tokens)`."""
     number = at(tokens.get(family, {}), step)
     return f"step {step:.0f}" + ("" if number is None else f" ({amount(number)} tokens)")
