@@ -1,6 +1,6 @@
-"""Pages of `docs/` that are made from other files: the schema, the rules, the columns of tables, pages of the repository.
+"""Generates pages of `docs/` from the schema, the rules, the columns of tables, and pages of the repository.
 
-`python -m workflow.documenting` (`make docs`) writes them anew.
+Run `python -m workflow.documenting` or `make docs`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Node = Mapping[str, Any]
 # --- configuration ---------------------------------------------------------------------------------------------------
 
 LIMITS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
-TYPES = {"string": "text", "null": "null"}  # others are called as in the schema
+TYPES = {"string": "text", "null": "null"}  # other blocks have the title in the schema
 PLURALS = {"integer": "integers", "number": "numbers", "mapping": "mappings"}
 HEAD = "| key | type | default | allowed | meaning |\n|---|---|---|---|---|"
 SHARED_HEAD = "| key | used by | type | default | allowed | meaning |\n|---|---|---|---|---|---|"
@@ -58,13 +58,13 @@ class Block(NamedTuple):
 
 
 def configuration() -> str:
-    """Every key of a study's config from its schema: one section for each block, one table row for each key."""
+    """The configuration page: one section for each block of the schema, one table row for each key."""
     root = config.schema()
     home = MADE.format(home="workflow/schemas/config.schema.yaml")
     overview = [f"| [`{name}`](#{name}) | {_text(config.resolved(node, root))} |" for name, node in _top(root)]
     parts = [f"{home}# Configuration", root["description"], INTRO.rstrip()]
     parts.append("\n".join(["| block or key | meaning |", "|---|---|", *overview]))
-    seen: list[Node] = []  # keys of the blocks that have been shown
+    seen: list[Node] = []  # identities of the blocks that have been shown
     for name, node in _top(root):
         parts += _section(Block(name, config.resolved(node, root)), root, "##", seen)
     return "\n\n".join(parts) + "\n"
@@ -75,7 +75,7 @@ def _top(root: Node) -> Iterable[tuple[str, Node]]:
 
 
 def _section(block: Block, root: Node, level: str, seen: list[Node]) -> Iterator[str]:
-    """A block's heading, text and tables, then the blocks inside of it that no section before has shown."""
+    """Heading, text and tables of a block, then the blocks inside it that no earlier section has shown."""
     seen.append(_keys(block.node, root))
     yield f"{level} {block.title}"
     if text := _text(block.node):
@@ -96,7 +96,7 @@ def _section(block: Block, root: Node, level: str, seen: list[Node]) -> Iterator
 
 
 def _modules(folder: Path) -> str:
-    """The modules that a config may name, each with the first sentence of its docstring."""
+    """The modules that a config can name, each with the first sentence of its docstring."""
     lines = []
     for path in sorted(folder.glob("[a-z]*.py")):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -105,13 +105,13 @@ def _modules(folder: Path) -> str:
 
 
 def _keys(node: Node, root: Node) -> Node:
-    """What a block is known by: the keys of its object, or its alternatives."""
+    """Identity of a block: the keys of its object, or its alternatives."""
     inner = _object(node, root)
     return {name: inner[name] for name in ("properties", "oneOf") if name in inner}
 
 
 def _object(node: Node, root: Node) -> Node:
-    """The object behind a block: itself, or what it lists or names."""
+    """The object of a block: itself, or the entries of its list or mapping."""
     while "properties" not in node and "oneOf" not in node:
         inner = node.get("items", node.get("additionalProperties"))
         if not isinstance(inner, Mapping):
@@ -129,7 +129,7 @@ def _children(inner: Node, branches: Iterable[Node], root: Node) -> Iterator[tup
 
 
 def _is_block(node: Node, root: Node) -> bool:
-    """Whether a key holds an object, or a list or mapping of objects, whose keys the schema names."""
+    """Whether a key holds an object, or a list or mapping of objects, with keys in the schema."""
     inner = _object(node, root)
     return "properties" in inner or any("properties" in branch for branch in inner.get("oneOf", []))
 
@@ -159,7 +159,7 @@ def _alternatives(title: str, branches: list[Node], root: Node) -> Iterator[str]
 
 
 def _used_by(titles: list[str], branches: list[Node]) -> str:
-    """Alternatives by the value that chooses them, where each has one of its own, else by their titles."""
+    """Alternatives by the value that selects them if each has one, else by their titles."""
     chosen = {branch["title"]: entry["const"] for branch in branches for entry in _chooses(branch).values()}
     unique = len(set(chosen.values())) == len(branches)
     names = {branch["title"]: f"`{chosen[branch['title']]}`" if unique else branch["title"] for branch in branches}
@@ -170,7 +170,7 @@ def _used_by(titles: list[str], branches: list[Node]) -> str:
 
 
 def _chooses(branch: Node) -> dict[str, Node]:
-    """The keys of an alternative that have one value only."""
+    """The keys of an alternative that have a single allowed value."""
     return {key: entry for key, entry in branch["properties"].items() if "const" in entry}
 
 
@@ -179,7 +179,7 @@ def _table(title: str, node: Node, root: Node) -> str:
 
 
 def _rows(title: str, node: Node, root: Node) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """For each key of an object the cells of its row: key, type, default, allowed values, meaning."""
+    """Table rows of an object's keys: key, type, default, allowed values, meaning."""
     required = set(node.get("required", ()))
     for name, entry in node["properties"].items():
         found = config.resolved(entry, root)
@@ -190,7 +190,7 @@ def _rows(title: str, node: Node, root: Node) -> Iterator[tuple[str, tuple[str, 
 
 
 def _home(title: str, name: str, node: Node, root: Node) -> str:
-    """The title of the section that shows a block: that of the first place where the schema has it."""
+    """Title of the section that shows a block: the first one in the schema."""
     for top, entry in _top(root):
         inner = _object(config.resolved(entry, root), root)
         branches = [branch for branch in inner.get("oneOf", []) if "properties" in branch]
@@ -219,7 +219,7 @@ def _text(node: Node) -> str:
 
 
 def _type(node: Node, root: Node) -> str:
-    """What kind of value a key takes."""
+    """Type of a key's value."""
     node = config.resolved(node, root)
     alternatives = node.get("anyOf") or [branch for branch in node.get("oneOf", []) if "properties" not in branch]
     if alternatives:
@@ -242,7 +242,7 @@ def _of_values(values: Iterable[Any]) -> str:
 
 
 def _default(name: str, node: Node, required: set[str]) -> str:
-    """What a key is when left out; nothing where its meaning says it."""
+    """Default of a key; empty if its description states it."""
     if name in required or "const" in node:
         return "required"
     if node.get("default") in (None, {}, []):
@@ -251,7 +251,7 @@ def _default(name: str, node: Node, required: set[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as YAML writes it in one line."""
+    """A value in YAML, on one line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -264,7 +264,7 @@ def _shown(value: Any) -> str:
 
 
 def _allowed(node: Node, root: Node) -> str:
-    """The values that a key allows, where its type does not say it: of lists and mappings those of their entries."""
+    """Allowed values of a key beyond its type; for lists and mappings those of their entries."""
     node = config.resolved(node, root)
     if "const" in node:
         return f"`{node['const']}`"
@@ -290,7 +290,7 @@ generated text, scored with ROUGE. `messages`: conversations to fine-tune on onl
 
 
 def rules() -> str:
-    """Every rule with its docstring, in the order of the files as the Snakefile includes them."""
+    """The page of rules: each rule with its docstring, in the order of the Snakefile."""
     blocks = []
     for name in INCLUDED.findall((ROOT / "Snakefile").read_text(encoding="utf-8")):
         text = (ROOT / name).read_text(encoding="utf-8")
@@ -303,7 +303,7 @@ def rules() -> str:
 
 
 def columns() -> str:
-    """Every table with its columns, as the Parquet files describe them themselves."""
+    """The page of tables: their columns and descriptions."""
     schemas = {name: value for name, value in vars(tables).items() if isinstance(value, pa.Schema)}
     blocks = []
     for name, schema in schemas.items():
@@ -318,7 +318,7 @@ def columns() -> str:
 
 
 def task_list() -> str:
-    """Every task that comes with Tunecast: its kind, where its rows are from, its splits, its licence."""
+    """The page of tasks that come with Tunecast: kind, source of rows, splits, licence."""
     lines = []
     for name in task.names():
         one = task.load(name)
@@ -331,13 +331,13 @@ def task_list() -> str:
 
 
 def _split(one: task.Task, split: str | None) -> str:
-    """A split with its number of rows where that is known."""
+    """A split with its number of rows if it is known."""
     rows = one.sizes.get(split or "")
     return f"{split} ({rows:,})" if rows else split or "none"
 
 
 def copied(name: str) -> str:
-    """A page of the repository's top level as a page of the site."""
+    """A page of the repository's root as a page of the site."""
     text = (ROOT / name).read_text(encoding="utf-8")
     return MADE.format(home=name) + text.replace("](docs/", "](")
 

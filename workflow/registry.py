@@ -38,7 +38,7 @@ def declare(config: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value of a config in plain dicts and lists; a config in JSON has ordered dicts."""
+    """A value of a config as plain dicts and lists; a config in JSON has ordered dicts."""
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     return [_plain(entry) for entry in value] if isinstance(value, list) else value
@@ -75,7 +75,7 @@ def path(package: ModuleType, name: str) -> Path:
 
 
 def _open(package: ModuleType) -> None:
-    """Add the study's folder in the working directory to a package's search path."""
+    """Add the study's folder to a package's search path."""
     name = STUDY_FOLDERS.get(package.__name__)
     wanted = [os.path.join(os.getcwd(), name)] if name and os.path.isdir(name) else []
     if package.__path__[1:] != wanted:
@@ -84,9 +84,9 @@ def _open(package: ModuleType) -> None:
 
 
 def constant(package: ModuleType, name: str, key: str) -> Any:
-    """The literal that a module of a package assigns to a name, read without importing the module, which may take seconds.
+    """The literal that a module assigns to a name, read without importing the module, which may take seconds.
 
-    Errors: StudyError for a module that assigns none.
+    Errors: StudyError if the module does not assign it.
     """
     file = path(package, name)
     for node in ast.parse(file.read_text(encoding="utf-8")).body:

@@ -1,8 +1,8 @@
 """The Task contract: how the rows of one dataset become prompt fields and a reference answer.
 
-A task is a module `workflow/tasks/<name>.py` that defines `TASK`, a module `tasks/<name>.py` of the study that does, or a block
-`tasks/<name>` of the study's config, of which `data.declared` makes a Task. The module's or block's name is the task's name in
-paths, configs and tables. Nothing else has to be touched to add one.
+A task is a module `workflow/tasks/<name>.py` that defines `TASK`, such a module `tasks/<name>.py` in the study's folder, or
+a block `tasks/<name>` of the study's config (`data.declared`). The name of the module or block is the name of the task in
+paths, configs and tables. A new task needs no other change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from workflow.storage.files import ROW_FILES, file_rows
 
 Row = Mapping[str, Any]
 
-EXPORT = "refs/convert/parquet"  # where the hub keeps Parquet files of a dataset that is itself a loading script
+EXPORT = "refs/convert/parquet"  # branch with Parquet files of a dataset that is itself a loading script
 GENERATED = Path("resources/miniworld")
 
 
@@ -47,7 +47,7 @@ class Kind:
     new_tokens: int
 
 
-# Kinds that stand for a method alone (`classification`, `generation`) have no templates: their tasks bring their own.
+# Kinds named after a method (`classification`, `generation`) have no templates; their tasks define them.
 KINDS = {
     "inference": Kind(method="label", new_tokens=5),
     "paraphrase": Kind(method="label", new_tokens=5),
@@ -64,7 +64,7 @@ ROLES = ("system", "user", "assistant")
 
 
 class Turn(NamedTuple):
-    """What one side of a conversation says: role (one of ROLES) and content."""
+    """One message of a conversation: role (one of ROLES) and content."""
 
     role: str
     content: str
@@ -90,7 +90,7 @@ class Example:
 
     @property
     def lead(self) -> str:
-        """The text before the answer that is read but not scored; empty when there is none."""
+        """Text before the answer that is read but not scored; may be empty."""
         return self.leads[self.gold] if self.leads and self.gold is not None else ""
 
 
@@ -142,14 +142,14 @@ class Task:
 
 
 class FieldError(ValueError):
-    """A field of a row that does not fit: its name, what was found, what is allowed."""
+    """A field of a row that does not fit: its name, what was found and what is allowed."""
 
     def __init__(self, name: str, found: object, allowed: str) -> None:
         super().__init__(f"field '{name}': found {shown(found)}, expected {allowed}")
 
 
 def names() -> list[str]:
-    """Names of all tasks, sorted: the modules of `workflow.tasks`, those of the study, and those that its config declares."""
+    """Names of all tasks, sorted: modules of `workflow.tasks`, modules of the study, and tasks that its config declares."""
     return sorted({*_modules(os.getcwd()), *registry.tasks.blocks})
 
 
@@ -160,9 +160,9 @@ def _modules(study: str) -> frozenset[str]:
 
 
 def load(name: str) -> Task:
-    """The task of that name.
+    """The task of this name.
 
-    Errors: StudyError when there is none, or it is not what a task has to be.
+    Errors: StudyError if there is none, or if it violates the contract.
     """
     if name in registry.tasks.blocks:
         return _declared(name)
@@ -172,7 +172,7 @@ def load(name: str) -> Task:
 
 
 def _declared(name: str) -> Task:
-    """The task that a block of the config declares."""
+    """The task of a block of the config."""
     from workflow.data import declared
 
     made = registry.tasks.made
@@ -192,7 +192,7 @@ def _of_module(name: str, study: str) -> Task:
         found = getattr(registry.module(tasks, name), "TASK", None)
     except StudyError:
         raise
-    except Exception as error:  # whatever the code of a study raises
+    except Exception as error:  # the code of a study may raise anything
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path)]
         line = getattr(error, "lineno", None) or (lines[-1] if lines else 1)
         raise StudyError(f"{path}, line {line}: {type(error).__name__}: {first_line(error)}") from error
@@ -204,7 +204,7 @@ def _of_module(name: str, study: str) -> Task:
 
 
 def misfits(task: Task) -> Iterator[str]:
-    """What keeps a task from being prepared, tuned on or tested: a line for each, with what was found and what is allowed."""
+    """Violations of the contract by a task: one line each, with what was found and what is allowed."""
     from workflow.data import prompts
 
     if task.kind not in KINDS:
@@ -224,30 +224,30 @@ def misfits(task: Task) -> Iterator[str]:
 
 
 def domain(name: str) -> str:
-    """The task that a task's domain is named after: a test is in the domain of what was tuned on where both have the same.
+    """The task that a domain is named after. A test is in-domain if it has the same domain as the fine-tuning task.
 
-    What is no task here, such as an imported benchmark, is a domain of its own.
+    A name that is no task here, such as an imported benchmark, is a domain of its own.
     """
     return (load(name).domain if known(name) else None) or name
 
 
 def known(name: str) -> bool:
-    """Whether there is a task of that name; tests of imported scores may be others."""
+    """Whether a task of this name exists; tests of released scores may have other names."""
     return name in registry.tasks.blocks or name in _modules(os.getcwd())
 
 
 def kind(name: str) -> str | None:
-    """The kind of a task; None for what is no task here."""
+    """The kind of a task; None for a name that is no task here."""
     return load(name).kind if known(name) else None
 
 
 def method(name: str) -> str | None:
-    """How a test is predicted by its kind (`label`, `rank`, `generate`, `answer`); None for what is no task here."""
+    """The prediction method of a test (`label`, `rank`, `generate`, `answer`); None for a name that is no task here."""
     return KINDS[load(name).kind].method if known(name) else None
 
 
 def labels(name: str) -> tuple[str, ...]:
-    """The label words of a task; none for other tests."""
+    """The label words of a task; empty for other tests."""
     return load(name).labels if known(name) else ()
 
 
@@ -257,7 +257,7 @@ def module_path(name: str) -> Path:
 
 
 def module_paths(name: str) -> list[Path]:
-    """The file that defines the task and those of the modules beside it that it builds on, directly or not, sorted."""
+    """The file that defines a task, and the files of the sibling modules that it imports, directly or not, sorted."""
     names, left = {name}, [name]
     while left:
         found = _built_on(left.pop()) - names
@@ -267,7 +267,7 @@ def module_paths(name: str) -> list[Path]:
 
 
 def _built_on(name: str) -> set[str]:
-    """The modules beside a task's that it has imported, or imported something from."""
+    """The sibling modules that a task's module imports."""
     values = vars(registry.module(tasks, name)).values()
     sources = [value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) for value in values]
     prefix = f"{tasks.__name__}."
@@ -277,9 +277,9 @@ def _built_on(name: str) -> set[str]:
 
 
 def one_of(row: Row, name: str, allowed: Iterable[Any]) -> Any:
-    """The row's value of a field that must be among the allowed ones.
+    """The value of a field that must be one of the allowed ones.
 
-    Errors: FieldError otherwise; so a hidden gold label (-1) never becomes a class.
+    Errors: FieldError otherwise. A hidden gold label (-1) therefore never becomes a class.
     """
     options = list(allowed)
     value = row[name]
@@ -289,12 +289,12 @@ def one_of(row: Row, name: str, allowed: Iterable[Any]) -> Any:
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text has nothing to see: white space and characters without a form, such as zero-width ones, alone."""
+    """Whether a text has no visible character: only white space and characters without a shape, such as zero-width ones."""
     return not any(sign.isprintable() and not sign.isspace() for sign in text)
 
 
 def check_text(value: str, name: str) -> None:
-    """FieldError for text that is none in any encoding: JSON can name half a character (a lone surrogate)."""
+    """Raise FieldError for text that no encoding can express: JSON can contain a lone surrogate."""
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -302,9 +302,10 @@ def check_text(value: str, name: str) -> None:
 
 
 def answered(question: str, answers: Sequence[str], name: str) -> Example:
-    """The example of a question with all answers that count, the first of which is the one to write.
+    """The example of a question with all accepted answers; the first is the one to generate. name: of the row's field with
+    the answers.
 
-    name: of the row's field with the answers. Errors: FieldError when there is none.
+    Errors: FieldError if there is none.
     """
     texts = list(dict.fromkeys(text.strip() for text in answers if not is_blank(text)))
     if not texts:
@@ -313,7 +314,10 @@ def answered(question: str, answers: Sequence[str], name: str) -> Example:
 
 
 def check_types(value: Any, expected: Any, name: str) -> None:
-    """Compare a value with a schema entry (a type, [element], or {field: entry}); FieldError names the first misfit."""
+    """Compare a value with a schema entry (a type, [element], or {field: entry}).
+
+    Errors: FieldError for the first mismatch.
+    """
     if isinstance(expected, dict):
         if not isinstance(value, Mapping):
             raise FieldError(name, value, "an object with " + ", ".join(expected))
@@ -339,7 +343,7 @@ def check_types(value: Any, expected: Any, name: str) -> None:
 
 
 def _is_of(value: Any, expected: type) -> bool:
-    """Whether a value is of a type: a whole number is a float as well; True, False, NaN and Infinity are no numbers."""
+    """Whether a value has a type. An int is also a float; True, False, NaN and Infinity are no numbers."""
     if isinstance(value, bool) and expected is not bool:
         return False
     if isinstance(value, float) and not math.isfinite(value):
@@ -348,9 +352,9 @@ def _is_of(value: Any, expected: type) -> bool:
 
 
 def read_folder(root: Path, task: Task, name: str, split: str) -> Iterator[tuple[str, Row]]:
-    """Rows of a split from its files in a folder, with where each stands (`file, row 12`), for messages.
+    """Rows of a split from its files in a folder, each with its position (`file, row 12`) for messages.
 
-    Errors: StudyError when a file is missing or cannot be read, or a row is not an object.
+    Errors: StudyError if a file is missing or cannot be read, or a row is not an object.
     """
     for path in split_files(root, task, name, split):
         if not path.is_file():
@@ -359,22 +363,22 @@ def read_folder(root: Path, task: Task, name: str, split: str) -> Iterator[tuple
 
 
 def pin(name: str) -> dict[str, Any]:
-    """What the hub holds of the task's dataset now (`hub.pin_dataset`).
+    """Pin the task's dataset on the hub (`hub.pin_dataset`).
 
-    Errors: StudyError with the hub client's reason when it cannot be read.
+    Errors: StudyError with the hub client's reason if it cannot be read.
     """
     task = load(name)
     if task.hub is None:
         raise StudyError(f"task '{name}' has no dataset on the hub; expected one with `hub=`")
     with hub.errors(f"task '{name}': {task.hub}"):
-        # The export keeps each configuration in a folder of its own and does not know it by name.
+        # The export has one folder for each configuration and no configuration names.
         return hub.pin_dataset(task.hub, task.subset, task.revision, folders=task.revision == EXPORT)
 
 
 def read_hub(pinned: hub.Pin, split: str) -> Iterator[tuple[str, Row]]:
-    """Rows of a split of a pinned dataset, with where each stands.
+    """Rows of a split of a pinned dataset, each with its position.
 
-    Errors: StudyError when the dataset cannot be read.
+    Errors: StudyError if the dataset cannot be read.
     """
     for number, row in enumerate(hub.rows(pinned, split), start=1):
         yield f"{pinned['repo']} {split}, row {number}", row
@@ -383,8 +387,7 @@ def read_hub(pinned: hub.Pin, split: str) -> Iterator[tuple[str, Row]]:
 def canonical(task: Task, split: str, rows: Iterable[tuple[str, Row]]) -> Iterator[dict[str, Any]]:
     """Rows of one split in the columns of `tables.EXAMPLES`.
 
-    Errors: StudyError with place, field and reason for a row that does not fit the schema; the same for a row key
-    that occurs twice.
+    Errors: StudyError with position, field and reason for a row that does not fit the schema or repeats a row key.
     """
     seen: dict[str, str] = {}
     for number, (place, row) in enumerate(rows, start=1):
@@ -413,7 +416,7 @@ def canonical(task: Task, split: str, rows: Iterable[tuple[str, Row]]) -> Iterat
 
 
 def check_example(task: Task, example: Example) -> None:
-    """FieldError for what a task reads of a row where it is not what its kind needs, so that no later job finds out."""
+    """Raise FieldError if an example lacks what its kind needs, so that no later job fails on it."""
     own, choices, gold = KINDS[task.kind].method, example.choices, example.gold
     if own == "label" and choices != task.labels:
         raise FieldError("choices", choices, f"the label words of the task, {', '.join(task.labels)}")
@@ -427,7 +430,7 @@ def check_example(task: Task, example: Example) -> None:
 
 
 def example_of(row: Mapping[str, Any]) -> Example:
-    """The Example behind a row of `tables.EXAMPLES`, as read back from Parquet."""
+    """The Example of a row of `tables.EXAMPLES`, as read from Parquet."""
     return Example(
         fields=dict(row["fields"]),
         answer=row["answer"],
@@ -439,14 +442,14 @@ def example_of(row: Mapping[str, Any]) -> Example:
 
 
 def generated(name: str) -> bool:
-    """Whether a task's rows are those of the generated world."""
+    """Whether a task's rows come from the generated world."""
     task = load(name)
     return not task.hub and not task.path and (task.folder or name).startswith("mini_")
 
 
 def row_root(name: str, data_root: str | None) -> Path | None:
-    """The folder that holds the task's rows or a folder of them: the generated world, the task's own `path`, `data_root`; None
-    where they come from the hub.
+    """The folder of a task's rows, or a parent of it: the generated world, the task's `path`, or `data_root`; None for rows
+    from the hub.
 
     Errors: StudyError for a task that has none of them.
     """
@@ -470,7 +473,7 @@ def splits(task: Task) -> list[str]:
 
 
 def row_files(name: str, data_root: str | None) -> list[str]:
-    """The files that hold the task's rows; none where they come from the hub."""
+    """The files of a task's rows; none for rows from the hub."""
     task, root = load(name), row_root(name, data_root)
     return [str(path) for split in splits(task) for path in split_files(root, task, name, split)] if root else []
 
@@ -479,22 +482,23 @@ EXPECTED = f"one JSON object a line (.jsonl), or a table ({', '.join(ROW_FILES[1
 
 
 def check_files(name: str, data_root: str | None) -> None:
-    """StudyError naming the first file of the task that its folder lacks."""
+    """Raise StudyError naming the first missing file of a task."""
     for path in row_files(name, data_root):
         if not Path(path).is_file():
             raise StudyError(f"{path}: missing; expected the rows of task '{name}', {EXPECTED} ({_key(name)})")
 
 
 def _key(name: str) -> str:
-    """The key of the config that says where a task's rows are."""
+    """The config key that locates a task's rows."""
     return f"tasks/{name}/path" if load(name).path else "data_root"
 
 
 def split_files(root: Path, task: Task, name: str, split: str) -> list[Path]:
-    """The files of a split in a local folder: one of JSON Lines, CSV or Parquet, or the shards of a Parquet file as the hub
-    names them (`train-00000-of-00002.parquet`). Where there is none, the name that a file of JSON Lines would have.
+    """The files of a split in a local folder.
 
-    Errors: StudyError for files of which each could be the split, and for shards that are not all there.
+    One JSON Lines, CSV or Parquet file, or all shards of a Parquet file as named on the hub
+    (`train-00000-of-00002.parquet`). If there is none, the name that a JSON Lines file would have. Errors: StudyError for
+    several candidates and for missing shards.
     """
     folder, stem = root if task.path else root / (task.folder or name), task.files.get(split, split)
     if stem.endswith(ROW_FILES):
@@ -517,11 +521,11 @@ def split_files(root: Path, task: Task, name: str, split: str) -> list[Path]:
 def prepared(
     name: str, data_root: str | None, pinned: hub.Pin | None = None, passages: Sequence[str] = ()
 ) -> Iterator[dict[str, Any]]:
-    """All rows of a task in the columns of `tables.EXAMPLES`, read from wherever `row_root` says; of the hub what is pinned.
+    """All rows of a task in the columns of `tables.EXAMPLES`, read from `row_root` or from the pinned dataset.
 
-    passages: those that a `retrieved` task takes a row's context from, the best for its question by BM25; none of them where
-    none shares a word with it.
-    Errors: StudyError naming file, row, field and reason for a row that does not fit, or a split without rows.
+    passages: a `retrieved` task takes the context of a row from them, the best for its question by BM25; empty if no passage
+    shares a word with it. Errors: StudyError naming file, row, field and reason for a row that does not fit, or a split
+    without rows.
     """
     task, root = load(name), row_root(name, data_root)
     index = Index(passages) if task.retrieved else None
@@ -536,7 +540,7 @@ def prepared(
 
 
 def _with_context(row: dict[str, Any], index: Index, passages: Sequence[str]) -> dict[str, Any]:
-    """A row with the passage that fits its question best."""
+    """A row with the best passage for its question."""
     best = index.best(row["fields"]["question"])
     return {**row, "fields": {**row["fields"], "context": passages[best[0]] if best else ""}}
 
@@ -545,14 +549,14 @@ Rows = list[tuple[str, Example]]
 
 
 def examples(name: str, path: Path) -> tuple[Task, Rows, Rows]:
-    """A prepared task with its training and its test rows, each (id, Example); either may be none."""
+    """A prepared task with its training and test rows, each (id, Example); either may be empty."""
     task = load(name)
     train, test = _splits_of(path, task.train, task.test)
     return task, train, test
 
 
 def tested(name: str, path: Path) -> tuple[Task, Rows, Rows]:
-    """A prepared task with the rows that its demonstrations are drawn from, which may be none, and its test rows."""
+    """A prepared task with the rows that few-shot examples are sampled from, possibly none, and its test rows."""
     task = load(name)
     shown, test = _splits_of(path, task.demonstrations or task.train, task.test)
     return task, shown, test

@@ -1,1 +1,1 @@
-"""Texts and rows: corpora, prompts, few-shot examples, retrieved contexts, the generated mini world."""
+"""Rows and text: corpora, prompts, few-shot examples, retrieved passages, and the generated mini world."""

@@ -1,4 +1,4 @@
-"""Text to train and measure on: folders of text domains, each with JSON Lines of documents; from the hub as well."""
+"""Text for pre-training and indicators: folders of domains with JSON Lines of documents, or text from the hub."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from workflow.errors import StudyError, shown
 from workflow.storage.files import json_lines
 
 GENERATED = "miniworld"
-HUB = "hub:"  # leads the name of one of the study's `corpora`
+HUB = "hub:"  # prefix of the name of one of the study's `corpora`
 
 
 class Document(NamedTuple):
-    """A text with its domain and an id of its own within the domain."""
+    """A text with its domain and an id that is unique in the domain."""
 
     domain: str
     id: str
@@ -27,9 +27,9 @@ class Document(NamedTuple):
 
 def folder(block: Mapping[str, Any], data_root: str | None, place: str = "pretraining/corpus") -> Path:
     """The corpus folder of a family's `pretraining` or of an indicator: the generated text, or a path below `data_root`.
+    place: key path, for messages.
 
-    place: of the key, for messages. Errors: StudyError for a relative path without data_root, one that leaves data_root, or
-    a missing folder.
+    Errors: StudyError for a relative path without data_root, a path that leaves data_root, or a missing folder.
     """
     corpus = block["corpus"]
     if source := made(corpus):
@@ -48,16 +48,18 @@ def folder(block: Mapping[str, Any], data_root: str | None, place: str = "pretra
 
 
 def made(corpus: str) -> str | None:
-    """The folder that another job makes of a corpus: the generated world, or what is collected from the hub."""
+    """The folder of a corpus that another job writes: the generated world, or text collected from the hub; None for the
+    user's own.
+    """
     if corpus == GENERATED:
         return "resources/miniworld"
     return f"resources/corpora/{corpus.removeprefix(HUB)}" if corpus.startswith(HUB) else None
 
 
 def files(root: Path, domains: Sequence[str] | None, split: str = "train") -> list[Path]:
-    """The file of a split of each domain, all domains of the corpus that have it when none are named, sorted.
+    """The files of a split, one for each domain, sorted. Without `domains`, all domains of the corpus that have the split.
 
-    Errors: StudyError for a domain without `<split>.jsonl`, or no domain at all.
+    Errors: StudyError for a domain without `<split>.jsonl`, or if there is no domain at all.
     """
     name = f"{split}.jsonl"
     found = sorted(path.parent.name for path in root.glob(f"*/{name}"))
@@ -70,9 +72,9 @@ def files(root: Path, domains: Sequence[str] | None, split: str = "train") -> li
 
 
 def documents(paths: Sequence[Path]) -> Iterator[Document]:
-    """Every document, file by file: its domain is the file's folder, its id the row's or else its number.
+    """All documents, file by file. The domain is the file's folder, the id that of the row or else its number.
 
-    Errors: StudyError naming file and row where `text` is missing or not a string.
+    Errors: StudyError naming file and row if `text` is missing or not a string.
     """
     for path in paths:
         for number, (place, row) in enumerate(json_lines(path), start=1):
@@ -80,7 +82,7 @@ def documents(paths: Sequence[Path]) -> Iterator[Document]:
 
 
 def pin(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
-    """What the hub holds of a corpus now (`hub.pin_dataset`); block: its entry of the study's `corpora`."""
+    """Pin a corpus on the hub (`hub.pin_dataset`). block: its entry in the study's `corpora`."""
     from workflow.storage import hub
 
     with hub.errors(f"corpus {name}: {block['repo']}"):
@@ -90,11 +92,11 @@ def pin(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
 def collect(
     name: str, block: Mapping[str, Any], rows: Callable[[str], Iterable[Mapping[str, Any]]], out: Path
 ) -> dict[tuple[str, str], int]:
-    """Write the rows of a corpus as `out/<domain>/<split>.jsonl`; returns the documents of each domain and split.
+    """Write the rows of a corpus as `out/<domain>/<split>.jsonl`. Returns the number of documents of each domain and split.
 
-    block: splits (file here -> split there), text and domain (columns, or names with dots into a column; without a domain
-    all is one, named like the corpus), documents (at most that many of a split, from its beginning). rows: of a split.
-    Errors: StudyError naming the row whose text or domain is not there.
+    block: splits (name here -> split on the hub), text and domain (columns, or dotted names of nested fields; without a
+    domain, one domain named like the corpus), documents (largest number of each split, from its beginning). rows: function
+    that reads a split. Errors: StudyError naming the row if its text or domain is missing.
     """
     counts: dict[tuple[str, str], int] = {}
     for split, there in block["splits"].items():
@@ -118,7 +120,7 @@ def collect(
 
 
 def _found(row: Mapping[str, Any], column: str, place: str) -> str:
-    """The text in a column, or in what a name with dots leads to."""
+    """The text in a column or in a nested field."""
     value: Any = row
     for name in column.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -126,7 +128,10 @@ def _found(row: Mapping[str, Any], column: str, place: str) -> str:
 
 
 def _text(value: Any, column: str, place: str) -> str:
-    """A value that is a text; StudyError for one that is not, is empty, or holds half a character (a lone surrogate)."""
+    """A value that is text.
+
+    Errors: StudyError if it is not, is empty, or contains a lone surrogate.
+    """
     if not isinstance(value, str) or not value:
         raise StudyError(f"{place}: field {column!r}: found {shown(value)}, expected a text that is not empty")
     if any("\ud800" <= sign <= "\udfff" for sign in value):

@@ -1,7 +1,7 @@
-"""Tasks that a study's config declares (`tasks/<name>`): from a block of the config to a Task, without any code of the user.
+"""Tasks that a config declares (`tasks/<name>`): makes a Task from a block of the config, without code of the user.
 
-A block says which rows are read, where in a row the fields of the prompt and the answer are, and how a prompt looks. A place in
-a row is a column's name; dots and numbers in brackets lead into it (`answers.text[0]`).
+A block says which rows are read, which columns hold the fields of the prompt and the answer, and how a prompt looks. A path
+in a row is a column name; dots and numbers in brackets lead to nested values (`answers.text[0]`).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from workflow.task import (
     splits,
 )
 
-# A method by itself -> the kind that stands for it.
+# method -> the kind of a block that gives a method only
 METHODS = {"label": "classification", "rank": "choice", "generate": "generation", "answer": "answer"}
-# Method -> the keys of a block that say what the answer is, each needed; `keys` may stand beside `choices`.
+# method -> required keys of the answer; `keys` is optional beside `choices`
 NEEDED = {
     "label": ("answer", "labels"),
     "rank": ("answer", "choices"),
@@ -47,15 +47,15 @@ NEEDED = {
 ANSWERS = ("answer", "labels", "choices", "keys", "turns")
 PLACE = re.compile(r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*")
 STEP = re.compile(r"\[(?P<index>\d+)\]|(?P<name>[^.\[\]]+)")
-# Words that YAML 1.1 reads as true and false where they are not in quotes.
+# words that YAML 1.1 reads as true and false if they are not quoted
 TRUTHS = {True: ("true", "yes", "on"), False: ("false", "no", "off")}
 NOTED = 200  # first rows that are checked for unread columns
 
 
 def task(name: str, block: DeclaredTask) -> Task:
-    """The task that a block of the config declares.
+    """The task of a block of the config.
 
-    Errors: MistakesError with a line for each mistake, which names the key, what was found and what is allowed.
+    Errors: MistakesError with one line for each mistake, which names the key, what was found and what is allowed.
     """
     place = f"config.yaml: tasks/{name}"
     if lines := [f"{place}/{line}" for line in _mistakes(block)]:
@@ -67,12 +67,12 @@ def task(name: str, block: DeclaredTask) -> Task:
 
 
 def fingerprint(declared: Task) -> str:
-    """Hash of how a declared task's rows are read."""
+    """Hash of everything that decides how the rows of a declared task are read."""
     return hashlib.sha256(repr((declared.read, splits(declared), dict(declared.files))).encode()).hexdigest()[:16]
 
 
 def unread(declared: Task, rows: Iterable[Row]) -> list[str]:
-    """Columns that hold text in each of the first rows, and that neither prompt nor answer of a declared task reads."""
+    """Columns with text in each of the first rows that neither the prompt nor the answer of a declared task uses."""
     reader = declared.read
     assert isinstance(reader, Reader)
     left: list[str] | None = None
@@ -87,12 +87,12 @@ def unread(declared: Task, rows: Iterable[Row]) -> list[str]:
 
 
 def _kind(block: DeclaredTask) -> str:
-    """The kind of a block that has one, or a method."""
+    """The kind of a block: its `kind`, or the kind of its `method`."""
     return block["kind"] if "kind" in block else METHODS[block["method"]]
 
 
 def _made(block: DeclaredTask) -> Task:
-    """The task of a block without mistakes."""
+    """The task of a valid block."""
     fields = _fields(block)
     words = tuple(dict.fromkeys(word for _, word in _labels(block)))
     reader = Reader(
@@ -131,21 +131,18 @@ def _made(block: DeclaredTask) -> Task:
 
 
 def _listed(value: Any) -> Any:
-    """A list of the config as a tuple, anything else as it is."""
+    """A list as a tuple; other values unchanged."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _labels(block: DeclaredTask) -> list[tuple[Any, str]]:
-    """Values of a row's answer with the label word that each stands for."""
+    """Label values of rows, each with its label word."""
     labels: Any = block.get("labels", {})
     return list(labels.items()) if isinstance(labels, Mapping) else [(word, word) for word in labels]
 
 
 def _fields(block: DeclaredTask) -> dict[str, str]:
-    """The fields of prompts, as templates name them, with the place of each in a row.
-
-    They are those that the block's own templates name, else those of its kind's.
-    """
+    """Fields of the prompt, each with its path in a row: those in the block's own templates, else those of the kind."""
     own: Mapping[Any, str] = block.get("templates") or {
         format: kinds[_kind(block)] for format, kinds in prompts.FORMATS.items() if _kind(block) in kinds
     }
@@ -154,12 +151,12 @@ def _fields(block: DeclaredTask) -> dict[str, str]:
 
 
 def _named(place: str) -> str:
-    """The name of a field of prompts, for a place that a template names: `answers.text[0]` is `answers_text_0`."""
+    """Name of the prompt field for a path: `answers.text[0]` is `answers_text_0`."""
     return re.sub(r"\W+", "_", place).strip("_")
 
 
 def _rewritten(text: str) -> str:
-    """A template whose places are names of fields, which is all that `str.format` can be trusted with."""
+    """A template with field names in place of paths, for `str.format`."""
     parts = []
     for literal, place, _, _ in string.Formatter().parse(text):
         parts += [literal.replace("{", "{{").replace("}", "}}"), "" if place is None else f"{{{_named(place)}}}"]
@@ -170,7 +167,7 @@ def _rewritten(text: str) -> str:
 
 
 def _mistakes(block: DeclaredTask) -> Iterator[str]:
-    """What is wrong with a block beyond what the schema says of single values: `key: found, expected`."""
+    """Mistakes of a block that the schema does not find: `key: found, expected`."""
     if ("kind" in block) == ("method" in block):
         found = "both `kind` and `method`" if "kind" in block else "none"
         yield f"kind: found {found}, expected one of `kind` and `method`"
@@ -189,12 +186,14 @@ def _mistakes(block: DeclaredTask) -> Iterator[str]:
 
 
 def _method(block: DeclaredTask) -> str:
-    """What a block calls the method of its task, for messages."""
+    """The method of a task in the words of its block, for messages."""
     return f"method {block['method']!r}" if "method" in block else f"kind {block['kind']!r}"
 
 
 def _misplaced_rows(block: DeclaredTask) -> Iterator[str]:
-    """Rows come from one place, which the study's folder holds or an absolute path names; splits differ."""
+    """Mistakes in the source of rows: there must be one source, inside the study's folder or absolute, and splits must
+    differ.
+    """
     if "path" in block and "hub" in block:
         yield "hub: found together with `path`, expected one of them"
     for key in ("subset", "revision"):
@@ -215,7 +214,7 @@ def _misplaced_rows(block: DeclaredTask) -> Iterator[str]:
 
 
 def _misplaced_answers(block: DeclaredTask) -> Iterator[str]:
-    """The keys that say what the answer is are those that the method needs."""
+    """Mistakes in the keys of the answer: exactly those of the method are allowed."""
     needed = NEEDED[KINDS[_kind(block)].method]
     for key in needed:
         if key not in block:
@@ -230,7 +229,7 @@ def _misplaced_answers(block: DeclaredTask) -> Iterator[str]:
 
 
 def _of_template(key: str, text: str) -> Iterator[str]:
-    """A template names places in braces, and nothing else stands in them."""
+    """Mistakes in a template: braces may contain nothing but a path."""
     try:
         parts = list(string.Formatter().parse(text))
     except ValueError as error:
@@ -254,7 +253,7 @@ def _of_template(key: str, text: str) -> Iterator[str]:
 
 
 def _places(block: DeclaredTask) -> Iterator[tuple[str, str]]:
-    """The keys of a block that hold places in a row, with the places."""
+    """The keys of a block that hold paths in a row, each with the path."""
     for name, place in block.get("fields", {}).items():
         yield f"fields/{name}", place
     for key in ("answer", "turns"):
@@ -267,7 +266,7 @@ def _places(block: DeclaredTask) -> Iterator[tuple[str, str]]:
 
 
 def _unused(block: DeclaredTask, made: Task) -> Iterator[str]:
-    """Fields that the block maps or calls optional are shown in some template."""
+    """Fields that the block maps or makes optional but no template shows."""
     shown_names = {
         name for format in prompts.formats(made) for name in prompts.field_names(prompts.template(made, format))
     }
@@ -283,11 +282,11 @@ def _unused(block: DeclaredTask, made: Task) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads a row of a declared task: `Task.read`.
+    """Reads a row of a declared task (`Task.read`).
 
-    method: of KINDS; fields: name of a prompt's field -> place; optional: fields that may be blank or missing; answer, turns:
-    places; labels: value -> label word; choices: the place of a list, or a place for each; keys: the place of a list, or the
-    values, that name the choices in order; key: the column that identifies a row.
+    method: of KINDS; fields: prompt field -> path; optional: fields that may be blank or missing; answer, turns: paths;
+    labels: value -> label word; choices: path of a list, or one path for each choice; keys: path of a list, or the values,
+    that name the choices in order; key: column that identifies a row.
     """
 
     method: str | None
@@ -301,7 +300,10 @@ class Reader:
     key: str | None
 
     def __call__(self, row: Row) -> Example:
-        """The example of a row. Errors: FieldError for a row that does not fit."""
+        """The example of a row.
+
+        Errors: FieldError for a row that does not fit.
+        """
         if self.key is not None and not isinstance(row.get(self.key), str | int):
             raise FieldError(self.key, row.get(self.key), "text or a whole number that identifies the row")
         if self.turns is not None:
@@ -310,7 +312,7 @@ class Reader:
         return Example(fields=fields, **self._answer(row))
 
     def _answer(self, row: Row) -> dict[str, Any]:
-        """Answer, choices and gold of a row."""
+        """Answer, choices and gold index of a row."""
         assert self.answer is not None
         value = at(row, self.answer)
         if self.method == "label":
@@ -326,14 +328,14 @@ class Reader:
         return {"answer": _text(self.answer, value)}
 
     def _word(self, value: Any) -> str:
-        """The label word that a value stands for."""
+        """The label word of a value."""
         for own, word in self.labels:
             if same(value, own):
                 return word
         raise FieldError(str(self.answer), value, "one of " + ", ".join(shown(own) for own, _ in self.labels))
 
     def _ranked(self, row: Row, value: Any) -> dict[str, Any]:
-        """Answer, choices and gold of a row with choices of its own."""
+        """Answer, choices and gold index of a row with choices of its own."""
         assert self.answer is not None and self.choices is not None
         if isinstance(self.choices, str):
             found = at(row, self.choices)
@@ -343,7 +345,7 @@ class Reader:
         else:
             choices = tuple(_field(row, place, optional=False) for place in self.choices)
             if self.answer in self.choices:
-                # A column that always holds the right choice: in the order of the columns its place would tell it.
+                # A column that always holds the correct choice would reveal it by its position.
                 return _chosen(tuple(sorted(choices)), _text(self.answer, value))
         keys = at(row, self.keys) if isinstance(self.keys, str) else self.keys
         if keys is not None:
@@ -357,7 +359,7 @@ class Reader:
         return _chosen(choices, value)
 
     def _keyed(self, choices: tuple[str, ...], keys: Any, value: Any) -> dict[str, Any]:
-        """Answer, choices and gold where the answer is named by its key."""
+        """Answer, choices and gold index if the answer names its choice by a key."""
         if not isinstance(keys, list | tuple) or len(keys) < len(choices):
             raise FieldError("keys" if isinstance(self.keys, tuple) else str(self.keys), keys, f"{len(choices)} keys")
         places = [number for number, key in enumerate(keys[: len(choices)]) if same(value, key)]
@@ -366,16 +368,16 @@ class Reader:
         return {"answer": choices[places[0]], "choices": choices, "gold": places[0]}
 
     def places(self) -> list[str]:
-        """The places in a row that are read."""
+        """All paths in a row that are read."""
         listed = [self.choices] if isinstance(self.choices, str) else list(self.choices or ())
         single = [self.answer, self.turns, self.key, self.keys if isinstance(self.keys, str) else None]
         return [place for _, place in self.fields] + listed + [place for place in single if place is not None]
 
 
 def at(row: Row, place: str) -> Any:
-    """The value at a place in a row; a column whose name is the whole place goes before what dots and brackets lead to.
+    """The value at a path in a row. A column with the whole path as its name takes precedence.
 
-    Errors: FieldError where there is none.
+    Errors: FieldError if there is none.
     """
     if place in row:
         return row[place]
@@ -394,7 +396,10 @@ def at(row: Row, place: str) -> Any:
 
 
 def same(value: Any, own: Any) -> bool:
-    """Whether a row's value is one that the config names; text counts as what YAML would read it as, as in a CSV file."""
+    """Whether a value of a row equals one in the config.
+
+    Text counts as what YAML would read it as, because CSV has only text.
+    """
     if isinstance(value, str) and not isinstance(own, str):
         return value.strip().casefold() in TRUTHS[own] if isinstance(own, bool) else value.strip() == _text_of(own)
     if isinstance(value, bool) or isinstance(own, bool):
@@ -408,12 +413,12 @@ def _text_of(value: Any) -> str:
 
 
 def _chosen(choices: tuple[str, ...], answer: str) -> dict[str, Any]:
-    """Answer, choices and gold for an answer among choices."""
+    """Answer, choices and gold index of an answer among choices."""
     return {"answer": answer, "choices": choices, "gold": choices.index(answer)}
 
 
 def _field(row: Row, place: str, optional: bool) -> str:
-    """The text of a field; nothing for one that is optional and not there."""
+    """Text of a prompt field; empty for an optional field that is missing."""
     try:
         value = at(row, place)
     except FieldError:
@@ -424,7 +429,10 @@ def _field(row: Row, place: str, optional: bool) -> str:
 
 
 def _text(place: str, value: Any, blank: bool = False) -> str:
-    """Text, or a number as text. Errors: FieldError for anything else, and for blank text where there has to be some."""
+    """Text, or a number as text.
+
+    Errors: FieldError for anything else, and for blank text that is not allowed.
+    """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or (is_blank(value) and not blank):

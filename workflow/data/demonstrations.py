@@ -1,4 +1,4 @@
-"""Which rows of a task are shown and which are read: drawn by a seed, the same wherever it is asked. No torch."""
+"""Samples few-shot examples and test rows with a seed; the same everywhere. No torch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Rows = Sequence[tuple[str, Example]]
 
 
 def demonstrations(train: Rows, test: Rows, shots: int, seed: int, protocol: str) -> tuple[Rows, set[str]]:
-    """Demonstrations, and the ids of test rows that must not be scored because they are among them.
+    """Few-shot examples, and ids of the test rows among them, which must not be scored.
 
-    `published`: the first rows of the test split, which are scored all the same (arXiv 2408.06663, released code).
-    `sound`: drawn by the seed from the training split; where a task has none, from test rows, which are then not scored.
+    `published`: the first rows of the test split, which are scored all the same (released code of arXiv 2408.06663).
+    `sound`: sampled by the seed from the training split; for a task without one, from test rows, which are then not scored.
     """
     if protocol == "published":
         return test[:shots], set()
@@ -23,12 +23,12 @@ def demonstrations(train: Rows, test: Rows, shots: int, seed: int, protocol: str
 
 
 def drawn(pool: Rows, shots: int, seed: int) -> Rows:
-    """Demonstrations from the rows of a split, as many as there are at most."""
+    """Few-shot examples sampled from the rows of a split, or all rows if there are fewer."""
     return random.Random(seed).sample(list(pool), min(shots, len(pool)))
 
 
 def sample(rows: Rows, limit: int | None, seed: int) -> Rows:
-    """At most `limit` rows drawn by the seed, in the order they had."""
+    """At most `limit` rows, sampled by the seed, in their original order."""
     if limit is None or limit >= len(rows):
         return rows
     chosen = sorted(random.Random(seed).sample(range(len(rows)), limit))

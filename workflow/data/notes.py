@@ -1,4 +1,4 @@
-"""What is worth knowing of a task's rows when they are prepared: what they hold and no prompt shows."""
+"""Notes on the rows of a task when they are prepared: content that no prompt shows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from workflow.storage import hub
 def of(
     name: str, rows: Sequence[Mapping[str, Any]], data_root: str | Path | None, pinned: hub.Pin | None
 ) -> Iterator[str]:
-    """Lines about templates that leave out a field which every prepared row has, and about columns that are not read.
+    """Lines about templates that leave out a field which every prepared row has, and about columns that are not used.
 
-    rows: in the columns of `tables.EXAMPLES`; data_root, pinned: where they were read, as of `task.prepared`.
+    rows: in the columns of `tables.EXAMPLES`; data_root, pinned: where they were read, as in `task.prepared`.
     """
     read = task.load(name)
     fields = [dict(row["fields"]) for row in rows]
@@ -31,7 +31,7 @@ def of(
 
 
 def _unread(name: str, read: task.Task, data_root: str | Path | None, pinned: hub.Pin | None) -> Iterator[str]:
-    """A line about columns of text that a declared task does not read."""
+    """A line about columns with text that a declared task does not use."""
     split = task.splits(read)[0]
     root = task.row_root(name, None if data_root is None else str(data_root))
     found = task.read_hub(pinned, split) if pinned else task.read_folder(root or task.GENERATED, read, name, split)

@@ -1,8 +1,8 @@
-"""How the fields of an example become a prompt, in the published study's three formats.
+"""Prompts in the three formats of the published study.
 
-Template strings are those of the released code of "Amuro & Char" (arXiv 2408.06663, v5 Table 5; where table and
-code differ, the code), trailing space included. The published study has no template of its own for `choice`, which
-follows the usual question-answer form of ranked multiple choice.
+Templates are those of the released code of "Amuro & Char" (arXiv 2408.06663, v5 Table 5; the code where they differ),
+including trailing spaces. The published study has no template for `choice`; here it has the usual question-answer form of
+ranked multiple choice.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FORMATS: dict[str, dict[str, str]] = {
     },
 }
 
-# Of questions that come with a passage; what is announced and in which order as in arXiv 2504.12491, Figures 9 and 10.
+# Questions with a passage: instruction and order as in arXiv 2504.12491, Figures 9 and 10.
 WITH_CONTEXT = {
     "default": "Context: {context}\nQuestion: {question}\nAnswer: ",
     "io": "{context} {question}",
@@ -52,7 +52,7 @@ WITH_CONTEXT = {
     ),
 }
 
-# What ends a completion in the sound protocol: the blank line between demonstrations, or the opening of a new block.
+# Stop strings of the sound protocol: the blank line between few-shot examples, or the start of a new block.
 STOPS: dict[str, tuple[str, ...]] = {
     "default": ("\n\n", "###"),
     "io": ("\n\n",),
@@ -66,15 +66,15 @@ SEPARATOR = {"sound": "\n\n", "published": "\n"}
 
 
 def stops(task: Task, format: str) -> tuple[str, ...]:
-    """What ends a completion of a task in the sound protocol."""
+    """Strings that end a completion of a task in the sound protocol."""
     own = (*STOPS[format], ANSWER_STOP) if task.kind == "answer" else STOPS[format]
     return (*own, *task.stops)
 
 
 def template(task: Task, format: str) -> str:
-    """The task's template in a format: its own where it has one, else its kind's.
+    """The task's template in a format: its own, or that of its kind.
 
-    Errors: StudyError where neither has one.
+    Errors: StudyError if neither exists.
     """
     found = task.templates.get(format) or FORMATS[format].get(task.kind)
     if found is None:
@@ -85,7 +85,7 @@ def template(task: Task, format: str) -> str:
 
 
 def formats(task: Task) -> list[str]:
-    """The formats in which a task can be shown, as far as its fields are known without its rows."""
+    """The formats of a task, as far as its fields are known without its rows."""
     return [
         format
         for format, kinds in FORMATS.items()
@@ -95,7 +95,7 @@ def formats(task: Task) -> list[str]:
 
 
 def left_out(task: Task, format: str, rows: Iterable[Mapping[str, str]]) -> list[str]:
-    """Fields that hold text in every row, given as fields of examples, and that the task's template in a format leaves out."""
+    """Fields with text in every row that the task's template in a format does not use."""
     shown = set(field_names(template(task, format)))
     left: list[str] | None = None
     for fields in rows:
@@ -112,30 +112,34 @@ def field_names(text: str) -> list[str]:
 
 
 def prompt(task: Task, fields: Mapping[str, str], format: str, protocol: str = "sound") -> str:
-    """The prompt of one example without demonstrations.
+    """The prompt of one example, without few-shot examples.
 
-    `published` keeps the template's trailing space, as in the released code; `sound` moves it to the completion, since
-    a prompt that ends in a lone space token never occurs in training.
+    `published` keeps the template's trailing space, as in the released code. `sound` moves it to the completion, because
+    training text has no prompt that ends in a lone space token.
     """
     text = template(task, format).format_map(fields)
     return text if protocol == "published" else text.rstrip(" ")
 
 
 def completion(text: str, protocol: str = "sound") -> str:
-    """An answer as it follows its prompt: led by a space in `sound`, as it is in `published` (glued, in `io`)."""
+    """An answer as it follows its prompt: with a leading space in `sound`, without one in `published` (no separator in
+    `io`).
+    """
     return text if protocol == "published" else f" {text}"
 
 
 def demonstration(task: Task, example: Example, format: str, protocol: str = "sound") -> str:
-    """A solved example, with the separator that ends it."""
+    """A few-shot example, with the separator that ends it."""
     solved = completion(example.lead + example.answer, protocol)
     return prompt(task, example.fields, format, protocol) + solved + SEPARATOR[protocol]
 
 
 def conversation(turns: Sequence[Turn], end: str) -> tuple[str, list[tuple[int, int]]]:
-    """A conversation in open-instruct's form, and the assistant's words with the `end` (EOS) after them as (start, stop).
+    """A conversation in open-instruct's format, and the (start, stop) of each reply of the assistant with the `end` (EOS)
+    after it.
 
-    The published study tunes on conversations in this form (released code of arXiv 2408.06663, built on open-instruct).
+    The published study fine-tunes on conversations in this format (released code of arXiv 2408.06663, built on
+    open-instruct).
     """
     text, spans = "", []
     for turn in turns:
@@ -150,7 +154,7 @@ def conversation(turns: Sequence[Turn], end: str) -> tuple[str, list[tuple[int, 
 
 
 def tuned_on(task: Task, format: str) -> str:
-    """Hash of the words around the fields of an example that a model is tuned on in a format."""
+    """Hash of the text around the fields of an example for fine-tuning in a format."""
     if task.kind == "messages":
         return _hashed(conversation([Turn(role, f"<{role}>") for role in ROLES], "<eos>"))
     probe = _probe(task, format)
@@ -158,9 +162,9 @@ def tuned_on(task: Task, format: str) -> str:
 
 
 def evaluated(task: Task, format: str, protocol: str, shown: bool = True) -> str:
-    """Hash of the words around the fields of an example that a model is tested on: prompt, answer, labels, stops.
+    """Hash of the text around the fields of an example for evaluation: prompt, answer, labels, stop strings.
 
-    shown: whether solved examples stand before it.
+    shown: whether there are few-shot examples.
     """
     probe = _probe(task, format)
     words = [prompt(task, probe.fields, format, protocol), completion(probe.answer, protocol)]
@@ -169,10 +173,10 @@ def evaluated(task: Task, format: str, protocol: str, shown: bool = True) -> str
 
 
 def _probe(task: Task, format: str) -> Example:
-    """An example whose fields hold their own names."""
+    """An example whose fields contain their own names."""
     return Example({name: f"<{name}>" for name in field_names(template(task, format))}, "<answer>")
 
 
 def _hashed(words: object) -> str:
-    """Short hash of words."""
+    """Short hash of texts."""
     return hashlib.sha256(repr(words).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""A frozen, open retriever: BM25 over passages, exact and without any setting that depends on them.
+"""BM25 retrieval over passages: exact, deterministic, without tuned settings.
 
-Okapi BM25 in Lucene's form (Robertson and Zaragoza, 2009, section 3; idf always positive), with the parameters that
-Anserini uses for passages (Yang et al., 2018). Words are lower case and whole; nothing is stemmed or left out.
+Okapi BM25 as in Lucene (Robertson and Zaragoza, 2009, section 3; idf always positive), with the parameters that Anserini
+uses for passages (Yang et al., 2018). Words are lower case; there is no stemming and no stop list.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ K1, B = 0.9, 0.4
 
 
 class Postings(NamedTuple):
-    """The passages that hold a word, in order, and what the word adds to the score of each."""
+    """The passages that contain a word, in order, and what the word adds to the score of each."""
 
     passages: NDArray[np.int64]
     weights: NDArray[np.float64]
 
 
 class Index:
-    """Passages by their words."""
+    """Inverted index of passages."""
 
     def __init__(self, passages: Sequence[str]) -> None:
         counts = [Counter(words(passage)) for passage in passages]
@@ -40,13 +40,13 @@ class Index:
         self.postings = {word: self._posting(np.array(found), saturation) for word, found in held.items()}
 
     def _posting(self, found: NDArray[np.int64], saturation: NDArray[np.float64]) -> Postings:
-        """The postings of a word that stands so many times in these passages: shape (passages, 2)."""
+        """The postings of a word; shape (passages, 2): passage and number of occurrences."""
         numbers, times = found.T
         idf = np.log1p((self.size - len(numbers) + 0.5) / (len(numbers) + 0.5))
         return Postings(numbers, idf * times / (times + saturation[numbers]))
 
     def scores(self, query: str) -> NDArray[np.float64]:
-        """Score of each passage for a query, shape (passages,); a word that stands twice counts twice."""
+        """Score of each passage for a query, shape (passages,). A word that occurs twice in the query counts twice."""
         total = np.zeros(self.size)
         for word, times in Counter(words(query)).items():
             if word in self.postings:
@@ -55,12 +55,15 @@ class Index:
         return total
 
     def best(self, query: str, count: int = 1) -> list[int]:
-        """Numbers of the best passages, best first; of equal ones the first comes first; none that shares no word."""
+        """Indices of the best passages, best first; ties in the order of the passages.
+
+        Passages without a word of the query are left out.
+        """
         scores = self.scores(query)
         order = np.lexsort((np.arange(self.size), -scores))[:count]
         return [int(number) for number in order if scores[number] > 0]
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case."""
+    """The words of a text, in lower case."""
     return re.findall(r"\w+", text.lower())
