@@ -1,1 +1,1 @@
-"""The report of a study: its chapters, pages and description, beside the captions, style and script that they use."""
+"""The report of a study: figures, tables, findings, and the pages that show them."""

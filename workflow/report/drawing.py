@@ -1,6 +1,6 @@
-"""What figures share: the same colour and marker for the same thing, steps to scale, one legend.
+"""What figures share: colours and markers, axes of steps, panels, one legend.
 
-Figures are made without pyplot, so that drawing leaves nothing behind. Every figure reads analysis rows in the columns of
+Figures are made without pyplot, which keeps global state. Every figure reads analysis rows in the columns of
 `tables.ANALYSIS` with `analysis` and `origin` (see `selection.overlaid`).
 """
 
@@ -33,7 +33,7 @@ TOUCHING = 0.02  # share of a panel's width within which markers touch, however 
 
 @dataclass(frozen=True)
 class Style:
-    """How one thing is drawn."""
+    """Style of a line: colour, marker, dashes, label."""
 
     colour: str
     marker: str
@@ -49,7 +49,9 @@ PUBLISHED = Style("grey", "o", label="published")
 
 
 def palette(analysis: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """A colour and a marker for each task of a study, whatever a figure shows: tasks tuned on first, then by kind and name."""
+    """A colour and a marker for each task of a study, the same in all figures: fine-tuning tasks first, then by kind and
+    name.
+    """
     tuned = selection.tuned_on(analysis)
     tasks = tuned | set(analysis["test"].dropna())
     order = sorted(tasks, key=lambda name: (name not in tuned, selection.kind_place(name), name))
@@ -57,16 +59,16 @@ def palette(analysis: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 
 def looks() -> Iterator[tuple[str, str]]:
-    """Colours of the style's cycle with markers; they repeat out of step, so that few pairs come twice."""
+    """Colours of the style's cycle with markers. Their cycles have different lengths, so that few pairs repeat."""
     cycle = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
     for index in range(len(cycle) * len(MARKERS)):
         yield cycle[index % len(cycle)], MARKERS[index % len(MARKERS)]
 
 
 def model_styles(analysis: pd.DataFrame, shown: pd.DataFrame) -> dict[tuple[str, str], Style]:
-    """How each model, (train, recipe), is drawn: colour and marker of its task, a line for each recipe of that task.
+    """Style of each model, (train, recipe): colour and marker of its task, and a line style for each recipe of that task.
 
-    The label names the recipe where the rows that a figure shows have several of the task.
+    The label names the recipe if the rows have several recipes of the task.
     """
     tasks = palette(analysis)
     styles = {("none", "none"): BASE}
@@ -83,7 +85,7 @@ def model_styles(analysis: pd.DataFrame, shown: pd.DataFrame) -> dict[tuple[str,
 
 
 def panels(count: int, columns: int = 4, size: tuple[float, float] = PANEL) -> tuple[Figure, list[Axes]]:
-    """A figure with that many panels in rows, each of a size in inches."""
+    """A figure with a number of panels in rows, each of a size in inches."""
     columns = min(columns, count)
     height = math.ceil(count / columns)
     figure = Figure(figsize=(max(WIDTH / 2, columns * size[0]), 0.5 + height * size[1]), layout="constrained")
@@ -94,14 +96,17 @@ def panels(count: int, columns: int = 4, size: tuple[float, float] = PANEL) -> t
 
 
 def lines(axis: Axes, rows: pd.DataFrame, keys: Sequence[str], style: Callable[..., Style]) -> None:
-    """A line along the steps for each combination of the keys, and of the origin; style: its values -> Style."""
+    """Draw a line along the steps for each combination of keys and origin. style: function from their values to a Style."""
     for (origin, *found), line in rows.groupby(["origin", *keys], sort=False, dropna=False):
         interval_line(axis, line, style(*found), published=origin == "published")
     step_axis(axis, rows["step"])
 
 
 def interval_line(axis: Axes, line: pd.DataFrame, style: Style, published: bool = False) -> None:
-    """Values along the steps with their interval as a band; line: columns step, value, low, high; published: dashed, hollow."""
+    """Draw values along the steps with their interval as a band.
+
+    line: columns step, value, low, high; published: dashed, with hollow markers.
+    """
     line = line.sort_values("step")
     steps = line["step"].astype(float)
     drawn = replace(style, line="--", label=PUBLISHED.label) if published else style
@@ -113,8 +118,10 @@ def interval_line(axis: Axes, line: pd.DataFrame, style: Style, published: bool 
 
 
 def step_axis(axis: Axes, steps: Iterable[int]) -> None:
-    """Steps to scale: linear, square root or logarithmic above the smallest positive step, whichever spreads them most
-    evenly (the largest product of the gaps between neighbours)."""
+    """Scale the axis of steps: linear, square root, or logarithmic above the smallest positive step.
+
+    The scale that spreads the steps most evenly is chosen (largest product of the gaps between neighbours).
+    """
     own = np.unique(np.array(list(steps), dtype=float))
     scale = step_scale(own)
     if scale == "log":
@@ -130,7 +137,7 @@ def step_axis(axis: Axes, steps: Iterable[int]) -> None:
 
 
 def log_axis(axis: Axes, places: Iterable[float], label: str) -> None:
-    """A logarithmic axis of steps or tokens from the smallest above 0 on, with room for 0 before it."""
+    """Logarithmic axis of steps or tokens from the smallest positive one, with space for 0 before it."""
     own = np.unique(np.array(list(places), dtype=float))
     if (own > 0).any():
         smallest = own[own > 0].min()
@@ -144,7 +151,7 @@ def log_axis(axis: Axes, places: Iterable[float], label: str) -> None:
 
 
 def step_scale(steps: np.ndarray) -> str:
-    """The scale on which steps, sorted, without repeats, spread most evenly: `linear`, `root` or `log`."""
+    """The scale that spreads sorted, distinct steps most evenly: `linear`, `root` or `log`."""
     if len(steps) < 3:
         return "linear"
     smallest = steps[steps > 0].min()
@@ -155,17 +162,17 @@ def step_scale(steps: np.ndarray) -> str:
 
 
 def _root(steps: np.ndarray) -> np.ndarray:
-    """Square root, of negative numbers (a margin of the axis) with their sign."""
+    """Signed square root, since the margin of an axis can be negative."""
     return np.sign(steps) * np.sqrt(np.abs(steps))
 
 
 def _number(step: float, place: int) -> str:
-    """A tick's label, in thousands where it is long."""
+    """Label of a tick, in thousands if it is long."""
     return f"{step / 1000:g}k" if abs(step) >= 10_000 else f"{step:g}"
 
 
 def outer(axes: Sequence[Axes]) -> None:
-    """Axis labels at the bottom of each column of panels only."""
+    """Keep axis labels only at the bottom of each column of panels."""
     spots: dict[Axes, Any] = {axis: axis.get_subplotspec() for axis in axes}
     for axis, spot in spots.items():
         if any(o.colspan.start == spot.colspan.start and o.rowspan.start > spot.rowspan.start for o in spots.values()):
@@ -173,15 +180,15 @@ def outer(axes: Sequence[Axes]) -> None:
 
 
 def baselines(axis: Axes, scores: pd.DataFrame, **place: Any) -> None:
-    """Horizontal lines at chance and at the majority class of a test, where the test has them."""
+    """Draw horizontal lines at chance and at the majority class of a test, if it has them."""
     for metric, value in selection.baseline_values(scores, **place).items():
         axis.axhline(value, color="grey", linestyle=BASELINES[metric], linewidth=0.8, label=metric)
 
 
 def curves(scores: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[tuple[str, str], Style]) -> Figure:
-    """One panel for each family, suite and test: a line for each model along the steps, and the test's baselines.
+    """Draw one panel for each family, suite and test: a line for each model along the steps, and the test's baselines.
 
-    rows: of the analysis `performance`, each model once at each step. Accuracies share one scale, ROUGE-L another.
+    rows: of the analysis `performance`, each model once at each step. Accuracies share one scale, ROUGE-L has another.
     """
     order = selection.test_order(rows)
     found = sorted(rows.groupby([*selection.PLACE, "test"]), key=lambda panel: (*panel[0][:2], order[panel[0][2]]))
@@ -201,7 +208,10 @@ def curves(scores: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[tuple[str, 
 
 
 def intervals(axis: Axes, rows: pd.DataFrame, style: Callable[[Any], Style], label: Callable[[Any], str]) -> None:
-    """One horizontal interval for each row, the first on top; style, label: of a row as a tuple; `published` hollow."""
+    """Draw one horizontal interval for each row, the first on top.
+
+    style, label: functions of a row as a tuple; rows with origin `published` are hollow.
+    """
     for place, row in enumerate(rows.itertuples()):
         drawn, published = style(row), row.origin == "published"
         face = "white" if published else drawn.colour
@@ -212,7 +222,7 @@ def intervals(axis: Axes, rows: pd.DataFrame, style: Callable[[Any], Style], lab
 
 
 def legend(figure: Figure, axes: Iterable[Axes]) -> None:
-    """One legend for all panels below them, each label once, baselines last; what is published in grey, whatever its colour."""
+    """One legend below all panels: each label once, baselines last, published values in grey."""
     entries: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -234,5 +244,5 @@ def legend(figure: Figure, axes: Iterable[Axes]) -> None:
 
 
 def nothing(figure: str, key: str, wanted: str) -> StudyError:
-    """The error of a figure that finds no row to draw, naming the config's key that would bring some."""
+    """The error of a figure without any row to draw. It names the config key that would add some."""
     return StudyError(f"config.yaml: {key}: figure '{figure}' needs {wanted}; found none")

@@ -25,12 +25,12 @@ from workflow.report.sections import SECTIONS
 from workflow.storage import tables
 
 ASSETS = Path(__file__).parent
-ROWS = 3000  # of a table that a page shows, at most
+ROWS = 3000  # of a table on a page, at most
 # Bytes of a table in a page: Snakemake's report hands a page on in base64, of which Chromium shows no more than 2 MB.
 LARGEST = 1_400_000
-SHOWN_WIDTH = 0.75  # of a figure's pixels: 150 to an inch of print
-WORD = 40  # characters of a cell that stays on one line
-QUOTED = 6  # findings that a caption quotes
+SHOWN_WIDTH = 0.75  # of the pixels of a figure: 150 to an inch of print
+WORD = 40  # characters of a cell that is not broken into lines
+QUOTED = 6  # findings in a caption
 MARK = re.compile(r"[^\w\s]|_")
 
 
@@ -126,7 +126,7 @@ def figure_page(caption: Caption, picture: bytes, pdf: bytes, name: str) -> str:
     """The page of a figure: the picture, its caption, and the PDF to save."""
     shown, saved = (base64.b64encode(data).decode() for data in (picture, pdf))
     link = f'<a download="{name}.pdf" href="data:application/pdf;base64,{saved}">{name}.pdf</a>'
-    width = round(int.from_bytes(picture[16:20]) * SHOWN_WIDTH)  # a PNG's width stands behind its signature
+    width = round(int.from_bytes(picture[16:20]) * SHOWN_WIDTH)  # the width of a PNG follows its signature
     image = f'<img alt="{html.escape(caption.title)}" width="{width}" src="data:image/png;base64,{shown}">'
     return page(
         caption.title, f'<figure>{image}<figcaption>{caption.html()}</figcaption></figure><p class="note">{link}</p>'

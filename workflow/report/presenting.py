@@ -33,7 +33,7 @@ class Page:
 
     @property
     def place(self) -> str:
-        """Its path below the pages' folder, without suffix."""
+        """Path below the folder of pages, without suffix."""
         return f"{title(self.section)}/{self.name}"
 
 
@@ -64,12 +64,12 @@ def read(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
 
 
 def named(path: Path) -> str:
-    """A table's name."""
+    """Name of a table."""
     return path.relative_to(RESULTS).with_suffix("").as_posix()
 
 
 def made(study: Study) -> Iterator[Page]:
-    """All pages of a study."""
+    """All pages of a study's report."""
     findings = study.tables["findings"]
     content = pages.findings_page(findings, study.tables, study.material.level)
     yield Page("answer", "Findings in words", content, "Findings from the tables, by fixed rules.\n")
@@ -95,11 +95,11 @@ FORECASTING = ("forecasts", "rankings", "importance")
 
 
 def _table(study: Study, path: Path) -> Page:
-    """The page of a table, in the chapter that its module names."""
+    """The page of a table, in the chapter of its module."""
     name = named(path)
     section, about = GATHERED.get(name, "study"), ""
     if path.suffix == ".csv":
-        section = "forecasts"  # tables that are not made by a module of summaries are about forecasters
+        section = "forecasts"  # tables without a module of summaries are about forecasters
         if path.stem in registry.modules(summaries):
             module = registry.module(summaries, path.stem)
             section, about = module.SECTION, f"{pages.title(module)}.\n\n"

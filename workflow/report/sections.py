@@ -1,4 +1,4 @@
-"""The chapters of a study's report, in reading order: the answer first, then what it rests on."""
+"""The chapters of a study's report in reading order: the answer first, then the evidence."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ SECTIONS = {
 
 
 def title(section: str) -> str:
-    """A chapter's name led by its number, since the report orders chapters by name."""
+    """Name of a chapter with its number, since Snakemake's report orders chapters by name."""
     return f"{list(SECTIONS).index(section) + 1} {SECTIONS[section]}"

@@ -1,4 +1,4 @@
-"""Which rows a figure or a finding shows, and what they are called; without the drawing code, which takes a second to import.
+"""Selects the rows that a figure or finding shows, and names them. Does not import the drawing code, which takes a second.
 
 Rows are those of the analysis, in the columns of `tables.ANALYSIS` with `analysis` and `origin` (see `overlaid`).
 """
@@ -18,8 +18,8 @@ from workflow.evaluation import metric_names
 
 PLACE = ["family", "suite"]
 WAY = ["test_format", "shots"]
-SHARED = ["analysis", "group", "train", "format", "test", "test_format", "shots"]  # what makes a cell, its step aside
-METRICS = ("chance", "majority")  # scores that a test has by itself
+SHARED = ["analysis", "group", "train", "format", "test", "test_format", "shots"]  # keys of a cell except its step
+METRICS = ("chance", "majority")  # scores of a test that need no model
 
 
 def overlaid(analysis: pd.DataFrame, overlays: Mapping[str, str]) -> pd.DataFrame:
@@ -50,22 +50,23 @@ def overlaid(analysis: pd.DataFrame, overlays: Mapping[str, str]) -> pd.DataFram
 
 
 def _main_suites(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one family with each cell in one suite, that which has most rows."""
+    """Rows of one family with each cell in a single suite, the one with most rows."""
     size = rows["suite"].map(rows["suite"].value_counts())
     return rows[size == size.groupby([rows[key] for key in SHARED], dropna=False).transform("max")]
 
 
 def only(analysis: pd.DataFrame, name: str, *estimators: str) -> pd.DataFrame:
-    """The rows of one analysis, by all or some of its estimators, each suite tested in one way (see `chosen`)."""
+    """The rows of one analysis and of some or all of its estimators, each suite in its main way of testing (see `chosen`)."""
     rows = analysis[analysis["analysis"] == name]
     return chosen(rows[rows["estimator"].isin(estimators)] if estimators else rows)
 
 
 def chosen(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each family's suite that are tested in its main way: the format and number of demonstrations of most rows.
+    """The rows of each family and suite in its main way of testing: the most frequent format and number of few-shot
+    examples.
 
-    Models count, and are kept, where they are tested in the format they were tuned in. Suites without such a model are
-    left out, unless all are: then the bases count. Among equals the first format and the fewest demonstrations win.
+    Fine-tuned models count, and are kept, if they are tested in the format of their fine-tuning. Suites without such a model
+    are left out. If no suite has one, the bases count. Ties go to the first format and the fewest examples.
     """
     own = rows["format"] == rows["test_format"]
     shown = rows[own] if own.any() else rows[rows["train"] == "none"]
@@ -77,9 +78,10 @@ def chosen(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def relation(train: str, test: str) -> str:
-    """What a test is to a model tuned on a task: `base` (not tuned), `instructed` (tuned on conversations), `in_domain`,
-    `out_of_domain` (of the same kind), `cross_task`, or `benchmark` where test or task tuned on is none of this package, so
-    that its kind is not known."""
+    """Relation of a test to a fine-tuning task: `base` (not fine-tuned), `instructed` (fine-tuned on conversations),
+    `in_domain`, `out_of_domain` (same kind), `cross_task`, or `benchmark` if either is no task of Tunecast, so that its
+    kind is unknown.
+    """
     if train == "none":
         return "base"
     if task.domain(train) == task.domain(test):
@@ -92,19 +94,19 @@ def relation(train: str, test: str) -> str:
 
 
 def related(rows: pd.DataFrame, relations: Collection[str]) -> pd.DataFrame:
-    """The rows of models for which the test is one of the relations."""
+    """The rows whose test has one of these relations to the fine-tuning task."""
     found = [relation(train, test) in relations for train, test in zip(rows["train"], rows["test"], strict=True)]
     return rows[np.array(found, dtype=bool)]
 
 
 def with_bases(tuned: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Tuned models, led by the untouched bases on the same tests."""
+    """Fine-tuned models, after the untouched bases on the same tests."""
     keys = [*PLACE, "test"]
     return pd.concat([rows[rows["train"] == "none"].merge(tuned[keys].drop_duplicates(), on=keys), tuned])
 
 
 def test_order(analysis: pd.DataFrame) -> dict[str, int]:
-    """The place of each test among panels or rows: by kind, tasks tuned on first, then by name."""
+    """Rank of each test among panels or rows: by kind, fine-tuning tasks first, then by name."""
     tuned = tuned_on(analysis)
     tests = set(analysis["test"].dropna())
     order = sorted(tests, key=lambda name: (kind_place(name), name not in tuned, name))
@@ -112,35 +114,35 @@ def test_order(analysis: pd.DataFrame) -> dict[str, int]:
 
 
 def kind_place(name: str) -> int:
-    """The place of a task's kind among all kinds; tests that are no task here come last."""
+    """Rank of a task's kind; tests that are no task here come last."""
     kinds = list(task.KINDS)
     return kinds.index(str(task.kind(name))) if task.known(name) else len(kinds)
 
 
 def tuned_on(analysis: pd.DataFrame) -> set[str]:
-    """All tasks that some model was tuned on."""
+    """All tasks that some model is fine-tuned on."""
     return set(analysis["train"].dropna()) - {"none"}
 
 
 def named(name: str) -> str:
-    """The name of a group for readers."""
+    """Readable name of a group."""
     return name.replace("_", " ").replace("pretraining", "pre-training")
 
 
 def metric_label(test: str, scores: pd.DataFrame | None = None) -> str:
-    """Name of the metric that a test is read in, for an axis: as the scores have it, else that of the task."""
+    """Name of a test's metric for an axis: that of the scores, else that of the task."""
     there = [] if scores is None else metric_names.primary(scores[scores["test"] == test])["metric"].unique()
     return metric_names.label(there[0] if len(there) else metric_names.PRIMARY[str(task.method(test))])
 
 
 def place_label(rows: pd.DataFrame, family: str, suite: str, first: str = "") -> str:
-    """Label of a panel: what it shows, and below it suite and family where the figure has several of them."""
+    """Label of a panel: its subject, and below it suite and family if the figure has several."""
     several = [name for name, key in ((suite, "suite"), (family, "family")) if rows[key].nunique() > 1]
     return "\n".join(part for part in (first, ", ".join(several)) if part)
 
 
 def baseline_values(scores: pd.DataFrame, **place: Any) -> dict[str, float]:
-    """Chance and majority of a test, as far as it has them; place: family, suite, test."""
+    """Chance and majority of a test, if it has them. place: family, suite, test."""
     rows = scores[(scores[list(place)] == pd.Series(place)).all(axis=1)]
     found = {metric: rows.loc[rows["metric"] == metric, "value"] for metric in METRICS}
     return {metric: float(values.iloc[0]) for metric, values in found.items() if len(values)}

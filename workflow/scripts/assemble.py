@@ -13,7 +13,7 @@ from workflow.storage import files, tables
 with job("assemble", snakemake) as log:
     found, settings = snakemake.input, snakemake.params.indicators
     scores = tables.read(Path(found.scores))
-    # K-shot indicators are scores: a study of these alone measures nothing else.
+    # Indicators of kind `kshot` are scores; a study with no other indicators has no measurements.
     measured = tables.read(Path(found.indicators[0])) if found.indicators else pd.DataFrame()
     values = aggregation.values(measured, settings, scores)
     table = own_cohort.table(snakemake.params.cohort, snakemake.params.bases, scores, values, snakemake.params.holes)

@@ -16,7 +16,7 @@ with job("draw", snakemake) as log:
     module = registry.module(figures, snakemake.wildcards.figure)
     matplotlib.style.use(Path(figures.__path__[0]) / "style.mplstyle")
     scores, analysis = tables.read(snakemake.input.scores), tables.read(snakemake.input.analysis)
-    # Of tests that are part of a mean the mean alone is drawn; it is known better, and a page holds few panels.
+    # Tests that are part of a mean are drawn as the mean only, which is more precise and saves panels.
     analysis = analysis[~analysis["test"].isin(metric_names.parts(scores))]
     figure = module.draw(scores, selection.overlaid(analysis, snakemake.params.overlays))
     for kind, facts in (("pdf", {"CreationDate": None}), ("png", None)):

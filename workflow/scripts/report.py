@@ -20,7 +20,7 @@ with job("report", snakemake) as log, tempfile.TemporaryDirectory() as folder:
         "--configfile",
         str(config),
         "--nolock",
-    ]  # the run that asks holds the lock
+    ]  # the calling run holds the lock
     command += ["--report", snakemake.output[0]]
     ended = subprocess.run(command, capture_output=True, text=True)
     log.info("%s", ended.stderr)

@@ -1,5 +1,5 @@
-"""One module for each figure: `draw(scores, analysis) -> Figure`; the first paragraph of its docstring is read in captions.
+"""One module for each figure: `draw(scores, analysis) -> Figure`. Captions use the first paragraph of its docstring.
 
-A module also says what it NEEDS of a study (see `grid.read`), the SECTION of the report that it is in, what its INTERVAL
-is over, and which kinds of findings are its CONCLUSIONS.
+A module also states what it NEEDS of a study (see `grid.read`), the SECTION of the report it belongs to, what its INTERVAL
+covers, and the kinds of findings that are its CONCLUSIONS.
 """

@@ -1,4 +1,4 @@
-"""Tuned models on tasks of other kinds, beside the base (arXiv 2408.06663, v5 Figures 12 and 13; v1 11 and 12)."""
+"""Fine-tuned models on tasks of other kinds, with the untouched base (arXiv 2408.06663, v5 Figures 12 and 13; v1 11 and 12)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ CONCLUSIONS = ("transfer", "ratios")
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
-    """One panel for each family, suite and test that is itself tuned on: the base, and every model tuned on another kind.
+    """One panel for each family, suite and test that is also a fine-tuning task: the base, and every model fine-tuned on
+    another kind of task.
 
-    Each suite is shown in the main way it tests (`selection.chosen`).
-    Errors: StudyError when no model is tested on a task of another kind that is tuned on.
+    Each suite is shown in its main format and number of few-shot examples (`selection.chosen`). Errors: StudyError if no
+    model is tested on a fine-tuning task of another kind.
     """
     rows = selection.only(analysis, "performance")
     tuned = selection.related(rows[rows["test"].isin(rows["train"].unique())], {"cross_task"})

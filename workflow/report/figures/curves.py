@@ -1,4 +1,6 @@
-"""Untouched bases and tuned models along pre-training, tested at home (arXiv 2408.06663, v5 Figures 7, 9 and 10; v1 3, 8, 9)."""
+"""Untouched bases and models fine-tuned in the test's domain, along pre-training (arXiv 2408.06663, v5 Figures 7, 9 and 10;
+v1 3, 8, 9).
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,11 @@ CONCLUSIONS = ("gains", "turning_points", "declines", "extrapolation")
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
-    """One panel for each family, suite and test: the base, and every model tuned on a task of the test's domain or on
-    conversations. A study that tunes nothing shows its bases.
+    """One panel for each family, suite and test: the base, and every model fine-tuned on a task of the test's domain or on
+    conversations.
 
-    Each suite is shown in the main way it tests (`selection.chosen`).
+    A study without fine-tuning shows its bases. Each suite is shown in its main format and number of few-shot examples
+    (`selection.chosen`).
     """
     rows = selection.only(analysis, "performance")
     tuned = selection.related(rows, {"in_domain", "instructed"})

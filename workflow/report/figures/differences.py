@@ -1,4 +1,6 @@
-"""Tuned minus base, averaged over each group of tests, along pre-training (arXiv 2408.06663, v5 Figure 8, v1 4; Table 6)."""
+"""Fine-tuned minus base, averaged over each group of tests, along pre-training (arXiv 2408.06663, v5 Figure 8, v1 4; Table
+6).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ CONCLUSIONS = ("groups",)
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
-    """One panel for each family and suite; a line for each group, and each recipe where there are several.
+    """One panel for each family and suite; a line for each group, and for each recipe if there are several.
 
-    Each suite is shown in the main way it tests (`selection.chosen`). A step at which a test of the group is missing has no
-    value, so the line has a gap there.
-    Errors: StudyError when no model of a group is tested in the format it was tuned in.
+    Each suite is shown in its main format and number of few-shot examples (`selection.chosen`). A step without one of the
+    group's tests has no value, which leaves a gap in the line. Errors: StudyError if no model of a group is tested in the
+    format of its fine-tuning.
     """
     rows = selection.only(analysis, "performance_difference", "difference_of_means")
     if rows.empty:

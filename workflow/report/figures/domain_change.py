@@ -1,4 +1,6 @@
-"""What tuning changes out of domain, by kind of task (arXiv 2408.06663, v5 Figure 5, v1 7; of another family v5 Figure 15)."""
+"""Change by fine-tuning on tests out of domain, by kind of task (arXiv 2408.06663, v5 Figure 5, v1 7; of another family v5
+Figure 15).
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,11 @@ ROW = 0.17  # inches
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
-    """One panel for each family and suite, pooled over steps: the mean difference of each kind with its interval, where it
-    has several pairs of task tuned on and test, and below it that of each pair.
+    """One panel for each family and suite, pooled over steps: the mean difference of each pair of fine-tuning task and test
+    with its interval, and above them the mean of their kind if it has several pairs.
 
-    Each suite is shown in the main way it tests (`selection.chosen`).
-    Errors: StudyError when no model is tested out of its domain.
+    Each suite is shown in its main format and number of few-shot examples (`selection.chosen`). Errors: StudyError if no
+    model is tested out of its domain.
     """
     rows = selection.only(analysis, "domain_change", "difference_of_means")
     rows = rows[rows["step"].isna() & (rows["train"].notna() | (rows["n"] > 1))]
@@ -42,21 +44,21 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
 
 
 def _ordered(panel: pd.DataFrame) -> pd.DataFrame:
-    """Kind after kind, each led by what is pooled over its pairs."""
+    """Rows by kind, the pooled row of a kind before its pairs."""
     kinds = list(task.KINDS)
     place = panel.assign(kind=panel["group"].map(kinds.index), pair=panel["train"].notna())
     return place.sort_values(["kind", "pair", "train", "test", "recipe", "origin"])
 
 
 def _style(row: Any, tasks: dict[str, tuple[str, str]]) -> Style:
-    """Black for what is pooled, else the look of the task tuned on."""
+    """Black for pooled rows, else the style of the fine-tuning task."""
     if pd.isna(row.train):
         return Style("black", "d")
     return Style(*tasks[row.train])
 
 
 def _label(row: Any, rows: pd.DataFrame) -> str:
-    """What a row is about: a kind, or a pair; its recipe where there are several for it; whether it is published."""
+    """Label of a row: a kind, or a pair; its recipe if there are several; whether it is published."""
     name = row.group if pd.isna(row.train) else f"{row.train} → {row.test}"
     alike = rows[(rows["group"] == row.group) & (rows["train"].eq(row.train) | pd.isna(row.train))]
     several = alike.loc[alike["origin"] == row.origin, "recipe"].nunique() > 1 and not pd.isna(row.recipe)

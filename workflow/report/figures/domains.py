@@ -1,4 +1,6 @@
-"""Tuned models on other tasks of the same kind, beside the base (arXiv 2408.06663, v5 Figures 4 and 11; v1 6 and 10)."""
+"""Fine-tuned models on other tasks of the same kind, with the untouched base (arXiv 2408.06663, v5 Figures 4 and 11; v1 6
+and 10).
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,11 @@ CONCLUSIONS = ("transfer", "domains")
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
-    """One panel for each family, suite and test: the base, and every model tuned on the test's kind in another domain.
+    """One panel for each family, suite and test: the base, and every model fine-tuned on a task of the test's kind in
+    another domain.
 
-    Each suite is shown in the main way it tests (`selection.chosen`).
-    Errors: StudyError when no model is tested out of its domain.
+    Each suite is shown in its main format and number of few-shot examples (`selection.chosen`). Errors: StudyError if no
+    model is tested out of its domain.
     """
     rows = selection.only(analysis, "performance")
     tuned = selection.related(rows, {"out_of_domain"})

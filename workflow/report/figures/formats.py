@@ -1,4 +1,4 @@
-"""Bases and models tuned on the test's task, in each format of the prompt (arXiv 2408.06663, v5 Figures 2, 3, 14; v1 5, 13)."""
+"""Bases, and models fine-tuned on the test's task, in each prompt format (arXiv 2408.06663, v5 Figures 2, 3, 14; v1 5, 13)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ BASE_LINE = (0, (1, 1.5))
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
-    """One panel for each family, suite, test and recipe: a solid line for the tuned model and a dotted one for the base in
-    each format of the test. Published values are shown of tuned models.
+    """One panel for each family, suite, test and recipe: a solid line for the fine-tuned model and a dotted one for the base
+    in each format of the test.
 
-    Models are those tuned in the format of most, with the number of demonstrations of most (`selection.chosen`).
-    Errors: StudyError when no task is tested in several formats by a model tuned on it.
+    Published values are those of fine-tuned models. Models are those fine-tuned in the most frequent format, with the most
+    frequent number of few-shot examples (`selection.chosen`). Errors: StudyError if no task is tested in several formats by
+    a model fine-tuned on it.
     """
     shown = _shown(analysis[analysis["analysis"] == "performance"])
     keys = [*selection.PLACE, "test", "recipe"]
@@ -34,7 +35,7 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     found = list(own.groupby(keys))
     figure, axes = drawing.panels(len(found))
     for axis, ((family, suite, test, recipe), tuned) in zip(axes, found, strict=True):
-        beside = (shown["train"] == "none") == (shown["origin"] == "own")  # own bases, published models
+        beside = (shown["train"] == "none") == (shown["origin"] == "own")  # the study's bases, published models
         _panel(axis, pd.concat([tuned, shown[beside & (shown[keys[:3]] == [family, suite, test]).all(axis=1)]]))
         drawing.baselines(axis, scores, family=family, suite=suite, test=test)
         several = own.loc[own["test"] == test, "recipe"].nunique() > 1
@@ -47,7 +48,7 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
 
 
 def _shown(rows: pd.DataFrame) -> pd.DataFrame:
-    """Models tested on the very task they were tuned on in several formats, and their bases."""
+    """Models tested in several formats on the task of their fine-tuning, and their bases."""
     main = selection.chosen(rows)
     models = main.loc[main["train"] == main["test"], [*selection.PLACE, "train", "test", "format", "shots"]]
     tuned = rows.merge(models.drop_duplicates(), on=list(models.columns))
@@ -58,7 +59,7 @@ def _shown(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _panel(axis: Axes, rows: pd.DataFrame) -> None:
-    """Lines of one model and its base in each format, the colour and marker of a format the same in all panels."""
+    """Draw one model and its base in each format; a format has the same colour and marker in all panels."""
     looks = dict(zip(FORMATS, drawing.looks(), strict=False))
 
     def style(test_format: str, train: str) -> Style:

@@ -1,6 +1,6 @@
-"""Untouched bases along pre-training, tests parted by when they are learned (arXiv 2408.06663, v5 Figure 6, v1 2).
+"""Untouched bases along pre-training, with tests grouped by when they are learned (arXiv 2408.06663, v5 Figure 6, v1 2).
 
-Which group a test is in is not set by hand but found by the analysis `learning`.
+The group of a test is not set by hand but is a result of the analysis `learning`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ GROUPS = ("learned_in_pretraining", "learned_in_both", "learned_in_tuning", "not
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
-    """One panel for each family, suite and group: the base on each test of the group, with the test's baseline (the
-    higher of chance and majority) as a thin dotted line of the same colour.
+    """One panel for each family, suite and group: the base on each test of the group, with the test's baseline (the higher
+    of chance and majority) as a thin dotted line of the same colour.
 
-    Each suite is shown in the main way it tests (`selection.chosen`). A test is in the group that most resamples put it in.
-    Errors: StudyError when no test has been grouped.
+    Each suite is shown in its main format and number of few-shot examples (`selection.chosen`). The group of a test is its
+    most frequent group in the resamples. Errors: StudyError if no test has a group.
     """
     rows = _grouped(analysis)
     if rows.empty:

@@ -1,4 +1,4 @@
-"""Untouched bases of several families on one axis: sizes, batch sizes and runs beside each other, a panel for each test."""
+"""Untouched bases of several families on one axis, one panel for each test: compares sizes, batch sizes and runs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ SECTION = "base"
 INTERVAL = "over resampled test rows; of imported scores by their standard error, normal approximation"
 CONCLUSIONS = ("learning", "turning_points")
 WRAPPED = 18  # characters in a line of a title
-MOST = 32  # panels: a page holds no more
+MOST = 32  # panels that fit on a page
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
-    """One panel for each suite, test and number of demonstrations, a line for each family, on a logarithmic axis of tokens
-    where they are known of all families shown, else of steps.
+    """One panel for each suite, test and number of few-shot examples, a line for each family. The axis is logarithmic:
+    tokens if they are known for all families shown, else steps.
 
-    Tests that are part of a mean are shown by the mean alone. Of more than MOST panels those of most families and steps are
-    shown, and a line says how many are not.
-    Errors: StudyError when no base was tested.
+    Tests that are part of a mean are shown only by the mean. Of more than MOST panels, those with most families and steps
+    are shown, and a line states how many are not. Errors: StudyError if no base was tested.
     """
     rows = analysis[
         (analysis["analysis"] == "performance") & (analysis["train"] == "none") & (analysis["origin"] == "own")
@@ -56,7 +55,7 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
             )
         drawing.log_axis(axis, placed["place"], axis_of.label)
         drawing.baselines(axis, scores, suite=suite, test=test)
-        # A long name is broken behind one of its underscores.
+        # A long name breaks after one of its underscores.
         name = "\n".join(textwrap.wrap(f"{test}, {shots}-shot".replace("_", "_ "), WRAPPED)).replace("_ ", "_")
         axis.set_title(selection.place_label(rows, "", suite, name) if rows["suite"].nunique() > 1 else name)
         axis.set_ylabel(selection.metric_label(test, scores))
@@ -70,7 +69,7 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
 
 
 def by_size(families: Iterable[str]) -> list[str]:
-    """Families in the order of the sizes in their names, such as 70m and 1.4b; those without one last."""
+    """Families ordered by the sizes in their names, such as 70m and 1.4b; those without one last."""
 
     def place(name: str) -> tuple[float, str]:
         found = re.search(r"(?<![a-z0-9.])([0-9]+(?:\.[0-9]+)?)([mb])(?![a-z0-9])", name)

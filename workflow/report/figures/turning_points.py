@@ -1,6 +1,7 @@
-"""Where curves along pre-training bend, of bases, tuned models and gains (arXiv 2408.06663, section 6.2).
+"""Turning points of curves along pre-training: bases, fine-tuned models and gains (arXiv 2408.06663, section 6.2).
 
-The paper names such steps by eye; here they are the analysis `turning_point`'s, with intervals, and most have no name.
+The paper names such steps by eye. Here they come from the analysis `turning_point`, with intervals, and most curves have
+none.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
 
 
 def _shown(analysis: pd.DataFrame) -> pd.DataFrame:
-    """Bends, `named` or not, with the panel that each belongs to, in the panels' order of tests."""
+    """Turning points, `named` or not, with their panel, in the order of tests in the panels."""
     turns = selection.only(analysis, "turning_point", "turning_step", "knot")
     named = turns.loc[(turns["estimator"] == "turning_step") & turns["value"].notna(), LINE].drop_duplicates()
     rows = turns[turns["estimator"] == "knot"].merge(named, on=LINE, how="left", indicator="named")
@@ -65,12 +66,12 @@ def _shown(analysis: pd.DataFrame) -> pd.DataFrame:
 
 
 def _style(row: Any, styles: dict[tuple[str, str], Style]) -> Style:
-    """The model's look; grey where no turning step is named."""
+    """The style of the model; grey if no turning step is named."""
     own = replace(styles[row.train, row.recipe], label="")
     return own if row.named else Style("silver", own.marker, label="no turning step named")
 
 
 def _label(row: Any) -> str:
-    """The test, led by the task tuned on where it is another one."""
+    """The test, after the fine-tuning task if that is another one."""
     name = row.test if row.train in ("none", row.test) else f"{row.train} → {row.test}"
     return name + (", published" if row.origin == "published" else "")

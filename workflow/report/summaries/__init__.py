@@ -49,16 +49,16 @@ class StudyTables:
         return {path.stem: tables.read(path, ["split"])["split"].value_counts().to_dict() for path in self.prepared}
 
     def seconds(self, job: str) -> float | None:
-        """Wall time of a job, by its path below the folder of benchmarks; None where nothing was measured."""
+        """Wall time of a job by its path in the folder of benchmarks; None if it was not measured."""
         path = self.benchmarks / f"{job}.tsv"
         if not path.is_file():
             return None
         return float(pd.read_csv(path, sep="\t")["s"].iloc[-1])
 
     def analysed(self, name: str) -> pd.DataFrame:
-        """The rows of one analysis by what they are about, then by step; those without a value last; no empty columns.
+        """The rows of one analysis, sorted by keys and step, those without a value last; without empty columns.
 
-        Errors: StudyError when there is no row.
+        Errors: StudyError if there is no row.
         """
         rows = self.analysis[self.analysis["analysis"] == name]
         if rows.empty:

@@ -1,4 +1,4 @@
-"""The data sets of a study, what each is there for and on what terms (arXiv 2408.06663, Tables 1 and 7)."""
+"""The datasets of a study: their role, size and licence (arXiv 2408.06663, Tables 1 and 7)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def summarise(material: StudyTables) -> pd.DataFrame:
 
 
 def _row(name: str, cells: pd.DataFrame, material: StudyTables) -> dict[str, Any]:
-    """What is known of one task."""
+    """The row of one task."""
     tuned = sorted(set(cells.loc[cells["test"] == name, "train"]) - {"none"})
     if name not in task.names():
         return {"task": name, "role": "tested"}
@@ -64,5 +64,5 @@ def _row(name: str, cells: pd.DataFrame, material: StudyTables) -> dict[str, Any
 
 
 def _metric(found: task.Task) -> str | None:
-    """The primary metric; none where the task is only tuned on."""
+    """The primary metric; None for a task that is only fine-tuned on."""
     return metric_names.main(found, found.metrics)

@@ -1,4 +1,4 @@
-"""The pre-training runs of a study: where from, which steps, how large (arXiv 2408.06663, v5 Table 2)."""
+"""The pre-training runs of a study: source, steps and size (arXiv 2408.06663, v5 Table 2)."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def summarise(material: StudyTables) -> pd.DataFrame:
 
 
 def _place(family: Mapping[str, Any]) -> str | None:
-    """Repository, repositories or folder of a family; none where it is trained here."""
+    """Repository, repositories or folder of a family; None if it is trained in the study."""
     repos = dict.fromkeys(entry["repo"] for entry in family.get("repos", []))
     return family.get("repo") or family.get("path") or ", ".join(repos) or None
 
 
 def _tokens(seen: Mapping[int, float], step: int) -> int | None:
-    """Tokens that a family has seen by a step, where they are known."""
+    """Tokens that a family has seen by a step, if they are known."""
     return int(seen[step]) if step in seen else None
 
 
 def _bytes(material: StudyTables, name: str, step: int) -> int | None:
-    """Size of a base's weights; none where the family is imported."""
+    """Size of a base's weights; None for released scores."""
     files = [base["files"] for base in material.bases if (base["family"], base["step"]) == (name, step)]
     sizes = [facts["bytes"] for own in files for path, facts in own.items() if path.endswith(".safetensors")]
     return sum(sizes) if sizes else None

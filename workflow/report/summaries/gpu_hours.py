@@ -1,4 +1,4 @@
-"""What a study's jobs took, by stage and task tuned on, as measured by Snakemake (arXiv 2408.06663, v5 Table 4, v1 Table 3)."""
+"""Time of a study's jobs by stage and fine-tuning task, measured by Snakemake (arXiv 2408.06663, v5 Table 4, v1 Table 3)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def summarise(material: StudyTables) -> pd.DataFrame:
 
 
 def _jobs(material: StudyTables) -> Iterator[dict[str, Any]]:
-    """Each job of a stage that takes a GPU where there is one: the keys it is counted by, its path, its GPUs."""
+    """Each job of a stage that uses a GPU if there is one: its keys, path and number of GPUs."""
     study = material.study
     models = grid.models(study)
     trained = [{"family": name} for name, family in study["families"].items() if family["source"] == "trained"]
@@ -50,7 +50,7 @@ def _jobs(material: StudyTables) -> Iterator[dict[str, Any]]:
 
 
 def _sum(part: pd.DataFrame) -> dict[str, Any]:
-    """What several jobs took together."""
+    """The summed time of several jobs."""
     missing = part.loc[part["seconds"].isna(), "job"]
     return {
         "jobs": len(part),

@@ -1,4 +1,4 @@
-"""Tuned minus base by group and step, with the robust estimate beside the published one (arXiv 2408.06663, Table 6)."""
+"""Fine-tuned minus base by group and step: the robust and the published estimate (arXiv 2408.06663, Table 6)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ SECTION = "tuned"
 def summarise(material: StudyTables) -> pd.DataFrame:
     """The rows of the analysis `performance_difference`, each with its interval and n.
 
-    Errors: StudyError when there is none.
+    Errors: StudyError if there is none.
     """
     return material.analysed("performance_difference")

@@ -37,7 +37,10 @@ def summarise(material: StudyTables) -> pd.DataFrame:
 
 
 def _made(material: StudyTables, family: str, suite: str) -> tuple[str, str]:
-    """Protocol and method of a family's scores in a suite; an imported family may share a suite's name with the study."""
+    """Protocol and method of a family's scores in a suite.
+
+    A family of released scores may share a suite's name with the study.
+    """
     study = material.study
     if family in study["families"]:
         return study["suites"][suite]["protocol"], study["suites"][suite]["labels"]

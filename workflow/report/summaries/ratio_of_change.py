@@ -14,6 +14,6 @@ SECTION = "transfer"
 def summarise(material: StudyTables) -> pd.DataFrame:
     """The rows of the analysis `ratio_of_change`, each with its interval and n.
 
-    Errors: StudyError when there is none.
+    Errors: StudyError if there is none.
     """
     return material.analysed("ratio_of_change")

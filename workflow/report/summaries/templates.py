@@ -1,4 +1,4 @@
-"""The prompt templates of a study, trailing space included (arXiv 2408.06663, v5 Table 5, v1 Table 4)."""
+"""The prompt templates of a study, with trailing spaces (arXiv 2408.06663, v5 Table 5, v1 Table 4)."""
 
 from __future__ import annotations
 
