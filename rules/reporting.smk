@@ -72,7 +72,8 @@ rule find:
     params:
         level=STUDY["statistics"]["level"],
         groups=STUDY["groups"],
-        targets=own_cohort.questions(STUDY),
+        targets=own_cohort.targets(STUDY),
+        cohorts=own_cohort.names(STUDY),
         code=content_hashes.of_code(
             "report/findings/__init__",
             "report/selection",

@@ -26,6 +26,9 @@ KEPT = 16_000_000
 NORMAL = 1e6  # degrees of freedom from which Student's t is the normal distribution
 SMALLEST = 1e-12  # smallest p-value that is reported
 ROUNDING = 1e-12  # margins and standard errors up to this count as 0
+Limits = tuple[float, float]  # lowest and highest possible value
+UNLIMITED: Limits = (-np.inf, np.inf)
+SCORES: Limits = (0.0, 1.0)
 POWER = 0.8  # power at the smallest detectable difference
 
 
@@ -263,12 +266,22 @@ def informative(margins: Margins) -> bool:
     return max(margins(0.5)) > ROUNDING
 
 
-def ends(value: float, margins: Margins, level: float) -> tuple[float, float] | tuple[None, None]:
-    """Ends of the interval of a value; None where its uncertainty is unknown (`informative`)."""
+def ends(
+    value: float, margins: Margins, level: float, limits: Limits = UNLIMITED
+) -> tuple[float, float] | tuple[None, None]:
+    """Ends of the interval of a value; None where its uncertainty is unknown (`informative`).
+
+    The interval is cut to the possible values. Its coverage stays the same, since the true value is one of them.
+    """
     if not informative(margins):
         return None, None
     below, above = margins(level)
-    return value - below, value + above
+    return max(value - below, limits[0]), min(value + above, limits[1])
+
+
+def limits_apart(first: Limits, second: Limits) -> Limits:
+    """Limits of the difference first minus second."""
+    return first[0] - second[1], first[1] - second[0]
 
 
 def tested(value: float, margins: Margins) -> float | None:

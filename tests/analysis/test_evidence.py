@@ -191,6 +191,41 @@ def test_a_mean_over_three_tests_has_the_interval_of_a_t_test():
     assert row["p_value"] == pytest.approx(theirs.pvalue, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        ((0.3, 0.9), -1.0, 1.0),  # .6 -+ 12.7 * .3
+        ((0.88, 0.9), 0.89 - 0.1271, 1.0),
+        ((0.5, 0.52), 0.51 - 0.1271, 0.51 + 0.1271),
+    ],
+)
+def test_an_interval_is_cut_to_the_values_that_are_possible(values, low, high):
+    """Gains on two tests, by Student's t with one degree of freedom, 12.706 times half their difference: none is beyond 1."""
+    gains = [
+        Change(
+            Reported({**TUNED, **TEST, "test": test}, value + 0.05, 1e-6),
+            Reported({**BASE, **TEST, "test": test}, 0.05, 1e-6),
+        )
+        for test, value in zip(("a", "b"), values, strict=True)
+    ]
+    row = comparison.mean_over({}, gains, HOW)
+    assert (row["low"], row["high"]) == (pytest.approx(low, abs=2e-4), pytest.approx(high, abs=2e-4))
+    t = np.mean(values) / (abs(values[0] - values[1]) / 2)
+    assert row["p_value"] == pytest.approx(2 * stats.t.sf(t, 1), rel=1e-3)  # that of the whole interval
+
+
+def test_a_loss_has_no_limits():
+    """Of a metric of which less is better a change may be of any size."""
+    gains = [
+        Change(
+            Reported({**TUNED, **TEST, "test": test}, value, 0.1, better="lower"),
+            Reported({**BASE, **TEST, "test": test}, 0.0, 0.1, better="lower"),
+        )
+        for test, value in (("a", 0.3), ("b", 0.9))
+    ]
+    assert comparison.mean_over({}, gains, HOW)["high"] > 4
+
+
 def test_a_mean_is_never_surer_than_the_rows_of_its_tests():
     """Two tests that happen to gain the same: their spread says nothing, the errors of their rows do."""
     models = [({**TUNED, **TEST, "test": name}, {**BASE, **TEST, "test": name}) for name in "ab"]

@@ -173,7 +173,9 @@ def weakened_study(*audit):
     known = [dict.fromkeys(tables.AUDIT.names) | {"severity": "error", "family": "mini"} | row for row in audit]
     material = findings.FindingTables({"analysis": table}, 0.95, {"learned": {"paws": ["paws", "qqp"]}})
     found = findings.all_findings(material, pd.DataFrame(known, columns=tables.AUDIT.names))
-    return {(row["finding"], json.loads(row["filter"]).get("test")): row["warnings"] for row in found}
+    tests = [json.loads(row["filter"]).get("test") for row in found]
+    single = [None if isinstance(test, list) else test for test in tests]  # a count is of several
+    return {(row["finding"], test): row["warnings"] for row, test in zip(found, single, strict=True)}
 
 
 def test_what_is_wrong_with_a_base_s_score_weakens_the_difference_and_what_it_is_pooled_into():
@@ -214,7 +216,7 @@ def test_a_recommendation_carries_what_weakens_any_test_of_its_mean():
 
 def test_a_task_without_a_family_weakens_what_is_tested_on_it():
     found = weakened_study({"check": "gold", "evidence": "one class", "family": None, "test": "xsum"})
-    expected = {("transfer", "xsum"), ("transfer", None), ("ratios", None), ("conclusions", None)}
+    expected = {("transfer", "xsum"), ("ratios", None), ("conclusions", None)}  # on XSum, and its count of one test
     assert {place for place, warnings in found.items() if warnings} == expected
 
 
@@ -260,14 +262,154 @@ def test_tests_that_distinguish_bases_are_listed_by_their_ratio():
     )
 
 
-def test_one_seed_is_said_where_no_variance_between_seeds_is_known():
-    row = pd.Series({"seed_variance": False})
-    assert findings.one_seed(row) == " One seed: another seed may give another value."
-    assert (
-        findings.one_seed(pd.Series({"seed_variance": True}))
-        == findings.one_seed(pd.Series({"seed_variance": None}))
-        == ""
+NONE = {"train": "none", "format": "none", "recipe": "none"}
+POOLED = {"train": None, "test": None}
+
+
+def every_kind(recipes=("full",), variance=False):
+    """Rows of the analysis table that each kind of finding is made from, of untouched bases and of models tuned on Paws."""
+    rows = []
+    for recipe in recipes:
+        own = {"recipe": recipe, "seed_variance": variance}
+        for test in ("paws", "qqp", "xsum"):
+            rows += [difference("paws", test, 0.1, **own)]
+            rows += [difference("paws", test, 0.9, "performance", estimator="mean", **own)]
+        home = {"train": "paws", "test": "paws"}
+        for pair in (POOLED, home):
+            rows += [difference(**pair, value=0.1, analysis="contrast", group="default_minus_io", **own, n=1)]
+            gap = {"group": "default_minus_io", "test_format": None, "n": 1}
+            rows += [difference(**pair, value=0.1, analysis="format_gap", **gap, **own)]
+            rows += [
+                difference(**pair, value=0.1, analysis="domain_change", group="paraphrase", **own, n=2) | {"step": None}
+            ]
+            ratio = {"estimator": "ratio_of_means", "group": "classification_to_generation", "step": None, "n": 2}
+            rows += [difference(**pair, value=-0.1, analysis="ratio_of_change") | own | ratio]
+        changes = {"estimator": "last_minus_first", "step": None}
+        rows += [difference(**POOLED, value=0.1, analysis="format_gap") | own | gap | changes]
+        rows += [
+            difference(**POOLED, value=0.1, analysis="pretraining_change")
+            | own
+            | changes
+            | {"group": "base_does_not_rise"}
+        ]
+        rows += [difference(**POOLED, value=0.1, analysis="performance_difference", group="learned", **own, n=1)]
+        rows += [row | own for row in curves(home)]
+    rows += [
+        difference(test=test, value=0.5, analysis="performance", **NONE) | {"seed_variance": None}
+        for test in ("paws", "qqp")
+    ]
+    rows += [row | NONE | {"seed_variance": None} for row in curves({"train": "none", "test": "paws"})]
+    learned = NONE | {
+        "train": None,
+        "recipe": None,
+        "format": None,
+        "step": None,
+        "group": "learned_in_tuning",
+        "seed_variance": None,
+    }
+    for estimator in ("share_of_resamples", "rise_over_pretraining", "gain_by_tuning"):
+        rows += [difference(None, "paws", 0.99, "learning") | learned | {"estimator": estimator}]
+    return rows
+
+
+def curves(pair):
+    """A decline, a curve without a turning step, forecasts and the ratio of signal and noise of one model on one test."""
+
+    def rows(analysis, estimators, **facts):
+        return [
+            difference(**pair, value=value, analysis=analysis) | facts | {"estimator": name}
+            for name, value in estimators.items()
+        ]
+
+    ends = {"decline": 0.1, "best_from": 3.0, "best_to": 3.0, "last_from": 9.0, "last_to": 9.0}
+    ahead = {"later_change": 0.1, "later_score": 0.6}
+    return [
+        *rows("decline", ends, step=None, group="level", p_value=1e-6),
+        *[
+            row | {"value": None}
+            for row in rows("turning_point", {"turning_step": 0}, step=None, group="level", p_value=0.5)
+        ],
+        *rows("extrapolation", ahead, step=18, group="scores"),
+        *[
+            row | {"train": None, "test": None}
+            for row in rows("extrapolation", {"held_out_gain": 0.3}, step=18, group="scores")
+        ],
+        *rows("signal_to_noise", {"signal_to_noise": 9.0}, step=None, low=None, high=None, n=4),
+    ]
+
+
+OWN_FORECAST = dict.fromkeys(tables.FORECASTS.names) | {
+    "cohort": "own", "split": "every_pair", "forecaster": "ppl_clm", "kind": "indicator", "source": "t", "target": "t",
+    "subset": "all", "ties": "half", "accuracy": 0.8, "joint_low": 0.6, "joint_high": 0.9, "n_pairs": 15, "n_bases": 6,
+}  # fmt: skip
+
+
+def said_of(rows):
+    """All findings of rows of the analysis table, with a forecast of a target of the study's own cohort."""
+    schema = pa.schema([pa.field("analysis", pa.string()), *tables.ANALYSIS])
+    table = tables.frame(pa.Table.from_pylist(rows, schema=schema))
+    read = {"analysis": table, "forecasts": pd.DataFrame([OWN_FORECAST])}
+    way = {"test_format": "default", "recipe": "full", "suite": "mini", "shots": 0}
+    target = {"t": {"tests": [("paws", "paws")], "way": way}}
+    material = findings.FindingTables(read, 0.95, {"learned": {"paws": ["paws"]}}, target, ["own"])
+    return table, findings.all_findings(material, NO_AUDIT)
+
+
+ON_MODELS = sorted(set(KINDS) - {"audit", "costs", "recommendations"})
+
+
+@pytest.mark.parametrize("kind", ON_MODELS)
+def test_each_finding_on_tuned_models_says_that_they_have_one_seed(kind):
+    """Every kind that there is: on models of a single seed, never of several seeds nor of untouched bases."""
+    single, several = (
+        [row for row in said_of(every_kind(variance=variance))[1] if row["finding"] == kind]
+        for variance in (False, True)
     )
+    tuned = [
+        row for row in single if "tuned" in row["section"] or kind not in UNTOUCHED_TOO or '"paws"' in row["filter"]
+    ]
+    tuned = [row for row in tuned if '"recipe": "none"' not in row["filter"]]
+    assert tuned and len(single) == len(several)
+    assert all(row["statement"].endswith("One seed: another seed may give another value.") for row in tuned)
+    assert not any("seed" in row["statement"] for row in several)
+    assert not any("seed" in row["statement"] for row in single if '"recipe": "none"' in row["filter"])
+
+
+UNIT = ["family", "train", "format", "recipe", "suite", "test", "test_format", "shots"]
+UNTOUCHED_TOO = ("declines", "turning_points", "extrapolation", "signal_to_noise")
+
+
+def test_several_tunings_of_single_seeds_are_said_in_the_plural():
+    rows = [difference(train, "qqp", 0.5, "performance", seed_variance=False) for train in ("paws", "mnli")]
+    material = findings.FindingTables({"analysis": pd.DataFrame(rows)}, 0.95)
+    sides = [
+        {"train": train, "format": "default", "recipe": "full", "test": "qqp"} for train in ("paws", "mnli", "none")
+    ]
+    row = {"section": "transfer", "finding": "ratios", "table": "analysis"}
+    assert findings.one_seed(material, row, sides) == " One seed each: other seeds may give other values."
+    assert findings.one_seed(material, row, sides[1:]) == " One seed: another seed may give another value."
+    assert findings.one_seed(material, row, sides[2:]) == ""
+
+
+@pytest.mark.parametrize("recipes", [("full",), ("full", "lora")], ids="recipes{0}".format)
+def test_what_is_counted_is_what_the_filter_selects_each_once(recipes):
+    """Of two recipes each has a count of its own: none counts the other's rows, nor those of untouched bases."""
+    table, found = said_of(every_kind(recipes))
+    counts = [row for row in found if any(isinstance(value, list) for value in json.loads(row["filter"]).values())
+              or any(text in row["statement"] for text in truths.COUNTS)]  # fmt: skip
+    assert {row["finding"] for row in counts} == {
+        "conclusions",
+        "declines",
+        "extrapolation",
+        "signal_to_noise",
+        "transfer",
+        "turning_points",
+    }
+    for row in counts:
+        rows = tables.matching(table, json.loads(row["filter"]))
+        assert len(rows) == row["n"] and not rows.duplicated(UNIT).any(), row["statement"]
+    texts = [(row["section"], row["statement"]) for row in counts]
+    assert len(set(texts)) == len(texts)
 
 
 def test_a_warning_weakens_what_shares_its_keys():

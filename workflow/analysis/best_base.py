@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.analysis.evidence import Level, Sample
+from workflow.analysis.evidence import Level, Sample, common_limits
 from workflow.analysis.seed_variance import pooled
 from workflow.data.prompts import FORMATS
 from workflow.errors import StudyError
-from workflow.statistics import Resampling
+from workflow.statistics import UNLIMITED, Limits, Resampling, informative
 
 Values = NDArray[np.float64]
 Base = tuple[str, int]
@@ -41,7 +41,7 @@ class Question:
     (bases, resamples), of rows alike for all bases and of luck; noise: the same less its mean, luck at its estimated size;
     n: scored rows; lucky: whether the luck of tuning is in the resamples, which takes a base with two seeds; metric: of the first
     test; better: which way of it is, `higher` or `lower`; margins: how far each score's interval goes below and above it, shape
-    (2, bases).
+    (2, bases); limits: of possible scores.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Question:
     metric: str = ""
     better: str = "higher"
     margins: Values = field(default_factory=lambda: np.zeros((2, 1)))
+    limits: Limits = UNLIMITED
 
     @property
     def sign(self) -> int:
@@ -266,6 +267,7 @@ def _question(
     noise = noise - noise.mean(axis=1, keepdims=True)
     first = table[0][0]
     facts: dict[str, Any] = {"metric": first.metric, "better": first.better or "higher"}
+    facts["limits"] = common_limits([level for own in table for level in own])
     halves = np.array([(high - low) / 2 for low, high in (how.bounds(own) for own in luck[0])]) if lucky else 0.0
     facts["margins"] = (_margins(table, [test for _, test in tests], how.level) ** 2 + halves**2) ** 0.5
     return Question(name, name, tests, way, bases, values, resampled, noise, n, lucky, **facts)
@@ -324,8 +326,11 @@ def _base(level: Level) -> Base:
 
 
 def uncertain(levels: Sequence[Level]) -> list[Level]:
-    """The levels whose uncertainty is known: a score without one would win or lose every comparison for certain."""
-    return [level for level in levels if isinstance(level, Sample) or level.uncertain]
+    """The levels whose uncertainty is known: a score without one would win or lose every comparison for certain.
+
+    Rows of a loss that are all alike, or a single row, say nothing of it either.
+    """
+    return [level for level in levels if level.uncertain and informative(level.over_rows)]
 
 
 def named(base: Base) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, TypeVar, cast
@@ -27,6 +27,9 @@ from workflow.analysis.seed_variance import Luck
 from workflow.evaluation import metric_names
 from workflow.statistics import (
     NORMAL,
+    SCORES,
+    UNLIMITED,
+    Limits,
     Margins,
     Resampling,
     apart,
@@ -35,6 +38,7 @@ from workflow.statistics import (
     effective_n,
     ends,
     larger,
+    limits_apart,
     normal,
     share,
     tested,
@@ -111,6 +115,11 @@ class Sample:
         return [self.luck.margins(self.seeds)] if self.luck else []
 
     @property
+    def limits(self) -> Limits:
+        """The values that the mean can have."""
+        return SCORES if self.bounded else UNLIMITED
+
+    @property
     def margins(self) -> Margins:
         """Margins of rows and luck."""
         return together(self.over_rows, *self.over_seeds)
@@ -169,6 +178,11 @@ class Reported:
     values: ClassVar[None] = None
     bounded: ClassVar[bool] = True
     over_seeds: ClassVar[list[Margins]] = []
+
+    @property
+    def limits(self) -> Limits:
+        """The values that it can have: 0 to 1 if it lies there and more is better."""
+        return SCORES if self.better == "higher" and 0 <= self.value <= 1 else UNLIMITED
 
     @property
     def margins(self) -> Margins:
@@ -248,6 +262,11 @@ class Difference:
         return first - second
 
     bounded: ClassVar[bool] = False
+
+    @property
+    def limits(self) -> Limits:
+        """The values that it can have."""
+        return limits_apart(self.first.limits, self.second.limits)
 
     @property
     def over_rows(self) -> Margins:
@@ -455,11 +474,13 @@ class Panel:
 
     Each pair that occurs is expected at each step that occurs: where a mean lacks one, its value is null. Estimators are
     name -> function of the changes and of the bases' levels, cells along the last axis; a value that is infinite is null
-    as well, and an interval with an infinite resample.
+    as well, and an interval with an infinite resample. Intervals are cut to the values that are possible.
     """
 
-    def __init__(self, changes: Sequence[Difference], how: Resampling) -> None:
-        """Resample each change by rows and seeds. changes: one for each pair and step."""
+    def __init__(self, changes: Sequence[Difference], how: Resampling, relative: Collection[str] = ()) -> None:
+        """Resample each change by rows and seeds. changes: one for each pair and step; relative: the estimators that are shares
+        of the base's level, which can be anything from -1 on where no level is below 0."""
+        self.limits, self.relative = common_limits(changes), relative
         tests = sorted({change.keys["test"] for change in changes})
         self.how = how
         self.cells = {
@@ -527,7 +548,15 @@ class Panel:
             elif keys["n"] == 1 or not all(np.isfinite(own).all() for own in drawn):
                 yield {**row, "value": value}
             else:
-                yield estimated(row, value, spread(drawn[0], drawn[1], keys["n"], join), self.how.level)
+                yield estimated(
+                    row, value, spread(drawn[0], drawn[1], keys["n"], join), self.how.level, self._limits(name)
+                )
+
+    def _limits(self, name: str) -> Limits:
+        """The values that an estimator can have."""
+        if name not in self.relative:
+            return self.limits
+        return (-1.0, np.inf) if np.isfinite(self.limits).all() else UNLIMITED
 
 
 def _parts(change: Difference, how: Resampling) -> Values:
@@ -544,7 +573,7 @@ def estimate(keys: dict[str, Any], found: Level | Difference, level: float, **re
     known = {"value": found.value, "low": None, "high": None, "seed_variance": _seed_variance([found])}
     if found.uncertain:
         margins = found.margins
-        known["low"], known["high"] = ends(found.value, margins, level)
+        known["low"], known["high"] = ends(found.value, margins, level, found.limits)
         known |= {"p_value": tested(found.value, margins)} if isinstance(found, Difference) else {}
     return {**keys, **known, **rest}
 
@@ -555,9 +584,11 @@ def _seed_variance(found: Sequence[Level | Difference]) -> bool | None:
     return all(one.lucky for one in found) if any(_tuned(side.keys) for side in sides) else None
 
 
-def estimated(keys: dict[str, Any], value: float, margins: Margins, level: float, **rest: Any) -> dict[str, Any]:
-    """A row of `tables.ANALYSIS` with the interval and the p-value of its margins."""
-    low, high = ends(value, margins, level)
+def estimated(
+    keys: dict[str, Any], value: float, margins: Margins, level: float, limits: Limits = UNLIMITED, **rest: Any
+) -> dict[str, Any]:
+    """A row of `tables.ANALYSIS` with the interval and the p-value of its margins. limits: of possible values."""
+    low, high = ends(value, margins, level, limits)
     return {**keys, "value": value, "low": low, "high": high, "p_value": tested(value, margins), **rest}
 
 
@@ -607,7 +638,14 @@ def mean_over(
     if len(differences) == 1:
         return estimate(keys, differences[0], how.level)
     known: dict[str, Any] = {"seed_variance": _seed_variance(differences)}
-    return estimated(keys, *centred(differences, how, centre, weights), how.level, **known)
+    limits = common_limits(differences)
+    return estimated(keys, *centred(differences, how, centre, weights), how.level, limits, **known)
+
+
+def common_limits(found: Sequence[Level | Difference]) -> Limits:
+    """The values that a mean or median of levels or differences can have."""
+    lows, highs = zip(*(one.limits for one in found), strict=True)
+    return min(lows), max(highs)
 
 
 def centred(

@@ -5,7 +5,8 @@ cut off at earlier steps and forecast as far ahead as is asked for now (rolling 
 squared error of the combination on all curves of a sort together (stacking, Breiman 1996), drawn towards equal ones, which are
 hard to beat where little is known (Smith & Wallis 2009). The interval comes from the errors on those steps, not from a model.
 Where the combination was not significantly better there than the last value, or no better than a line in log steps, nothing is
-forecast.
+forecast; nor where the last steps fall short of what earlier ones forecast, since the run may have turned down (`shortfall`).
+A decline that begins after the last step cannot be known: forecasts assume that there is none.
 
 A forecast is of the score on the same test rows: their sampling is no part of its interval, the scatter between checkpoints is.
 """
@@ -40,6 +41,7 @@ ORIGINS = 4  # curves are cut off at steps from the last one's fourth on, where 
 CUTS = 2  # places to cut at, since all errors behind one share what its last step scatters
 TOWARDS_EQUAL = 1.0  # weight of equal shares beside the errors of the best forecaster
 FOLDS = 5
+TURN = 2  # steps from the last one divided by this on are those that a run may have turned at
 LAST, LINE = "last_value", "line"  # in log steps
 FORECASTERS = (
     LAST,
@@ -54,7 +56,8 @@ class Forecast:
     """Scores of several curves at one later step.
 
     values, low, high: shape (curves,); gain: by what share the squared error on held-out steps is below the last value's;
-    p_value: one-sided, of no gain; 1 where a line in log steps does as well; held: held-out steps of each curve.
+    p_value: one-sided, of no gain; 1 where a line in log steps does as well; held: held-out steps of each curve; fallen: p-value
+    of no `shortfall`.
     """
 
     values: Values
@@ -63,12 +66,14 @@ class Forecast:
     gain: float
     p_value: float
     held: int
+    fallen: float
 
 
-def forecast(steps: Values, values: Values, at: float, level: float) -> Forecast | None:
+def forecast(steps: Values, values: Values, at: float, level: float, sign: int = 1) -> Forecast | None:
     """Scores at a later step; None where nothing tells how good that is: too few curves, or no held-out steps that far ahead.
 
-    steps: shape (steps,), rising; values: shape (curves, steps), of one sort; level: of the interval.
+    steps: shape (steps,), rising; values: shape (curves, steps), of one sort; level: of the interval; sign: -1 if less is
+    better.
     """
     ahead = np.log(at / steps[-1])
     trials = list(_trials(steps, values, ahead))
@@ -81,7 +86,48 @@ def forecast(steps: Values, values: Values, at: float, level: float) -> Forecast
         p_value = 1.0
     centre = weights @ forecasts(steps, values, at)
     half = _quantile(np.abs(combined), level) * scale(steps, values)
-    return Forecast(centre, centre - half, centre + half, gain, p_value, len(trials))
+    fallen = shortfall(steps, sign * values, sign * errors)
+    return Forecast(centre, centre - half, centre + half, gain, p_value, len(trials), fallen)
+
+
+def shortfall(steps: Values, values: Values, errors: Values) -> float:
+    """One-sided p-value of no decline in the last steps beyond what earlier ones forecast.
+
+    The run is cut off at each of the steps from half the last one on. The errors behind each cut, averaged for each curve and
+    tested by Student's t over curves, are below 0 where the run has turned down there. The smallest p-value counts, times their
+    number (Bonferroni). Weights of each curve's combination are learnt of other curves. errors: as of `stacked`.
+    """
+    fold = np.arange(errors.shape[1]) % FOLDS
+    weights = np.stack([stacked(errors[:, fold != number]) for number in range(min(FOLDS, errors.shape[1]))], axis=1)[
+        :, fold
+    ]
+    cuts = [cut for cut in range(FEWEST, len(steps)) if steps[cut - 1] >= steps[-1] / TURN]
+    p_values = [_below(_behind(steps, values, cut, weights)) for cut in cuts]
+    return min(1.0, len(cuts) * min(p_values, default=1.0))
+
+
+def _behind(steps: Values, values: Values, cut: int, weights: Values) -> Values:
+    """Mean scaled error of each curve's combination on the steps from a cut on, shape (curves,)."""
+    known = steps[:cut], values[:, :cut]
+    off = [
+        (weights * (values[:, later] - forecasts(*known, float(steps[later])))).sum(axis=0)
+        for later in range(cut, len(steps))
+    ]
+    return np.mean(off, axis=0) / _positive(scale(*known))
+
+
+def _below(errors: Values) -> float:
+    """One-sided p-value of a mean of 0 against one below, by Student's t over curves."""
+    error = float(errors.std(ddof=1)) / len(errors) ** 0.5
+    if not error > ROUNDING:
+        return 1.0
+    tail = student_tail(float(errors.mean()) / error, len(errors) - 1) / 2
+    return tail if errors.mean() < 0 else 1 - tail
+
+
+def _positive(scatter: Values) -> Values:
+    """A scatter to divide by; 1 where curves do not scatter."""
+    return np.where(scatter > 0, scatter, 1.0)
 
 
 def forecasts(steps: Values, values: Values, at: float) -> Values:
@@ -155,8 +201,7 @@ def _trials(steps: Values, values: Values, ahead: float) -> Iterator[tuple[int, 
         if steps[cut - 1] < steps[-1] / ORIGINS:
             continue
         there, known = steps[:cut], values[:, :cut]
-        scatter = scale(there, known)
-        scatter = np.where(scatter > 0, scatter, 1.0)
+        scatter = _positive(scale(there, known))
         for later in range(cut, len(steps)):
             if ahead / REACH <= np.log(steps[later] / there[-1]) <= ahead * REACH:
                 yield (

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow.analysis.analyses.extrapolation import COVERAGE
+from workflow.analysis.analyses.extrapolation import ASSUMED, COVERAGE
 from workflow.analysis.best_base import Base, Question, named
 from workflow.statistics import Resampling, holm
 from workflow.storage.markdown import markdown
@@ -53,7 +53,7 @@ def recommend(
 def _answer(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
     """The base to tune, or the bases among which it is too close to call; with single seeds, no recommendation."""
     top, tied = question.top, question.tied
-    name, chance = named(question.bases[top]), question.probability[top]
+    name, chance = named(question.bases[top]), float(question.probability[tied].mean())
     score = _figure(question, top, how)
     best = f"{name}, {score}" if len(tied) == 1 else f"{_tie(question)}, {score} each"
     rivals = ", ".join(named(question.bases[place]) for place in _rivals(question, how)) or "none"
@@ -86,7 +86,8 @@ def _tie(question: Question) -> str:
 
 def _untuned(question: Question, score: str, rivals: str, how: Resampling) -> str:
     """The sentence on the best untouched base for a test."""
-    name, chance, count = named(question.bases[question.top]), question.probability[question.top], len(question.bases)
+    name, count = named(question.bases[question.top]), len(question.bases)
+    chance = float(question.probability[question.tied].mean())
     if count == 1:
         return f"only {name} was tested; it scores {score}"
     best = f"the {'lowest' if question.sign < 0 else 'highest'} {question.metric}"
@@ -178,15 +179,15 @@ def _loss(question: Question, picked: Sequence[int], how: Resampling) -> dict[st
     return {
         "value": max(0.0, float(judged.mean())),
         "low": max(0.0, min(float(lead.max()) - error, float((lead - below).max()))),
-        "high": high if sign < 0 else min(1.0, high),
+        "high": min(high, question.limits[1] - question.limits[0]),
         "measured": float(lead.max()),
     }
 
 
 def _lost(loss: Mapping[str, float], level: float) -> str:
-    """A loss with its interval. An interval of width 0 means that no resample of the rows has a loss, not that there is none."""
+    """A loss with its interval. Of width 0 it is where the pick is the best and the margins of all others' leads lie below 0."""
     if loss["high"] == 0:
-        return "0.000 (in every resample of the test rows)"
+        return "0.000 (all other bases are significantly worse on the test rows)"
     return f"{loss['value']:.3f} ({100 * level:g} % CI {loss['low']:.3f} to {loss['high']:.3f})"
 
 
@@ -257,7 +258,8 @@ def _pretraining(question: Question, analysis: pd.DataFrame, significant: Collec
         else:
             row = (own if known.empty else known).iloc[-1]
             text = (
-                f"no forecast of more pre-training of {family}: forecasts of held-out steps fail or cannot be tested"
+                f"no forecast of more pre-training of {family}: forecasts of held-out steps fail or cannot be tested, or the "
+                "last scores fall short of them"
                 if known.empty
                 else _change(question, row, row.name in significant)
             )
@@ -272,10 +274,11 @@ def _change(question: Question, row: Mapping[str, Any], significant: bool) -> st
     verdict = "may or may not pay" if not significant else "pays" if question.sign * row["value"] > 0 else "costs"
     score = "score after tuning" if question.tuned else "score"
     tested = "" if significant else "not "
+    note = "" if question.lucky else "One seed each: part of this may be variance between seeds. "
     return (
         f"more pre-training of {row['family']} {verdict}: by step {int(row['step'])} the {score} is forecast to "
         f"change by {row['value']:+.3f} ({100 * COVERAGE:g} % interval {row['low']:+.3f} to {row['high']:+.3f}; {tested}"
-        "significant, Holm)"
+        f"significant, Holm). {note}{ASSUMED}"
     )
 
 
@@ -297,10 +300,10 @@ def _statement(question: Question, text: str, where: Mapping[str, Any], table: s
 
 
 def _ends(question: Question, place: int, how: Resampling) -> tuple[float, float]:
-    """The interval of a base's score, cut to 0 and 1, which the variance between seeds may exceed and no score can."""
+    """The interval of a base's score, cut to possible scores, which the variance between seeds may exceed."""
     below, above = question.margins[:, place]
     low, high = question.values[place] - below, question.values[place] + above
-    return max(0.0, float(low)), float(high) if question.sign < 0 else min(1.0, float(high))
+    return max(question.limits[0], float(low)), min(question.limits[1], float(high))
 
 
 def _figure(question: Question, place: int, how: Resampling) -> str:

@@ -141,6 +141,11 @@ def _metric(scores: pd.DataFrame, metric: str | None) -> Any:
 
 def questions(study: Study) -> dict[str, dict[str, Any]]:
     """Return targets of the study's cohorts that are means over several tests: name -> tests, and other keys of the scores."""
+    return {name: target for name, target in targets(study).items() if len(target["tests"]) > 1}
+
+
+def targets(study: Study) -> dict[str, dict[str, Any]]:
+    """Return all targets of the study's own cohorts: name -> tests, and other keys of the scores (`way`)."""
     blocks = [block["targets"] for block in study["cohorts"].values() if settings.assembled(block)]
     return {
         name: {
@@ -148,7 +153,11 @@ def questions(study: Study) -> dict[str, dict[str, Any]]:
             "way": {"test_format": target_block["format"]}
             | {key: target_block[key] for key in ("recipe", "suite", "shots")},
         }
-        for targets in blocks
-        for name, target_block in targets.items()
-        if len(tunings(target_block)) > 1
+        for own in blocks
+        for name, target_block in own.items()
     }
+
+
+def names(study: Study) -> list[str]:
+    """Return the names of the study's own cohorts."""
+    return [name for name, block in study["cohorts"].items() if settings.assembled(block)]

@@ -10,6 +10,7 @@ from workflow.storage import tables
 with job("find", snakemake) as log:
     read = presenting.read([Path(path) for path in snakemake.input.tables])
     asked = snakemake.params
-    rows = findings.all_findings(findings.FindingTables(read, asked.level, asked.groups, asked.targets), read["audit"])
+    material = findings.FindingTables(read, asked.level, asked.groups, asked.targets, asked.cohorts)
+    rows = findings.all_findings(material, read["audit"])
     log.info("%d findings", len(rows))
     tables.write(rows, tables.FINDINGS, Path(snakemake.output[0]))

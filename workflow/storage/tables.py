@@ -362,7 +362,8 @@ FINDINGS = _columns(
     table=(TEXT, "table that the number is from, below results/"),
     filter=(
         TEXT,
-        "the row of that table, as JSON: column -> value; rows that differ in `estimator` alone may be quoted too",
+        "the row of that table, as JSON: column -> value; rows that differ in `estimator` alone may be quoted too. A count "
+        "selects what it counts: a list stands for any of its values, `any` for any of its conditions",
     ),
     warnings=(TEXTS, "what the audit says against it"),
 )
@@ -474,10 +475,22 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return _opened(path).to_pylist()
 
 
+ANY = "any"  # key of conditions of which a row has to meet one
+
+
 def matching(table: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows of a table with these values; None matches null."""
+    """The rows of a table with these values; None matches null, a list for any of its values.
+
+    The key ANY holds a list of further conditions; a row has to meet one of them.
+    """
     for key, value in conditions.items():
-        table = table[table[key].isna() if pd.isna(value) else (table[key] == value).fillna(False).astype(bool)]
+        if key == ANY:
+            met = set().union(*(matching(table, own).index for own in value))
+            table = table[table.index.isin(met)]
+        elif isinstance(value, list):
+            table = table[table[key].isin(value)]
+        else:
+            table = table[table[key].isna() if pd.isna(value) else (table[key] == value).fillna(False).astype(bool)]
     return table
 
 

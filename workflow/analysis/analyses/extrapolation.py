@@ -16,6 +16,7 @@ SORT = ["family", "format", "recipe", "suite", "test_format", "shots"]
 FURTHER = (1.25, 1.5, 2.0)  # later steps, in last steps
 COVERAGE = 0.8
 SCORES = "scores"
+ASSUMED = "Forecasts assume that the run goes on as so far: their intervals do not cover a decline that begins later"
 
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
@@ -29,9 +30,12 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
     - `later_change`: the same less the score at the last step; its p-value, of no change, takes the errors for normal.
     - `held_out_gain` of each sort (train and test null): by what share the squared error on held-out steps lies below that of
       the last value, with a one-sided p-value, which is 1 where a line in log steps does as well; n counts curves.
+    - `shortfall` of each sort, which has no value: the one-sided p-value against no decline of the last steps beyond what earlier
+      ones forecast.
 
-    A forecast is null, so that it cannot be told, unless the gain is significant at the study's level; likewise where fewer than
-    four curves share their steps or no steps can be held out that far ahead. It is of the score on the same test rows, by a
+    A forecast is null unless the gain is significant at the study's level, and where the p-value of the shortfall is below .2, 1
+    less the interval's level; likewise where fewer than four curves share their steps or no steps can be held out that far ahead.
+    Forecasts assume that no decline begins after the last step. A forecast is of the score on the same test rows, by a
     tuning with the same seeds. How: `extrapolation`.
     """
     lines: dict[tuple[Any, ...], list[Level]] = {}
@@ -74,11 +78,12 @@ def _rows(
     values = np.array([[level.value for level in line] for line in lines])
     for factor in FURTHER:
         later = round(factor * steps[-1])
-        found = forecast(steps, values, float(later), COVERAGE)
-        gain = None if found is None else found.gain
-        p_value = None if found is None else found.p_value
-        yield {**sort, "step": later, "estimator": "held_out_gain", "value": gain, "p_value": p_value, "n": len(lines)}
-        known = found is not None and found.p_value < 1 - how.level
+        found = forecast(steps, values, float(later), COVERAGE, -1 if lines[0][0].better == "lower" else 1)
+        gain, p_value, fallen = (None, None, None) if found is None else (found.gain, found.p_value, found.fallen)
+        facts = {**sort, "step": later, "n": len(lines)}
+        yield {**facts, "estimator": "held_out_gain", "value": gain, "p_value": p_value}
+        yield {**facts, "estimator": "shortfall", "value": None, "p_value": fallen}
+        known = found is not None and found.p_value < 1 - how.level and found.fallen >= 1 - COVERAGE
         for place, line in enumerate(lines):
             keys = {**line[0].keys, "group": sort["group"], "step": later, "n": found.held if found else 0}
             yield from _forecast(keys, found if known else None, place, float(values[place, -1]))

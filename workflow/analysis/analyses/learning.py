@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from workflow import task
 from workflow.analysis.curves import Estimate, Line, curve, line, progress
-from workflow.analysis.evidence import Change, Difference, Evidence, Level, estimate
+from workflow.analysis.evidence import Change, Difference, Evidence, Level, common_limits, estimate
 from workflow.statistics import Resampling, Values, student_width
 
 PLACE = ["family", "suite", "test", "test_format", "shots"]
@@ -152,7 +152,7 @@ def _rows(
     yield {**keys, "estimator": "rise_of_line", **_single(claims.rise)}
     yield {**keys, "estimator": "end_above_baseline", **(_single(claims.end) if claims.end else {"value": None})}
     gained = [claim for places in claims.gains for claim in places]
-    yield {**keys, "estimator": "gain_by_tuning", **_largest(gained, how.level)}
+    yield {**keys, "estimator": "gain_by_tuning", **_cut(_largest(gained, how.level), gains)}
 
 
 def _change(keys: dict[str, Any], levels: Sequence[Level], how: Resampling) -> dict[str, Any]:
@@ -207,6 +207,15 @@ def _drawn(line: Line, generator: np.random.Generator) -> Values:
 def _single(claim: Claim) -> dict[str, Any]:
     """A claim's estimate with its interval."""
     return claim.estimate.figures(claim.level)
+
+
+def _cut(figures: dict[str, Any], gains: Sequence[Change]) -> dict[str, Any]:
+    """The interval of a gain without the values that no gain can have; the line itself may leave them."""
+    if not gains or figures.get("low") is None:
+        return figures
+    low, high = common_limits(gains)
+    value = figures["value"]
+    return figures | {"low": max(figures["low"], min(low, value)), "high": min(figures["high"], max(high, value))}
 
 
 def _largest(claims: Sequence[Claim], level: float) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from workflow.analysis.evidence import (
     Evidence,
     Level,
     centred,
+    common_limits,
     estimate,
     estimated,
     mean_over,
     places,
 )
-from workflow.statistics import Margins, Resampling, apart, normal, tested
+from workflow.statistics import Margins, Resampling, apart, limits_apart, normal, tested
 
 LINE = [key for key in PAIR_KEYS if key != "step"]
 BASE = [key for key in LINE if key not in ("train", "format", "recipe")]
@@ -94,7 +95,8 @@ def _means(
     if compared and len(there) == 2 and all(_known(found) for found in there.values()):
         (first, over), (second, under) = (_centred(there[name], how) for name in (FLAT, RISING))
         n = min(len(found) for found in there.values())
-        yield estimated({**keys, "group": COMPARED, "n": n}, first - second, apart(over, under), how.level)
+        limits = limits_apart(*(common_limits(there[name]) for name in (FLAT, RISING)))
+        yield estimated({**keys, "group": COMPARED, "n": n}, first - second, apart(over, under), how.level, limits)
 
 
 def _known(found: Sequence[Difference]) -> bool:

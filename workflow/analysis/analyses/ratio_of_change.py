@@ -31,6 +31,9 @@ ESTIMATORS: dict[str, Estimator] = {
 }
 
 
+RELATIVE = [name for name in ESTIMATORS if "ratio" in name]
+
+
 def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
     """One row for each direction, way of testing and estimator, over all steps (step null) and at each step.
 
@@ -49,7 +52,7 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
 def _rows(changes: list[Change], how: Resampling) -> Iterator[dict[str, Any]]:
     for name in GROUPS.values():
         for place, own in places([change for change in changes if direction(*change.pair) == name], PLACE):
-            yield from ({"group": name, **place, **row} for row in Panel(own, how).over_pairs(ESTIMATORS))
+            yield from ({"group": name, **place, **row} for row in Panel(own, how, RELATIVE).over_pairs(ESTIMATORS))
 
 
 def direction(train: str, test: str) -> str | None:

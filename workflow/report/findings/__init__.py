@@ -30,18 +30,25 @@ ANALYSIS = "analysis"
 TEST_WAY = [*selection.PLACE, *selection.WAY]
 WEAKENING = ("error", "warning")
 WEAKENED = ("answer", "base", "tuned", "transfer", "formats", "forecasts")  # sections whose findings are about scores
+OWN_NOTES = ("recommendations",)
+CUT_AT = (-2.0, -1.0, 1.0, 2.0)  # limits of differences of scores, and of differences of those
+OF_COHORTS = ("forecasts", "rankings")  # tables about the targets of cohorts
+TUNING = ("train", "format", "recipe")
+SEEDED_KEYS = (*TUNING, "suite", "test", "test_format", "shots")  # the variance between seeds is that of all bases
 UNTOUCHED = {"train": "none", "format": "none", "recipe": "none", "seed": 0}
 
 
 @dataclass(frozen=True)
 class FindingTables:
     """The tables that findings are made from. tables: by name, as under `results/`; level: of the confidence intervals;
-    groups: of the study; targets: of the study's own cohorts, each a mean over tests (`own_cohort.questions`)."""
+    groups: of the study; targets: of the study's own cohorts, each of one test or more (`own_cohort.targets`); cohorts: their
+    names."""
 
     tables: Mapping[str, pd.DataFrame]
     level: float
     groups: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cohorts: Sequence[str] = ()
 
     @cached_property
     def analysis(self) -> pd.DataFrame:
@@ -53,6 +60,26 @@ class FindingTables:
     def ways(self) -> pd.DataFrame:
         """The main format and number of few-shot examples of each suite (`selection.chosen`): one row each, columns TEST_WAY."""
         return selection.only(self.analysis, "performance")[TEST_WAY].drop_duplicates()
+
+    @cached_property
+    def single_seeds(self) -> pd.DataFrame:
+        """Tunings and tests whose variance between seeds is unknown: the distinct SEEDED_KEYS of the analysis `performance`."""
+        table = self.tables.get(ANALYSIS)
+        if table is None:
+            return pd.DataFrame(columns=list(SEEDED_KEYS))
+        single = (
+            (table["analysis"] == "performance")
+            & table["seed_variance"].notna()
+            & ~table["seed_variance"].fillna(True).astype(bool)
+        )
+        return table.loc[single, list(SEEDED_KEYS)].drop_duplicates()
+
+    def targets_of(self, conditions: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The scores that a target of one of the study's own cohorts is a mean of, as conditions on their keys; else nothing."""
+        target = self.targets.get(str(conditions["target"]))
+        if target is None or conditions["cohort"] not in self.cohorts:
+            return []
+        return [{**target["way"], "train": train, "test": test} for train, test in target["tests"]]
 
     def rows(self, analysis: str, *estimators: str, missing: bool = False) -> pd.DataFrame:
         """The rows of one analysis that have a value, of some or all estimators, in the main format and number of shots.
@@ -85,8 +112,7 @@ class FindingTables:
         smallest = {}
         for index, row in rows.iterrows():
             freedom = max(1, row["n"] - 1) if pooled and pd.notna(row["n"]) and row["n"] > 1 else NORMAL
-            half = np.nan if pd.isna(row["low"]) else float(row["high"] - row["low"]) / 2
-            error = half / student_width(self.level, freedom)
+            error = half_width(row) / student_width(self.level, freedom)
             smallest[index] = detectable(error, 1 - (1 - self.level) / left, freedom)
         return pd.Series(smallest, index=rows.index, dtype=float)
 
@@ -104,6 +130,19 @@ class FindingTables:
         return f"{value} ({ci(self.level)} {signed(row['low'], form)} to {signed(row['high'], form)})"
 
 
+def half_width(row: Mapping[str, Any]) -> float:
+    """Half the width of an interval; of one that is cut at a limit of possible values (`statistics.ends`), the width of its
+    other side; infinite if both sides are cut, NaN without an interval."""
+    if pd.isna(row["low"]):
+        return np.nan
+    sides = [
+        (float(row["value"] - row["low"]), float(row["low"])),
+        (float(row["high"] - row["value"]), float(row["high"])),
+    ]
+    whole = [width for width, end in sides if end not in CUT_AT]
+    return sum(whole) / len(whole) if whole else np.inf
+
+
 def ci(level: float) -> str:
     """The name of an interval: `95 % CI`."""
     return f"{100 * level:g} % CI"
@@ -113,13 +152,9 @@ def not_significant(smallest: float, form: str = ".3f") -> str:
     """The words after a value that is not significant. smallest: detectable change, NaN where the uncertainty is unknown."""
     if pd.isna(smallest):
         return "not tested, since its uncertainty is unknown"
+    if np.isinf(smallest):
+        return f"not significant (Holm); no possible change is detectable (power {POWER:g})"
     return f"not significant (Holm); detectable change {smallest:{form}} (power {POWER:g})"
-
-
-def one_seed(row: Mapping[str, Any]) -> str:
-    """The note on a single seed where the variance between seeds is unknown; else nothing."""
-    single = pd.notna(row["seed_variance"]) and not row["seed_variance"]
-    return " One seed: another seed may give another value." if single else ""
 
 
 def signed(value: float, form: str = ".3f") -> str:
@@ -146,9 +181,86 @@ def all_findings(material: FindingTables, audit: pd.DataFrame) -> list[dict[str,
         rows += [{"section": module.SECTION, "finding": name, **row} for row in module.find(material)]
     rows.sort(key=lambda row: list(SECTIONS).index(row["section"]))
     against = Warnings(audit)
-    warnings = [weakened(sides(material, row), row["section"], against) for row in rows]
-    columns = [{name: value for name, value in row.items() if name != "pairs"} for row in rows]
-    return [{**row, "warnings": texts} for row, texts in zip(columns, warnings, strict=True)]
+    return [_completed(material, row, against) for row in rows]
+
+
+def _completed(material: FindingTables, row: Mapping[str, Any], against: Warnings) -> dict[str, Any]:
+    """A finding with the note on single seeds and the audit's warnings."""
+    scores = sides(material, row)
+    columns = {name: value for name, value in row.items() if name != "pairs"}
+    statement = row["statement"] + one_seed(material, row, scores)
+    return {**columns, "statement": statement, "warnings": weakened(scores, row["section"], against)}
+
+
+def one_seed(material: FindingTables, row: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]) -> str:
+    """The note on single seeds, if the finding rests on a tuned model whose variance between seeds is unknown; else nothing.
+
+    Every finding passes through here. Recommendations say themselves what single seeds mean for the choice of a base.
+    scores: the sides of the finding.
+    """
+    if row["section"] not in WEAKENED or row["finding"] in OWN_NOTES:
+        return ""
+    if row["table"] in OF_COHORTS:
+        scores = material.targets_of(json.loads(row["filter"]))
+    models = {tuple(side.get(key) for key in TUNING) for side in scores if _single(material.single_seeds, side)}
+    if not models:
+        return ""
+    several = len(models) > 1
+    return (
+        " One seed each: other seeds may give other values."
+        if several
+        else " One seed: another seed may give another value."
+    )
+
+
+def _single(single: pd.DataFrame, side: Mapping[str, Any]) -> bool:
+    """Whether one side of a finding is a tuned model of a single seed. single: `single_seeds`."""
+    if side.get("train") in (None, "none"):
+        return False
+    known = {key: side[key] for key in SEEDED_KEYS if side.get(key) is not None}
+    return not tables.matching(single, known).empty
+
+
+def counting(
+    statement: str, rows: pd.DataFrame, keys: Sequence[str], value: float, table: str = ANALYSIS
+) -> dict[str, Any]:
+    """A finding that counts rows, each one once. keys: the columns that tell the rows apart.
+
+    Its filter selects exactly these rows: keys that all of them share have one value, another one alone a list of values; of
+    several others `any` lists the combinations.
+    """
+    shared = [key for key in keys if rows[key].nunique(dropna=False) == 1]
+    found = finding(statement, rows.iloc[0], shared, table, value=value, low=None, high=None, n=len(rows))
+    return found | {
+        "filter": _written(json.loads(found["filter"]) | _varied(rows, [k for k in keys if k not in shared]))
+    }
+
+
+def _varied(rows: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
+    """Conditions on the keys in which rows differ."""
+    if not keys:
+        return {}
+    *others, last = sorted(keys, key=lambda key: key == "test")
+    if not others:
+        return {last: [_plain(value) for value in rows[last]]}
+    groups = rows.groupby(others, sort=False, dropna=False)
+    return {
+        tables.ANY: [
+            {key: _plain(own[key].iloc[0]) for key in others} | {last: [_plain(value) for value in own[last]]}
+            for _, own in groups
+        ]
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A cell of a table as JSON holds it."""
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _written(conditions: Mapping[str, Any]) -> str:
+    return json.dumps(conditions, ensure_ascii=False)
 
 
 def finding(
@@ -156,20 +268,19 @@ def finding(
 ) -> dict[str, Any]:
     """A finding about one row of a table. keys: the columns that select it, null ones included; others: figures that replace
     those of the row."""
-    selected = {key: None if pd.isna(row[key]) else row[key] for key in keys}
-    conditions = {key: value.item() if isinstance(value, np.generic) else value for key, value in selected.items()}
+    conditions = {key: _plain(row[key]) for key in keys}
     figures: dict[str, Any] = {name: row.get(name) for name in ("value", "low", "high", "n")} | others
     clean: dict[str, Any] = {name: None if pd.isna(figure) else float(figure) for name, figure in figures.items()}
     if clean["n"] is not None:
         clean["n"] = int(clean["n"])
-    return {"statement": statement, **clean, "table": table, "filter": json.dumps(conditions, ensure_ascii=False)}
+    return {"statement": statement, **clean, "table": table, "filter": _written(conditions)}
 
 
 def sides(material: FindingTables, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The scores that a finding rests on, each as conditions on the audit's keys: its row, the base of a difference, and both
     sides of each pair of task and test in a pooled value. A finding may name its `pairs` itself."""
     conditions = json.loads(row["filter"])
-    own = {key: value for key, value in conditions.items() if key in tables.AUDIT_KEYS}
+    own = {key: value for key, value in conditions.items() if key in tables.AUDIT_KEYS and not isinstance(value, list)}
     if row.get("pairs"):
         return [
             {key: value for key, value in own.items() if key != "metric"} | {"train": t, "test": s}
@@ -178,7 +289,7 @@ def sides(material: FindingTables, row: Mapping[str, Any]) -> list[dict[str, Any
     if row["table"] != ANALYSIS or "family" not in conditions:
         return [own]
     pairs = _pairs(material, conditions)
-    if pairs is None and conditions.get("analysis") == "turning_point" and conditions.get("group") == "level":
+    if pairs is None and conditions.get("group") == "level":
         return [own]
     if pairs is None:
         return [own, own | UNTOUCHED] if conditions.get("train") != "none" else [own]
@@ -188,7 +299,10 @@ def sides(material: FindingTables, row: Mapping[str, Any]) -> list[dict[str, Any
 
 
 def _pairs(material: FindingTables, conditions: Mapping[str, Any]) -> list[tuple[str, str]] | None:
-    """The pairs of task tuned on and test in a pooled value; None for a single pair, or for a base on one test."""
+    """The pairs of task tuned on and test in a pooled value or a count; None for a single pair, or for a base on one test."""
+    if tables.ANY in conditions or any(isinstance(value, list) for value in conditions.values()):
+        rows = tables.matching(material.analysis, conditions)
+        return _distinct(rows[rows["test"].notna()])
     if conditions.get("train") is not None and conditions.get("test") is not None:
         return None
     table = material.analysis
@@ -202,16 +316,14 @@ def _pairs(material: FindingTables, conditions: Mapping[str, Any]) -> list[tuple
     if conditions["analysis"] == "ratio_of_change":
         pairs = zip(changes["train"], changes["test"], strict=True)
         return _distinct(changes[[direction(*pair) == conditions["group"] for pair in pairs]])
+    if conditions["analysis"] == "pretraining_change":
+        return _distinct(selection.related(rows[rows["analysis"] == "tuning_difference"], {"in_domain", "instructed"}))
     if conditions["analysis"] == "learning":
         changes = selection.related(changes[changes["test"] == conditions["test"]], {"in_domain", "instructed"})
         return [("none", conditions["test"]), *_distinct(changes)]
     rows = rows[rows["analysis"] == conditions["analysis"]]
     for key in ("group", "train", "test"):
         rows = rows if conditions.get(key) is None else rows[rows[key] == conditions[key]]
-    if conditions["analysis"] == "tuning_difference":
-        # A count: over the tests of other kinds of one model, or over all tests that are not of the domain tuned on.
-        others = {"cross_task"} if conditions.get("train") else {"cross_task", "out_of_domain"}
-        rows = selection.related(rows, others)
     return _distinct(rows)
 
 
@@ -279,6 +391,12 @@ def about(rows: pd.DataFrame, row: Mapping[str, Any], *more: str) -> str:
     several += [key for key in more if alike[key].nunique() > 1]
     names = [str(row[key]) for key in several if not pd.isna(row[key]) and row[key] != "none"]
     return f" ({', '.join(names)})" if names else ""
+
+
+def about_sort(rows: pd.DataFrame, row: Mapping[str, Any]) -> str:
+    """The keys that set a sort of models apart, untouched bases or those tuned by one recipe, in brackets; else nothing."""
+    alike = rows[(rows["recipe"] == "none") == (row["recipe"] == "none")]
+    return about(alike, {**row, "train": None}, "recipe")
 
 
 def siblings(

@@ -9,14 +9,14 @@ import pandas as pd
 
 from workflow.analysis.analyses.pretraining_change import COMPARED, FLAT
 from workflow.report import selection
-from workflow.report.findings import FindingTables, about, finding, one_seed
+from workflow.report.findings import FindingTables, about, about_sort, counting, finding
 
 SECTION = "tuned"
 READS = ("analysis",)
 KEYS = [
     "analysis", "group", "family", "step", "train", "format", "recipe", "suite", "test", "test_format", "shots", "estimator"
 ]  # fmt: skip
-COUNT = [key for key in KEYS if key not in ("group", "train", "format", "recipe", "test")]
+COUNTED = [key for key in KEYS if key != "group"]
 OPEN = "neither confirmed nor contradicted"
 
 
@@ -52,7 +52,7 @@ def _latent(material: FindingTables) -> Iterator[dict[str, Any]]:
             f"than at the first, tuned models change from the first step to the last by {material.interval(row)} on average "
             f"({int(row['n'])} pairs of task and test)."
         )
-        yield finding(text + (one_seed(row) if row["n"] == 1 else ""), row, KEYS)
+        yield finding(text, row, KEYS)
 
 
 def _unlearned_gain_more(material: FindingTables) -> Iterator[dict[str, Any]]:
@@ -68,20 +68,21 @@ def _unlearned_gain_more(material: FindingTables) -> Iterator[dict[str, Any]]:
 def _forgetting(material: FindingTables) -> Iterator[dict[str, Any]]:
     """Counts over the tests in the domain tuned on, and over all other tests; Holm's procedure for each of the two."""
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
-    for _, there in rows.groupby(selection.PLACE, sort=False):
+    for _, there in rows.groupby([*selection.PLACE, "recipe"], sort=False):
         home = selection.related(there, {"in_domain", "instructed"})
         others = selection.related(there, {"out_of_domain", "cross_task"})
         if others.empty:
             continue
         significant, benefits = material.significant(others), material.significant(home) & (home["value"] > 0)
         falls, rises = (int((significant & signs).sum()) for signs in (others["value"] < 0, others["value"] > 0))
+        said = "confirmed" if falls and benefits.any() else OPEN
         text = (
             f"Conclusion (iii) of arXiv 2408.06663, fine-tuning helps, but models may forget other tasks"
-            f"{about(rows, others.iloc[0])}: {'confirmed' if falls and benefits.any() else OPEN}. At the last step fine-tuning "
+            f"{about_sort(rows, others.iloc[0])}: {said}. At the last step fine-tuning "
             f"significantly (Holm) raises {int(benefits.sum())} of {len(home)} scores in the domain tuned on; of {len(others)} "
             f"scores on other domains and tasks it significantly lowers {falls} and raises {rises}."
         )
-        yield finding(text, others.iloc[0], COUNT, value=falls, low=None, high=None, n=len(others))
+        yield counting(text, others, COUNTED, falls)
 
 
 def _prompts(material: FindingTables) -> Iterator[dict[str, Any]]:

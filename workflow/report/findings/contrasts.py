@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.report import selection
-from workflow.report.findings import FindingTables, about, finding, one_seed
+from workflow.report.findings import FindingTables, about, finding
 
 SECTION = "tuned"
 READS = ("analysis",)
@@ -34,4 +34,4 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
             f"Tuning {'by' if varied == 'recipe' else 'in'} {varied} {one} instead of {other}{where} changes scores in the "
             f"domain tuned on by {material.interval(row)} on average over {tests} at step {int(row['step'])}: {verdicts[index]}."
         )
-        yield finding(text + one_seed(row), row, KEYS)
+        yield finding(text, row, KEYS)

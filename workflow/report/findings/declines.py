@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.report import selection
-from workflow.report.findings import FindingTables, about, ci, finding, siblings, signed
+from workflow.report.findings import FindingTables, about_sort, ci, counting, finding, siblings, signed
 from workflow.report.findings.turning_points import KEYS, named_curve, placed, sort_of
 from workflow.statistics import holm
 
@@ -22,7 +22,7 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     whole = material.rows("decline")
     rows = selection.related(whole[whole["estimator"] == "decline"], {"base", "in_domain", "instructed"})
     rows = rows[rows["group"] == "level"]
-    for _, own in rows.groupby([*selection.PLACE, rows["train"] == "none"], sort=False):
+    for _, own in rows.groupby([*selection.PLACE, "recipe"], sort=False):
         falls = pd.Series(holm(own["p_value"].to_numpy(dtype=float)) < 1 - material.level, index=own.index)
         for _, row in own[falls].sort_values("value", ascending=False, kind="stable").iterrows():
             yield placed(row) | finding(_decline(material, rows, row, dict(siblings(whole, row, KEYS))), row, KEYS)
@@ -44,6 +44,5 @@ def _run(first: str, last: str) -> str:
 
 def _others(rows: pd.DataFrame, own: pd.DataFrame, count: int) -> dict[str, Any]:
     row = own.iloc[0]
-    text = f"No significant decline (Holm) in {count} of {len(own)} curves of {sort_of(row)}{about(rows, row)}."
-    keys = [key for key in KEYS if key not in ("train", "format", "recipe", "test")]
-    return finding(text, row, keys, value=count, low=None, high=None, n=len(own))
+    text = f"No significant decline (Holm) in {count} of {len(own)} curves of {sort_of(row)}{about_sort(rows, row)}."
+    return counting(text, own, KEYS, count)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.analysis.analyses.extrapolation import COVERAGE, SCORES
+from workflow.analysis.analyses.extrapolation import ASSUMED, COVERAGE, SCORES
 from workflow.report import selection
-from workflow.report.findings import FindingTables, about, finding, siblings, signed
+from workflow.report.findings import FindingTables, about, counting, finding, siblings, signed
 from workflow.report.findings.turning_points import named_curve, placed, sort_of
 from workflow.statistics import holm
 
@@ -32,7 +32,7 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
         there = changes[(changes[SORT] == list(place)).all(axis=1) & changes["value"].notna()]
         latest = selection.related(there[there["step"] == there["step"].max()], RELATED)
         if there.empty:
-            yield _unknown(gains, own)
+            yield _unknown(material, whole, gains, own)
         elif len(latest):
             yield from _forecasts(material, whole, latest)
 
@@ -45,7 +45,7 @@ def _forecasts(material: FindingTables, whole: pd.DataFrame, latest: pd.DataFram
         score = dict(siblings(whole, row, KEYS))["later_score"]
         text = (
             f"{named_curve(whole, row)}: by step {int(row['step'])} more pre-training is forecast to change the score by "
-            f"{interval(row)}, to {interval(score, '.3f')}; significant (Holm)."
+            f"{interval(row)}, to {interval(score, '.3f')}; significant (Holm). {ASSUMED}."
         )
         yield placed(row) | finding(text, row, KEYS)
     row, same, mean = latest.iloc[0], int((~moves).sum()), signed(float(latest["value"].mean()), "+.3f")
@@ -54,10 +54,9 @@ def _forecasts(material: FindingTables, whole: pd.DataFrame, latest: pd.DataFram
     text = (
         f"More pre-training of {sort_of({**row, 'group': None})}{about(whole, row, 'recipe')}: by step {int(row['step'])} no "
         f"significant change (Holm) of the {quantity} is forecast for {same} of {len(latest)} curves; the mean of all forecasts "
-        f"is {mean}, the median half-width of their {100 * COVERAGE:g} % intervals {half:.3f}, if the run goes on as so far."
+        f"is {mean}, the median half-width of their {100 * COVERAGE:g} % intervals {half:.3f}. {ASSUMED}."
     )
-    keys = [key for key in KEYS if key not in ("train", "format", "test")]
-    yield placed(row) | finding(text, row, keys, value=same, low=None, high=None, n=len(latest))
+    yield placed(row) | counting(text, latest, KEYS, same)
 
 
 def interval(row: Any, form: str = "+.3f") -> str:
@@ -66,14 +65,17 @@ def interval(row: Any, form: str = "+.3f") -> str:
     return f"{value} ({100 * COVERAGE:g} % interval {low} to {high})"
 
 
-def _unknown(gains: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
+def _unknown(material: FindingTables, whole: pd.DataFrame, gains: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
     """The finding of a sort without a forecast, with the reason."""
     known = own[own["value"].notna()]
     row = (own if known.empty else known).iloc[0]
     sort = {**row, "train": "none" if row["recipe"] == "none" else None}
     who = f"{sort_of({**sort, 'group': None})}{about(gains, sort, 'recipe')}"
+    fallen: Any = dict(siblings(whole, row, KEYS)).get("shortfall", {}).get("p_value")
     if pd.isna(row["value"]):
         why = "a forecast needs four curves over the same steps, and held-out steps as far after at least two others"
+    elif row["p_value"] < 1 - material.level and fallen < 1 - COVERAGE:
+        why = f"the last scores fall short of what earlier steps forecast, so the run may have turned down (p = {fallen:.3f})"
     else:
         why = (
             f"forecasts of held-out steps are not significantly better than the last score, or no better than a line "

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.report import selection
-from workflow.report.findings import FindingTables, about, finding, one_seed
+from workflow.report.findings import FindingTables, about, finding
 
 SECTION = "formats"
 READS = ("analysis",)
@@ -31,4 +31,4 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
             f"Prompts in format {first} instead of {second} change scores of {who}{about(rows, row, 'recipe')} by "
             f"{material.interval(row)} on average over {int(row['n'])} tests at step {int(row['step'])}: {verdicts[index]}."
         )
-        yield finding(text + (one_seed(row) if row["n"] == 1 else ""), row, KEYS)
+        yield finding(text, row, KEYS)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from workflow.report import selection
-from workflow.report.findings import FindingTables, about, finding, one_seed
+from workflow.report.findings import FindingTables, about, finding
 
 SECTION = "tuned"
 READS = ("analysis",)
@@ -32,7 +32,7 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
             text = f"Tuning on {name} {verb} {where} by {material.interval(size)} {step}: {verdicts[index]}."
         else:
             text = f"Tuning on {name} changes {where} by {material.interval(row)} {step}: {verdicts[index]}."
-        yield finding(text + one_seed(row), row, KEYS)
+        yield finding(text, row, KEYS)
 
 
 def _size(row: Any) -> tuple[float, float, float]:

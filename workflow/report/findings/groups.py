@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from workflow.report import selection
-from workflow.report.findings import FindingTables, about, finding, one_seed
+from workflow.report.findings import FindingTables, about, finding
 
 SECTION = "tuned"
 READS = ("analysis",)
@@ -22,4 +22,4 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
             f"Group {selection.named(row['group'])}{about(rows, row, 'recipe')}: tuned minus base is "
             f"{material.interval(row)} on average over {int(row['n'])} tests at step {int(row['step'])}: {verdicts[index]}."
         )
-        yield finding(text + one_seed(row), row, KEYS)
+        yield finding(text, row, KEYS)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
+from workflow.analysis.analyses.extrapolation import ASSUMED, COVERAGE
 from workflow.audit.inputs import listed
 from workflow.evaluation import metric_names
+from workflow.report.findings import counting
 
 SECTION = "answer"
 READS = ("recommendations",)
@@ -41,11 +44,16 @@ def find(material: Any) -> Iterator[dict[str, Any]]:
 def _together(title: str, rows: pd.DataFrame) -> dict[str, Any]:
     """The forecast change of one test in all families: the families whose interval excludes 0."""
     rising, falling = (sorted(rows.loc[own, "family"]) for own in (rows["low"] > 0, rows["high"] < 0))
-    parts = [f"it {verb} in {len(own)} ({listed(own)})" for verb, own in (("rises", rising), ("falls", falling)) if own]
+    parts = [
+        f"its {100 * COVERAGE:g} % interval lies {side} 0 in {len(own)} ({listed(own)})"
+        for side, own in (("above", rising), ("below", falling))
+        if own
+    ]
     rest = len(rows) - len(rising) - len(falling)
-    parts += [f"in {rest} its interval includes no change"] if rest else []
-    text = f"{title}: forecast change of the score with more pre-training, in {len(rows)} families: {'; '.join(parts)}."
-    first = rows.iloc[0]
-    return {"statement": text, "value": float(len(rising)), "low": None, "high": None, "n": len(rows)} | {
-        name: first[name] for name in ("table", "filter")
-    }
+    parts += [f"in {rest} the interval includes no change"] if rest else []
+    text = (
+        f"{title}: forecast change of the score with more pre-training, in {len(rows)} families: {'; '.join(parts)}. "
+        f"{ASSUMED}."
+    )
+    selected = pd.DataFrame([json.loads(row) for row in rows["filter"]])
+    return counting(text, selected, list(selected.columns), float(len(rising)))

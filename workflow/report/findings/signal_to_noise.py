@@ -5,40 +5,56 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from workflow.report.findings import FindingTables, finding
+from workflow.report.findings import FindingTables, counting
 
 SECTION = "base"
 READS = ("analysis",)
 KEYS = ["analysis", "family", "train", "format", "recipe", "suite", "test", "test_format", "shots", "estimator"]
-COUNTED = [key for key in KEYS if key not in ("train", "format", "recipe", "test")]
+WAY = ["suite", "recipe", "format", "test_format", "shots"]
 LISTED = 6
 
 
 def find(material: FindingTables) -> Iterator[dict[str, Any]]:
-    """One finding for untouched bases and one for models tuned on the tests, in each suite: tests by their ratio."""
+    """One finding for untouched bases and one for each recipe's tuned models, in each suite: tests by their ratio."""
     rows = material.analysis[material.analysis["analysis"] == "signal_to_noise"]
     rows = rows[(rows["estimator"] == "signal_to_noise") & rows["value"].notna()]
+    rows = rows[(rows["format"] == "none") | (rows["format"] == rows["test_format"])]
     rows = rows.merge(material.ways.drop(columns="family").drop_duplicates(), on=["suite", "test_format", "shots"])
-    for (suite, untouched), own in rows.groupby(["suite", rows["train"] == "none"], sort=False):
-        yield _listing(material, str(suite), bool(untouched), own.sort_values("value", ascending=False, kind="stable"))
+    for _, own in rows.groupby(WAY, sort=False):
+        yield _listing(material, rows, own.sort_values("value", ascending=False, kind="stable"))
 
 
-def _listing(material: FindingTables, suite: str, untouched: bool, own: pd.DataFrame) -> dict[str, Any]:
+def _listing(material: FindingTables, rows: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
     """The finding about the tests of one sort of model, the largest ratio first."""
-    sure = material.significant(own)
-    names = [f"{row['test']} ({row['value']:.1f})" for _, row in own[sure].iterrows()]
-    blind = [f"{row['test']} ({row['value']:.1f})" for _, row in own[~sure].iterrows()]
+    sure, names = material.significant(own), _named(own)
+    distinct, blind = names[sure].tolist(), names[~sure].tolist()
+    untouched = own["recipe"].iloc[0] == "none"
     who = "untouched bases" if untouched else "models tuned on them"
-    suite_name = f", {suite}" if material.ways["suite"].nunique() > 1 else ""
+    units = "pairs of task and test" if own["test"].duplicated().any() else "tests"
+    rest = f"; not significant:{_list(blind, ' ')}" if blind else ""
     text = (
-        f"Signal to noise (arXiv 2508.13144){suite_name}: {len(names)} of {len(own)} tests show significant differences (Holm) "
-        f"between the {who}{_list(names)}{f'; not significant:{_list(blind, chr(32))}' if blind else ''}. In brackets: the range "
-        "of the scores divided by its noise."
+        f"Signal to noise (arXiv 2508.13144){_way(rows, own)}: {len(distinct)} of {len(own)} {units} show significant "
+        f"differences (Holm) between the {who}{_list(distinct)}{rest}. In brackets: the range of the scores divided by its noise."
     )
-    figures: dict[str, Any] = {"value": float(len(names)), "low": None, "high": None, "n": len(own)}
-    return {"section": SECTION if untouched else "tuned"} | finding(text, own.iloc[0], COUNTED, **figures)
+    return {"section": SECTION if untouched else "tuned"} | counting(text, own, KEYS, float(len(distinct)))
+
+
+def _named(own: pd.DataFrame) -> pd.Series:
+    """Each test with its ratio; with the task tuned on where models are tuned on several."""
+    several = own["test"].duplicated(keep=False) & (own["train"] != own["test"])
+    after = np.where(several, " after " + own["train"].astype(str), "")
+    return own["test"] + after + own["value"].map(" ({:.1f})".format)
+
+
+def _way(rows: pd.DataFrame, own: pd.DataFrame) -> str:
+    """What sets models and tests apart from those of the other findings: suite, recipe, format and number of examples."""
+    alike = rows[(rows["recipe"] == "none") == (own["recipe"].iloc[0] == "none")]
+    names = [str(own[key].iloc[0]) for key in ("suite", "recipe", "test_format") if alike[key].nunique() > 1]
+    names += [f"{own['shots'].iloc[0]}-shot"] if alike["shots"].nunique() > 1 else []
+    return f", {', '.join(names)}" if names else ""
 
 
 def _list(names: list[str], lead: str = ": ") -> str:

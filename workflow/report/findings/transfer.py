@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from workflow.report import selection
-from workflow.report.findings import FindingTables, about, finding, one_seed
+from workflow.report.findings import FindingTables, about, counting, finding
 from workflow.statistics import POWER
 
 SECTION = "transfer"
@@ -44,15 +45,14 @@ def _changed(rows: pd.DataFrame, row: pd.Series, sure: bool, verdict: str, mater
     change = f"{material.interval(row)} at step {int(row['step'])}: {verdict}."
     verb = "helps" if row["value"] > 0 else "hurts"
     text = f"{verb} on {row['test']}, {kind}: {change}" if sure else f"changes {row['test']}, {kind}, by {change}"
-    return finding(f"Tuning on {name} {text}{one_seed(row)}", row, KEYS)
+    return finding(f"Tuning on {name} {text}", row, KEYS)
 
 
 def _rest(rows: pd.DataFrame, own: pd.DataFrame, detectable: pd.Series) -> dict[str, Any]:
     """The number of tests of other kinds without a significant change, with the change that was detectable on each."""
-    row, known = own.iloc[0], detectable.dropna()
+    row, known = own.iloc[0], detectable[np.isfinite(detectable)]
     name = f"{row['train']}{about(rows, row, 'recipe')}"
     text = f"Tuning on {name}: on {len(detectable)} of {len(own)} tests of other kinds the change is not significant (Holm)"
     if len(known):
         text += f"; detectable change {known.max():.3f} on each of them (power {POWER:g})"
-    keys = [key for key in KEYS if key != "test"]
-    return finding(f"{text}.{one_seed(row)}", row, keys, value=len(detectable), low=None, high=None, n=len(own))
+    return counting(f"{text}.", own, KEYS, len(detectable))

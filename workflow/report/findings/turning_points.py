@@ -9,7 +9,7 @@ import pandas as pd
 
 from workflow.analysis.curves import PER, unit
 from workflow.report import selection
-from workflow.report.findings import FindingTables, about, ci, finding, siblings
+from workflow.report.findings import FindingTables, about, about_sort, ci, counting, finding, siblings
 from workflow.statistics import holm
 
 SECTION = "base"
@@ -26,7 +26,7 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     turns = selection.related(whole[whole["estimator"] == "turning_step"], {"base", "in_domain", "instructed"})
     levels = material.analysis[material.analysis["analysis"] == "performance"]
     span = levels.groupby("family")["step"].agg(["min", "max"])
-    for _, own in turns.groupby([*selection.PLACE, "group", turns["train"] == "none"], sort=False):
+    for _, own in turns.groupby([*selection.PLACE, "group", "recipe"], sort=False):
         named = own["value"].notna() & (holm(own["p_value"].to_numpy(dtype=float)) < 1 - material.level)
         for _, row in own[named].sort_values("value", kind="stable").iterrows():
             text = _bend(material, turns, row, dict(siblings(whole, row, KEYS)), unit(*span.loc[row["family"]]))
@@ -71,8 +71,8 @@ def _unnamed(turns: pd.DataFrame, own: pd.DataFrame, count: int) -> dict[str, An
     """The number of curves of a sort without a turning step."""
     row = own.iloc[0]
     text = (
-        f"No turning step is named for {count} of {len(own)} curves of {sort_of(row)}{about(turns, row)}: a straight line or a "
-        "smooth law of learning predicts held-out steps as well, or the step moves when other steps are left out."
+        f"No turning step is named for {count} of {len(own)} curves of {sort_of(row)}{about_sort(turns, row)}: a straight line "
+        "or a smooth law of learning predicts held-out steps as well, the step moves when other steps are left out, or the steps "
+        "are too few to check that."
     )
-    keys = [key for key in KEYS if key not in ("train", "format", "recipe", "test")]
-    return finding(text, row, keys, value=count, low=None, high=None, n=len(own))
+    return counting(text, own, KEYS, count)
