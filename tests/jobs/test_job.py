@@ -44,6 +44,20 @@ def test_garbage_is_not_looked_for_while_a_job_starts_and_times_are_those_of_the
     assert all(cpu <= age + 0.03 for age, cpu in zip(ages, seconds, strict=True))  # ages count in hundredths
 
 
+@pytest.mark.parametrize(
+    "work",
+    [
+        "held = b'x' * 300_000_000; del held",
+        "import subprocess; subprocess.run([sys.executable, '-c', \"b'x' * 300_000_000\"])",
+    ],
+)
+def test_a_log_has_the_peak_memory_of_the_job_and_of_what_it_started(work: str, tmp_path: Path) -> None:
+    """300 MB that are given back, beside less than 150 MB of Python and what a job imports."""
+    assert run(tmp_path / "log", work).returncode == 0
+    [peak] = re.findall(r" peak memory: (\d+) MB$", (tmp_path / "log").read_text(), re.MULTILINE)
+    assert 290 < int(peak) < 450
+
+
 def test_a_failed_job_has_no_end_in_its_log(tmp_path: Path) -> None:
     ended = run(tmp_path / "log", "1 / 0")
     assert ended.returncode == 1 and "ZeroDivisionError" in ended.stderr and "Traceback" not in ended.stderr

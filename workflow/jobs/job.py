@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import sys
 import time
 import traceback
@@ -59,6 +60,7 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
             logger.info("begun: %s", begun)
             checksums.use(snakemake.input)
             yield logger
+        logger.info("peak memory: %.0f MB", peak_memory())
         logger.info("ended: %s", clock())
     except Exception as error:  # the outermost frame of a job: unexpected errors go to its log
         line = told(error)
@@ -85,6 +87,12 @@ def clock() -> str:
     ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     return f"{age:.2f} s after the process, {time.process_time():.2f} s of CPU"
+
+
+def peak_memory() -> float:
+    """The largest resident memory of this process, or of one that it has started and that has ended, in MB."""
+    own, others = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return max(own, others) / 1024
 
 
 class Printable(logging.Formatter):
