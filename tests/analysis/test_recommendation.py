@@ -38,7 +38,7 @@ def rows(levels: list, picks: dict | None = None, **changes: Any) -> pd.DataFram
     settings = {"seconds": {}, "analysis": NOTHING, "limit": 0.02} | changes
     asked = best_base.questions(levels, changes.pop("targets", {}), HOW)
     settings.pop("targets", None)
-    return pd.DataFrame(recommendation.recommend(asked, picks or {}, how=HOW, **settings))
+    return pd.DataFrame(recommendation.recommend(asked, picks or {}, resampling=HOW, **settings))
 
 
 def one(found: pd.DataFrame, topic: str, **conditions: Any) -> pd.Series:

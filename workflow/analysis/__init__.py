@@ -1,1 +1,1 @@
-"""Statistics over scores: evidence, curves, laws of learning, recommendations."""
+"""Statistics over scores: paired differences, curves, learning curves, forecasts, recommendations."""

@@ -1,12 +1,12 @@
-"""Scores of all bases that a question is about, and the chance of each to be the best.
+"""Scores of all bases for a question, and the probability of each base to be the best.
 
-A score is uncertain by the rows that it was tested on and the seeds that it was tuned with. Rows are resampled for all bases
-alike, so that two bases are compared row by row; the luck of seeds is drawn for each base by itself (see `seed_variance`). What
-would come of tuning on other data is not in it, nor the luck of tuning where no base was tuned with two seeds: what is said
-is then about these tuned models, and no base is recommended.
+A score is uncertain by its test rows and by the seeds of fine-tuning. Rows are resampled for all bases together, so that two
+bases are compared row by row. Seeds vary for each base separately (see `seed_variance`). Not included: other fine-tuning
+data, and the variance between seeds if no base has two. In that case statements are about these fine-tuned models only, and
+no base is recommended.
 
-The highest of several noisy scores owes its place partly to luck. The chance that a base is the best is therefore that of its
-true score given all scores, which are drawn towards their mean the more, the less they differ beyond their noise (`chances`).
+The highest of several noisy scores is partly high by chance. The probability to be the best is therefore that of the true
+score given all scores. Scores are shrunk towards their mean, the more the less they differ beyond their noise (`chances`).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from workflow.statistics import UNLIMITED, Limits, Resampling, informative
 Values = NDArray[np.float64]
 Base = tuple[str, int]
 WAY = ["recipe", "suite", "test_format", "shots"]
-SPREADS = 50  # values that the spread of true scores is drawn from
+SPREADS = 50  # grid of values of the spread of true scores
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a base is wanted for, with the scores of all bases that can be asked about.
+    """A question for the best base, with the scores of all bases that are candidates.
 
-    name: task, or target of a cohort; title: what sentences call it, with recipe and suite where the name has several;
-    tests: task tuned on and test of each score in the mean; way: keys WAY; bases; values: shape (bases,); resampled: shape
-    (bases, resamples), of rows alike for all bases and of luck; noise: the same less its mean, luck at its estimated size;
-    n: scored rows; lucky: whether the luck of tuning is in the resamples, which takes a base with two seeds; metric: of the first
-    test; better: which way of it is, `higher` or `lower`; margins: how far each score's interval goes below and above it, shape
-    (2, bases); limits: of possible scores.
+    name: task, or target of a cohort; title: name in sentences, with recipe and suite if several questions have the name;
+    tests: fine-tuning task and test of each score in the mean; way: keys WAY; bases; values: shape (bases,); resampled:
+    shape (bases, resamples), with rows alike for all bases and with seed variance; noise: the same minus its mean, with seed
+    variance at its estimate; n: scored rows; lucky: whether resamples include the variance between seeds, which requires a
+    base with two seeds; metric: of the first test; better: `higher` or `lower` values of it are better; margins: of each
+    score's interval, below and above, shape (2, bases); limits: of possible scores.
     """
 
     name: str
@@ -66,68 +66,71 @@ class Question:
 
     @property
     def tuned(self) -> bool:
-        """Whether bases are wanted for tuning, not as they are."""
+        """Whether the question is about fine-tuned bases, not untouched ones."""
         return self.way["recipe"] != "none"
 
     @cached_property
     def probability(self) -> Values:
-        """Probability that each base is the best (`chances`); several that are equal share it. Shape (bases,)."""
-        own = (self.values, self.resampled - self.values[:, None], self.noise)
-        return chances(*(self.sign * values for values in own))
+        """Probability of each base to be the best (`chances`), shape (bases,). Equal bases share it."""
+        inputs = (self.values, self.resampled - self.values[:, None], self.noise)
+        return chances(*(self.sign * values for values in inputs))
 
     @property
     def top(self) -> int:
-        """Place of the base with the best score, the first of several."""
+        """Index of the base with the best score, the first of several."""
         return int((self.sign * self.values).argmax())
 
     @property
     def tied(self) -> list[int]:
-        """Places of all bases with the best score."""
-        return [int(place) for place in np.flatnonzero(self.values == self.values[self.top])]
+        """Indices of all bases with the best score."""
+        return [int(index) for index in np.flatnonzero(self.values == self.values[self.top])]
 
     def lead_margins(self, picked: Sequence[int]) -> Values:
-        """How far the lead of each base over the mean of the picked ones may be off, below and above, shape (2, bases).
+        """Margins of the lead of each base over the mean of the picked ones, below and above, shape (2, bases).
 
-        From the margins of the scores and the correlations of their noise (Zou & Donner 2008), so that scores that are right on
-        nearly all rows, of which resamples hardly differ, do not seem to be certain. The lead of a picked base over itself is 0.
+        From the margins of the scores and the correlations of their noise (Zou & Donner 2008), so that scores that are
+        correct on nearly all rows, whose resamples hardly differ, do not appear certain. The lead of a picked base over
+        itself is 0.
         """
         bases = len(self.bases)
         below, above = np.broadcast_to(self.margins[:: self.sign], (2, bases))
         shared = self._correlations
         weights = np.isin(np.arange(bases), picked) / len(picked)
         off = []
-        for own, others in ((below, above), (above, below)):
+        for margin, others in ((below, above), (above, below)):
             mean = weights * others
-            squares = own**2 + mean @ shared @ mean - 2 * own * (shared @ mean)
+            squares = margin**2 + mean @ shared @ mean - 2 * margin * (shared @ mean)
             off.append(np.sqrt(np.maximum(0.0, squares)))
         return np.where(weights == 1, 0.0, np.array(off))
 
     @cached_property
     def _correlations(self) -> Values:
-        """Correlations of the noise of all bases' scores, shape (bases, bases). As in `statistics.correlation` two rows are added
-        on which the bases differ."""
+        """Correlations of the noise of all bases' scores, shape (bases, bases).
+
+        As in `statistics.correlation`, two rows are added on which the bases differ.
+        """
         covariance = np.atleast_2d(np.cov(self.noise))
         errors = np.sqrt(np.diag(covariance))
         products = np.outer(errors, errors)
-        found = np.divide(covariance, products, out=np.zeros_like(covariance), where=products > 0)
-        shrunk = found if self.n is None else (self.n * found - 2) / (self.n + 2)
+        correlations = np.divide(covariance, products, out=np.zeros_like(covariance), where=products > 0)
+        shrunk = correlations if self.n is None else (self.n * correlations - 2) / (self.n + 2)
         return np.where(products > 0, shrunk, 0.0) * (1 - np.eye(len(errors))) + np.eye(len(errors))
 
     @property
     def where(self) -> dict[str, Any]:
-        """Conditions on the table of scores that hold for the rows behind it; of several tests, for those of the first."""
+        """Conditions that select the rows of the question in the table of scores; for several tests, those of the first."""
         train, test = self.tests[0]
         known = {"train": train, "test": test, "format": self.way["test_format"], **self.way}
         return known | {"metric": self.metric}
 
 
 def chances(values: Values, errors: Values, noise: Values) -> Values:
-    """Probability that each base has the highest true score, shape (bases,): a share of draws of all true scores.
+    """Probability of each base to have the highest true score, shape (bases,): a share of draws of all true scores.
 
-    values: shape (bases,); errors: what may be off in them, drawn, shape (bases, draws); noise: the same with normal tails, for
-    their covariance. True scores are taken to be normal around an unknown mean with an unknown spread; the spread is drawn from
-    its posterior under a half-Cauchy prior (Gelman 2006, section 2.2) whose scale is that of the scores and their noise, and
-    each draw is of true scores given scores and spread (empirical Bayes: Efron & Morris 1975; drawn by perturbing the scores,
+    values: shape (bases,); errors: draws of their errors, shape (bases, draws); noise: the same with normal tails, for their
+    covariance. True scores are assumed normal around an unknown mean with an unknown spread. The spread is drawn from its
+    posterior under a half-Cauchy prior (Gelman 2006, section 2.2) whose scale is that of the scores and their noise. Each
+    draw is of true scores given scores and spread (empirical Bayes: Efron & Morris 1975; drawn by perturbing the scores,
     Papandreou & Yuille 2010).
     """
     bases, draws = errors.shape
@@ -138,22 +141,24 @@ def chances(values: Values, errors: Values, noise: Values) -> Values:
     scale = max(float(values.std(ddof=1)), max(apart, 0.0) ** 0.5)
     if scale == 0:
         return np.full(bases, 1 / bases)
-    spreads = scale * np.tan(np.linspace(0.01, 0.99, SPREADS) * np.pi / 2)  # of equal prior probability
+    spreads = scale * np.tan(np.linspace(0.01, 0.99, SPREADS) * np.pi / 2)  # of equal prior probability each
     roots = np.linalg.eigh(covariance)
     likelihoods = np.array([_likelihood(values, roots, spread) for spread in spreads])
     weights = np.exp(likelihoods - likelihoods.max())
     generator = np.random.default_rng([bases, draws])
     chosen = generator.choice(SPREADS, size=draws, p=weights / weights.sum())
     best = np.zeros(bases)
-    for place in np.unique(chosen):
-        true = _true_scores(values[:, None] + errors[:, chosen == place], roots, spreads[place], generator)
+    for index in np.unique(chosen):
+        true = _true_scores(values[:, None] + errors[:, chosen == index], roots, spreads[index], generator)
         best += np.bincount(true.argmax(axis=0), minlength=bases)
     return best / draws
 
 
 def _likelihood(values: Values, roots: tuple[Values, Values], spread: float) -> float:
-    """Logarithm of the likelihood of scores whose truths spread so, whatever their mean. roots: eigenvalues and eigenvectors of
-    the noise's covariance."""
+    """Log-likelihood of scores whose true values have a given spread, whatever their mean.
+
+    roots: eigenvalues and eigenvectors of the noise's covariance.
+    """
     variances = np.maximum(roots[0], 0) + spread**2
     inverse = (roots[1] / variances) @ roots[1].T
     away = values - inverse.sum(axis=0) @ values / inverse.sum()
@@ -171,60 +176,71 @@ def _true_scores(
     return prior + spread**2 * (inverse @ away)
 
 
-def questions(levels: Sequence[Level], targets: Mapping[str, Mapping[str, Any]], how: Resampling) -> list[Question]:
-    """A question for each task that bases were tuned on and tested with, by recipe and suite, and for each target.
+def questions(
+    levels: Sequence[Level], targets: Mapping[str, Mapping[str, Any]], resampling: Resampling
+) -> list[Question]:
+    """A question for each fine-tuning task with a test of the same name, by recipe and suite, and for each target.
 
-    targets: name -> tests, pairs of task tuned on and test, and `way`. Of several formats and numbers of demonstrations
-    those are taken that most bases were tested with, of equals the first and the fewest. A base that lacks one of the tests
-    is not among the bases.
+    targets: name -> tests, pairs of fine-tuning task and test, and `way`. Of several formats and numbers of demonstrations,
+    those of most bases are used; if equal, the first format and the fewest demonstrations. A base that lacks one of the
+    tests is not among the bases.
     """
-    own = [level for level in levels if level.keys["train"] != "none" and _alike(level)]
-    home = [level for level in own if level.keys["train"] == level.keys["test"]]
-    order = {name: place for place, name in enumerate(FORMATS)}
+    comparable = [level for level in levels if level.keys["train"] != "none" and _alike(level)]
+    home = [level for level in comparable if level.keys["train"] == level.keys["test"]]
+    order = {name: index for index, name in enumerate(FORMATS)}
     counts = Counter((_place(level), tuple(_way(level).values())) for level in home)
     home.sort(key=lambda level: (order[level.keys["test_format"]], level.keys["shots"]))
     home.sort(key=lambda level: -counts[_place(level), tuple(_way(level).values())])
-    asked: dict[tuple[Any, ...], dict[str, Any]] = {}
+    ways: dict[tuple[Any, ...], dict[str, Any]] = {}
     for level in home:
-        asked.setdefault(_place(level), _way(level))
-    found = [_question(train, [(train, train)], way, own, how) for (train, *_), way in sorted(asked.items(), key=str)]
-    found += [_question(name, target["tests"], target["way"], own, how) for name, target in targets.items()]
-    found += _untouched(levels, how)
-    there = [question for question in found if question is not None]
-    several = Counter(question.title for question in there)
+        ways.setdefault(_place(level), _way(level))
+    result = [
+        _question(train, [(train, train)], way, comparable, resampling)
+        for (train, *_), way in sorted(ways.items(), key=str)
+    ]
+    result += [
+        _question(name, target["tests"], target["way"], comparable, resampling) for name, target in targets.items()
+    ]
+    result += _untouched(levels, resampling)
+    questions_with_bases = [question for question in result if question is not None]
+    several = Counter(question.title for question in questions_with_bases)
     return [
-        replace(question, title=_title(question)) if several[question.title] > 1 else question for question in there
+        replace(question, title=_title(question)) if several[question.title] > 1 else question
+        for question in questions_with_bases
     ]
 
 
-def _untouched(levels: Sequence[Level], how: Resampling) -> Iterator[Question | None]:
-    """A question for each test, suite and number of demonstrations that untouched bases of families were put to of which the
-    study has no tuned model: which of them is the best as it is. A test of which no way is better is no question."""
+def _untouched(levels: Sequence[Level], resampling: Resampling) -> Iterator[Question | None]:
+    """A question for each test, suite and number of demonstrations of families without a fine-tuned model: which untouched
+    base is the best.
+
+    Metrics without a better direction have no question.
+    """
     tuned = {level.keys["family"] for level in levels if level.keys["train"] != "none"}
-    asked: dict[tuple[Any, ...], list[Level]] = {}
+    groups: dict[tuple[Any, ...], list[Level]] = {}
     for level in levels:
         if level.keys["family"] not in tuned and level.better is not None:
-            asked.setdefault((level.keys["test"], *_way(level).values()), []).append(level)
-    for (test, *_), own in sorted(asked.items(), key=lambda entry: str(entry[0])):
-        way = _way(own[0])
-        question = _question(test, [("none", test)], way, own, how)
+            groups.setdefault((level.keys["test"], *_way(level).values()), []).append(level)
+    for (test, *_), members in sorted(groups.items(), key=lambda entry: str(entry[0])):
+        way = _way(members[0])
+        question = _question(test, [("none", test)], way, members, resampling)
         yield question and replace(question, way=way | {"format": "none"}, title=f"{test}, {way['shots']}-shot")
 
 
 def _title(question: Question) -> str:
-    """A question told apart from those of the same task."""
+    """A title that distinguishes a question from others on the same task."""
     if not question.tuned:
         return f"{question.title} ({question.way['suite']})"
     return f"{question.name} ({question.way['recipe']}, {question.way['suite']})"
 
 
 def _alike(level: Level) -> bool:
-    """Whether a model is tested in the format that it was tuned in."""
+    """Whether a model is tested in the format of its fine-tuning."""
     return level.keys["format"] == level.keys["test_format"]
 
 
 def _place(level: Level) -> tuple[Any, ...]:
-    """What a question is about besides the way of testing."""
+    """The keys of a question except the way of testing."""
     return tuple(level.keys[key] for key in ("train", "recipe", "suite"))
 
 
@@ -233,11 +249,11 @@ def _way(level: Level) -> dict[str, Any]:
 
 
 def _question(
-    name: str, tests: Sequence[tuple[str, str]], way: Mapping[str, Any], levels: Sequence[Level], how: Resampling
+    name: str, tests: Sequence[tuple[str, str]], way: Mapping[str, Any], levels: Sequence[Level], resampling: Resampling
 ) -> Question | None:
-    """The question of a plain mean over tests; None where no base has all of them.
+    """The question of a plain mean over tests; None if no base has all of them.
 
-    Errors: StudyError where bases were scored on different rows.
+    Errors: StudyError if bases were scored on different rows.
     """
     here = [level for level in levels if _way(level) == way]
     parts = [{_base(level): level for level in here if _pair(level) == pair} for pair in tests]
@@ -246,46 +262,54 @@ def _question(
         return None
     table = [[part[base] for base in bases] for part in parts]
     places = list(dict.fromkeys(test for _, test in tests))
-    # Tests have rows of their own, so each is resampled by a seed of its own, whatever was tuned on.
-    seeds = [how.seed + 2 + places.index(test) for _, test in tests]
-    rows = [_over_rows(own, replace(how, seed=seed)) for own, seed in zip(table, seeds, strict=True)]
+    # Tests have different rows, so each test has its own seed, whatever the fine-tuning task.
+    seeds = [resampling.seed + 2 + places.index(test) for _, test in tests]
+    rows = [
+        _over_rows(levels_of_test, replace(resampling, seed=seed))
+        for levels_of_test, seed in zip(table, seeds, strict=True)
+    ]
     lucks: list[Any] = [
-        np.zeros((2, len(bases), how.resamples))
+        np.zeros((2, len(bases), resampling.resamples))
         if train == "none"
         else _luck(
-            [own for (tuned, _), own in zip(tests, table, strict=True) if tuned == train], len(tests), number, how
+            [levels_of_test for (tuned, _), levels_of_test in zip(tests, table, strict=True) if tuned == train],
+            len(tests),
+            number,
+            resampling,
         )
         for number, train in enumerate(dict.fromkeys(train for train, _ in tests))
     ]
     lucky = all(luck is not None for luck in lucks)
-    luck: Any = sum(lucks) if lucky else np.zeros((2, 1, 1))  # of tuning, by tasks tuned on
-    values = np.mean([[level.value for level in own] for own in table], axis=0)
-    sizes = [own[0].n for own in table]
+    luck: Any = sum(lucks) if lucky else np.zeros((2, 1, 1))  # of fine-tuning, by fine-tuning task
+    values = np.mean([[level.value for level in levels_of_test] for levels_of_test in table], axis=0)
+    sizes = [levels_of_test[0].n for levels_of_test in table]
     known = [size for size in sizes if size is not None]
     n = sum(known) if len(known) == len(sizes) else None
     resampled, noise = np.mean(rows, axis=0) + luck
     noise = noise - noise.mean(axis=1, keepdims=True)
     first = table[0][0]
     facts: dict[str, Any] = {"metric": first.metric, "better": first.better or "higher"}
-    facts["limits"] = common_limits([level for own in table for level in own])
-    halves = np.array([(high - low) / 2 for low, high in (how.bounds(own) for own in luck[0])]) if lucky else 0.0
-    facts["margins"] = (_margins(table, [test for _, test in tests], how.level) ** 2 + halves**2) ** 0.5
+    facts["limits"] = common_limits([level for levels_of_test in table for level in levels_of_test])
+    halves = (
+        np.array([(high - low) / 2 for low, high in (resampling.bounds(draws) for draws in luck[0])]) if lucky else 0.0
+    )
+    facts["margins"] = (_margins(table, [test for _, test in tests], resampling.level) ** 2 + halves**2) ** 0.5
     return Question(name, name, tests, way, bases, values, resampled, noise, n, lucky, **facts)
 
 
 def _margins(table: Sequence[Sequence[Level]], tests: Sequence[str], level: float) -> Values:
-    """How far the mean over tests of each base may be off by its rows, below and above, shape (2, bases).
+    """Margins of the mean over tests of each base by its rows, below and above, shape (2, bases).
 
-    Tests that occur twice, after different tunings, share their rows: their margins add up, those of different tests in
-    quadrature. table: levels of all bases, a row for each of the tests.
+    Tests that occur twice, after different fine-tunings, share their rows: their margins add up, those of different tests
+    add in quadrature. table: levels of all bases, one row for each test.
     """
-    own = np.array([[one.over_rows(level) for one in levels] for levels in table]).transpose(0, 2, 1) / len(tests)
-    summed = [own[[test == name for test in tests]].sum(axis=0) for name in dict.fromkeys(tests)]
+    margins = np.array([[one.over_rows(level) for one in levels] for levels in table]).transpose(0, 2, 1) / len(tests)
+    summed = [margins[[test == name for test in tests]].sum(axis=0) for name in dict.fromkeys(tests)]
     return np.sqrt(np.sum(np.square(summed), axis=0))
 
 
-def _over_rows(levels: Sequence[Level], how: Resampling) -> Values:
-    """The levels of all bases on one test over resampled rows, seeds as they are, shape (bases, resamples).
+def _over_rows(levels: Sequence[Level], resampling: Resampling) -> Values:
+    """The levels of all bases on one test over resampled rows, with seeds fixed, shape (bases, resamples).
 
     Errors: StudyError unless all were scored on the same rows, as far as rows are known.
     """
@@ -297,27 +321,40 @@ def _over_rows(levels: Sequence[Level], how: Resampling) -> Values:
                 f"suite {other.keys['suite']}, test {other.keys['test']}: {pair} were scored on different rows; expected the "
                 "same rows for all bases that are compared"
             )
-    means = how.means(np.array([sample.values.mean(axis=0) for sample in samples]).T).T if samples else ()
+    means = resampling.means(np.array([sample.values.mean(axis=0) for sample in samples]).T).T if samples else ()
     drawn = iter(means)
-    return np.array([next(drawn) if isinstance(level, Sample) else level.resampled(how) for level in levels])
+    return np.array([next(drawn) if isinstance(level, Sample) else level.resampled(resampling) for level in levels])
 
 
-def _luck(parts: Sequence[Sequence[Level]], tests: int, number: int, how: Resampling) -> Values | None:
-    """What the luck of one tuning may have added to a mean over tests (`Luck.draws`), shape (2, bases, resamples).
+def _luck(parts: Sequence[Sequence[Level]], tests: int, number: int, resampling: Resampling) -> Values | None:
+    """Draws of the variance between seeds of one fine-tuning in a mean over tests (`Luck.draws`), shape (2, bases,
+    resamples).
 
-    None where it is unknown. parts: the levels of all bases on each test after this tuning; number: of the tuning, for a seed
-    of its own. The error of a reported score of several seeds holds its luck.
+    None if it is unknown. parts: the levels of all bases on each test after this fine-tuning; number: of the fine-tuning,
+    for a seed of its own. The error of a reported score of several seeds includes this variance.
     """
     bases = list(zip(*parts, strict=True))
-    luck = pooled([[level.values for level in own] for own in bases if isinstance(own[0], Sample)], tests)
-    seeds = np.array([own[0].seeds if isinstance(own[0], Sample) or own[0].seeds == 1 else np.inf for own in bases])
+    luck = pooled(
+        [
+            [level.values for level in levels_of_base]
+            for levels_of_base in bases
+            if isinstance(levels_of_base[0], Sample)
+        ],
+        tests,
+    )
+    seeds = np.array(
+        [
+            levels_of_base[0].seeds if isinstance(levels_of_base[0], Sample) or levels_of_base[0].seeds == 1 else np.inf
+            for levels_of_base in bases
+        ]
+    )
     if luck is None:
-        return None if np.isfinite(seeds).any() else np.zeros((2, len(bases), how.resamples))
-    return np.array(luck.draws(seeds, how.resamples, np.random.default_rng([how.seed, number])))
+        return None if np.isfinite(seeds).any() else np.zeros((2, len(bases), resampling.resamples))
+    return np.array(luck.draws(seeds, resampling.resamples, np.random.default_rng([resampling.seed, number])))
 
 
 def _pair(level: Level) -> tuple[str, str]:
-    """Task tuned on and test."""
+    """Fine-tuning task and test."""
     return level.keys["train"], level.keys["test"]
 
 
@@ -326,13 +363,14 @@ def _base(level: Level) -> Base:
 
 
 def uncertain(levels: Sequence[Level]) -> list[Level]:
-    """The levels whose uncertainty is known: a score without one would win or lose every comparison for certain.
+    """The levels whose uncertainty is known.
 
-    Rows of a loss that are all alike, or a single row, say nothing of it either.
+    A score of unknown uncertainty would win or lose every comparison with certainty. Identical losses and single rows have
+    unknown uncertainty as well.
     """
     return [level for level in levels if level.uncertain and informative(level.over_rows)]
 
 
 def named(base: Base) -> str:
-    """What sentences call a base."""
+    """Name of a base in sentences."""
     return f"{base[0]} at step {base[1]}"

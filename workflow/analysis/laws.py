@@ -1,9 +1,9 @@
-"""Laws of learning: smooth curves along pre-training, beside the straight line and the line with one bend.
+"""Learning curves: smooth laws along pre-training, the straight line, and the line with one bend.
 
-Each law is linear in two numbers, where it starts and how far it rises, and has a shape that is found by trying a grid of
-them: a fit is a projection for each shape, of which the best counts (variable projection, Golub & Pereyra 1973). So all
-curves over the same steps are fitted at once, and a fit cannot end in a local optimum. Steps stand for tokens, to which they
-are proportional in a run of one batch size.
+Each law is linear in two parameters, its start and its rise, and has a shape from a grid. A fit is a projection for each
+shape, of which the best counts (variable projection, Golub & Pereyra 1973). All curves over the same steps are thus fitted
+at once, and a fit cannot end in a local optimum. Steps stand for tokens, to which they are proportional in a run of constant
+batch size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXPONENTS = (
 )  # of the power law; fitted exponents of losses and errors lie between .05 and 1 (arXiv 2001.08361)
 STEEPNESS = (0.7, 1.0, 1.5, 2.5, 4.0)  # of the sigmoid, per e-fold of steps
 APART = 0.4  # e-folds of steps between its midpoints
-ONSET = 0.5  # of the steps so far, the latest onset of a rise: of a later one there is too little to see
+ONSET = 0.5  # the latest onset of a rise, as a share of the steps so far; a later one shows too little of it
 LONGEST = 1.5  # the slowest exponential's time constant, in training lengths so far
 BEND = "bend"
 START = 100
@@ -53,7 +53,7 @@ def _exponential(first: float) -> list[Shape]:
 
 
 def _sigmoid(first: float) -> list[Shape]:
-    """score = a + b / (1 + exp(-c (log steps - d))): flat, a rise, flat again (arXiv 2403.15796 of abilities that emerge)."""
+    """score = a + b / (1 + exp(-c (log steps - d))): flat, a rise, flat again (arXiv 2403.15796 on emergent abilities)."""
     places = np.linspace(np.log(first), 0, 2 + int(-np.log(first) / APART))
 
     def shape(c: float, d: float) -> Shape:
@@ -63,12 +63,12 @@ def _sigmoid(first: float) -> list[Shape]:
 
 
 def _logarithm(first: float) -> list[Shape]:
-    """score = a + b log steps: as much for each doubling."""
+    """score = a + b log steps: a constant gain for each doubling."""
     return [np.log]
 
 
 def _onset(first: float) -> list[Shape]:
-    """score = a + b max(0, log(steps / c)): flat up to a step, as much for each doubling from there on."""
+    """score = a + b max(0, log(steps / c)): flat up to a step, then a constant gain for each doubling."""
     places = (
         np.linspace(np.log(first), np.log(ONSET), 2 + int(np.log(ONSET / first) / APART)) if first < ONSET else [0.0]
     )
@@ -89,22 +89,22 @@ LAWS: Mapping[str, Callable[[float], list[Shape]]] = {
 
 
 def scaled(steps: Values, to: float) -> Values:
-    """Steps as shares of a step; step 0 stands at half the first step above it, so that it has a logarithm."""
+    """Steps relative to a step. Step 0 counts as half the first positive step, so that it has a logarithm."""
     return np.maximum(steps, steps[steps > 0].min() / 2) / to
 
 
 @lru_cache
 def shapes(law: str, steps: tuple[float, ...], at: tuple[float, ...] = ()) -> Values:
-    """Bases of a law over steps and, after them, over later ones, shape (shapes, steps + at, 2)."""
-    there = scaled(np.array(steps), steps[-1])
-    places = np.concatenate([there, np.array(at) / steps[-1]])
-    columns = [shape(places) for shape in LAWS[law](float(there[0]))]
+    """Design matrices of a law over steps and, after them, over later ones, shape (shapes, steps + at, 2)."""
+    positions = scaled(np.array(steps), steps[-1])
+    places = np.concatenate([positions, np.array(at) / steps[-1]])
+    columns = [shape(places) for shape in LAWS[law](float(positions[0]))]
     return np.stack([np.stack([np.ones_like(places), column], axis=-1) for column in columns])
 
 
 @lru_cache
 def straight_and_bent(steps: tuple[float, ...]) -> dict[str, Values]:
-    """Bases of the straight line over steps and of lines with a bend, shapes (1, steps, 2) and (knots, steps, 3)."""
+    """Design matrices of the straight line and of lines with a bend, shapes (1, steps, 2) and (knots, steps, 3)."""
     x, knots = np.array(steps), bends(steps).knots
     flat = np.stack([np.ones_like(x), x / x[-1]], axis=-1)
     beyond = np.maximum(x - knots[:, None], 0) / x[-1]
@@ -113,64 +113,67 @@ def straight_and_bent(steps: tuple[float, ...]) -> dict[str, Values]:
 
 
 def bases(steps: tuple[float, ...]) -> dict[str, Values]:
-    """All that is compared by held-out steps: name -> bases, shape (shapes, steps, parameters)."""
+    """All models that held-out steps compare: name -> design matrices, shape (shapes, steps, parameters)."""
     return {**straight_and_bent(steps), **{law: shapes(law, steps) for law in LAWS}}
 
 
 @lru_cache
 def _rests(steps: tuple[float, ...]) -> Values:
-    """What the shapes of all laws leave of a curve, shape (shapes of all laws, steps, steps)."""
+    """Projections on the residuals of all shapes of all laws, shape (shapes of all laws, steps, steps)."""
     whole = np.concatenate([shapes(law, steps) for law in LAWS])
     return np.eye(len(steps)) - whole @ np.linalg.pinv(whole)
 
 
 @dataclass(frozen=True)
 class Without:
-    """Fits without one step. spaces: orthonormal bases, shape (shapes, steps - 1, parameters); weights of the other steps in
-    the step that is left out, shape (shapes, steps - 1)."""
+    """Fits without one step.
+
+    spaces: orthonormal bases, shape (shapes, steps - 1, parameters); weights: of the other steps in the prediction of the
+    left-out step, shape (shapes, steps - 1).
+    """
 
     spaces: Values
     weights: Values
 
 
 @lru_cache(maxsize=512)
-def _without(name: str, steps: tuple[float, ...], place: int) -> Without:
+def _without(name: str, steps: tuple[float, ...], index: int) -> Without:
     basis = bases(steps)[name]
-    kept = np.delete(basis, place, axis=1)
-    return Without(np.linalg.qr(kept)[0], np.einsum("kp,kpn->kn", basis[:, place], np.linalg.pinv(kept)))
+    others = np.delete(basis, index, axis=1)
+    return Without(np.linalg.qr(others)[0], np.einsum("kp,kpn->kn", basis[:, index], np.linalg.pinv(others)))
 
 
 def held_out(curve: Curve) -> dict[str, float]:
     """Root mean square error of each law, the straight line and the bend on steps that they are not fitted to.
 
-    Each step but the first and the last, which would be extrapolated, is left out by itself.
+    Each step is left out in turn, except the first and the last, which would be extrapolated.
     """
     steps = tuple(curve.steps)
     inner = range(1, len(steps) - 1)
     return {
-        name: float(np.sqrt(np.mean([_missed(name, steps, curve.values, place) ** 2 for place in inner])))
+        name: float(np.sqrt(np.mean([_missed(name, steps, curve.values, index) ** 2 for index in inner])))
         for name in bases(steps)
     }
 
 
-def _missed(name: str, steps: tuple[float, ...], values: Values, place: int) -> float:
-    """How far a step is off the best fit to the others."""
-    found, rest = _without(name, steps, place), np.delete(values, place)
-    caught = (np.einsum("knp,n->kp", found.spaces, rest) ** 2).sum(axis=1)
-    return float(values[place] - found.weights[caught.argmax()] @ rest)
+def _missed(name: str, steps: tuple[float, ...], values: Values, index: int) -> float:
+    """Error of the best fit to the other steps at a step."""
+    fitted, rest = _without(name, steps, index), np.delete(values, index)
+    caught = (np.einsum("knp,n->kp", fitted.spaces, rest) ** 2).sum(axis=1)
+    return float(values[index] - fitted.weights[caught.argmax()] @ rest)
 
 
-def law_p_value(curve: Curve, how: Resampling) -> float:
-    """P-value of the best smooth law against the line with a bend, which is not a case of it nor it of the line.
+def law_p_value(curve: Curve, resampling: Resampling) -> float:
+    """P-value of the best smooth law against the line with a bend; neither contains the other.
 
-    By simulation (Cox 1961; Williams 1970): curves of that law with this curve's noise, and how often a bend fits them that much
-    better than every law.
+    By simulation (Cox 1961; Williams 1970) of curves of that law with this curve's noise: how often a bend fits them better
+    than every law by at least as much.
     """
     steps = tuple(curve.steps)
     smooth, bent = _rests(steps), bends(steps).rest
     left = _squares(smooth, curve.values[:, None])[:, 0]
     best = int(left.argmin())
-    noise = noise_around(curve, smooth[best], len(steps) - 3, how)
+    noise = noise_around(curve, smooth[best], len(steps) - 3, resampling)
     drawn = (curve.values - smooth[best] @ curve.values)[:, None] + noise.T
     seen = left[best] - _squares(bent, curve.values[:, None]).min()
     simulated_law, simulated_bend = _squares(smooth, drawn).min(axis=0), _squares(bent, drawn).min(axis=0)
@@ -180,16 +183,24 @@ def law_p_value(curve: Curve, how: Resampling) -> float:
 
 
 def _squares(rests: Values, curves: Values) -> Values:
-    """Sums of squares that projections, shape (shapes, steps, steps), leave of curves, shape (steps, curves)."""
+    """Residual sums of squares of curves, shape (steps, curves), for projections of shape (shapes, steps, steps)."""
     return ((rests @ curves) ** 2).sum(axis=1)
 
 
 def thinned(curve: Curve) -> Sequence[Curve]:
-    """The curve without its first step, without its last, its steps by turns in two halves, and without its start.
+    """The curve without its first step, without its last, with every second step (twice), and without its start.
 
-    That is the steps below a hundredth of the last: an untrained model's level is part of no law of learning, and makes any curve
-    bend behind it.
+    The start are the steps below a hundredth of the last: the level of an untrained model is not part of a learning curve,
+    and makes any curve bend after it.
     """
     places = np.arange(len(curve.steps))
-    kept = (places[1:], places[:-1], places[::2], places[1::2], np.flatnonzero(curve.steps >= curve.steps[-1] / START))
-    return [Curve(curve.steps[own], curve.values[own], curve.draws[own]) for own in kept]
+    thinnings = (
+        places[1:],
+        places[:-1],
+        places[::2],
+        places[1::2],
+        np.flatnonzero(curve.steps >= curve.steps[-1] / START),
+    )
+    return [
+        Curve(curve.steps[steps_kept], curve.values[steps_kept], curve.draws[steps_kept]) for steps_kept in thinnings
+    ]

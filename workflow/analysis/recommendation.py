@@ -26,12 +26,12 @@ CHANCE, LAST = "chance", "last_step"  # picks without a measurement: any base, t
 
 
 def recommend(
-    asked: Sequence[Question],
+    questions: Sequence[Question],
     picks: Mapping[str, Mapping[Base, float]],
     seconds: Mapping[str, float],
     analysis: pd.DataFrame,
     limit: float,
-    how: Resampling,
+    resampling: Resampling,
 ) -> Iterator[dict[str, Any]]:
     """Rows of `tables.RECOMMENDATIONS`.
 
@@ -39,26 +39,26 @@ def recommend(
     table; limit: the largest regret that is small enough.
     """
     analysis = analysis[analysis["analysis"] == "extrapolation"]  # filtered once for all questions
-    significant = _significant(asked, analysis, how.level)
-    for question in asked:
+    significant = _significant(questions, analysis, resampling.level)
+    for question in questions:
         keys = {"task": question.name, "recipe": question.way["recipe"], "suite": question.way["suite"]}
-        rows = [*_answer(question, how), *_bases(question, how)]
+        rows = [*_answer(question, resampling), *_bases(question, resampling)]
         if len(question.bases) > 1 and question.tuned:
-            regrets = [*_regrets(question, picks, seconds, how)]
-            rows += [*regrets, *_cheapest(question, regrets, list(picks), limit, how.level)]
+            regrets = [*_regrets(question, picks, seconds, resampling)]
+            rows += [*regrets, *_cheapest(question, regrets, list(picks), limit, resampling.level)]
         rows += _pretraining(question, analysis, significant)
         yield from ({**keys, **row} for row in rows)
 
 
-def _answer(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
+def _answer(question: Question, resampling: Resampling) -> Iterator[dict[str, Any]]:
     """The base to tune, or the bases among which it is too close to call; with single seeds, no recommendation."""
     top, tied = question.top, question.tied
     name, chance = named(question.bases[top]), float(question.probability[tied].mean())
-    score = _figure(question, top, how)
+    score = _figure(question, top, resampling)
     best = f"{name}, {score}" if len(tied) == 1 else f"{_tie(question)}, {score} each"
-    rivals = ", ".join(named(question.bases[place]) for place in _rivals(question, how)) or "none"
+    rivals = ", ".join(named(question.bases[index]) for index in _rivals(question, resampling)) or "none"
     if not question.tuned:
-        text = _untuned(question, score, rivals, how)
+        text = _untuned(question, score, rivals, resampling)
     elif len(question.bases) == 1:
         note = "" if question.lucky else "; one seed: another seed may give another value"
         text = f"only {name} was tuned; it scores {score}{note}"
@@ -68,23 +68,23 @@ def _answer(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
             f"recommended. Highest score: {best}; probability to be the best on other test rows {chance:.2f}"
             f"{'' if len(tied) == 1 else ' each'}. Not significantly worse on these test rows: {rivals}"
         )
-    elif chance >= how.level and len(tied) == 1:
+    elif chance >= resampling.level and len(tied) == 1:
         text = f"tune {name}, the best of {len(question.bases)} bases with probability {chance:.2f}; it scores {score}"
     else:
         text = (
             f"too close to call. Highest score: {best}; probability to be the best {chance:.2f}"
             f"{'' if len(tied) == 1 else ' each'}. Not significantly worse: {rivals}"
         )
-    yield _row(question, "answer", text, question.where, top, how)
+    yield _row(question, "answer", text, question.where, top, resampling)
 
 
 def _tie(question: Question) -> str:
     """The bases that share the highest score."""
-    *first, last = [named(question.bases[place]) for place in question.tied]
+    *first, last = [named(question.bases[index]) for index in question.tied]
     return f"{', '.join(first)} and {last}"
 
 
-def _untuned(question: Question, score: str, rivals: str, how: Resampling) -> str:
+def _untuned(question: Question, score: str, rivals: str, resampling: Resampling) -> str:
     """The sentence on the best untouched base for a test."""
     name, count = named(question.bases[question.top]), len(question.bases)
     chance = float(question.probability[question.tied].mean())
@@ -94,70 +94,75 @@ def _untuned(question: Question, score: str, rivals: str, how: Resampling) -> st
     leads = f"{name} has {best}, {score}" if len(question.tied) == 1 else f"{_tie(question)} have {best}, {score} each"
     text = f"of {count} untouched bases {leads}; probability to be the best on other test rows {chance:.2f}"
     text += "" if len(question.tied) == 1 else " each"
-    if chance >= how.level and len(question.tied) == 1:
+    if chance >= resampling.level and len(question.tied) == 1:
         return text
     few = rivals if rivals.count(", ") < FEW else f"{rivals.count(', ') + 1} bases"
     return f"{text}. Not significantly worse: {few}"
 
 
-def _rivals(question: Question, how: Resampling) -> list[int]:
+def _rivals(question: Question, resampling: Resampling) -> list[int]:
     """Indices of the bases that are not the best and whose paired difference to the best one has an interval that includes 0."""
     lead = question.sign * (question.resampled[question.top] - question.resampled)
-    lower = how.columns(lead.T)[0]
-    return [place for place in range(len(lead)) if place not in question.tied and lower[place] <= 0]
+    lower = resampling.columns(lead.T)[0]
+    return [index for index in range(len(lead)) if index not in question.tied and lower[index] <= 0]
 
 
-def _bases(question: Question, how: Resampling) -> Iterator[dict[str, Any]]:
+def _bases(question: Question, resampling: Resampling) -> Iterator[dict[str, Any]]:
     """Each base with its score and its probability to be the best, the highest score first."""
     probability = question.probability
-    for place in np.argsort(-question.sign * question.values, kind="stable"):
-        family, step = question.bases[place]
+    for index in np.argsort(-question.sign * question.values, kind="stable"):
+        family, step = question.bases[index]
         if (
             not question.tuned
-            and probability[place] < WORTH
+            and probability[index] < WORTH
             and step != max(s for f, s in question.bases if f == family)
         ):
             continue  # there may be hundreds; the table of scores has them
         text = (
-            f"{named(question.bases[place])} scores {_figure(question, place, how)} "
+            f"{named(question.bases[index])} scores {_figure(question, index, resampling)} "
             f"{'after tuning' if question.tuned else 'without tuning'} and is the best of "
-            f"{len(question.bases)} with probability {probability[place]:.2f}"
+            f"{len(question.bases)} with probability {probability[index]:.2f}"
             f"{'' if question.lucky else ' (one seed each: of these tuned models, on other test rows)'}"
         )
-        yield _row(question, "base", text, question.where | {"family": family, "step": step}, int(place), how)
+        yield _row(question, "base", text, question.where | {"family": family, "step": step}, int(index), resampling)
 
 
 def _regrets(
-    question: Question, picks: Mapping[str, Mapping[Base, float]], seconds: Mapping[str, float], how: Resampling
+    question: Question, picks: Mapping[str, Mapping[Base, float]], seconds: Mapping[str, float], resampling: Resampling
 ) -> Iterator[dict[str, Any]]:
     """The expected loss against the best base of a pick by each indicator alone, by the last step, or by chance."""
-    ends = {family: max(step for own, step in question.bases if own == family) for family, _ in question.bases}
+    ends = {
+        family: max(step for family_of_base, step in question.bases if family_of_base == family)
+        for family, _ in question.bases
+    }
     last = {base: float(base[1] == ends[base[0]]) for base in question.bases}
     for name, values in {**picks, LAST: last, CHANCE: dict.fromkeys(question.bases, 0.0)}.items():
         if not all(math.isfinite(values.get(base, math.nan)) for base in question.bases):
             continue
         highest = max(values[base] for base in question.bases)
-        picked = [place for place, base in enumerate(question.bases) if values[base] == highest]
-        loss = _loss(question, picked, how)
+        picked = [index for index, base in enumerate(question.bases) if values[base] == highest]
+        loss = _loss(question, picked, resampling)
         pick = named(question.bases[picked[0]]) if len(picked) == 1 else f"any of {len(picked)} bases"
         method = {CHANCE: "picking by chance", LAST: "picking the last step"}.get(name, f"picking by {name}")
-        text = f"{method} ({pick}) loses {_lost(loss, how.level)} against the best of {len(question.bases)} bases"
+        text = (
+            f"{method} ({pick}) loses {_lost(loss, resampling.level)} against the best of {len(question.bases)} bases"
+        )
         text += "" if question.lucky else "; one seed each: part of this may be variance between seeds"
         family, step = question.bases[picked[0]]
-        place = {"family": family, "step": step} if len(picked) == 1 else {}
+        base_keys = {"family": family, "step": step} if len(picked) == 1 else {}
         figures = {"n": question.n, "seconds": seconds.get(name)}
         figures |= {"probability": float(question.probability[picked].mean())}
         yield {
             "topic": "regret",
             "indicator": name,
-            **place,
-            **_statement(question, text, question.where | place),
+            **base_keys,
+            **_statement(question, text, question.where | base_keys),
             **loss,
             **figures,
         }
 
 
-def _loss(question: Question, picked: Sequence[int], how: Resampling) -> dict[str, float]:
+def _loss(question: Question, picked: Sequence[int], resampling: Resampling) -> dict[str, float]:
     """The loss of a pick against the best base: as measured, an estimate without the bias of the maximum, and an interval.
 
     The estimate chooses the best base and scores it with independent noise, as two halves of the data would: noise is added
@@ -173,7 +178,7 @@ def _loss(question: Question, picked: Sequence[int], how: Resampling) -> dict[st
     chosen = (lead[:, None] + noise).argmax(axis=0)
     judged = np.take_along_axis(lead[:, None] - noise, chosen[None], axis=0)
     leads = sign * (question.resampled - question.resampled[picked].mean(axis=0))
-    error = how.bounds((leads - lead[:, None]).max(axis=0))[1]
+    error = resampling.bounds((leads - lead[:, None]).max(axis=0))[1]
     below, above = question.lead_margins(picked)
     high = float((lead + above).max())
     return {
@@ -185,7 +190,7 @@ def _loss(question: Question, picked: Sequence[int], how: Resampling) -> dict[st
 
 
 def _lost(loss: Mapping[str, float], level: float) -> str:
-    """A loss with its interval. Of width 0 it is where the pick is the best and the margins of all others' leads lie below 0."""
+    """A loss with its interval. Its width is 0 if the pick is the best and the margins of all other leads are below 0."""
     if loss["high"] == 0:
         return "0.000 (all other bases are significantly worse on the test rows)"
     return f"{loss['value']:.3f} ({100 * level:g} % CI {loss['low']:.3f} to {loss['high']:.3f})"
@@ -194,7 +199,7 @@ def _lost(loss: Mapping[str, float], level: float) -> str:
 def _cheapest(
     question: Question, regrets: Sequence[Mapping[str, Any]], indicators: Sequence[str], limit: float, level: float
 ) -> Iterator[dict[str, Any]]:
-    """The cheapest indicator with a small loss, of equal costs the one with the smallest; and the indicators that lack bases."""
+    """The cheapest indicator with a small loss, at equal cost the one with the smallest; and the indicators that lack bases."""
     measured = [row for row in regrets if row["indicator"] not in (CHANCE, LAST)]
     if not measured:
         return
@@ -216,8 +221,8 @@ def _cheapest(
     lacking = [name for name in indicators if name not in {row["indicator"] for row in measured}]
     text += f"; left out, since not measured on all bases: {', '.join(lacking)}" if lacking else ""
     text += "" if question.lucky else "; one seed each: variance between seeds is not included"
-    kept = ("indicator", "family", "step", *LOSS, "n", "seconds", "probability", "table", "filter")
-    yield {**{key: best.get(key) for key in kept}, "topic": "cheapest", "statement": f"{question.title}: {text}."}
+    columns = ("indicator", "family", "step", *LOSS, "n", "seconds", "probability", "table", "filter")
+    yield {**{key: best.get(key) for key in columns}, "topic": "cheapest", "statement": f"{question.title}: {text}."}
 
 
 def _forecast_keys(question: Question) -> dict[str, Any]:
@@ -228,35 +233,37 @@ def _forecast_keys(question: Question) -> dict[str, Any]:
 
 
 def _later(question: Question, analysis: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each family with the forecast changes of its scores after tuning, the latest step last."""
+    """Each family with the forecast changes of its scores after fine-tuning, in the order of steps."""
     keys = _forecast_keys(question)
     rows = analysis[(analysis[list(keys)] == pd.Series(keys)).all(axis=1)].sort_values("step")
     for family in dict.fromkeys(family for family, _ in question.bases):
         yield family, rows[rows["family"] == family]
 
 
-def _significant(asked: Sequence[Question], analysis: pd.DataFrame, level: float) -> set[Any]:
+def _significant(questions: Sequence[Question], analysis: pd.DataFrame, level: float) -> set[Any]:
     """Index labels of the latest forecast changes that are significant (Holm over all questions)."""
-    single = [question for question in asked if len(question.tests) == 1]
+    single = [question for question in questions if len(question.tests) == 1]
     known = [rows[rows["value"].notna()] for question in single for _, rows in _later(question, analysis)]
     latest = {rows.index[-1]: float(rows["p_value"].iloc[-1]) for rows in known if len(rows)}
     adjusted = holm(np.array(list(latest.values())))
-    return {place for place, p_value in zip(latest, adjusted, strict=True) if p_value < 1 - level}
+    return {label for label, p_value in zip(latest, adjusted, strict=True) if p_value < 1 - level}
 
 
 def _pretraining(question: Question, analysis: pd.DataFrame, significant: Collection[Any]) -> Iterator[dict[str, Any]]:
-    """The forecast change of each family's score after tuning with more pre-training, at the latest step with a forecast."""
+    """The forecast change of each family's score after fine-tuning with more pre-training, at the latest step with a
+    forecast.
+    """
     if len(question.tests) > 1:
         return
-    for family, own in _later(question, analysis):
-        known = own[own["value"].notna()]
+    for family, forecasts in _later(question, analysis):
+        known = forecasts[forecasts["value"].notna()]
         steps = sum(name == family for name, _ in question.bases)
         figures: dict[str, Any] = {"n": steps}
-        if own.empty:
+        if forecasts.empty:
             text = f"{steps} step{'s' if steps > 1 else ''} of {family} are too few for a forecast of more pre-training"
             link = _statement(question, text, question.where | {"family": family})
         else:
-            row = (own if known.empty else known).iloc[-1]
+            row = (forecasts if known.empty else known).iloc[-1]
             text = (
                 f"no forecast of more pre-training of {family}: forecasts of held-out steps fail or cannot be tested, or the "
                 "last scores fall short of them"
@@ -283,13 +290,13 @@ def _change(question: Question, row: Mapping[str, Any], significant: bool) -> st
 
 
 def _row(
-    question: Question, topic: str, text: str, where: Mapping[str, Any], place: int, how: Resampling
+    question: Question, topic: str, text: str, where: Mapping[str, Any], index: int, resampling: Resampling
 ) -> dict[str, Any]:
     """A row about one base."""
-    family, step = question.bases[place]
-    low, high = _ends(question, place, how)
-    figures = {"value": float(question.values[place]), "low": low, "high": high, "n": question.n}
-    chance = float(question.probability[place])
+    family, step = question.bases[index]
+    low, high = _ends(question, index, resampling)
+    figures = {"value": float(question.values[index]), "low": low, "high": high, "n": question.n}
+    chance = float(question.probability[index])
     keys = {"topic": topic, "family": family, "step": step, "probability": chance}
     return {**keys, **_statement(question, text, where), **figures}
 
@@ -299,17 +306,17 @@ def _statement(question: Question, text: str, where: Mapping[str, Any], table: s
     return {"statement": f"{question.title}: {text}.", "table": table, "filter": json.dumps(dict(where))}
 
 
-def _ends(question: Question, place: int, how: Resampling) -> tuple[float, float]:
-    """The interval of a base's score, cut to possible scores, which the variance between seeds may exceed."""
-    below, above = question.margins[:, place]
-    low, high = question.values[place] - below, question.values[place] + above
+def _ends(question: Question, index: int, resampling: Resampling) -> tuple[float, float]:
+    """The interval of a base's score, cut to possible scores, which the variance between seeds could exceed."""
+    below, above = question.margins[:, index]
+    low, high = question.values[index] - below, question.values[index] + above
     return max(question.limits[0], float(low)), min(question.limits[1], float(high))
 
 
-def _figure(question: Question, place: int, how: Resampling) -> str:
+def _figure(question: Question, index: int, resampling: Resampling) -> str:
     """A score with its interval."""
-    low, high = _ends(question, place, how)
-    return f"{question.values[place]:.3f} ({100 * how.level:g} % CI {low:.3f} to {high:.3f})"
+    low, high = _ends(question, index, resampling)
+    return f"{question.values[index]:.3f} ({100 * resampling.level:g} % CI {low:.3f} to {high:.3f})"
 
 
 def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -321,8 +328,8 @@ def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
 def costs(settings: Mapping[str, Any], seconds: Mapping[str, Sequence[float]], bases: int) -> dict[str, float]:
     """Wall time in seconds per base of the job that measures each indicator; indicators without a measured job are left out.
 
-    settings: the study's `indicators`; seconds: of the jobs `measure`, and of the untouched bases' predictions by suite,
-    for all bases together.
+    settings: the study's `indicators`; seconds: of the jobs `measure`, and of the untouched bases' predictions by suite, for
+    all bases together.
     """
     jobs = {name: block["suite"] if block["measure"] == SCORED else "measure" for name, block in settings.items()}
     return {name: float(np.sum(seconds[job])) / bases for name, job in jobs.items() if len(seconds.get(job, ()))}
@@ -331,11 +338,13 @@ def costs(settings: Mapping[str, Any], seconds: Mapping[str, Sequence[float]], b
 def page(rows: pd.DataFrame) -> str:
     """The recommendations as Markdown: a part for each task, with its statements and the rows behind them."""
     lines = ["# Which base to tune"]
-    for (name, recipe, suite), own in rows.groupby(["task", "recipe", "suite"], sort=False):
+    for (name, recipe, suite), statements_of_question in rows.groupby(["task", "recipe", "suite"], sort=False):
         models = "Untouched bases" if recipe == "none" else f"Tuned by {recipe}"
         lines.append(f"## {name}\n\n{models}, evaluated in suite {suite}.")
-        statements = own[own["topic"].isin(["answer", "cheapest", "pretraining", "regret"])]
+        statements = statements_of_question[
+            statements_of_question["topic"].isin(["answer", "cheapest", "pretraining", "regret"])
+        ]
         lines.append("\n".join(f"- {row.statement} (`{row.table}`: `{row.filter}`)" for row in statements.itertuples()))
         columns = ["family", "step", "value", "low", "high", "probability", "n"]
-        lines.append(markdown(own.loc[own["topic"] == "base", columns]))
+        lines.append(markdown(statements_of_question.loc[statements_of_question["topic"] == "base", columns]))
     return "\n\n".join(lines)

@@ -1,7 +1,7 @@
 """Rows of `tables.ITEMS` as runs: the values of one model on one test in one metric.
 
-A table of a hundred thousand tested models has tens of millions of rows, which would take tens of GB as a frame. It is
-read piece by piece, and of each run only its keys, row names and values are kept.
+With a hundred thousand tested models the table has tens of millions of rows, which would take tens of GB as a frame. It is
+read piece by piece, and only the keys, row names and values of each run stay in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from workflow.evaluation import metric_names
 from workflow.storage import tables
 
 Items: TypeAlias = pd.DataFrame | Path  # a table of items, or the file that it is in
-METRIC_KEYS = ["family", "suite", "test", "metric"]  # of which one is the primary metric of the test
+METRIC_KEYS = ["family", "suite", "test", "metric"]  # one metric of these is the primary metric of the test
 KEYS = ["family", "step", "train", "format", "recipe", "seed", "suite", "test", "test_format", "shots", "metric"]
 
 
@@ -32,13 +32,13 @@ class Run(NamedTuple):
 
 def primary(items: Items) -> set[tuple[Any, ...]]:
     """The METRIC_KEYS of each test's primary metric (`metric_names.primary`)."""
-    found = {head for batch in _batches(items, METRIC_KEYS) for _, _, head in _heads(batch, METRIC_KEYS)}
-    kept = metric_names.primary(pd.DataFrame(list(found), columns=METRIC_KEYS))
-    return set(kept[METRIC_KEYS].itertuples(index=False, name=None))
+    heads = {head for batch in _batches(items, METRIC_KEYS) for _, _, head in _heads(batch, METRIC_KEYS)}
+    rows = metric_names.primary(pd.DataFrame(list(heads), columns=METRIC_KEYS))
+    return set(rows[METRIC_KEYS].itertuples(index=False, name=None))
 
 
 def runs(items: Items, wanted: Callable[[dict[str, Any]], bool]) -> Iterator[Run]:
-    """The runs whose keys are wanted, in the order of their rows; rows of one model and test may be in several runs."""
+    """The runs with wanted keys, in the order of their rows. Rows of one model and test may be in several runs."""
     for batch in _batches(items, [*KEYS, "id", "value"]):
         ids, values = batch["id"].to_numpy(dtype=object), batch["value"].to_numpy(dtype=float)
         for start, end, head in _heads(batch, KEYS):
@@ -52,10 +52,10 @@ def _batches(items: Items, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
 
 
 def _heads(batch: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
-    """Start, end and keys of each run of a batch."""
+    """First row, last row + 1 and keys of each run of a batch."""
     changed = np.ones(len(batch), dtype=bool)
     codes = [_codes(batch[key]) for key in keys]
-    changed[1:] = np.any([own[1:] != own[:-1] for own in codes], axis=0)
+    changed[1:] = np.any([values[1:] != values[:-1] for values in codes], axis=0)
     starts = np.flatnonzero(changed)
     ends = np.append(starts, len(batch))[1:]
     heads = [batch[key].iloc[starts].tolist() for key in keys]
@@ -63,7 +63,7 @@ def _heads(batch: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[int, int,
 
 
 def _codes(column: pd.Series) -> NDArray[Any]:
-    """Numbers that differ where the values of a column do."""
+    """Numbers that differ where the values of a column differ."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.cat.codes.to_numpy()
     return pd.factorize(column)[0]

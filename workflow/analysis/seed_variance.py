@@ -1,7 +1,7 @@
-"""The luck of tuning: how much a score would change with another seed, from the seeds of all bases of a question together.
+"""Variance between fine-tuning seeds: how much a score would change with another seed, pooled over all bases of a question.
 
-A score of few seeds tells little of their spread: two seeds of one base have a single degree of freedom. Tunings of several
-bases by one recipe are taken to be alike in it, so that their spreads are pooled, as the error of an analysis of variance is.
+The spread of few seeds is uncertain: two seeds of one base have a single degree of freedom. Bases fine-tuned with one recipe
+are assumed to have the same variance, so that it can be pooled like the error of an analysis of variance.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Values = NDArray[np.float64]
 class Luck:
     """The variance between seeds of one base's score.
 
-    squares: sum over bases of the squared deviations of its seeds' scores from their mean; freedom: its degrees of freedom,
-    seeds less bases; noise: the part of squares / freedom that is left of the scored rows. Seeds of a base share their rows,
-    so that is the interaction of seeds and rows alone, which resampled rows hold already.
+    squares: sum over bases of the squared deviations of their seeds' scores from their mean; freedom: degrees of freedom,
+    seeds minus bases; noise: the part of squares / freedom that comes from the scored rows. Seeds of a base share their
+    rows, so this is only the interaction of seeds and rows, which resampled rows include already.
     """
 
     squares: float
@@ -31,9 +31,9 @@ class Luck:
     noise: float
 
     def margins(self, seeds: int) -> Margins:
-        """Margins that luck adds to a mean of some seeds' scores, beside those of the scored rows.
+        """Margins that the seed variance adds to those of the scored rows in a mean over seeds.
 
-        Student's t of the variance between seeds, less what the rows' own margins hold of it already.
+        Student's t of the variance between seeds, less the part that the margins of rows include already.
         """
 
         def margins(level: float) -> tuple[float, float]:
@@ -44,11 +44,12 @@ class Luck:
         return margins
 
     def draws(self, seeds: Values, resamples: int, generator: np.random.Generator) -> tuple[Values, Values]:
-        """What luck may have added to the mean score of each base, shape (bases, resamples); seeds: of each, shape (bases,).
+        """Draws of the seed variance in the mean score of each base, shape (bases, resamples). seeds: of each base, shape
+        (bases,).
 
-        The variance is unknown as well: each resample draws it, one for all bases, from its fiducial distribution
-        (Tsui & Weerahandi 1989), so that without rows' noise a difference of two bases follows Student's t. The second is the
-        same luck at the variance as estimated: its tails are a normal distribution's, so that means of it can be taken.
+        The variance itself is uncertain: each resample draws it, one for all bases, from its fiducial distribution (Tsui &
+        Weerahandi 1989), so that without noise of rows a difference of two bases follows Student's t. The second result has
+        the same draws at the estimated variance: their tails are normal, so means can be computed.
         """
         variances = np.maximum(0.0, self.squares / generator.chisquare(self.freedom, resamples) - self.noise)
         estimated = max(0.0, self.squares / self.freedom - self.noise)
@@ -57,23 +58,23 @@ class Luck:
 
 
 def pooled(bases: Sequence[Sequence[Values]], tests: int) -> Luck | None:
-    """The luck of one tuning in a mean over tests; None where no base has two seeds, so that nothing is known of it.
+    """The seed variance of one fine-tuning in a mean over tests; None if no base has two seeds.
 
-    bases: of each base the values on each test that is tested after this tuning, shape (seeds, rows); tests: of the mean, those
-    after other tunings included.
+    bases: for each base the values on each test after this fine-tuning, shape (seeds, rows); tests: number in the mean,
+    including those after other fine-tunings.
     """
     squares = noise = 0.0
     freedom = 0
-    for own in bases:
-        scores = np.sum([values.mean(axis=1) for values in own], axis=0) / tests
+    for scores_of_base in bases:
+        scores = np.sum([values.mean(axis=1) for values in scores_of_base], axis=0) / tests
         squares += float(((scores - scores.mean()) ** 2).sum())
-        noise += sum(_interaction(values) for values in own) / tests**2
+        noise += sum(_interaction(values) for values in scores_of_base) / tests**2
         freedom += len(scores) - 1
     return Luck(squares, freedom, noise / freedom) if freedom else None
 
 
 def _interaction(values: Values) -> float:
-    """Sum over seeds of the squared deviations that rows lend to their means. values: shape (seeds, rows)."""
+    """Sum over seeds of the squared deviations of their means that the rows cause. values: shape (seeds, rows)."""
     left = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
     rows = values.shape[1]
     return float((left**2).sum() / (rows * max(1, rows - 1)))

@@ -1,4 +1,5 @@
-"""One module for each analysis: `analyse(evidence, groups, how)` -> rows in the columns of `tables.ANALYSIS`.
+"""One module for each analysis: `analyse(evidence, groups, resampling)` -> rows in the columns of `tables.ANALYSIS`.
 
-evidence: `evidence.Evidence`; groups: the study's `groups`, name -> task tuned on -> tests; how: the resampling.
+evidence: `evidence.Evidence`; groups: the study's `groups`, name -> fine-tuning task -> tests; resampling:
+`statistics.Resampling`.
 """

@@ -1,6 +1,6 @@
-"""Tuned minus base on tests of the kind tuned on, but of other domains (arXiv 2408.06663, Figures 4 and 5, Figure 11).
+"""Fine-tuned minus base on tests of the same kind in other domains (arXiv 2408.06663, Figures 4 and 5, Figure 11).
 
-A task's domain is its own unless its module names another's.
+Each task is a domain of its own unless its module names another task's domain.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ ESTIMATORS: dict[str, Estimator] = {
 }
 
 
-def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
+def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
     """Rows for each kind of task (the group) and way of testing, in points of the metric.
 
-    Over all pairs of task tuned on and test: one row over all steps (step null) and one at each; the interval is over
-    pairs with all their steps, and n counts pairs. For each single pair (train and test given) one row over all steps: the
-    interval is over steps and the rows that they share, and n counts steps. A missing cell gives a null value;
-    a single pair among pairs, or a single step among steps, has no interval.
+    Over all pairs of fine-tuning task and test: one row over all steps (step null) and one at each step. The interval is
+    over pairs with all their steps, and n is the number of pairs. For each pair (train and test given): one row over all
+    steps. The interval is over steps and the rows that they share, and n is the number of steps. If a cell is missing, the
+    value is null; with a single pair, or a single step, there is no interval.
     """
-    return list(_rows([change for change in evidence.changes if _out_of_domain(change)], how))
+    return list(_rows([change for change in evidence.changes if _out_of_domain(change)], resampling))
 
 
-def _rows(changes: list[Change], how: Resampling) -> Iterator[dict[str, Any]]:
+def _rows(changes: list[Change], resampling: Resampling) -> Iterator[dict[str, Any]]:
     for kind in sorted({_kind(change) for change in changes}, key=str):
-        for place, own in places([change for change in changes if _kind(change) == kind], PLACE):
-            panel = Panel(own, how)
+        for group_keys, members in places([change for change in changes if _kind(change) == kind], PLACE):
+            panel = Panel(members, resampling)
             for row in (*panel.over_pairs(ESTIMATORS), *panel.over_steps(ESTIMATORS)):
-                yield {"group": kind, **place, **row}
+                yield {"group": kind, **group_keys, **row}
 
 
 def _kind(change: Difference) -> str | None:
@@ -46,7 +46,7 @@ def _kind(change: Difference) -> str | None:
 
 
 def _out_of_domain(change: Change) -> bool:
-    """Whether a test is of the kind tuned on and of another domain."""
+    """Whether a test is of the kind of the fine-tuning task but in another domain."""
     train, test = change.keys["train"], change.keys["test"]
     alike = task.known(test) and task.kind(train) == task.kind(test)
     return alike and task.domain(train) != task.domain(test)

@@ -1,4 +1,4 @@
-"""What more pre-training would add: each score at later steps, forecast from the steps so far."""
+"""Forecasts what more pre-training would add: each score at later steps, from the steps so far."""
 
 from __future__ import annotations
 
@@ -13,89 +13,101 @@ from workflow.statistics import NORMAL, ROUNDING, Resampling, normal, student_wi
 
 LINE = [key for key in PAIR_KEYS if key != "step"]
 SORT = ["family", "format", "recipe", "suite", "test_format", "shots"]
-FURTHER = (1.25, 1.5, 2.0)  # later steps, in last steps
+FURTHER = (1.25, 1.5, 2.0)  # later steps, as multiples of the last step
 COVERAGE = 0.8
 SCORES = "scores"
 ASSUMED = "Forecasts assume that the run goes on as so far: their intervals do not cover a decline that begins later"
 
 
-def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
-    """Rows for 1.25, 1.5 and 2 times the last step of each sort of curve: bases, and models tuned by one recipe.
+def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
+    """Rows for 1.25, 1.5 and 2 times the last step of each sort of curve: bases, and models fine-tuned with one recipe.
 
-    Scores between 0 and 1 of which more is better are of one sort, whatever their metric (group `scores`); others are of a sort
-    with those of their metric. Metrics of which neither way is better are not forecast.
+    Scores between 0 and 1 for which more is better are one sort, whatever their metric (group `scores`). Other scores are
+    grouped by metric. Metrics without a better direction are not forecast.
 
-    - `later_score` of each model line and test: the forecast score at the later step, which is the row's step, with an 80 %
-      interval; n counts the held-out steps that it was learnt from.
-    - `later_change`: the same less the score at the last step; its p-value, of no change, takes the errors for normal.
-    - `held_out_gain` of each sort (train and test null): by what share the squared error on held-out steps lies below that of
-      the last value, with a one-sided p-value, which is 1 where a line in log steps does as well; n counts curves.
-    - `shortfall` of each sort, which has no value: the one-sided p-value against no decline of the last steps beyond what earlier
-      ones forecast.
+    - `later_score` for each model line and test: the forecast score at the later step, which is the step of the row, with an
+      80 % interval; n is the number of held-out steps behind it.
+    - `later_change`: the forecast score minus the score at the last step; its p-value, against no change, assumes normal
+      errors.
+    - `held_out_gain` for each sort (train and test null): the share by which the squared error on held-out steps is below
+      that of the last value, with a one-sided p-value, which is 1 if a line in log steps does as well; n is the number of
+      curves.
+    - `shortfall` for each sort, without a value: the one-sided p-value against no decline of the last steps beyond the
+      forecast from earlier ones.
 
-    A forecast is null unless the gain is significant at the study's level, and where the p-value of the shortfall is below .2, 1
-    less the interval's level; likewise where fewer than four curves share their steps or no steps can be held out that far ahead.
-    Forecasts assume that no decline begins after the last step. A forecast is of the score on the same test rows, by a
-    tuning with the same seeds. How: `extrapolation`.
+    A forecast is null unless the gain is significant at the study's level, and if the p-value of the shortfall is below .2
+    (1 minus the interval's level). It is also null if fewer than four curves share their steps or no steps can be held out
+    that far ahead. Forecasts assume that no decline begins after the last step. A forecast is for the same test rows and for
+    fine-tuning with the same seeds. For the method, see `extrapolation`.
     """
     lines: dict[tuple[Any, ...], list[Level]] = {}
     for level in (level for level in evidence.levels if level.better):
         lines.setdefault(tuple(level.keys[key] for key in LINE), []).append(level)
     sorts: dict[tuple[Any, ...], list[list[Level]]] = {}
-    for own in lines.values():
-        ordered = sorted(own, key=lambda level: level.keys["step"])
+    for points in lines.values():
+        ordered = sorted(points, key=lambda level: level.keys["step"])
         steps = tuple(level.keys["step"] for level in ordered)
-        sorts.setdefault((*(own[0].keys[key] for key in SORT), _group(ordered), steps), []).append(ordered)
+        sorts.setdefault((*(points[0].keys[key] for key in SORT), _group(ordered), steps), []).append(ordered)
     rows = [
         row
-        for (*place, steps), own in sorted(sorts.items(), key=lambda entry: -len(entry[1]))
+        for (*group_keys, steps), points in sorted(sorts.items(), key=lambda entry: -len(entry[1]))
         if len(steps) > 1
-        for row in _rows(dict(zip([*SORT, "group"], place, strict=True)), np.array(steps, float), own, how)
+        for row in _rows(
+            dict(zip([*SORT, "group"], group_keys, strict=True)), np.array(steps, float), points, resampling
+        )
     ]
     return _distinct(rows)
 
 
 def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows without those whose keys an earlier row has: of curves of one sort over other steps, `held_out_gain` is that of
-    most curves, so that the keys of a row name it alone."""
+    """The rows without those whose keys an earlier row has.
+
+    Curves of one sort may have different steps. `held_out_gain` is then that of most curves, so that keys identify a row.
+    """
     keys = [*PAIR_KEYS, "group", "estimator"]
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    distinct: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
-        found.setdefault(tuple(row.get(key) for key in keys), row)
-    return list(found.values())
+        distinct.setdefault(tuple(row.get(key) for key in keys), row)
+    return list(distinct.values())
 
 
 def _group(line: Sequence[Level]) -> str:
-    """What a curve is forecast together with."""
+    """The group of curves that are forecast together."""
     score = line[0].better == "higher" and all(0 <= level.value <= 1 for level in line)
     return SCORES if score else line[0].metric
 
 
 def _rows(
-    sort: dict[str, Any], steps: np.ndarray, lines: Sequence[Sequence[Level]], how: Resampling
+    sort: dict[str, Any], steps: np.ndarray, lines: Sequence[Sequence[Level]], resampling: Resampling
 ) -> Iterator[dict[str, Any]]:
-    """The rows of curves of one sort over the same steps."""
+    """The rows of all curves of one sort over the same steps."""
     values = np.array([[level.value for level in line] for line in lines])
     for factor in FURTHER:
         later = round(factor * steps[-1])
-        found = forecast(steps, values, float(later), COVERAGE, -1 if lines[0][0].better == "lower" else 1)
-        gain, p_value, fallen = (None, None, None) if found is None else (found.gain, found.p_value, found.fallen)
+        prediction = forecast(steps, values, float(later), COVERAGE, -1 if lines[0][0].better == "lower" else 1)
+        gain, p_value, fallen = (
+            (None, None, None) if prediction is None else (prediction.gain, prediction.p_value, prediction.fallen)
+        )
         facts = {**sort, "step": later, "n": len(lines)}
         yield {**facts, "estimator": "held_out_gain", "value": gain, "p_value": p_value}
         yield {**facts, "estimator": "shortfall", "value": None, "p_value": fallen}
-        known = found is not None and found.p_value < 1 - how.level and found.fallen >= 1 - COVERAGE
-        for place, line in enumerate(lines):
-            keys = {**line[0].keys, "group": sort["group"], "step": later, "n": found.held if found else 0}
-            yield from _forecast(keys, found if known else None, place, float(values[place, -1]))
+        known = (
+            prediction is not None and prediction.p_value < 1 - resampling.level and prediction.fallen >= 1 - COVERAGE
+        )
+        for index, line in enumerate(lines):
+            keys = {**line[0].keys, "group": sort["group"], "step": later, "n": prediction.held if prediction else 0}
+            yield from _forecast(keys, prediction if known else None, index, float(values[index, -1]))
 
 
-def _forecast(keys: dict[str, Any], found: Forecast | None, place: int, last: float) -> Iterator[dict[str, Any]]:
-    """Both rows of one curve; what lies between 0 and 1 is forecast to stay there. Where held-out steps were forecast without any
-    error, which says nothing of later ones, nothing is forecast."""
-    if found is None or found.high[place] - found.low[place] <= ROUNDING:
+def _forecast(keys: dict[str, Any], prediction: Forecast | None, index: int, last: float) -> Iterator[dict[str, Any]]:
+    """Both rows of one curve. Forecasts of scores between 0 and 1 stay there.
+
+    If held-out steps were forecast without any error, which tells nothing about later steps, there is no forecast.
+    """
+    if prediction is None or prediction.high[index] - prediction.low[index] <= ROUNDING:
         yield from ({**keys, "estimator": name, "value": None} for name in ("later_score", "later_change"))
         return
-    ends = np.array([found.values[place], found.low[place], found.high[place]])
+    ends = np.array([prediction.values[index], prediction.low[index], prediction.high[index]])
     error = float(ends[2] - ends[0]) / student_width(COVERAGE, NORMAL)
     p_value = tested(float(ends[0] - last), normal(error))
     ends = np.clip(ends, 0, 1) if keys["group"] == SCORES else ends

@@ -1,9 +1,9 @@
-"""Which tests are learned in pre-training, which in tuning: found from the scores, not told (arXiv 2408.06663, Figure 6).
+"""Groups tests by when they are learned, in pre-training or in fine-tuning, from their scores (arXiv 2408.06663, Figure 6).
 
-What is assumed: the untouched base follows a straight line over the logarithm of training steps, and so does what
-tuning adds to it; steps scatter around their lines by the training's own noise, independently and equally, besides the
-sampling of rows and seeds (`curves`). Scores that jump between the shares of classes as a base's constant answer changes
-are such scatter and make no rise. A curve that is not straight on this axis scatters the more, so that less is found.
+Assumptions: the score of the untouched base is a straight line over the logarithm of training steps, and so is the gain by
+fine-tuning. Steps scatter around their lines independently and equally, in addition to the sampling of rows and seeds
+(`curves`). Jumps between the shares of classes, when a base's constant answer changes, count as scatter, not as a rise. A
+curve that is not straight on this axis scatters more, so that less is significant.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from workflow.statistics import Resampling, Values, student_width
 
 PLACE = ["family", "suite", "test", "test_format", "shots"]
 TUNING = ["train", "format", "recipe"]
-STEPS = 3  # the fewest that show a scatter
+STEPS = 3  # fewest steps with a scatter
 
-# Whether the base learns it, whether tuning adds to it.
+# (the base learns it, fine-tuning adds to it) -> group
 GROUPS = {
     (True, False): "learned_in_pretraining",
     (False, True): "learned_in_tuning",
@@ -35,9 +35,10 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """That a sum of a line's level and slope lies above a bound; it holds where the interval of that level does.
+    """The claim that a weighted sum of a line's level and slope exceeds a bound. It holds if the confidence interval of the
+    sum does.
 
-    terms: how often level and slope enter the sum.
+    terms: weights of level and slope.
     """
 
     line: Line
@@ -47,22 +48,22 @@ class Claim:
 
     @property
     def estimate(self) -> Estimate:
-        """How far the sum lies above the bound."""
-        found = self.line.combination(*self.terms)
-        return Estimate(found.value - self.bound, found.error, found.freedom)
+        """Excess of the sum over the bound."""
+        combination = self.line.combination(*self.terms)
+        return Estimate(combination.value - self.bound, combination.error, combination.freedom)
 
     def holds(self, values: Values) -> NDArray[np.bool_]:
-        """Whether it holds for curves with this one's noise, shape (curves, steps)."""
-        found = self.estimate
+        """Whether the claim holds for curves with this curve's noise, shape (curves, steps)."""
+        estimate = self.estimate
         away = values @ (np.array(self.terms) @ self.line.weights) - self.bound
-        return (away > student_width(self.level, found.freedom) * found.error) & found.known
+        return (away > student_width(self.level, estimate.freedom) * estimate.error) & estimate.known
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What is claimed of a test: that the base rises and ends above its baseline, that tuning adds to it somewhere.
+    """The claims about a test: the base rises, it ends above its baseline, fine-tuning adds to it.
 
-    gains: for each tuning that it adds at the first step, at the centre of all steps, and at the last.
+    gains: for each fine-tuning, that it adds at the first step, at the centre of all steps, and at the last.
     """
 
     rise: Claim
@@ -70,25 +71,24 @@ class Claims:
     gains: list[tuple[Claim, ...]]
 
 
-def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
-    """Rows for each test and way of testing; n counts steps, step is null.
+def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
+    """Rows for each test and way of testing; n is the number of steps, step is null.
 
-    A test is learned in pre-training where the base's line rises from the first step to the last and ends above the
-    baseline; in tuning where the line of tuned minus base is above 0 at its first step, its centre or its last step, for one
-    of the tunings in the test's domain (tuning on instructions, which are of no domain, counts where there is no other).
-    Each by an interval of the study's level, corrected for the number of these places. The baseline is chance; where that
-    is not known (generated text, imported multiple choice) it is the first step.
+    A test is learned in pre-training if the base's line rises from the first step to the last and ends above the baseline.
+    It is learned in fine-tuning if the line of fine-tuned minus base is above 0 at its first step, its centre or its last
+    step, for one of the fine-tunings in the test's domain. Instruction tuning has no domain and counts only if there is no
+    other. Both are decided by intervals of the study's level, corrected for the number of these comparisons. The baseline is
+    chance; if chance is unknown (generated text, imported multiple choice), it is the first step. If no fine-tuning is in
+    the test's domain, `gain_by_tuning` is null, and the group is about pre-training only.
 
-    Where no tuning is in the test's domain, `gain_by_tuning` is null, and the group says of pre-training alone.
-
-    - `share_of_resamples`, one row for each of the four groups: how often it is found when rows and seeds are resampled
-      and the scatter between steps is drawn anew. The group with the largest share is the one that the test is given.
+    - `share_of_resamples`, one row for each of the four groups: the share of resamples in which a test is in the group, with
+      resampled rows and seeds and newly drawn scatter between steps. The test belongs to the group with the largest share.
     - `rise_over_pretraining`: the untouched base's score at the last step minus that at the first, with resampled rows.
-    - `rise_of_line`: the same of the line, which the group is decided by; it need not end in a score that there can be.
-    - `end_above_baseline` and `gain_by_tuning` (the largest), likewise of lines. All are in points of the metric, in the
-      rows of that group; null where not known. However small what is learned is: these say it.
+    - `rise_of_line`: the same for the fitted line, which decides the group; the line may end outside the possible scores.
+    - `end_above_baseline` and `gain_by_tuning` (the largest), also from lines.
 
-    With fewer than three steps nothing is found: `rise_over_pretraining` is null and without a group.
+    All are in points of the metric, in the rows of that group; null if unknown. A rise or a gain can be significant and
+    small: these values show its size. With fewer than three steps, `rise_over_pretraining` is null and has no group.
     """
     chances = _chances(evidence)
     gains = [change for change in evidence.changes if in_domain(change)]
@@ -96,13 +96,19 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> l
     tunings = _grouped(own_first(gains), PLACE)
     return [
         row
-        for place, levels in bases.items()
-        for row in _rows(dict(zip(PLACE, place, strict=True)), levels, tunings.get(place, []), chances.get(place), how)
+        for group_keys, levels in bases.items()
+        for row in _rows(
+            dict(zip(PLACE, group_keys, strict=True)),
+            levels,
+            tunings.get(group_keys, []),
+            chances.get(group_keys),
+            resampling,
+        )
     ]
 
 
 def _grouped(points: Sequence[Any], keys: Sequence[str]) -> dict[tuple[Any, ...], list[Any]]:
-    """Levels or differences by keys."""
+    """Levels or differences grouped by keys."""
     groups: dict[tuple[Any, ...], list[Any]] = {}
     for point in points:
         groups.setdefault(tuple(point.keys[key] for key in keys), []).append(point)
@@ -110,17 +116,17 @@ def _grouped(points: Sequence[Any], keys: Sequence[str]) -> dict[tuple[Any, ...]
 
 
 def _chances(evidence: Evidence) -> dict[tuple[Any, ...], float]:
-    """How often a uniform guess is right: by the rows' own choices where rows are known, else by the task's label words."""
+    """Accuracy of a uniform guess: by the choices of the rows if they are known, else by the task's label words."""
     known = evidence.chances(PLACE)
     labels = {level.keys["test"]: len(task.labels(level.keys["test"])) for level in evidence.levels}
     places = {tuple(level.keys[key] for key in PLACE): labels[level.keys["test"]] for level in evidence.levels}
     stated = evidence.reported[evidence.reported["metric"] == "chance"]
     imported = {tuple(row[key] for key in PLACE): row["value"] for row in stated.to_dict("records")}
-    return {place: 1 / count for place, count in places.items() if count} | imported | known
+    return {group_keys: 1 / count for group_keys, count in places.items() if count} | imported | known
 
 
 def in_domain(change: Difference) -> bool:
-    """Whether a test is of the domain tuned on, or the tuning of no domain."""
+    """Whether a test is in the domain of the fine-tuning task, or the fine-tuning has no domain."""
     train, test = change.keys["train"], change.keys["test"]
     return _on_instructions(change) or task.domain(train) == task.domain(test)
 
@@ -130,65 +136,68 @@ def _on_instructions(change: Difference) -> bool:
 
 
 def own_first(gains: Sequence[Change]) -> list[Change]:
-    """Changes by tuning on instructions are left out where another tuning is in the test's domain."""
-    own = {tuple(change.keys[key] for key in PLACE) for change in gains if not _on_instructions(change)}
-    return [c for c in gains if not _on_instructions(c) or tuple(c.keys[key] for key in PLACE) not in own]
+    """Changes without those by instruction tuning if another fine-tuning is in the test's domain."""
+    covered = {tuple(change.keys[key] for key in PLACE) for change in gains if not _on_instructions(change)}
+    return [c for c in gains if not _on_instructions(c) or tuple(c.keys[key] for key in PLACE) not in covered]
 
 
 def _rows(
-    keys: dict[str, Any], levels: Sequence[Level], gains: Sequence[Change], chance: float | None, how: Resampling
+    keys: dict[str, Any], levels: Sequence[Level], gains: Sequence[Change], chance: float | None, resampling: Resampling
 ) -> Iterator[dict[str, Any]]:
     """The rows of one test."""
     keys = {**keys, "n": len(levels)}
     if len(levels) < STEPS:
         yield {**keys, "estimator": "rise_over_pretraining", "value": None}
         return
-    claims = _claims(levels, gains, chance, how)
-    shares = _shares(claims, how)
+    claims = _claims(levels, gains, chance, resampling)
+    shares = _shares(claims, resampling)
     for group, share in shares.items():
         yield {**keys, "group": group, "estimator": "share_of_resamples", "value": share}
     keys |= {"group": max(shares, key=lambda group: shares[group])}
-    yield _change(keys | {"estimator": "rise_over_pretraining"}, levels, how)
+    yield _change(keys | {"estimator": "rise_over_pretraining"}, levels, resampling)
     yield {**keys, "estimator": "rise_of_line", **_single(claims.rise)}
     yield {**keys, "estimator": "end_above_baseline", **(_single(claims.end) if claims.end else {"value": None})}
     gained = [claim for places in claims.gains for claim in places]
-    yield {**keys, "estimator": "gain_by_tuning", **_cut(_largest(gained, how.level), gains)}
+    yield {**keys, "estimator": "gain_by_tuning", **_cut(_largest(gained, resampling.level), gains)}
 
 
-def _change(keys: dict[str, Any], levels: Sequence[Level], how: Resampling) -> dict[str, Any]:
-    """The last step's score minus the first's."""
+def _change(keys: dict[str, Any], levels: Sequence[Level], resampling: Resampling) -> dict[str, Any]:
+    """Score at the last step minus score at the first."""
     ordered = sorted(levels, key=lambda level: level.keys["step"])
     change = Difference(ordered[-1], ordered[0])
-    return estimate(keys, change, how.level)
+    return estimate(keys, change, resampling.level)
 
 
-def _claims(levels: Sequence[Level], gains: Sequence[Change], chance: float | None, how: Resampling) -> Claims:
-    """The claims about one test, with their evidence."""
-    base = _line(levels, how)
+def _claims(levels: Sequence[Level], gains: Sequence[Change], chance: float | None, resampling: Resampling) -> Claims:
+    """The claims about one test, with their curves."""
+    base = _line(levels, resampling)
     first, _, last = _places(base)
-    rise = Claim(base, (0.0, last - first), 0.0, how.level)
-    end = None if chance is None else Claim(base, (1.0, last), chance, how.level)
-    lines = [_line(own, how) for own in _grouped(gains, TUNING).values() if len(own) >= STEPS]
-    places = [(own, _places(own)) for own in lines]
-    level = 1 - (1 - how.level) / max(1, sum(len(at) for _, at in places))
-    gained = [tuple(Claim(own, (1.0, place), 0.0, level) for place in at) for own, at in places]
+    rise = Claim(base, (0.0, last - first), 0.0, resampling.level)
+    end = None if chance is None else Claim(base, (1.0, last), chance, resampling.level)
+    lines = [_line(line, resampling) for line in _grouped(gains, TUNING).values() if len(line) >= STEPS]
+    places = [(line, _places(line)) for line in lines]
+    level = 1 - (1 - resampling.level) / max(1, sum(len(at) for _, at in places))
+    gained = [tuple(Claim(line, (1.0, position), 0.0, level) for position in at) for line, at in places]
     return Claims(rise, end, gained)
 
 
-def _line(points: Sequence[Level | Difference], how: Resampling) -> Line:
-    found = curve(points, how)
-    return line(found, progress(found.steps))
+def _line(points: Sequence[Level | Difference], resampling: Resampling) -> Line:
+    fitted = curve(points, resampling)
+    return line(fitted, progress(fitted.steps))
 
 
 def _places(line: Line) -> tuple[float, ...]:
-    """First place on the axis, centre of all, last. The line is known best at its centre, and highest at one of its ends."""
+    """First position on the axis, centre of all, and last.
+
+    The line is most precise at its centre and highest at one of its ends.
+    """
     places = progress(line.curve.steps)
     return float(places[0]), float(places.mean()), float(places[-1])
 
 
-def _shares(claims: Claims, how: Resampling) -> dict[str, float]:
-    """How often each group is found in resamples."""
-    generator = np.random.default_rng([how.seed, len(claims.rise.line.curve.steps)])
+def _shares(claims: Claims, resampling: Resampling) -> dict[str, float]:
+    """Share of resamples in which each group is found."""
+    generator = np.random.default_rng([resampling.seed, len(claims.rise.line.curve.steps)])
     bases = _drawn(claims.rise.line, generator)
     learned = claims.rise.holds(bases) & (claims.end.holds(bases) if claims.end else True)
     added = np.zeros(len(bases), dtype=bool)
@@ -199,13 +208,13 @@ def _shares(claims: Claims, how: Resampling) -> dict[str, float]:
 
 
 def _drawn(line: Line, generator: np.random.Generator) -> Values:
-    """A line's curve in each resample, the scatter between steps drawn anew: shape (resamples, steps)."""
+    """A line's curve in each resample, with newly drawn scatter between steps: shape (resamples, steps)."""
     draws = line.curve.draws.T
     return draws + np.sqrt(line.unexplained) * generator.standard_normal(draws.shape)
 
 
 def _single(claim: Claim) -> dict[str, Any]:
-    """A claim's estimate with its interval."""
+    """The estimate of a claim with its interval."""
     return claim.estimate.figures(claim.level)
 
 
@@ -219,23 +228,31 @@ def _cut(figures: dict[str, Any], gains: Sequence[Change]) -> dict[str, Any]:
 
 
 def _largest(claims: Sequence[Claim], level: float) -> dict[str, Any]:
-    """The largest of several estimates: each may have been it by chance, so the lower end and the p-value are corrected.
+    """The largest of several estimates.
 
-    Both are null where one of the estimates has no known error.
+    Each could be the largest by chance, so the lower end and the p-value are corrected for the choice. Both are null if the
+    error of one estimate is unknown.
     """
     if not claims:
         return {"value": None, "n": 0}
-    found = [claim.estimate for claim in claims]
+    estimates = [claim.estimate for claim in claims]
     figures: dict[str, Any] = {
-        "value": max(own.value for own in found),
+        "value": max(estimate.value for estimate in estimates),
         "n": max(len(claim.line.curve.steps) for claim in claims),
     }
-    if not all(own.known for own in found):
+    if not all(estimate.known for estimate in estimates):
         return figures
     return figures | {
-        "low": max(own.bounds(claim.level)[0] for own, claim in zip(found, claims, strict=True)),
-        "high": max(own.bounds(level)[1] for own in found),
+        "low": max(estimate.bounds(claim.level)[0] for estimate, claim in zip(estimates, claims, strict=True)),
+        "high": max(estimate.bounds(level)[1] for estimate in estimates),
         "p_value": min(
-            [1.0, *(len(found) * own.p_value for own in found if own.value > 0 and own.p_value is not None)]
+            [
+                1.0,
+                *(
+                    len(estimates) * estimate.p_value
+                    for estimate in estimates
+                    if estimate.value > 0 and estimate.p_value is not None
+                ),
+            ]
         ),
     }

@@ -1,7 +1,8 @@
-"""Tuned minus base, averaged over the tests of a group at each step (arXiv 2408.06663, section 6.1, Figure 8 and Table 6).
+"""Fine-tuned minus base, averaged over the tests of a group at each step (arXiv 2408.06663, section 6.1, Figure 8 and Table
+6).
 
-The study's `groups` say which tests of which tunings make a group, such as those learned in pre-training and those
-learned in tuning. A test that is listed twice counts twice.
+The study's `groups` list which tests of which fine-tuning tasks form a group, such as those learned in pre-training and
+those learned in fine-tuning. A test that is listed twice counts twice.
 """
 
 from __future__ import annotations
@@ -20,31 +21,34 @@ ESTIMATORS = {"difference_of_means": statistics.weighted_mean, "median_of_differ
 Pairs = dict[tuple[str, str], Difference]
 
 
-def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
-    """One row for each group, step and way of testing; and each recipe, where a task was tuned on by several.
+def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
+    """One row for each group, step and way of testing, and for each recipe if a task was fine-tuned with several.
 
-    The estimators are `difference_of_means` and, robust against a single test, `median_of_differences`; n counts the
-    group's tests, each once. The interval is over tests, since the claim is about tests of that sort (of a single
-    test it is over rows and seeds). Where a test of the group is missing, the value is null and n counts those that are there.
+    The estimators are `difference_of_means` and `median_of_differences`, which is robust against a single test; n is the
+    number of different tests in the group. The interval is over tests, since the claim is about tests of that sort (with a
+    single test it is over rows and seeds). If a test of the group is missing, the value is null and n is the number of
+    present tests.
     """
     result = []
     for name, group in groups.items():
         wanted = [(train, test) for train, tests in group.items() for test in tests]
         changes = [change for change in evidence.changes if change.pair in wanted]
-        for place, own in places(changes, PLACE):
-            result += _rows({"group": name, **place}, wanted, {change.pair: change for change in own}, how)
+        for group_keys, members in places(changes, PLACE):
+            result += _rows(
+                {"group": name, **group_keys}, wanted, {change.pair: change for change in members}, resampling
+            )
     return result
 
 
 def _rows(
-    keys: dict[str, Any], wanted: Sequence[tuple[str, str]], found: Pairs, how: Resampling
+    keys: dict[str, Any], wanted: Sequence[tuple[str, str]], pairs: Pairs, resampling: Resampling
 ) -> list[dict[str, Any]]:
-    """The rows of a group at one place."""
-    keys = keys | {"n": len(found)}
-    if set(wanted) - set(found):
+    """The rows of a group with the same keys."""
+    keys = keys | {"n": len(pairs)}
+    if set(wanted) - set(pairs):
         return [{**keys, "estimator": "difference_of_means", "value": None}]
-    weights = [wanted.count(pair) for pair in found]
+    weights = [wanted.count(pair) for pair in pairs]
     return [
-        mean_over({**keys, "estimator": name}, list(found.values()), how, centre, weights)
+        mean_over({**keys, "estimator": name}, list(pairs.values()), resampling, centre, weights)
         for name, centre in ESTIMATORS.items()
     ]

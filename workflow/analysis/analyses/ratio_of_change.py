@@ -1,7 +1,8 @@
-"""Tuned minus base as a share of the base, on tasks of the other class than the one tuned on (arXiv 2408.06663, Equation 1).
+"""Change by fine-tuning relative to the base, on tasks of the other class than the fine-tuning task (arXiv 2408.06663,
+Equation 1).
 
 Equation 1 divides by the base's score, so that one base near 0 outweighs all other cells: the published mean of -61 %
-holds one cell of +491 %. Three estimators that are robust against this stand beside it.
+contains one cell of +491 %. Three robust estimators are computed as well.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from workflow.statistics import Resampling
 
 PLACE = ["family", "format", "suite", "test_format", "shots"]
 
-# How the task tuned on and the test are predicted, among label words or as free text.
+# how the fine-tuning task and the test are predicted: among label words, or as free text
 GROUPS = {
     ("label", "generate"): "classification_to_generation",
     ("generate", "label"): "generation_to_classification",
@@ -34,27 +35,30 @@ ESTIMATORS: dict[str, Estimator] = {
 RELATIVE = [name for name in ESTIMATORS if "ratio" in name]
 
 
-def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
+def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
     """One row for each direction, way of testing and estimator, over all steps (step null) and at each step.
 
-    A cell is a step with a pair of task tuned on and test, which is itself a task tuned on in the study and is asked in
-    the format of the tuning; transfers within a class are left out, as in the published numbers. All cells weigh the
-    same. The interval is over pairs with all their steps; n counts pairs. Ratios are
-    shares (-0.61 is a loss of 61 %), `difference_of_means` is in points of the metric. A missing cell and a base of
-    0, which makes a ratio infinite, give a null value; a single pair has no interval.
+    A cell is a step with a pair of fine-tuning task and test. The test is itself a fine-tuning task of the study and has the
+    format of the fine-tuning. Transfers within a class are left out, as in the published numbers. All cells have the same
+    weight. The interval is over pairs with all their steps; n is the number of pairs. Ratios are shares (-0.61 is a loss of
+    61 %), `difference_of_means` is in points of the metric. The value is null if a cell is missing, or if a base of 0 makes
+    a ratio infinite; a single pair has no interval.
     """
     trains = {level.keys["train"] for level in evidence.levels}
     changes = [change for change in evidence.changes if change.keys["test"] in trains]
     asked_alike = [change for change in changes if change.keys["test_format"] == change.keys["format"]]
-    return list(_rows(asked_alike, how))
+    return list(_rows(asked_alike, resampling))
 
 
-def _rows(changes: list[Change], how: Resampling) -> Iterator[dict[str, Any]]:
+def _rows(changes: list[Change], resampling: Resampling) -> Iterator[dict[str, Any]]:
     for name in GROUPS.values():
-        for place, own in places([change for change in changes if direction(*change.pair) == name], PLACE):
-            yield from ({"group": name, **place, **row} for row in Panel(own, how, RELATIVE).over_pairs(ESTIMATORS))
+        for group_keys, members in places([change for change in changes if direction(*change.pair) == name], PLACE):
+            yield from (
+                {"group": name, **group_keys, **row}
+                for row in Panel(members, resampling, RELATIVE).over_pairs(ESTIMATORS)
+            )
 
 
 def direction(train: str, test: str) -> str | None:
-    """The direction of a transfer (a value of GROUPS); None within a class and for tasks that are of neither."""
+    """The direction of a transfer (a value of GROUPS); None within a class and for tasks of neither class."""
     return GROUPS.get((str(task.method(train)), str(task.method(test))))

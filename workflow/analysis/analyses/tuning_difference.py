@@ -1,4 +1,4 @@
-"""What tuning changes on each test at each step: tuned minus base, in points of the test's primary metric."""
+"""Change by fine-tuning on each test at each step: fine-tuned minus base, in points of the test's primary metric."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from workflow.analysis.evidence import Evidence, estimate
 from workflow.statistics import Resampling
 
 
-def analyse(evidence: Evidence, groups: Mapping[str, Any], how: Resampling) -> list[dict[str, Any]]:
-    """One row for each tuned model (seeds pooled) and test, its interval and p-value over rows and seeds (`evidence`).
+def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
+    """One row for each fine-tuned model (seeds pooled) and test, with interval and p-value over rows and seeds (`evidence`).
 
-    The estimator is `difference_of_means`, n counts rows; base and tuned model are compared row by row where rows are known.
+    The estimator is `difference_of_means`, n is the number of rows; base and fine-tuned model are compared row by row if
+    rows are known.
     """
     facts = {"estimator": "difference_of_means"}
-    return [estimate(change.keys, change, how.level, **facts, n=change.n) for change in evidence.changes]
+    return [estimate(change.keys, change, resampling.level, **facts, n=change.n) for change in evidence.changes]
