@@ -43,8 +43,8 @@ def _families(study: Mapping[str, Any], analysis: pd.DataFrame) -> Iterator[str]
         steps = checkpoints.steps(name, family)
         yield f"{name}: {family['source']}, {_listed('step', steps)}"
     rows = analysis[(analysis["analysis"] == "performance") & ~analysis["family"].isin(list(study["families"]))]
-    for name, own in rows.groupby("family"):
-        yield f"{name}: released scores, {_listed('step', sorted(own['step'].unique()))}"
+    for name, members in rows.groupby("family"):
+        yield f"{name}: released scores, {_listed('step', sorted(members['step'].unique()))}"
     for name, cohort in study["cohorts"].items():
         if "path" in cohort:
             yield f"{name}: a table of bases, {cohort['path']}"
@@ -53,11 +53,11 @@ def _families(study: Mapping[str, Any], analysis: pd.DataFrame) -> Iterator[str]
 def _models(study: Mapping[str, Any]) -> Iterator[str]:
     """Each recipe with what is tuned by it."""
     models = grid.models(study)
-    for recipe, own in models[models["recipe"] != "none"].groupby("recipe", sort=False):
+    for recipe, members in models[models["recipe"] != "none"].groupby("recipe", sort=False):
         keys = {"task": "train", "format": "format", "seed": "seed"}
-        parts = [_listed(noun, own[key].unique()) for noun, key in keys.items()]
+        parts = [_listed(noun, members[key].unique()) for noun, key in keys.items()]
         method = study["recipes"][recipe]["method"]
-        yield f"by {recipe} ({method}), {len(own)} models: {'; '.join(parts)}"
+        yield f"by {recipe} ({method}), {len(members)} models: {'; '.join(parts)}"
 
 
 def _suites(study: Mapping[str, Any]) -> Iterator[str]:
@@ -75,11 +75,11 @@ def _missing(study: Mapping[str, Any], audit: pd.DataFrame) -> Iterator[str]:
         saved = set(family.get("pretraining", {}).get("save", []))
         if left := sorted(saved - set(checkpoints.steps(name, family))):
             yield f"{name}: {_listed('step', left)} saved, but not in the steps of the study"
-    found = audit.loc[audit["check"].isin(LACKING), "evidence"].tolist()
-    for evidence in found[:MOST]:
+    lacking = audit.loc[audit["check"].isin(LACKING), "evidence"].tolist()
+    for evidence in lacking[:MOST]:
         yield textwrap.shorten(evidence, LONGEST, placeholder=" …")
-    if len(found) > MOST:
-        yield f"{len(found) - MOST} more findings of the audit"
+    if len(lacking) > MOST:
+        yield f"{len(lacking) - MOST} more findings of the audit"
 
 
 def _listed(noun: str, values: Any) -> str:

@@ -73,11 +73,11 @@ def model_styles(analysis: pd.DataFrame, shown: pd.DataFrame) -> dict[tuple[str,
     tasks = palette(analysis)
     styles = {("none", "none"): BASE}
     models = analysis[["train", "recipe"]].dropna().drop_duplicates()
-    there = shown[shown["origin"] == "own"].groupby("train")["recipe"].nunique()
+    recipes_of_task = shown[shown["origin"] == "own"].groupby("train")["recipe"].nunique()
     for train, recipes in models[models["train"] != "none"].groupby("train")["recipe"]:
-        for place, recipe in enumerate(sorted(recipes)):
-            label = f"tuned on {train}" + (f", {recipe}" if there.get(train, 0) > 1 else "")
-            styles[train, recipe] = Style(*tasks[train], LINES[place % len(LINES)], label)
+        for index, recipe in enumerate(sorted(recipes)):
+            label = f"tuned on {train}" + (f", {recipe}" if recipes_of_task.get(train, 0) > 1 else "")
+            styles[train, recipe] = Style(*tasks[train], LINES[index % len(LINES)], label)
     return styles
 
 
@@ -97,8 +97,8 @@ def panels(count: int, columns: int = 4, size: tuple[float, float] = PANEL) -> t
 
 def lines(axis: Axes, rows: pd.DataFrame, keys: Sequence[str], style: Callable[..., Style]) -> None:
     """Draw a line along the steps for each combination of keys and origin. style: function from their values to a Style."""
-    for (origin, *found), line in rows.groupby(["origin", *keys], sort=False, dropna=False):
-        interval_line(axis, line, style(*found), published=origin == "published")
+    for (origin, *group_keys), line in rows.groupby(["origin", *keys], sort=False, dropna=False):
+        interval_line(axis, line, style(*group_keys), published=origin == "published")
     step_axis(axis, rows["step"])
 
 
@@ -122,13 +122,13 @@ def step_axis(axis: Axes, steps: Iterable[int]) -> None:
 
     The scale that spreads the steps most evenly is chosen (largest product of the gaps between neighbours).
     """
-    own = np.unique(np.array(list(steps), dtype=float))
-    scale = step_scale(own)
+    ticks = np.unique(np.array(list(steps), dtype=float))
+    scale = step_scale(ticks)
     if scale == "log":
-        axis.set_xscale("symlog", linthresh=own[own > 0].min(), linscale=0.5)
+        axis.set_xscale("symlog", linthresh=ticks[ticks > 0].min(), linscale=0.5)
     elif scale == "root":
-        axis.set_xscale("function", functions=(_root, lambda place: np.sign(place) * place**2))
-        axis.set_xticks([0, *(float(f"{own.max() * third**2 / 9:.0e}") for third in (1, 2, 3))])
+        axis.set_xscale("function", functions=(_root, lambda position: np.sign(position) * position**2))
+        axis.set_xticks([0, *(float(f"{ticks.max() * third**2 / 9:.0e}") for third in (1, 2, 3))])
     else:
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     if scale != "log":
@@ -138,14 +138,14 @@ def step_axis(axis: Axes, steps: Iterable[int]) -> None:
 
 def log_axis(axis: Axes, places: Iterable[float], label: str) -> None:
     """Logarithmic axis of steps or tokens from the smallest positive one, with space for 0 before it."""
-    own = np.unique(np.array(list(places), dtype=float))
-    if (own > 0).any():
-        smallest = own[own > 0].min()
+    ticks = np.unique(np.array(list(places), dtype=float))
+    if (ticks > 0).any():
+        smallest = ticks[ticks > 0].min()
         axis.set_xscale("symlog", linthresh=smallest, linscale=0.5)
-        decades = np.arange(np.ceil(np.log10(smallest)), np.floor(np.log10(own.max())) + 1)
+        decades = np.arange(np.ceil(np.log10(smallest)), np.floor(np.log10(ticks.max())) + 1)
         shown = decades[:: max(1, math.ceil(len(decades) / 3))]
-        axis.set_xticks([*([0.0] if own[0] == 0 else []), *10.0**shown])
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda place, _: token_axis.amount(place)))
+        axis.set_xticks([*([0.0] if ticks[0] == 0 else []), *10.0**shown])
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda position, _: token_axis.amount(position)))
         axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlabel(label)
 
@@ -156,8 +156,8 @@ def step_scale(steps: np.ndarray) -> str:
         return "linear"
     smallest = steps[steps > 0].min()
     places = {"linear": steps, "root": _root(steps), "log": np.log1p(steps / smallest)}
-    gaps = {name: np.diff(own) / (own[-1] - own[0]) for name, own in places.items()}
-    spread = {name: np.log(np.maximum(own, TOUCHING)).sum() for name, own in gaps.items()}
+    gaps = {name: np.diff(ticks) / (ticks[-1] - ticks[0]) for name, ticks in places.items()}
+    spread = {name: np.log(np.maximum(ticks, TOUCHING)).sum() for name, ticks in gaps.items()}
     return max(spread, key=lambda name: spread[name])
 
 
@@ -166,7 +166,7 @@ def _root(steps: np.ndarray) -> np.ndarray:
     return np.sign(steps) * np.sqrt(np.abs(steps))
 
 
-def _number(step: float, place: int) -> str:
+def _number(step: float, digits: int) -> str:
     """Label of a tick, in thousands if it is long."""
     return f"{step / 1000:g}k" if abs(step) >= 10_000 else f"{step:g}"
 
@@ -179,9 +179,9 @@ def outer(axes: Sequence[Axes]) -> None:
             axis.set_xlabel("")
 
 
-def baselines(axis: Axes, scores: pd.DataFrame, **place: Any) -> None:
+def baselines(axis: Axes, scores: pd.DataFrame, **where: Any) -> None:
     """Draw horizontal lines at chance and at the majority class of a test, if it has them."""
-    for metric, value in selection.baseline_values(scores, **place).items():
+    for metric, value in selection.baseline_values(scores, **where).items():
         axis.axhline(value, color="grey", linestyle=BASELINES[metric], linewidth=0.8, label=metric)
 
 
@@ -191,11 +191,13 @@ def curves(scores: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[tuple[str, 
     rows: of the analysis `performance`, each model once at each step. Accuracies share one scale, ROUGE-L has another.
     """
     order = selection.test_order(rows)
-    found = sorted(rows.groupby([*selection.PLACE, "test"]), key=lambda panel: (*panel[0][:2], order[panel[0][2]]))
-    figure, axes = panels(len(found))
+    rows_of_panels = sorted(
+        rows.groupby([*selection.PLACE, "test"]), key=lambda panel: (*panel[0][:2], order[panel[0][2]])
+    )
+    figure, axes = panels(len(rows_of_panels))
     labels = {test: selection.metric_label(test, scores) for test in rows["test"].unique()}
     tops = rows.groupby(rows["test"].map(labels))[["value", "high"]].max().max(axis=1)
-    for axis, ((family, suite, test), panel) in zip(axes, found, strict=True):
+    for axis, ((family, suite, test), panel) in zip(axes, rows_of_panels, strict=True):
         metric = labels[test]
         lines(axis, panel, ["train", "recipe"], lambda *model: styles[model])
         baselines(axis, scores, family=family, suite=suite, test=test)
@@ -212,11 +214,11 @@ def intervals(axis: Axes, rows: pd.DataFrame, style: Callable[[Any], Style], lab
 
     style, label: functions of a row as a tuple; rows with origin `published` are hollow.
     """
-    for place, row in enumerate(rows.itertuples()):
+    for index, row in enumerate(rows.itertuples()):
         drawn, published = style(row), row.origin == "published"
         face = "white" if published else drawn.colour
-        axis.plot([row.low, row.high], [place, place], color=drawn.colour, linestyle="--" if published else "-")
-        axis.plot(row.value, place, color=drawn.colour, marker=drawn.marker, markerfacecolor=face, label=drawn.label)
+        axis.plot([row.low, row.high], [index, index], color=drawn.colour, linestyle="--" if published else "-")
+        axis.plot(row.value, index, color=drawn.colour, marker=drawn.marker, markerfacecolor=face, label=drawn.label)
     axis.set_yticks(range(len(rows)), [label(row) for row in rows.itertuples()])
     axis.set_ylim(len(rows) - 0.5, -0.5)
 

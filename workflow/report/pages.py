@@ -89,18 +89,20 @@ def paragraph(thing: Any) -> str:
 
 def caption(module: ModuleType, material: FindingTables, findings: pd.DataFrame) -> Caption:
     """The caption of a figure's module, filled from the tables."""
-    found = findings[findings["finding"].isin(module.CONCLUSIONS)]
-    found = found[(found["section"] == module.SECTION) | ~found["section"].isin([module.SECTION]).any()]
+    concluding = findings[findings["finding"].isin(module.CONCLUSIONS)]
+    concluding = concluding[
+        (concluding["section"] == module.SECTION) | ~concluding["section"].isin([module.SECTION]).any()
+    ]
     interval = f"{material.level:.0%}, {module.INTERVAL}."
-    return Caption(title(module), paragraph(module.draw), cells(material), interval, found.to_dict("records"))
+    return Caption(title(module), paragraph(module.draw), cells(material), interval, concluding.to_dict("records"))
 
 
 def cells(material: FindingTables) -> str:
     """The data of a study's figures: families with their steps, suites with main format and shots, rows of tests."""
     rows = material.analysis[material.analysis["analysis"] == "performance"]
     families = [
-        f"{name} ({own['step'].nunique()} steps, {own['step'].min()} to {own['step'].max()})"
-        for name, own in rows.groupby("family")
+        f"{name} ({members['step'].nunique()} steps, {members['step'].min()} to {members['step'].max()})"
+        for name, members in rows.groupby("family")
     ]
     ways = [
         f"{row.suite} of {row.family} (format {row.test_format}, {row.shots}-shot)"
@@ -190,9 +192,9 @@ def findings_page(findings: pd.DataFrame, sources: Mapping[str, pd.DataFrame], l
     )
     body = [f'<p class="note">{intro}</p>', _errors(sources.get("audit"))]
     for section, name in SECTIONS.items():
-        own = findings[findings["section"] == section]
-        if len(own):
-            items = "".join(_statement(row, sources) for row in own.to_dict("records"))
+        of_section = findings[findings["section"] == section]
+        if len(of_section):
+            items = "".join(_statement(row, sources) for row in of_section.to_dict("records"))
             body.append(f'<h2>{name}</h2><ul class="statements">{items}</ul>')
     return page("Findings in words", "".join(body))
 
@@ -234,7 +236,7 @@ def rows_behind(row: Mapping[str, Any], sources: Mapping[str, pd.DataFrame]) -> 
 
 def captions(blocks: Iterable[tuple[str, str]]) -> str:
     """All captions in one file as `report/caption.rst` reads it. blocks: path of a page below the pages' folder, caption."""
-    return "\f".join(f"{place}\n\n{text}" for place, text in blocks)
+    return "\f".join(f"{name}\n\n{text}" for name, text in blocks)
 
 
 def described(path: Path) -> dict[str, str]:

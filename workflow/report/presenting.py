@@ -126,9 +126,9 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
     return shown[[*first, *(name for name in shown if name not in first)]]
 
 
-def write(made: Sequence[Page], folder: Path) -> None:
+def write(pages: Sequence[Page], folder: Path) -> None:
     """Write pages below a folder, one HTML file each."""
-    for page in made:
+    for page in pages:
         path = folder / f"{page.place}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page.content, encoding="utf-8")

@@ -23,9 +23,9 @@ METRICS = ("chance", "majority")  # scores of a test that need no model
 
 
 def overlaid(analysis: pd.DataFrame, overlays: Mapping[str, str]) -> pd.DataFrame:
-    """The analysis with a column `origin`, and imported families laid over the study's own: overlays, own -> imported.
+    """The analysis with a column `origin`, and imported families laid over the study's family: overlays, own -> imported.
 
-    Rows of an imported family become rows of the own one, `published` (all others: `own`), in each suite of the own
+    Rows of an imported family become rows of the own one, `published` (all others: `family`), in each suite of the own
     family that has the same cell, its step aside: task and format of tuning, test, test format and demonstrations. Other
     imported rows of the family are left out; of a cell in several imported suites the suite with most rows is taken.
     Recipes keep their own names.
@@ -33,17 +33,22 @@ def overlaid(analysis: pd.DataFrame, overlays: Mapping[str, str]) -> pd.DataFram
     """
     rows = analysis.assign(origin="own")
     published = []
-    for own, imported in overlays.items():
-        place = f"config.yaml: overlays/{own}"
-        found = rows[rows["family"] == imported]
-        if found.empty:
+    for family, imported in overlays.items():
+        key_path = f"config.yaml: overlays/{family}"
+        imported_rows = rows[rows["family"] == imported]
+        if imported_rows.empty:
             families = ", ".join(sorted(rows["family"].dropna().unique()))
-            raise StudyError(f"{place}: found no scores of '{imported}'; allowed: {families}")
-        places = rows.loc[rows["family"] == own, [*SHARED, "suite"]].drop_duplicates()
-        laid = _main_suites(found).drop(columns="suite").merge(places, on=SHARED).assign(family=own, origin="published")
+            raise StudyError(f"{key_path}: found no scores of '{imported}'; allowed: {families}")
+        places = rows.loc[rows["family"] == family, [*SHARED, "suite"]].drop_duplicates()
+        laid = (
+            _main_suites(imported_rows)
+            .drop(columns="suite")
+            .merge(places, on=SHARED)
+            .assign(family=family, origin="published")
+        )
         if laid.empty:
             raise StudyError(
-                f"{place}: found no test that '{imported}' was put to in the same way, expected at least one"
+                f"{key_path}: found no test that '{imported}' was put to in the same way, expected at least one"
             )
         published.append(laid[rows.columns])
     return pd.concat([rows[~rows["family"].isin(overlays.values())], *published], ignore_index=True)
@@ -68,13 +73,13 @@ def chosen(rows: pd.DataFrame) -> pd.DataFrame:
     Fine-tuned models count, and are kept, if they are tested in the format of their fine-tuning. Suites without such a model
     are left out. If no suite has one, the bases count. Ties go to the first format and the fewest examples.
     """
-    own = rows["format"] == rows["test_format"]
-    shown = rows[own] if own.any() else rows[rows["train"] == "none"]
+    same_format = rows["format"] == rows["test_format"]
+    shown = rows[same_format] if same_format.any() else rows[rows["train"] == "none"]
     counts = shown[shown["origin"] == "own"].groupby([*PLACE, *WAY]).size().reset_index(name="rows")
-    counts["rank"] = counts["test_format"].map({name: place for place, name in enumerate(FORMATS)})
+    counts["rank"] = counts["test_format"].map({name: index for index, name in enumerate(FORMATS)})
     best = counts.sort_values(["rows", "rank", "shots"], ascending=[False, True, True]).drop_duplicates(PLACE)
-    kept = rows[own | (rows["train"] == "none")]
-    return kept.merge(best[[*PLACE, *WAY]], on=[*PLACE, *WAY])
+    candidates = rows[same_format | (rows["train"] == "none")]
+    return candidates.merge(best[[*PLACE, *WAY]], on=[*PLACE, *WAY])
 
 
 def relation(train: str, test: str) -> str:
@@ -95,8 +100,8 @@ def relation(train: str, test: str) -> str:
 
 def related(rows: pd.DataFrame, relations: Collection[str]) -> pd.DataFrame:
     """The rows whose test has one of these relations to the fine-tuning task."""
-    found = [relation(train, test) in relations for train, test in zip(rows["train"], rows["test"], strict=True)]
-    return rows[np.array(found, dtype=bool)]
+    is_related = [relation(train, test) in relations for train, test in zip(rows["train"], rows["test"], strict=True)]
+    return rows[np.array(is_related, dtype=bool)]
 
 
 def with_bases(tuned: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +115,7 @@ def test_order(analysis: pd.DataFrame) -> dict[str, int]:
     tuned = tuned_on(analysis)
     tests = set(analysis["test"].dropna())
     order = sorted(tests, key=lambda name: (kind_place(name), name not in tuned, name))
-    return {name: place for place, name in enumerate(order)}
+    return {name: index for index, name in enumerate(order)}
 
 
 def kind_place(name: str) -> int:
@@ -131,8 +136,8 @@ def named(name: str) -> str:
 
 def metric_label(test: str, scores: pd.DataFrame | None = None) -> str:
     """Name of a test's metric for an axis: that of the scores, else that of the task."""
-    there = [] if scores is None else metric_names.primary(scores[scores["test"] == test])["metric"].unique()
-    return metric_names.label(there[0] if len(there) else metric_names.PRIMARY[str(task.method(test))])
+    names = [] if scores is None else metric_names.primary(scores[scores["test"] == test])["metric"].unique()
+    return metric_names.label(names[0] if len(names) else metric_names.PRIMARY[str(task.method(test))])
 
 
 def place_label(rows: pd.DataFrame, family: str, suite: str, first: str = "") -> str:
@@ -141,8 +146,8 @@ def place_label(rows: pd.DataFrame, family: str, suite: str, first: str = "") ->
     return "\n".join(part for part in (first, ", ".join(several)) if part)
 
 
-def baseline_values(scores: pd.DataFrame, **place: Any) -> dict[str, float]:
-    """Chance and majority of a test, if it has them. place: family, suite, test."""
-    rows = scores[(scores[list(place)] == pd.Series(place)).all(axis=1)]
-    found = {metric: rows.loc[rows["metric"] == metric, "value"] for metric in METRICS}
-    return {metric: float(values.iloc[0]) for metric, values in found.items() if len(values)}
+def baseline_values(scores: pd.DataFrame, **where: Any) -> dict[str, float]:
+    """Chance and majority of a test, if it has them. where: family, suite, test."""
+    rows = scores[(scores[list(where)] == pd.Series(where)).all(axis=1)]
+    values_of = {metric: rows.loc[rows["metric"] == metric, "value"] for metric in METRICS}
+    return {metric: float(values.iloc[0]) for metric, values in values_of.items() if len(values)}

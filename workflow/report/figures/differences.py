@@ -28,17 +28,17 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
         raise drawing.nothing(
             "differences", "groups", "a group with a task that is tuned on, tested in tuning's format"
         )
-    found = list(rows.groupby(selection.PLACE))
-    figure, axes = drawing.panels(len(found), columns=2, size=(3.5, 2.4))
+    panels = list(rows.groupby(selection.PLACE))
+    figure, axes = drawing.panels(len(panels), columns=2, size=(3.5, 2.4))
     looks = dict(zip(sorted(rows["group"].unique()), drawing.looks(), strict=False))
-    for axis, ((family, suite), panel) in zip(axes, found, strict=True):
+    for axis, ((family, suite), panel) in zip(axes, panels, strict=True):
         recipes = sorted(panel["recipe"].dropna().unique())
 
         def style(group: str, recipe: str | None, recipes: list[str] = recipes) -> Style:
-            place = recipes.index(recipe) if recipe in recipes else 0
+            index = recipes.index(recipe) if recipe in recipes else 0
             label = selection.named(group) + (f", {recipe}" if len(recipes) > 1 and recipe in recipes else "")
             colour, marker = looks[group]
-            return Style(colour, marker, LINES[place % len(LINES)], label)
+            return Style(colour, marker, LINES[index % len(LINES)], label)
 
         drawing.lines(axis, panel, ["group", "recipe"], style)
         axis.axhline(0, color="black", linewidth=0.6)

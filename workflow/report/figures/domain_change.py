@@ -31,11 +31,11 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     rows = rows[rows["step"].isna() & (rows["train"].notna() | (rows["n"] > 1))]
     if rows.empty:
         raise drawing.nothing("domain_change", "suites", "a model tested on another task of the kind it was tuned on")
-    found = list(rows.groupby(selection.PLACE))
-    tallest = max(len(panel) for _, panel in found)
-    figure, axes = drawing.panels(len(found), columns=2, size=(3.5, 0.6 + ROW * tallest))
+    panels = list(rows.groupby(selection.PLACE))
+    tallest = max(len(panel) for _, panel in panels)
+    figure, axes = drawing.panels(len(panels), columns=2, size=(3.5, 0.6 + ROW * tallest))
     tasks = drawing.palette(analysis)
-    for axis, ((family, suite), panel) in zip(axes, found, strict=True):
+    for axis, ((family, suite), panel) in zip(axes, panels, strict=True):
         drawing.intervals(axis, _ordered(panel), lambda row: _style(row, tasks), lambda row: _label(row, rows))
         axis.axvline(0, color="black", linewidth=0.6)
         axis.set_xlabel("score, tuned − base")
@@ -46,8 +46,8 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
 def _ordered(panel: pd.DataFrame) -> pd.DataFrame:
     """Rows by kind, the pooled row of a kind before its pairs."""
     kinds = list(task.KINDS)
-    place = panel.assign(kind=panel["group"].map(kinds.index), pair=panel["train"].notna())
-    return place.sort_values(["kind", "pair", "train", "test", "recipe", "origin"])
+    sorted_by = panel.assign(kind=panel["group"].map(kinds.index), pair=panel["train"].notna())
+    return sorted_by.sort_values(["kind", "pair", "train", "test", "recipe", "origin"])
 
 
 def _style(row: Any, tasks: dict[str, tuple[str, str]]) -> Style:

@@ -31,14 +31,14 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     keys = [*selection.PLACE, "test", "recipe"]
     if shown.empty:
         raise drawing.nothing("formats", "suites", "a task that is tuned on and tested in several formats")
-    own = shown[(shown["train"] != "none") & (shown["origin"] == "own")]
-    found = list(own.groupby(keys))
-    figure, axes = drawing.panels(len(found))
-    for axis, ((family, suite, test, recipe), tuned) in zip(axes, found, strict=True):
+    trained_here = shown[(shown["train"] != "none") & (shown["origin"] == "own")]
+    panels = list(trained_here.groupby(keys))
+    figure, axes = drawing.panels(len(panels))
+    for axis, ((family, suite, test, recipe), tuned) in zip(axes, panels, strict=True):
         beside = (shown["train"] == "none") == (shown["origin"] == "own")  # the study's bases, published models
         _panel(axis, pd.concat([tuned, shown[beside & (shown[keys[:3]] == [family, suite, test]).all(axis=1)]]))
         drawing.baselines(axis, scores, family=family, suite=suite, test=test)
-        several = own.loc[own["test"] == test, "recipe"].nunique() > 1
+        several = trained_here.loc[trained_here["test"] == test, "recipe"].nunique() > 1
         axis.set_title(selection.place_label(shown, family, suite, f"{test}, {recipe}" if several else test))
         axis.set_ylabel(selection.metric_label(test, scores))
         axis.set_ylim(bottom=0)

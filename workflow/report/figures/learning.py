@@ -29,12 +29,12 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     rows = _grouped(analysis)
     if rows.empty:
         raise drawing.nothing("learning", "models", "models tuned on the tested tasks, and several steps")
-    found = sorted(
+    panels = sorted(
         rows.groupby([*selection.PLACE, "group"]), key=lambda panel: (*panel[0][:2], GROUPS.index(panel[0][2]))
     )
-    figure, axes = drawing.panels(len(found), columns=2, size=(3.5, 2.1))
+    figure, axes = drawing.panels(len(panels), columns=2, size=(3.5, 2.1))
     tasks, dotted = drawing.palette(analysis), None
-    for axis, ((family, suite, group), panel) in zip(axes, found, strict=True):
+    for axis, ((family, suite, group), panel) in zip(axes, panels, strict=True):
         drawing.lines(axis, panel, ["test"], lambda test: Style(*tasks[test], label=test))
         for test in panel["test"].unique():
             values = selection.baseline_values(scores, family=family, suite=suite, test=test).values()

@@ -36,11 +36,11 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     if rows.empty:
         raise drawing.nothing("sizes", "imports", "a test of untouched bases")
     keys = ["suite", "test", *selection.WAY]
-    found = sorted(rows.groupby(keys), key=lambda panel: (-panel[1]["family"].nunique(), -len(panel[1]), panel[0]))
+    panels = sorted(rows.groupby(keys), key=lambda panel: (-panel[1]["family"].nunique(), -len(panel[1]), panel[0]))
     order = selection.test_order(rows)
-    shown = sorted(found[:MOST], key=lambda panel: (panel[0][0], order[panel[0][1]], *panel[0][1:]))
+    shown = sorted(panels[:MOST], key=lambda panel: (panel[0][0], order[panel[0][1]], *panel[0][1:]))
     figure, axes = drawing.panels(len(shown))
-    axis_of = token_axis.axis(scores, pd.concat([own for _, own in shown]))
+    axis_of = token_axis.axis(scores, pd.concat([rows_of_panel for _, rows_of_panel in shown]))
     styles = {
         family: Style(*look, label=family)
         for family, look in zip(by_size(rows["family"].unique()), drawing.looks(), strict=False)
@@ -51,7 +51,9 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
         )
         for family in by_size(placed["family"].unique()):
             drawing.interval_line(
-                axis, placed[placed["family"] == family].assign(step=lambda own: own["place"]), styles[family]
+                axis,
+                placed[placed["family"] == family].assign(step=lambda rows: rows["place"]),
+                styles[family],
             )
         drawing.log_axis(axis, placed["place"], axis_of.label)
         drawing.baselines(axis, scores, suite=suite, test=test)
@@ -61,9 +63,9 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
         axis.set_ylabel(selection.metric_label(test, scores))
     drawing.outer(axes)
     drawing.legend(figure, axes)
-    if len(found) > MOST:
+    if len(panels) > MOST:
         figure.suptitle(
-            f"{len(found) - MOST} further tests and numbers of demonstrations are in the table analysis", fontsize=7
+            f"{len(panels) - MOST} further tests and numbers of demonstrations are in the table analysis", fontsize=7
         )
     return figure
 
@@ -71,8 +73,8 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
 def by_size(families: Iterable[str]) -> list[str]:
     """Families ordered by the sizes in their names, such as 70m and 1.4b; those without one last."""
 
-    def place(name: str) -> tuple[float, str]:
-        found = re.search(r"(?<![a-z0-9.])([0-9]+(?:\.[0-9]+)?)([mb])(?![a-z0-9])", name)
-        return (float(found[1]) * {"m": 1e6, "b": 1e9}[found[2]] if found else float("inf"), name)
+    def parameters(name: str) -> tuple[float, str]:
+        match = re.search(r"(?<![a-z0-9.])([0-9]+(?:\.[0-9]+)?)([mb])(?![a-z0-9])", name)
+        return (float(match[1]) * {"m": 1e6, "b": 1e9}[match[2]] if match else float("inf"), name)
 
-    return sorted(families, key=place)
+    return sorted(families, key=parameters)

@@ -36,11 +36,11 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     rows = _shown(analysis)
     if rows.empty:
         raise drawing.nothing("turning_points", "families", "a family with enough steps for a turning point")
-    found = list(rows.groupby([*selection.PLACE, "panel"], sort=True))
-    tallest = max(len(panel) for _, panel in found)
-    figure, axes = drawing.panels(len(found), columns=2, size=(drawing.WIDTH / 2, 0.6 + ROW * tallest))
+    panels = list(rows.groupby([*selection.PLACE, "panel"], sort=True))
+    tallest = max(len(panel) for _, panel in panels)
+    figure, axes = drawing.panels(len(panels), columns=2, size=(drawing.WIDTH / 2, 0.6 + ROW * tallest))
     styles = drawing.model_styles(analysis, rows)
-    for axis, ((family, suite, name), panel) in zip(axes, found, strict=True):
+    for axis, ((family, suite, name), panel) in zip(axes, panels, strict=True):
         drawing.intervals(axis, panel, lambda row: _style(row, styles), _label)
         steps = analysis.loc[(analysis["family"] == family) & (analysis["analysis"] == "performance"), "step"]
         for end in (steps.min(), steps.max()):
@@ -67,8 +67,8 @@ def _shown(analysis: pd.DataFrame) -> pd.DataFrame:
 
 def _style(row: Any, styles: dict[tuple[str, str], Style]) -> Style:
     """The style of the model; grey if no turning step is named."""
-    own = replace(styles[row.train, row.recipe], label="")
-    return own if row.named else Style("silver", own.marker, label="no turning step named")
+    style = replace(styles[row.train, row.recipe], label="")
+    return style if row.named else Style("silver", style.marker, label="no turning step named")
 
 
 def _label(row: Any) -> str:

@@ -88,8 +88,8 @@ class FindingTables:
         """
         rows = self.analysis[(self.analysis["analysis"] == analysis) & (self.analysis["value"].notna() | missing)]
         rows = rows[rows["estimator"].isin(estimators)] if estimators else rows
-        own = rows["format"].isna() | (rows["format"] == "none") | (rows["format"] == rows["test_format"])
-        return rows[own].merge(self.ways, on=TEST_WAY)
+        same_format = rows["format"].isna() | (rows["format"] == "none") | (rows["format"] == rows["test_format"])
+        return rows[same_format].merge(self.ways, on=TEST_WAY)
 
     def last(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows at the last step of their family."""
@@ -230,10 +230,8 @@ def counting(
     several others `any` lists the combinations.
     """
     shared = [key for key in keys if rows[key].nunique(dropna=False) == 1]
-    found = finding(statement, rows.iloc[0], shared, table, value=value, low=None, high=None, n=len(rows))
-    return found | {
-        "filter": _written(json.loads(found["filter"]) | _varied(rows, [k for k in keys if k not in shared]))
-    }
+    row = finding(statement, rows.iloc[0], shared, table, value=value, low=None, high=None, n=len(rows))
+    return row | {"filter": _written(json.loads(row["filter"]) | _varied(rows, [k for k in keys if k not in shared]))}
 
 
 def _varied(rows: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
@@ -246,8 +244,8 @@ def _varied(rows: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
     groups = rows.groupby(others, sort=False, dropna=False)
     return {
         tables.ANY: [
-            {key: _plain(own[key].iloc[0]) for key in others} | {last: [_plain(value) for value in own[last]]}
-            for _, own in groups
+            {key: _plain(group[key].iloc[0]) for key in others} | {last: [_plain(value) for value in group[last]]}
+            for _, group in groups
         ]
     }
 
@@ -280,22 +278,24 @@ def sides(material: FindingTables, row: Mapping[str, Any]) -> list[dict[str, Any
     """The scores that a finding rests on, each as conditions on the audit's keys: its row, the base of a difference, and both
     sides of each pair of task and test in a pooled value. A finding may name its `pairs` itself."""
     conditions = json.loads(row["filter"])
-    own = {key: value for key, value in conditions.items() if key in tables.AUDIT_KEYS and not isinstance(value, list)}
+    model_keys = {
+        key: value for key, value in conditions.items() if key in tables.AUDIT_KEYS and not isinstance(value, list)
+    }
     if row.get("pairs"):
         return [
-            {key: value for key, value in own.items() if key != "metric"} | {"train": t, "test": s}
+            {key: value for key, value in model_keys.items() if key != "metric"} | {"train": t, "test": s}
             for t, s in row["pairs"]
         ]
     if row["table"] != ANALYSIS or "family" not in conditions:
-        return [own]
+        return [model_keys]
     pairs = _pairs(material, conditions)
     if pairs is None and conditions.get("group") == "level":
-        return [own]
+        return [model_keys]
     if pairs is None:
-        return [own, own | UNTOUCHED] if conditions.get("train") != "none" else [own]
-    models = [own | {"train": train, "test": test} for train, test in pairs if train != "none"]
-    bases = [own | UNTOUCHED | {"test": test} for test in dict.fromkeys(test for _, test in pairs)]
-    return [own | {"train": None, "test": None}, *models, *bases]
+        return [model_keys, model_keys | UNTOUCHED] if conditions.get("train") != "none" else [model_keys]
+    models = [model_keys | {"train": train, "test": test} for train, test in pairs if train != "none"]
+    bases = [model_keys | UNTOUCHED | {"test": test} for test in dict.fromkeys(test for _, test in pairs)]
+    return [model_keys | {"train": None, "test": None}, *models, *bases]
 
 
 def _pairs(material: FindingTables, conditions: Mapping[str, Any]) -> list[tuple[str, str]] | None:
@@ -350,17 +350,17 @@ class Warnings:
 
     def against(self, side: Mapping[str, Any], section: str) -> NDArray[np.bool_]:
         """Whether each row is about one side of a finding, shape (rows,)."""
-        found = np.ones(len(self.rows), dtype=bool)
+        about_side = np.ones(len(self.rows), dtype=bool)
         for key in (name for name in tables.AUDIT_KEYS if side.get(name) is not None):
-            found &= self._of(key, side[key])
+            about_side &= self._of(key, side[key])
         if section == "forecasts":
-            return found & self.null["family"]
-        found &= self.null["cohort"]
+            return about_side & self.null["family"]
+        about_side &= self.null["cohort"]
         named = [key for key in ("train", "test") if side.get(key) not in (None, "none")]
         if named:
             some = np.any([~self.null[key] for key in named], axis=0)
-            return found & (some | (~self.null["family"] & self.everywhere))
-        return found & ~self.null["family"] & self.null["test"] & self.null["train"]
+            return about_side & (some | (~self.null["family"] & self.everywhere))
+        return about_side & ~self.null["family"] & self.null["test"] & self.null["train"]
 
     def _of(self, key: str, value: Any) -> NDArray[np.bool_]:
         """Whether each row has this value of a key, or is about all of them."""
@@ -379,8 +379,8 @@ def weakened(sides: Sequence[Mapping[str, Any]], section: str, audit: Warnings) 
     """
     if section not in WEAKENED:
         return []
-    found = (place for side in sides for place in np.flatnonzero(audit.against(side, section)))
-    return list(dict.fromkeys(audit.texts[place] for place in found))
+    indices = (index for side in sides for index in np.flatnonzero(audit.against(side, section)))
+    return list(dict.fromkeys(audit.texts[index] for index in indices))
 
 
 def about(rows: pd.DataFrame, row: Mapping[str, Any], *more: str) -> str:

@@ -68,9 +68,9 @@ def _unlearned_gain_more(material: FindingTables) -> Iterator[dict[str, Any]]:
 def _forgetting(material: FindingTables) -> Iterator[dict[str, Any]]:
     """Counts over the tests in the domain tuned on, and over all other tests; Holm's procedure for each of the two."""
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
-    for _, there in rows.groupby([*selection.PLACE, "recipe"], sort=False):
-        home = selection.related(there, {"in_domain", "instructed"})
-        others = selection.related(there, {"out_of_domain", "cross_task"})
+    for _, members in rows.groupby([*selection.PLACE, "recipe"], sort=False):
+        home = selection.related(members, {"in_domain", "instructed"})
+        others = selection.related(members, {"out_of_domain", "cross_task"})
         if others.empty:
             continue
         significant, benefits = material.significant(others), material.significant(home) & (home["value"] > 0)
@@ -91,8 +91,8 @@ def _prompts(material: FindingTables) -> Iterator[dict[str, Any]]:
     gaps = material.analysis[(material.analysis["analysis"] == "format_gap") & material.analysis["test"].isna()]
     gaps = gaps[gaps["train"].isna() & gaps["value"].notna() & gaps["group"].str.startswith("default_minus_")]
     gaps = gaps[gaps["format"].isna() | (gaps["format"] == "default")]
-    place = [*selection.PLACE, "shots"]
-    gaps = gaps.merge(material.ways[place], on=place)
+    group_keys = [*selection.PLACE, "shots"]
+    gaps = gaps.merge(material.ways[group_keys], on=group_keys)
     changes = gaps[gaps["estimator"] == "last_minus_first"]
     significant = material.significant(changes)
     for index, row in changes.iterrows():

@@ -22,11 +22,11 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     whole = material.rows("decline")
     rows = selection.related(whole[whole["estimator"] == "decline"], {"base", "in_domain", "instructed"})
     rows = rows[rows["group"] == "level"]
-    for _, own in rows.groupby([*selection.PLACE, "recipe"], sort=False):
-        falls = pd.Series(holm(own["p_value"].to_numpy(dtype=float)) < 1 - material.level, index=own.index)
-        for _, row in own[falls].sort_values("value", ascending=False, kind="stable").iterrows():
+    for _, members in rows.groupby([*selection.PLACE, "recipe"], sort=False):
+        falls = pd.Series(holm(members["p_value"].to_numpy(dtype=float)) < 1 - material.level, index=members.index)
+        for _, row in members[falls].sort_values("value", ascending=False, kind="stable").iterrows():
             yield placed(row) | finding(_decline(material, rows, row, dict(siblings(whole, row, KEYS))), row, KEYS)
-        yield placed(own.iloc[0]) | _others(rows, own, int((~falls).sum()))
+        yield placed(members.iloc[0]) | _others(rows, members, int((~falls).sum()))
 
 
 def _decline(material: FindingTables, rows: pd.DataFrame, row: Any, beside: Mapping[str, Any]) -> str:
@@ -42,7 +42,9 @@ def _run(first: str, last: str) -> str:
     return f"step {first}" if first == last else f"steps {first} to {last}"
 
 
-def _others(rows: pd.DataFrame, own: pd.DataFrame, count: int) -> dict[str, Any]:
-    row = own.iloc[0]
-    text = f"No significant decline (Holm) in {count} of {len(own)} curves of {sort_of(row)}{about_sort(rows, row)}."
-    return counting(text, own, KEYS, count)
+def _others(rows: pd.DataFrame, members: pd.DataFrame, count: int) -> dict[str, Any]:
+    row = members.iloc[0]
+    text = (
+        f"No significant decline (Holm) in {count} of {len(members)} curves of {sort_of(row)}{about_sort(rows, row)}."
+    )
+    return counting(text, members, KEYS, count)

@@ -28,11 +28,11 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     whole = material.rows("extrapolation", missing=True)
     gains = whole[whole["estimator"] == "held_out_gain"]
     changes = whole[whole["estimator"] == "later_change"]
-    for place, own in gains.groupby(SORT, sort=False):
-        there = changes[(changes[SORT] == list(place)).all(axis=1) & changes["value"].notna()]
-        latest = selection.related(there[there["step"] == there["step"].max()], RELATED)
-        if there.empty:
-            yield _unknown(material, whole, gains, own)
+    for group_keys, members in gains.groupby(SORT, sort=False):
+        known = changes[(changes[SORT] == list(group_keys)).all(axis=1) & changes["value"].notna()]
+        latest = selection.related(known[known["step"] == known["step"].max()], RELATED)
+        if known.empty:
+            yield _unknown(material, whole, gains, members)
         elif len(latest):
             yield from _forecasts(material, whole, latest)
 
@@ -65,10 +65,12 @@ def interval(row: Any, form: str = "+.3f") -> str:
     return f"{value} ({100 * COVERAGE:g} % interval {low} to {high})"
 
 
-def _unknown(material: FindingTables, whole: pd.DataFrame, gains: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
+def _unknown(
+    material: FindingTables, whole: pd.DataFrame, gains: pd.DataFrame, members: pd.DataFrame
+) -> dict[str, Any]:
     """The finding of a sort without a forecast, with the reason."""
-    known = own[own["value"].notna()]
-    row = (own if known.empty else known).iloc[0]
+    known = members[members["value"].notna()]
+    row = (members if known.empty else known).iloc[0]
     sort = {**row, "train": "none" if row["recipe"] == "none" else None}
     who = f"{sort_of({**sort, 'group': None})}{about(gains, sort, 'recipe')}"
     fallen: Any = dict(siblings(whole, row, KEYS)).get("shortfall", {}).get("p_value")

@@ -30,8 +30,8 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     table = material.tables["forecasts"]
     rows = table[(table[list(COUNTED)].eq(COUNTED)).all(axis=1) & table["accuracy"].notna()]
     candidates = rows[rows["kind"].isin(MEASURED) & ~rows["chosen_on_targets"].fillna(False).astype(bool)]
-    for _, own in candidates.groupby(["cohort", "target"], sort=False):
-        yield _best(material, own)
+    for _, members in candidates.groupby(["cohort", "target"], sort=False):
+        yield _best(material, members)
     for _, row in rows[rows["kind"] == "indicator"].iterrows():
         if PERPLEXITY.search(row["forecaster"]) and not MASKED.search(row["forecaster"]):
             yield _perplexity(material, row)
@@ -42,12 +42,12 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     yield from _shortlists(material)
 
 
-def _best(material: FindingTables, own: pd.DataFrame) -> dict[str, Any]:
+def _best(material: FindingTables, members: pd.DataFrame) -> dict[str, Any]:
     """The best of a target's indicators and their means, with interval and p-values corrected for choosing it."""
-    best = own.sort_values("accuracy", ascending=False, kind="stable").iloc[0]
+    best = members.sort_values("accuracy", ascending=False, kind="stable").iloc[0]
     figures = {"value": best["accuracy"], "low": best["joint_low"], "high": best["joint_high"]}
     text = (
-        f"{_of(best)}: the best of {len(own)} indicators and their means, {best['forecaster']}, orders "
+        f"{_of(best)}: the best of {len(members)} indicators and their means, {best['forecaster']}, orders "
         f"{material.interval(figures)} of {int(best['n_pairs'])} pairs of bases right; chance is 0.5: "
         f"{_verdict(best['p_value'], 1 - material.level)}{_chosen(best)}; {_beyond(material, best)}."
     )
@@ -117,8 +117,8 @@ def _shortlists(material: FindingTables) -> Iterator[dict[str, Any]]:
     if table is None:
         return
     rows = table[(table["split"] == "random") & (table["forecaster"] == LEARNED) & (table["source"] == table["target"])]
-    for _, own in rows.groupby(["cohort", "target"], sort=False):
-        named = {statistic: part for statistic, part in own.groupby("statistic")}
+    for _, members in rows.groupby(["cohort", "target"], sort=False):
+        named = {statistic: part for statistic, part in members.groupby("statistic")}
         if not {"shortlist", "longest_shortlist", "recall_of_best"} <= set(named):
             continue
         row, longest = named["shortlist"].iloc[0], named["longest_shortlist"]["value"].iloc[0]

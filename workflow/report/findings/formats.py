@@ -21,8 +21,8 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     """One finding for each pair of formats, averaged over tests where there are several."""
     gaps = material.analysis[material.analysis["analysis"] == "format_gap"]
     gaps = gaps[(gaps["estimator"] == "difference_of_means") & gaps["value"].notna()]
-    place = [*selection.PLACE, "shots"]
-    rows = material.last(gaps[gaps["test"].isna()].merge(material.ways[place], on=place))
+    group_keys = [*selection.PLACE, "shots"]
+    rows = material.last(gaps[gaps["test"].isna()].merge(material.ways[group_keys], on=group_keys))
     verdicts = material.verdicts(rows, pooled=True)
     for index, row in rows.iterrows():
         first, second = row["group"].split("_minus_")

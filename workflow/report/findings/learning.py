@@ -31,14 +31,14 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     half of the resamples is open."""
     whole = material.rows("learning")
     shares = whole[whole["estimator"] == "share_of_resamples"]
-    for _, own in shares.groupby([*selection.PLACE, "test"], sort=False):
-        ranked = own.sort_values("value", ascending=False, kind="stable")
+    for _, members in shares.groupby([*selection.PLACE, "test"], sort=False):
+        ranked = members.sort_values("value", ascending=False, kind="stable")
         best = ranked.iloc[0]
-        place = f"{best['test']}{about(shares, best)}"
+        subject = f"{best['test']}{about(shares, best)}"
         if best["value"] < LIKELY:
-            yield finding(f"{place}: open: {_between(ranked)}.", best, KEYS)
+            yield finding(f"{subject}: open: {_between(ranked)}.", best, KEYS)
         else:
-            yield _grouped(material, place, ranked, dict(siblings(whole, best, KEYS)))
+            yield _grouped(material, subject, ranked, dict(siblings(whole, best, KEYS)))
 
 
 def _between(ranked: pd.DataFrame) -> str:
@@ -53,14 +53,14 @@ def _called(group: str) -> str:
 
 
 def _grouped(
-    material: FindingTables, place: str, ranked: pd.DataFrame, beside: Mapping[str, Mapping[str, Any]]
+    material: FindingTables, subject: str, ranked: pd.DataFrame, beside: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The finding about a test with a group: the group, the other groups unless one is settled, rise and gain."""
     best = ranked.iloc[0]
     group, settled = best["group"], best["value"] >= SETTLED
     deciding = beside.get(DECIDING[group], best)
     likely = "" if settled or group == NOTHING else "most likely "
-    texts = [f"{place}: {likely}{_between(ranked[:1] if settled else ranked)}"]
+    texts = [f"{subject}: {likely}{_between(ranked[:1] if settled else ranked)}"]
     if "rise_over_pretraining" in beside:
         texts.append(
             f"from the first step to the last the untouched base's score changes by "

@@ -37,17 +37,17 @@ def find(material: Any) -> Iterator[dict[str, Any]]:
     for row in untouched[untouched["topic"] == "answer"].to_dict("records"):
         yield {name: row[name] for name in KEPT}
     later = untouched[(untouched["topic"] == "pretraining") & untouched["low"].notna()]
-    for title, own in later.groupby(later["statement"].str.split(": ").str[0], sort=False):
-        yield _together(title, own)
+    for title, members in later.groupby(later["statement"].str.split(": ").str[0], sort=False):
+        yield _together(title, members)
 
 
 def _together(title: str, rows: pd.DataFrame) -> dict[str, Any]:
     """The forecast change of one test in all families: the families whose interval excludes 0."""
-    rising, falling = (sorted(rows.loc[own, "family"]) for own in (rows["low"] > 0, rows["high"] < 0))
+    rising, falling = (sorted(rows.loc[selected, "family"]) for selected in (rows["low"] > 0, rows["high"] < 0))
     parts = [
-        f"its {100 * COVERAGE:g} % interval lies {side} 0 in {len(own)} ({listed(own)})"
-        for side, own in (("above", rising), ("below", falling))
-        if own
+        f"its {100 * COVERAGE:g} % interval lies {side} 0 in {len(selected)} ({listed(selected)})"
+        for side, selected in (("above", rising), ("below", falling))
+        if selected
     ]
     rest = len(rows) - len(rising) - len(falling)
     parts += [f"in {rest} the interval includes no change"] if rest else []

@@ -23,37 +23,37 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     rows = rows[(rows["estimator"] == "signal_to_noise") & rows["value"].notna()]
     rows = rows[(rows["format"] == "none") | (rows["format"] == rows["test_format"])]
     rows = rows.merge(material.ways.drop(columns="family").drop_duplicates(), on=["suite", "test_format", "shots"])
-    for _, own in rows.groupby(WAY, sort=False):
-        yield _listing(material, rows, own.sort_values("value", ascending=False, kind="stable"))
+    for _, members in rows.groupby(WAY, sort=False):
+        yield _listing(material, rows, members.sort_values("value", ascending=False, kind="stable"))
 
 
-def _listing(material: FindingTables, rows: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
+def _listing(material: FindingTables, rows: pd.DataFrame, members: pd.DataFrame) -> dict[str, Any]:
     """The finding about the tests of one sort of model, the largest ratio first."""
-    sure, names = material.significant(own), _named(own)
+    sure, names = material.significant(members), _named(members)
     distinct, blind = names[sure].tolist(), names[~sure].tolist()
-    untouched = own["recipe"].iloc[0] == "none"
+    untouched = members["recipe"].iloc[0] == "none"
     who = "untouched bases" if untouched else "models tuned on them"
-    units = "pairs of task and test" if own["test"].duplicated().any() else "tests"
+    units = "pairs of task and test" if members["test"].duplicated().any() else "tests"
     rest = f"; not significant:{_list(blind, ' ')}" if blind else ""
     text = (
-        f"Signal to noise (arXiv 2508.13144){_way(rows, own)}: {len(distinct)} of {len(own)} {units} show significant "
+        f"Signal to noise (arXiv 2508.13144){_way(rows, members)}: {len(distinct)} of {len(members)} {units} show significant "
         f"differences (Holm) between the {who}{_list(distinct)}{rest}. In brackets: the range of the scores divided by its noise."
     )
-    return {"section": SECTION if untouched else "tuned"} | counting(text, own, KEYS, float(len(distinct)))
+    return {"section": SECTION if untouched else "tuned"} | counting(text, members, KEYS, float(len(distinct)))
 
 
-def _named(own: pd.DataFrame) -> pd.Series:
+def _named(members: pd.DataFrame) -> pd.Series:
     """Each test with its ratio; with the task tuned on where models are tuned on several."""
-    several = own["test"].duplicated(keep=False) & (own["train"] != own["test"])
-    after = np.where(several, " after " + own["train"].astype(str), "")
-    return own["test"] + after + own["value"].map(" ({:.1f})".format)
+    several = members["test"].duplicated(keep=False) & (members["train"] != members["test"])
+    after = np.where(several, " after " + members["train"].astype(str), "")
+    return members["test"] + after + members["value"].map(" ({:.1f})".format)
 
 
-def _way(rows: pd.DataFrame, own: pd.DataFrame) -> str:
+def _way(rows: pd.DataFrame, members: pd.DataFrame) -> str:
     """What sets models and tests apart from those of the other findings: suite, recipe, format and number of examples."""
-    alike = rows[(rows["recipe"] == "none") == (own["recipe"].iloc[0] == "none")]
-    names = [str(own[key].iloc[0]) for key in ("suite", "recipe", "test_format") if alike[key].nunique() > 1]
-    names += [f"{own['shots'].iloc[0]}-shot"] if alike["shots"].nunique() > 1 else []
+    alike = rows[(rows["recipe"] == "none") == (members["recipe"].iloc[0] == "none")]
+    names = [str(members[key].iloc[0]) for key in ("suite", "recipe", "test_format") if alike[key].nunique() > 1]
+    names += [f"{members['shots'].iloc[0]}-shot"] if alike["shots"].nunique() > 1 else []
     return f", {', '.join(names)}" if names else ""
 
 

@@ -24,11 +24,11 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     each model that counts the others."""
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
     near, far = selection.related(rows, {"out_of_domain"}), selection.related(rows, {"cross_task"})
-    yield from (_changed(near, *own, material) for own in _ranked(material, near))
-    yield from (_changed(far, *own, material) for own in _ranked(material, far) if own[1])
+    yield from (_changed(near, *ranked, material) for ranked in _ranked(material, near))
+    yield from (_changed(far, *ranked, material) for ranked in _ranked(material, far) if ranked[1])
     sure, small = material.significant(far), material.detectable(far)
-    for _, own in far.groupby([*selection.PLACE, "train", "format", "recipe"], sort=False):
-        yield _rest(far, own, small[own.index][~sure[own.index]])
+    for _, members in far.groupby([*selection.PLACE, "train", "format", "recipe"], sort=False):
+        yield _rest(far, members, small[members.index][~sure[members.index]])
 
 
 def _ranked(material: FindingTables, rows: pd.DataFrame) -> Iterator[tuple[pd.Series, bool, str]]:
@@ -48,11 +48,11 @@ def _changed(rows: pd.DataFrame, row: pd.Series, sure: bool, verdict: str, mater
     return finding(f"Tuning on {name} {text}", row, KEYS)
 
 
-def _rest(rows: pd.DataFrame, own: pd.DataFrame, detectable: pd.Series) -> dict[str, Any]:
+def _rest(rows: pd.DataFrame, members: pd.DataFrame, detectable: pd.Series) -> dict[str, Any]:
     """The number of tests of other kinds without a significant change, with the change that was detectable on each."""
-    row, known = own.iloc[0], detectable[np.isfinite(detectable)]
+    row, known = members.iloc[0], detectable[np.isfinite(detectable)]
     name = f"{row['train']}{about(rows, row, 'recipe')}"
-    text = f"Tuning on {name}: on {len(detectable)} of {len(own)} tests of other kinds the change is not significant (Holm)"
+    text = f"Tuning on {name}: on {len(detectable)} of {len(members)} tests of other kinds the change is not significant (Holm)"
     if len(known):
         text += f"; detectable change {known.max():.3f} on each of them (power {POWER:g})"
-    return counting(f"{text}.", own, KEYS, len(detectable))
+    return counting(f"{text}.", members, KEYS, len(detectable))

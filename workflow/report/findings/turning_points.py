@@ -26,12 +26,12 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     turns = selection.related(whole[whole["estimator"] == "turning_step"], {"base", "in_domain", "instructed"})
     levels = material.analysis[material.analysis["analysis"] == "performance"]
     span = levels.groupby("family")["step"].agg(["min", "max"])
-    for _, own in turns.groupby([*selection.PLACE, "group", "recipe"], sort=False):
-        named = own["value"].notna() & (holm(own["p_value"].to_numpy(dtype=float)) < 1 - material.level)
-        for _, row in own[named].sort_values("value", kind="stable").iterrows():
+    for _, members in turns.groupby([*selection.PLACE, "group", "recipe"], sort=False):
+        named = members["value"].notna() & (holm(members["p_value"].to_numpy(dtype=float)) < 1 - material.level)
+        for _, row in members[named].sort_values("value", kind="stable").iterrows():
             text = _bend(material, turns, row, dict(siblings(whole, row, KEYS)), unit(*span.loc[row["family"]]))
             yield placed(row) | finding(text, row, KEYS)
-        yield placed(own.iloc[0]) | _unnamed(turns, own, int((~named).sum()))
+        yield placed(members.iloc[0]) | _unnamed(turns, members, int((~named).sum()))
 
 
 def placed(row: Mapping[str, Any]) -> dict[str, str]:
@@ -67,12 +67,12 @@ def _bend(material: FindingTables, turns: pd.DataFrame, row: Any, beside: Mappin
     )
 
 
-def _unnamed(turns: pd.DataFrame, own: pd.DataFrame, count: int) -> dict[str, Any]:
+def _unnamed(turns: pd.DataFrame, members: pd.DataFrame, count: int) -> dict[str, Any]:
     """The number of curves of a sort without a turning step."""
-    row = own.iloc[0]
+    row = members.iloc[0]
     text = (
-        f"No turning step is named for {count} of {len(own)} curves of {sort_of(row)}{about_sort(turns, row)}: a straight line "
-        "or a smooth law of learning predicts held-out steps as well, the step moves when other steps are left out, or the steps "
+        f"No turning step is named for {count} of {len(members)} curves of {sort_of(row)}{about_sort(turns, row)}: a straight "
+        "line or a smooth law of learning predicts held-out steps as well, the step moves when other steps are left out, or the steps "
         "are too few to check that."
     )
-    return counting(text, own, KEYS, count)
+    return counting(text, members, KEYS, count)

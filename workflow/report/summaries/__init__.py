@@ -65,5 +65,5 @@ class StudyTables:
             raise StudyError(f"config.yaml: summaries: '{name}' has no row to show: no model was tested for it")
         order = [key for key in ("family", "suite", *tables.ANALYSIS.names) if key not in ("step", *INTERVAL, *FACTS)]
         keys = list(dict.fromkeys([*order, "step"]))
-        found = rows.assign(missing=rows["value"].isna()).sort_values(["missing", *keys])
-        return found[[*keys, *INTERVAL, *FACTS]].dropna(axis="columns", how="all")
+        sorted_rows = rows.assign(missing=rows["value"].isna()).sort_values(["missing", *keys])
+        return sorted_rows[[*keys, *INTERVAL, *FACTS]].dropna(axis="columns", how="all")

@@ -42,27 +42,27 @@ def _row(name: str, cells: pd.DataFrame, material: StudyTables) -> dict[str, Any
     tuned = sorted(set(cells.loc[cells["test"] == name, "train"]) - {"none"})
     if name not in task.names():
         return {"task": name, "role": "tested"}
-    found = task.load(name)
-    counts: dict[Any, int] = {**found.sizes, **material.rows.get(name, {})}
+    loaded = task.load(name)
+    counts: dict[Any, int] = {**loaded.sizes, **material.rows.get(name, {})}
     roles = ["tuned on"] if name in set(cells["train"]) else []
     near = [(relation(train, name), train) for train in tuned if train != name]
-    roles += [f"{RELATIONS[how]} {train}" for how, train in near if how in RELATIONS]
+    roles += [f"{RELATIONS[kinship]} {train}" for kinship, train in near if kinship in RELATIONS]
     return {
         "task": name,
-        "kind": found.kind,
+        "kind": loaded.kind,
         "role": "; ".join(roles) or ("transfer" if tuned else "tested"),
-        "hub": found.hub,
-        "subset": found.subset,
-        "train_split": found.train,
-        "train_rows": counts.get(found.train),
-        "test_split": found.test,
-        "test_rows": counts.get(found.test),
-        "metric": _metric(found),
-        "labels": ", ".join(found.labels) or None,
-        "licence": found.licence,
+        "hub": loaded.hub,
+        "subset": loaded.subset,
+        "train_split": loaded.train,
+        "train_rows": counts.get(loaded.train),
+        "test_split": loaded.test,
+        "test_rows": counts.get(loaded.test),
+        "metric": _metric(loaded),
+        "labels": ", ".join(loaded.labels) or None,
+        "licence": loaded.licence,
     }
 
 
-def _metric(found: task.Task) -> str | None:
+def _metric(loaded: task.Task) -> str | None:
     """The primary metric; None for a task that is only fine-tuned on."""
-    return metric_names.main(found, found.metrics)
+    return metric_names.main(loaded, loaded.metrics)

@@ -26,12 +26,22 @@ def summarise(material: StudyTables) -> pd.DataFrame:
     cited = "; ".join(runs.cited(block) for block in material.study["imports"].values())
     seen = token_axis.seen(material.scores) | token_axis.of_study(material.study)
     rows = []
-    for name, own in steps.items():
+    for name, steps_of_family in steps.items():
         family = material.study["families"].get(name, {"source": "imported", "path": cited})
-        place = {"first": own[0], "last": own[-1], "listed": ", ".join(map(str, own))}
-        known = {"tokens": _tokens(seen.get(name, {}), own[-1]), "weights_bytes": _bytes(material, name, own[-1])}
+        row = {"first": steps_of_family[0], "last": steps_of_family[-1], "listed": ", ".join(map(str, steps_of_family))}
+        known = {
+            "tokens": _tokens(seen.get(name, {}), steps_of_family[-1]),
+            "weights_bytes": _bytes(material, name, steps_of_family[-1]),
+        }
         rows.append(
-            {"family": name, "source": family["source"], "place": _place(family), "steps": len(own), **place, **known}
+            {
+                "family": name,
+                "source": family["source"],
+                "place": _place(family),
+                "steps": len(steps_of_family),
+                **row,
+                **known,
+            }
         )
     return pd.DataFrame(rows).convert_dtypes()
 
@@ -50,5 +60,5 @@ def _tokens(seen: Mapping[int, float], step: int) -> int | None:
 def _bytes(material: StudyTables, name: str, step: int) -> int | None:
     """Size of a base's weights; None for released scores."""
     files = [base["files"] for base in material.bases if (base["family"], base["step"]) == (name, step)]
-    sizes = [facts["bytes"] for own in files for path, facts in own.items() if path.endswith(".safetensors")]
+    sizes = [facts["bytes"] for manifest in files for path, facts in manifest.items() if path.endswith(".safetensors")]
     return sum(sizes) if sizes else None

@@ -23,13 +23,13 @@ def summarise(material: StudyTables) -> pd.DataFrame:
     its last run; null where none was measured. unmeasured: the jobs of which there is no measurement, by their keys.
     """
     jobs = [{**job, "seconds": material.seconds(f"{job['stage']}/{job['job']}")} for job in _jobs(material)]
-    found = pd.DataFrame(jobs).astype({"seconds": float})
-    found["seconds"] *= found["gpus"]
+    measured = pd.DataFrame(jobs).astype({"seconds": float})
+    measured["seconds"] *= measured["gpus"]
     rows = [
         {**dict(zip(KEYS, keys, strict=True)), **_sum(part)}
-        for keys, part in found.groupby(KEYS, sort=False, dropna=False)
+        for keys, part in measured.groupby(KEYS, sort=False, dropna=False)
     ]
-    return pd.DataFrame([*rows, {"stage": "all", **_sum(found)}])
+    return pd.DataFrame([*rows, {"stage": "all", **_sum(measured)}])
 
 
 def _jobs(material: StudyTables) -> Iterator[dict[str, Any]]:

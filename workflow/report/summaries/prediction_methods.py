@@ -25,14 +25,14 @@ def summarise(material: StudyTables) -> pd.DataFrame:
     """
     scores = material.scores[material.scores["metric"] == "accuracy"]
     kinds = {name: task.load(name).kind for name in task.names()}
-    tests = [kind for kind, own in task.KINDS.items() if own.method == "label"]
-    own = scores["test"].map(kinds).isin(tests) & (
+    tests = [kind for kind, settings in task.KINDS.items() if settings.method == "label"]
+    selected = scores["test"].map(kinds).isin(tests) & (
         (scores["train"] == "none") | (scores["train"].map(kinds) == scores["test"].map(kinds))
     )
     last = scores["step"] == scores.groupby("family")["step"].transform("max")
-    rows = scores[own & last].sort_values(KEYS)
-    made = [_made(material, family, suite) for family, suite in rows[["family", "suite"]].itertuples(index=False)]
-    rows["protocol"], rows["method"] = zip(*made, strict=True) if made else ((), ())
+    rows = scores[selected & last].sort_values(KEYS)
+    methods = [_made(material, family, suite) for family, suite in rows[["family", "suite"]].itertuples(index=False)]
+    rows["protocol"], rows["method"] = zip(*methods, strict=True) if methods else ((), ())
     return rows[[*KEYS, "protocol", "method", *INTERVAL, "n"]]
 
 
@@ -45,4 +45,4 @@ def _made(material: StudyTables, family: str, suite: str) -> tuple[str, str]:
     if family in study["families"]:
         return study["suites"][suite]["protocol"], study["suites"][suite]["labels"]
     known = [runs.reader(block).LABELS for block in study["imports"].values()]
-    return next((own[suite] for own in known if suite in own), ("released", "released"))
+    return next((settings[suite] for settings in known if suite in settings), ("released", "released"))
