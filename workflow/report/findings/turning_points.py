@@ -71,8 +71,8 @@ def _unnamed(turns: pd.DataFrame, members: pd.DataFrame, count: int) -> dict[str
     """The number of curves of a sort without a turning step."""
     row = members.iloc[0]
     text = (
-        f"No turning step is named for {count} of {len(members)} curves of {sort_of(row)}{about_sort(turns, row)}: a straight "
-        "line or a smooth law of learning predicts held-out steps as well, the step moves when other steps are left out, or the steps "
-        "are too few to check that."
+        f"No turning step is named for {count} of {len(members)} curves of {sort_of(row)}{about_sort(turns, row)}: "
+        "a straight line or a smooth law of learning predicts held-out steps as well, the step moves when other steps are left "
+        "out, or the steps are too few to check that."
     )
     return counting(text, members, KEYS, count)
