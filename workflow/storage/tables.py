@@ -34,9 +34,9 @@ TEXT, TEXTS, INT, FLOAT, FLOATS = pa.string(), pa.list_(pa.string()), pa.int64()
 EXAMPLES = _columns(
     id=(TEXT, "split and row key"),
     split=(TEXT, "split of the dataset"),
-    fields=(pa.map_(TEXT, TEXT), "what the templates name"),
+    fields=(pa.map_(TEXT, TEXT), "values of the fields that the prompt templates use"),
     choices=(TEXTS, "label words or answer options; empty for free text"),
-    leads=(TEXTS, "text read but not scored before each choice"),
+    leads=(TEXTS, "text before each choice that is read but not scored"),
     answer=(TEXT, "reference answer"),
     gold=(pa.int32(), "index of the answer among the choices; null for free text"),
     turns=(pa.list_(pa.struct([("role", TEXT), ("content", TEXT)])), "the turns of a conversation; empty elsewhere"),
@@ -45,10 +45,10 @@ EXAMPLES = _columns(
 KEYS = _columns(
     family=(TEXT, "family"),
     step=(INT, "training step of the base"),
-    train=(TEXT, "task tuned on; none for the untouched base"),
-    format=(TEXT, "format tuned in; none for the untouched base"),
-    recipe=(TEXT, "recipe tuned by; none for the untouched base"),
-    seed=(INT, "seed of the tuning"),
+    train=(TEXT, "fine-tuning task; none for the untouched base"),
+    format=(TEXT, "prompt format of the fine-tuning; none for the untouched base"),
+    recipe=(TEXT, "recipe of the fine-tuning; none for the untouched base"),
+    seed=(INT, "seed of the fine-tuning"),
     suite=(TEXT, "suite"),
 )
 
@@ -56,49 +56,49 @@ KEYS = _columns(
 OTHER_KEYS = _columns(
     analysis=(TEXT, "analysis: a module of workflow/analysis/analyses"),
     cohort=(TEXT, "cohort of bases that are forecast"),
-    split=(TEXT, "how bases are split into those learnt from and those forecast"),
+    split=(TEXT, "how bases are split into those for fitting and those to forecast"),
 )
 
 HISTORY = _columns(
-    update=(INT, "optimizer step of the tuning"),
+    update=(INT, "optimizer step of the fine-tuning"),
     loss=(FLOAT, "mean over the batch's examples of the mean loss over their target tokens, nats"),
     learning_rate=(FLOAT, "learning rate of this step"),
     gradient_norm=(FLOAT, "gradient norm before clipping"),
     tokens=(INT, "prompt and completion tokens seen so far"),
-    seconds=(FLOAT, "wall time so far, pauses of a killed run left out"),
+    seconds=(FLOAT, "wall time so far, without the pauses of a killed run"),
 )
 
 TRIALS = _columns(
     learning_rate=(FLOAT, "learning rate that was tried"),
-    id=(TEXT, "validation row of the task: of its training split, but not trained on"),
+    id=(TEXT, "validation row: a row of the training split that is left out of training"),
     tokens=(INT, "target tokens"),
-    nll=(FLOAT, "summed negative log-likelihood of the target tokens, nats; null where the tuning diverged"),
-    loss=(FLOAT, "negative log-likelihood of a target token, nats; null where the tuning diverged"),
+    nll=(FLOAT, "summed negative log-likelihood of the target tokens, nats; null if the fine-tuning diverged"),
+    loss=(FLOAT, "negative log-likelihood of a target token, nats; null if the fine-tuning diverged"),
 )
 
 CHOICES = _columns(
-    rate=(INT, "place of the learning rate in the recipe's list, from 0"),
+    rate=(INT, "index of the learning rate in the recipe's list, from 0"),
     learning_rate=(FLOAT, "learning rate that was tried"),
-    loss=(FLOAT, "mean over validation rows of their mean loss over the trials' bases; null where a trial diverged"),
+    loss=(FLOAT, "loss averaged over the trials' bases, then over validation rows; null if a trial diverged"),
     error=(FLOAT, "standard error of the loss over resampled validation rows"),
     low=(FLOAT, "lower end of the interval over resampled validation rows"),
     high=(FLOAT, "upper end of the interval"),
     n=(INT, "validation rows"),
-    diverged=(pa.bool_(), "whether a trial by this rate left the finite numbers"),
-    chosen=(pa.bool_(), "whether models are tuned by this rate"),
+    diverged=(pa.bool_(), "whether a trial with this rate diverged (loss not finite)"),
+    chosen=(pa.bool_(), "whether models are fine-tuned with this rate"),
 )
 
 PREDICTIONS = _columns(
     test=(TEXT, "task"),
     test_format=(TEXT, "prompt format"),
-    shots=(INT, "demonstrations asked for"),
+    shots=(INT, "number of demonstrations requested"),
     id=(TEXT, "row of the task"),
     prompt_sha256=(TEXT, "hash of the rendered prompt"),
     prompt_tokens=(INT, "tokens of the rendered prompt"),
-    shots_used=(INT, "demonstrations that fitted"),
-    shown=(TEXTS, "rows of the task that are the demonstrations of this prompt, in order"),
-    truncated=(pa.bool_(), "whether input fields lost their beginning"),
-    cut_tokens=(INT, "tokens that the prompt lost at its beginning, of demonstrations and input fields together"),
+    shots_used=(INT, "number of demonstrations that fit into the prompt"),
+    shown=(TEXTS, "rows that are the demonstrations of this prompt, in order"),
+    truncated=(pa.bool_(), "whether the beginning of an input field was cut off"),
+    cut_tokens=(INT, "tokens cut off at the beginning of the prompt, from demonstrations and input fields"),
     spanning=(
         pa.bool_(),
         "whether a token spans the end of the prompt and the beginning of a candidate; null for free text",
@@ -109,15 +109,15 @@ PREDICTIONS = _columns(
     gold=(pa.int32(), "index of the reference among the candidates; null for free text"),
     logprobs=(FLOATS, "log-probability of each candidate given the prompt, nats; empty for free text"),
     candidate_tokens=(pa.list_(INT), "scored tokens of each candidate"),
-    output_tokens=(INT, "generated tokens; null where none were generated"),
-    priors=(FLOATS, "log-probability of each label where the prompt says nothing, nats; empty where none was taken"),
-    free_output=(TEXT, "greedy text beside an output that was forced to hold a label; null elsewhere"),
+    output_tokens=(INT, "number of generated tokens; null if none were generated"),
+    priors=(FLOATS, "log-probability of each label after a prompt without content, nats; empty if not computed"),
+    free_output=(TEXT, "unconstrained greedy text, if the output was constrained to a label; else null"),
 )
 
 ITEMS = _columns(
     test=(TEXT, "task"),
     test_format=(TEXT, "prompt format"),
-    shots=(INT, "demonstrations asked for"),
+    shots=(INT, "number of demonstrations requested"),
     metric=(TEXT, "metric whose mean over rows is the score"),
     id=(TEXT, "row of the task"),
     value=(FLOAT, "value for this row"),
@@ -126,17 +126,17 @@ ITEMS = _columns(
 SCORES = _columns(
     test=(TEXT, "task"),
     test_format=(TEXT, "prompt format"),
-    shots=(INT, "demonstrations asked for"),
+    shots=(INT, "number of demonstrations requested"),
     metric=(TEXT, "metric"),
     value=(FLOAT, "the score"),
     error=(FLOAT, "standard error of the score over rows"),
     low=(FLOAT, "lower end of the confidence interval over rows"),
     high=(FLOAT, "upper end of the interval"),
     n=(INT, "scored rows"),
-    primary=(pa.bool_(), "whether this is the metric that the test is read in by analyses, figures and audits"),
-    better=(TEXT, "which way the metric is better: higher or lower; null for neither"),
-    part_of=(TEXT, "mean over several tests that this one is a part of, such as mmlu; null elsewhere"),
-    tokens=(FLOAT, "tokens seen in pre-training by the base's step; null where not known"),
+    primary=(pa.bool_(), "whether this is the metric of the test that analyses, figures and audits use"),
+    better=(TEXT, "whether higher or lower values of the metric are better; null for neither"),
+    part_of=(TEXT, "mean over several tests that includes this test, such as mmlu; else null"),
+    tokens=(FLOAT, "pre-training tokens up to the base's step; null if unknown"),
 )
 
 # Columns that a reader of released scores fills; `score_rows` adds the rest.
@@ -145,79 +145,79 @@ IMPORTED = pa.schema(
 )
 
 RELEASED = _columns(
-    file=(TEXT, "file of results, below the folder of the import"),
+    file=(TEXT, "file of results, relative to the folder of the import"),
     model=(TEXT, "model that the file names, with its revision"),
-    family=(TEXT, "family that the study's patterns make of it"),
-    step=(INT, "training step, likewise"),
-    tokens=(FLOAT, "tokens seen in pre-training by that step; null where not known"),
-    seed=(INT, "seed, likewise"),
-    shots=(TEXT, "numbers of demonstrations that the file states"),
-    scores=(INT, "scores that are taken from it"),
-    remark=(TEXT, "what is to be known of it: `mismatch`, `repeated`, `skipped` or `other`; null for nothing"),
+    family=(TEXT, "family, from the study's patterns"),
+    step=(INT, "training step, from the study's patterns"),
+    tokens=(FLOAT, "pre-training tokens up to that step; null if unknown"),
+    seed=(INT, "seed, from the study's patterns"),
+    shots=(TEXT, "numbers of demonstrations stated in the file"),
+    scores=(INT, "number of scores that are used"),
+    remark=(TEXT, "kind of remark: `mismatch`, `repeated`, `skipped` or `other`; null if there is none"),
     evidence=(TEXT, "the remark in one sentence"),
 )
 
 ANALYSIS = _columns(
-    group=(TEXT, "what the value is averaged over or compared within; null for a single pair of task and test"),
+    group=(TEXT, "group that the value is averaged over or compared in; null for a single pair of task and test"),
     family=(TEXT, "family"),
-    step=(INT, "training step of the base, of a forecast the later one; null where pooled over steps"),
-    train=(TEXT, "task tuned on; null where pooled"),
-    format=(TEXT, "format tuned in"),
-    recipe=(TEXT, "recipe tuned by"),
+    step=(INT, "training step of the base, for a forecast the later step; null if pooled over steps"),
+    train=(TEXT, "fine-tuning task; null if pooled"),
+    format=(TEXT, "prompt format of the fine-tuning"),
+    recipe=(TEXT, "recipe of the fine-tuning"),
     suite=(TEXT, "suite"),
-    test=(TEXT, "test; null where pooled"),
+    test=(TEXT, "test; null if pooled"),
     test_format=(TEXT, "prompt format of the test"),
     shots=(INT, "demonstrations"),
-    estimator=(TEXT, "what the value estimates, and what is resampled for its interval"),
+    estimator=(TEXT, "name of the estimate; it decides what is resampled for the interval"),
     value=(FLOAT, "the estimate"),
-    low=(FLOAT, "lower end of the interval, of the study's level; of a forecast for 80 %"),
-    high=(FLOAT, "upper end of the interval; null where it has none"),
+    low=(FLOAT, "lower end of the confidence interval at the study's level; for a forecast, of an 80 % interval"),
+    high=(FLOAT, "upper end of the interval; null if there is none"),
     n=(INT, "number of units that the interval is over"),
     p_value=(
         FLOAT,
-        "two-sided p-value against no difference, by the margins of the interval; null where the error is 0 or unknown",
+        "two-sided p-value against no difference, from the margins of the interval; null if the error is 0 or unknown",
     ),
     seed_variance=(
         pa.bool_(),
-        "whether the interval holds the variance between seeds of tuning, false where no tuning has two seeds; null where "
-        "nothing was tuned",
+        "whether the interval includes the variance between fine-tuning seeds; false if no fine-tuning has two seeds; null "
+        "if nothing was fine-tuned",
     ),
 )
 
 MEASURED = _columns(
     indicator=(TEXT, "indicator"),
-    corpus=(TEXT, "text that was read, as the config names it, or task"),
+    corpus=(TEXT, "text, by its name in the config, or task"),
     group=(TEXT, "text domain, or task"),
-    variant=(TEXT, "which loss of the indicator: see the module of its measure"),
-    draw=(INT, "which of the masks, noises, tunings or sets of demonstrations, from 0"),
+    variant=(TEXT, "kind of loss: see the module of the indicator's measure"),
+    draw=(INT, "index of the mask, noise, fine-tuning or set of demonstrations, from 0"),
     id=(TEXT, "document, or row of the task"),
     tokens=(INT, "scored tokens"),
-    bytes=(INT, "UTF-8 bytes that the scored tokens stand for"),
-    nll=(FLOAT, "summed negative log-likelihood of the scored tokens, nats; of variants that compare, its change"),
+    bytes=(INT, "UTF-8 bytes of the scored tokens"),
+    nll=(FLOAT, "summed negative log-likelihood of the scored tokens, nats; for variants that compare, its change"),
 )
 
 INDICATORS = _columns(
     indicator=(TEXT, "indicator"),
     measure=(TEXT, "what is measured: a module of workflow/indicators/measures"),
-    corpus=(TEXT, "text that was read, as the config names it, or task"),
+    corpus=(TEXT, "text, by its name in the config, or task"),
     group=(TEXT, "text domain, or task"),
-    variant=(TEXT, "which loss of the indicator: see the module of its measure"),
+    variant=(TEXT, "kind of loss: see the module of the indicator's measure"),
     draw=(
         INT,
-        "which of the masks, noises, tunings or sets of demonstrations; null: each document summed over all draws",
+        "index of the mask, noise, fine-tuning or set of demonstrations; null: documents summed over all draws",
     ),
     documents=(INT, "documents, or rows of the task"),
     tokens=(INT, "scored tokens"),
-    bytes=(INT, "UTF-8 bytes that the scored tokens stand for"),
-    nll=(FLOAT, "summed negative log-likelihood of the scored tokens, nats; of variants that compare, its change"),
-    nll_nll=(FLOAT, "sum over documents of the squared nll; with the next ones, what standard errors are made of"),
+    bytes=(INT, "UTF-8 bytes of the scored tokens"),
+    nll=(FLOAT, "summed negative log-likelihood of the scored tokens, nats; for variants that compare, its change"),
+    nll_nll=(FLOAT, "sum over documents of the squared nll; this and the next four give standard errors"),
     nll_tokens=(FLOAT, "sum over documents of nll times tokens"),
     tokens_tokens=(FLOAT, "sum over documents of squared tokens"),
     nll_bytes=(FLOAT, "sum over documents of nll times bytes"),
     bytes_bytes=(FLOAT, "sum over documents of squared bytes"),
-    manifest=(TEXT, "hash of settings, texts and prompts: rows of one indicator compare where it is the same"),
-    tokenization=(TEXT, "hash of the token ids that were read: losses per token compare where it is the same"),
-    versions=(TEXT, "packages that measured"),
+    manifest=(TEXT, "hash of settings, texts and prompts: rows of one indicator are comparable if it is equal"),
+    tokenization=(TEXT, "hash of the token ids: losses per token are comparable if it is equal"),
+    versions=(TEXT, "versions of the packages used"),
 )
 
 PAIRS = _columns(
@@ -225,59 +225,62 @@ PAIRS = _columns(
     first=(TEXT, "base that comes first in the table"),
     second=(TEXT, "base that comes later in the table"),
     difference=(FLOAT, "target of the first minus target of the second"),
-    gap=(TEXT, "fifth of the target's pairs by the size of the difference, from gap_1, the closest"),
-    shared=(TEXTS, "config fields that both have in common"),
-    twins=(pa.bool_(), "whether both are one model: nearly equal in all indicators and targets"),
-    same_unit=(pa.bool_(), "whether both are of one unit: twins, or of one pre-training run in a cohort of several"),
+    gap=(TEXT, "fifth of the target's pairs by absolute difference; gap_1 has the smallest"),
+    shared=(TEXTS, "config fields with equal values"),
+    twins=(pa.bool_(), "whether both are the same model: nearly equal in all indicators and targets"),
+    same_unit=(
+        pa.bool_(),
+        "whether both belong to one unit: twins, or one pre-training run in a cohort of several runs",
+    ),
 )
 
 FORECASTS = _columns(
     forecaster=(TEXT, "indicator, combination, config field or model that prefers one base to another; chance"),
     kind=(TEXT, "chance, field, config (all fields), indicator, combination, comparer (of indicators), both"),
-    source=(TEXT, "target that it was fitted on; null where nothing is fitted"),
+    source=(TEXT, "target that the forecaster was fitted on; null if nothing is fitted"),
     target=(TEXT, "target that is forecast"),
-    subset=(TEXT, "pairs that are counted: all, a gap, same_F, only_F or a contrast"),
+    subset=(TEXT, "subset of pairs: all, a gap, same_F, only_F or a contrast"),
     ties=(TEXT, "tie rule: gt, strict or half"),
     accuracy=(FLOAT, "share of the pairs in which the better base is preferred"),
     sd=(FLOAT, "standard deviation of the accuracy over the rounds of the split; null for a single round"),
     low=(
         FLOAT,
-        "lower end of the interval over resampled bases; of chance: over random orders; null for few bases and like resamples",
+        "lower end of the interval over resampled bases; for chance over random orders; null with few bases or equal resamples",
     ),
     high=(FLOAT, "upper end of the interval"),
     gain=(FLOAT, "accuracy minus that of all config fields together, fitted on the target"),
     gain_low=(FLOAT, "lower end of the interval of the gain over resampled bases"),
     gain_high=(FLOAT, "upper end of the interval of the gain"),
-    n_pairs=(INT, "different pairs"),
-    n_bases=(INT, "different units in these pairs, which are resampled: bases, twins as one, or pre-training runs"),
+    n_pairs=(INT, "number of different pairs"),
+    n_bases=(INT, "number of units in these pairs, which are resampled: bases (twins as one) or pre-training runs"),
     joint_low=(
         FLOAT,
-        "lower end of an interval that holds for all indicators and their means at once; null of other forecasters and "
-        "of what was chosen on the targets",
+        "lower end of an interval that holds for all indicators and their means simultaneously; null for other forecasters "
+        "and for combinations chosen on the targets",
     ),
     joint_high=(FLOAT, "upper end of that interval"),
     p_value=(FLOAT, "two-sided p-value of the accuracy against .5, corrected for all indicators and their means"),
-    gain_joint_low=(FLOAT, "lower end of such an interval of the gain"),
+    gain_joint_low=(FLOAT, "lower end of such a simultaneous interval of the gain"),
     gain_joint_high=(FLOAT, "upper end of that interval"),
     gain_p_value=(FLOAT, "two-sided p-value of the gain against 0, corrected for all indicators and their means"),
     lead=(FLOAT, "accuracy minus that of the best single indicator on the same pairs"),
     lead_low=(FLOAT, "lower end of the interval of the lead over units"),
     lead_high=(FLOAT, "upper end of the interval of the lead"),
     lead_p_value=(FLOAT, "two-sided p-value of the lead against 0"),
-    chosen_on_targets=(pa.bool_(), "whether it is a combination that the config says was chosen on the targets"),
+    chosen_on_targets=(pa.bool_(), "whether the config marks the combination as chosen on the targets"),
 )
 
 RANKINGS = _columns(
     forecaster=(TEXT, "as in the forecasts"),
     kind=(TEXT, "as in the forecasts"),
-    source=(TEXT, "target that it was fitted on; null where nothing is fitted"),
+    source=(TEXT, "target that the forecaster was fitted on; null if nothing is fitted"),
     target=(TEXT, "target that bases are ranked for"),
     statistic=(TEXT, "recall_of_best, recall_of_top_five, regret, shortlist, longest_shortlist"),
     k=(INT, "length of the shortlist that a recall is for; null elsewhere"),
-    value=(FLOAT, "mean over the rounds of the split; of longest_shortlist the maximum"),
-    sd=(FLOAT, "standard deviation over rounds; null for a single one"),
-    low=(FLOAT, "lower end of the interval that rounds lie in"),
-    high=(FLOAT, "upper end of the interval that rounds lie in"),
+    value=(FLOAT, "mean over the rounds of the split; for longest_shortlist the maximum"),
+    sd=(FLOAT, "standard deviation over rounds; null for a single round"),
+    low=(FLOAT, "lower quantile over rounds"),
+    high=(FLOAT, "upper quantile over rounds"),
     n=(INT, "rounds"),
 )
 
@@ -285,66 +288,75 @@ IMPORTANCE = _columns(
     forecaster=(TEXT, "LightGBM on indicators (lightgbm), or on config fields and indicators"),
     source=(TEXT, "target that it was fitted on"),
     column=(TEXT, "indicator or config field"),
-    value=(FLOAT, "its share of the gain of all splits of the trees, mean over fits"),
+    value=(FLOAT, "share of the column in the gain of all splits of the trees, mean over fits"),
     sd=(FLOAT, "standard deviation over fits"),
-    low=(FLOAT, "lower end of the interval that fits lie in"),
-    high=(FLOAT, "upper end of the interval that fits lie in"),
+    low=(FLOAT, "lower quantile over fits"),
+    high=(FLOAT, "upper quantile over fits"),
     n=(INT, "fits"),
 )
 
 RECOMMENDATIONS = _columns(
-    task=(TEXT, "task, or target of a cohort, that a base is wanted for"),
-    recipe=(TEXT, "recipe that the bases were tuned by"),
-    suite=(TEXT, "suite that they were tested in"),
+    task=(TEXT, "task, or target of a cohort, to choose a base for"),
+    recipe=(TEXT, "recipe that the bases were fine-tuned with"),
+    suite=(TEXT, "suite that they were evaluated in"),
     topic=(TEXT, "answer, base (each one), regret (of picking by an indicator), cheapest (indicator), pretraining"),
-    family=(TEXT, "family of the base that the sentence is about; null where it is about several"),
-    step=(INT, "its training step"),
-    indicator=(TEXT, "indicator that picks the base; chance and last_step need no measuring"),
+    family=(TEXT, "family of the base that the sentence is about; null if it is about several"),
+    step=(INT, "training step of the base"),
+    indicator=(TEXT, "indicator that picks the base; chance and last_step need no measurement"),
     statement=(TEXT, "the recommendation in one sentence"),
     value=(
         FLOAT,
-        "score after tuning; of regret and cheapest: the loss against the best base, which its noise does not raise; of "
-        "pretraining: the change of that score that more pre-training is forecast to bring; null where it cannot be told",
+        "score after fine-tuning; for regret and cheapest: loss against the best base, without the bias of the maximum; for "
+        "pretraining: forecast change of the score with more pre-training; null if there is no forecast",
     ),
     low=(
         FLOAT,
-        "lower end of the interval over resampled rows and the luck of seeds, cut to 0 to 1; of single seeds rows alone; of "
-        "pretraining: of the forecast, for 80 %",
+        "lower end of the interval, from rows and the variance between seeds (with single seeds from rows only), cut to "
+        "possible scores; for pretraining: of the 80 % interval of the forecast",
     ),
     high=(FLOAT, "upper end of the interval"),
     measured=(
         FLOAT,
-        "of regret and cheapest: the loss of the scores as they are, raised by choosing the best of noisy ones",
+        "for regret and cheapest: loss in the measured scores, biased upwards by the choice of the best",
     ),
     probability=(
         FLOAT,
-        "probability that the base is the best, its score drawn towards the mean; of single seeds over rows alone",
+        "probability that the base is the best, with scores shrunk towards their mean; with single seeds from rows only",
     ),
-    n=(INT, "scored rows; of pretraining: held-out steps that the forecast was learnt from, or steps"),
-    seconds=(FLOAT, "wall time of the job that measures the indicator on a base, others of the base included"),
-    table=(TEXT, "table that the sentence rests on, below results/"),
-    filter=(TEXT, "its rows there, as JSON: column -> value; of a mean over tests those of the first"),
+    n=(INT, "scored rows; for pretraining: held-out steps behind the forecast, or steps"),
+    seconds=(
+        FLOAT,
+        "wall time of the job that measures the indicator on a base, together with the base's other indicators",
+    ),
+    table=(TEXT, "table with the rows behind the sentence, in results/"),
+    filter=(
+        TEXT,
+        "conditions that select these rows, as JSON: column -> value; for a mean over tests those of the first",
+    ),
 )
 
 AUDIT = _columns(
     check=(TEXT, "name of the check"),
-    severity=(TEXT, "error: the number means something else; warning: less than it seems; note: to be known"),
-    family=(TEXT, "family; null where the finding is not about one, as for all keys"),
+    severity=(
+        TEXT,
+        "error: the number is not what it is called; warning: it means less than it seems; note: for information",
+    ),
+    family=(TEXT, "family; null if the finding is not about one family; likewise for the other keys"),
     step=(INT, "training step of the base"),
-    train=(TEXT, "task tuned on"),
-    format=(TEXT, "format tuned in"),
-    recipe=(TEXT, "recipe tuned by"),
-    seed=(INT, "seed of the tuning"),
+    train=(TEXT, "fine-tuning task"),
+    format=(TEXT, "prompt format of the fine-tuning"),
+    recipe=(TEXT, "recipe of the fine-tuning"),
+    seed=(INT, "seed of the fine-tuning"),
     suite=(TEXT, "suite"),
     test=(TEXT, "test"),
     test_format=(TEXT, "prompt format of the test"),
     shots=(INT, "demonstrations"),
     metric=(TEXT, "metric"),
-    value=(FLOAT, "the figure that raised the finding"),
-    limit=(FLOAT, "the limit that it crossed"),
-    n=(INT, "rows, cells or models that were looked at"),
+    value=(FLOAT, "the value that caused the finding"),
+    limit=(FLOAT, "the limit that the value crossed"),
+    n=(INT, "number of rows, cells or models checked"),
     cohort=(TEXT, "cohort"),
-    evidence=(TEXT, "what was found, in one sentence with its figures"),
+    evidence=(TEXT, "the finding in one sentence with its numbers"),
 )
 
 AUDIT_KEYS = [
@@ -353,19 +365,19 @@ AUDIT_KEYS = [
 
 FINDINGS = _columns(
     section=(TEXT, "section of the report"),
-    finding=(TEXT, "kind of finding: the module that made it"),
-    statement=(TEXT, "what was found, in one sentence"),
-    value=(FLOAT, "the number that it is about"),
-    low=(FLOAT, "lower end of its interval"),
-    high=(FLOAT, "upper end of its interval"),
-    n=(INT, "what the number is made of, as in its table"),
-    table=(TEXT, "table that the number is from, below results/"),
+    finding=(TEXT, "kind of finding: the name of its module"),
+    statement=(TEXT, "the finding in one sentence"),
+    value=(FLOAT, "the value of the finding"),
+    low=(FLOAT, "lower end of the confidence interval"),
+    high=(FLOAT, "upper end of the confidence interval"),
+    n=(INT, "number of units, as in the table"),
+    table=(TEXT, "table of the value, in results/"),
     filter=(
         TEXT,
-        "the row of that table, as JSON: column -> value; rows that differ in `estimator` alone may be quoted too. A count "
-        "selects what it counts: a list stands for any of its values, `any` for any of its conditions",
+        "conditions that select the row, as JSON: column -> value; rows that differ only in `estimator` may be quoted too. A "
+        "count selects what it counts: a list matches any of its values, `any` any of its conditions",
     ),
-    warnings=(TEXTS, "what the audit says against it"),
+    warnings=(TEXTS, "warnings of the audit about it"),
 )
 
 
@@ -423,14 +435,14 @@ def save(table: pa.Table, path: Path, **facts: Any) -> None:
         pq.write_table(table.replace_schema_metadata(provenance(**facts)), unfinished)
 
 
-def save_pieces(found: Iterable[pa.Table], schema: pa.Schema, path: Path, **facts: Any) -> int:
+def save_pieces(tables: Iterable[pa.Table], schema: pa.Schema, path: Path, **facts: Any) -> int:
     """Write tables below each other as one, whole or not at all, with at most PIECE rows and one of them in memory.
 
     Return the number of rows.
     """
     rows, waiting = 0, [schema.empty_table()]
     with whole(path) as unfinished, pq.ParquetWriter(unfinished, schema.with_metadata(provenance(**facts))) as file:
-        for table in found:
+        for table in tables:
             waiting.append(table)
             if sum(map(len, waiting)) >= PIECE:
                 file.write_table(pa.concat_tables(waiting))
@@ -485,7 +497,7 @@ def matching(table: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame
     """
     for key, value in conditions.items():
         if key == ANY:
-            met = set().union(*(matching(table, own).index for own in value))
+            met = set().union(*(matching(table, one).index for one in value))
             table = table[table.index.isin(met)]
         elif isinstance(value, list):
             table = table[table[key].isin(value)]
@@ -535,11 +547,11 @@ def keyed(keys: Sequence[str], schema: pa.Schema) -> pa.Schema:
 def _keyed(part: Path, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:
     """A part with its keys as first columns: those of its path, or its own if it holds many cells."""
     check_origin(part)
-    table, found = _opened(part), keys_of(part)
-    for place, name in enumerate(keys):
+    table, path_keys = _opened(part), keys_of(part)
+    for index, name in enumerate(keys):
         if name not in table.column_names:
-            column = pa.array([found[name]] * len(table)).cast(schema.field(name).type)
-            table = table.add_column(place, name, column)
+            column = pa.array([path_keys[name]] * len(table)).cast(schema.field(name).type)
+            table = table.add_column(index, name, column)
     for name in schema.names:
         if name not in table.column_names:
             raise StudyError(
