@@ -153,8 +153,8 @@ def targets(study: Study) -> dict[str, dict[str, Any]]:
             "way": {"test_format": target_block["format"]}
             | {key: target_block[key] for key in ("recipe", "suite", "shots")},
         }
-        for own in blocks
-        for name, target_block in own.items()
+        for target_blocks in blocks
+        for name, target_block in target_blocks.items()
     }
 
 

@@ -15,9 +15,9 @@ from workflow.storage import files
 KEYS = ["forecaster", "source", "target", "split", "subset", "ties"]
 COLUMNS = ["place", "statistic", *KEYS, "column", "relation", "printed", "within"]
 RELATIONS: dict[str, Callable[[float, float, float], bool]] = {
-    "=": lambda own, other, within: abs(own - other) <= within + 1e-9,
-    ">=": lambda own, other, within: own >= other - within - 1e-9,
-    "<=": lambda own, other, within: own <= other + within + 1e-9,
+    "=": lambda value, other, within: abs(value - other) <= within + 1e-9,
+    ">=": lambda value, other, within: value >= other - within - 1e-9,
+    "<=": lambda value, other, within: value <= other + within + 1e-9,
 }
 EMPTY = pd.DataFrame(columns=[*COLUMNS, "own", "difference", "follows"])
 

@@ -29,8 +29,8 @@ def table(name: str, block: CohortBlock) -> CohortTable:
         return cast(CohortTable, dict(block))
     source = {"path": f"results/cohorts/{name}.csv", "key": cohorts.BASE, "run": cohorts.RUN, "assembled": True}
     rest = {"targets": list(block["targets"]), "scored": block["targets"], "test_rows": {}, "full_score": 1.0}
-    kept = ("fields", "indicators", "combinations", "chosen_on_targets", "contrasts")
-    shared = {key: value for key, value in block.items() if key in kept}
+    shared_keys = ("fields", "indicators", "combinations", "chosen_on_targets", "contrasts")
+    shared = {key: value for key, value in block.items() if key in shared_keys}
     return cast(CohortTable, {**shared, **source, **rest})
 
 

@@ -228,8 +228,8 @@ def restored(model: PreTrainedModel) -> Iterator[None]:
     try:
         yield
     finally:
-        for weight, kept in zip(model.parameters(), before, strict=True):
-            weight.data.copy_(kept)
+        for weight, original in zip(model.parameters(), before, strict=True):
+            weight.data.copy_(original)
 
 
 def sums(losses: Iterable[Loss]) -> list[dict[str, Any]]:

@@ -97,8 +97,8 @@ def _process() -> str:
 
 def _take(path: Path, file: TextIO, claim: str) -> None:
     """Write a claim, wait until the present holder releases the lock, and take the lock."""
-    found, free = _claim(path), _locked(file)
-    if found and _run(found) > _run(claim) and (found.startswith("done") or not free):
+    present, free = _claim(path), _locked(file)
+    if present and _run(present) > _run(claim) and (present.startswith("done") or not free):
         raise StudyError(
             f"{path}: a later run of Snakemake has restarted or finished this job; if none has, delete this file"
         )

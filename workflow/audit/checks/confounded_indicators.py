@@ -30,10 +30,10 @@ def _finding(forecasting: Forecasting, rows: pd.DataFrame, indicator: str, field
     """The finding for an indicator and a field, all targets together."""
     parts, left = [], []
     for target in forecasting.cohort.targets:
-        own = rows[(rows["target"] == target) & (rows["source"].isna() | (rows["source"] == target))]
-        whole = _row(own, indicator, "all")
-        level = _row(own, indicator, f"same_{field}")
-        alone = _row(own, field, "all")
+        rows_of_target = rows[(rows["target"] == target) & (rows["source"].isna() | (rows["source"] == target))]
+        whole = _row(rows_of_target, indicator, "all")
+        level = _row(rows_of_target, indicator, f"same_{field}")
+        alone = _row(rows_of_target, field, "all")
         if level is None or pd.isna(level.low) or not (_off(whole) and _off(alone)) or _off(level):
             continue
         share = (level.accuracy - 0.5) / (whole.accuracy - 0.5)
@@ -51,8 +51,8 @@ def _finding(forecasting: Forecasting, rows: pd.DataFrame, indicator: str, field
 
 def _row(rows: pd.DataFrame, forecaster: str, subset: str) -> Any:
     """The row of a forecaster on a subset; None for a subset without pairs."""
-    own = rows[(rows["forecaster"] == forecaster) & (rows["subset"] == subset)]
-    return next(own.itertuples(), None)
+    selected = rows[(rows["forecaster"] == forecaster) & (rows["subset"] == subset)]
+    return next(selected.itertuples(), None)
 
 
 def _off(row: Any) -> bool:

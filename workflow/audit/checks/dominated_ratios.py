@@ -24,8 +24,8 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """
     for _, cells in _cells(material).groupby(["family", "suite", "test_format", "shots", "direction"]):
         means = {level: _leaving_one_out(cells, key) for level, key in LEVELS.items()}
-        for cell in cells.index[np.any([own["dominated"] for own in means.values()], axis=0)]:
-            yield _finding(cells.loc[[cell]], len(cells), {level: own.loc[cell] for level, own in means.items()})
+        for cell in cells.index[np.any([mean["dominated"] for mean in means.values()], axis=0)]:
+            yield _finding(cells.loc[[cell]], len(cells), {level: mean.loc[cell] for level, mean in means.items()})
 
 
 def _cells(material: AuditInputs) -> pd.DataFrame:
@@ -58,8 +58,8 @@ def _leaving_one_out(cells: pd.DataFrame, key: str) -> pd.DataFrame:
 def _finding(cell: pd.DataFrame, cells: int, means: dict[str, pd.Series]) -> dict[str, Any]:
     row = cell.iloc[0]
     texts = [
-        f"{own['mean']:+.1%} over {level} ({own['count']} cells) and {own['without']:+.1%} without it"
-        for level, own in means.items()
+        f"{mean['mean']:+.1%} over {level} ({mean['count']} cells) and {mean['without']:+.1%} without it"
+        for level, mean in means.items()
     ]
     evidence = (
         f"{row['pair']} at step {row['step']} has a ratio of {row['ratio']:+.1%}, since the base scores {row['base']:.4f} and "

@@ -20,11 +20,11 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
             material.scores[["train", "format"]].set_axis(["task", "format"], axis=1),
         ]
     ).drop_duplicates()
-    for name, own in used[used["task"].isin(material.tasks)].groupby("task"):
+    for name, rows_of_task in used[used["task"].isin(material.tasks)].groupby("task"):
         rows = material.examples(str(name), ["fields"])["fields"].map(dict)
         read = task.load(str(name))
-        for format in own["format"] if read.kind != "messages" else ():
+        for format in rows_of_task["format"] if read.kind != "messages" else ():
             if left := prompts.left_out(read, format, rows):
                 evidence = f"the template leaves out what every row has: {listed(left)}; prompts are asked without it"
-                place = pd.DataFrame({"test": [name], "test_format": [format]})
-                yield finding("warning", place, evidence, value=float(len(left)), limit=0.0, n=len(rows))
+                test_keys = pd.DataFrame({"test": [name], "test_format": [format]})
+                yield finding("warning", test_keys, evidence, value=float(len(left)), limit=0.0, n=len(rows))

@@ -18,11 +18,11 @@ def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
     rows = rows[(rows["split"] == "random") & (rows["subset"] == "all") & (rows["ties"] == "half")]
     rows = rows[rows["source"].isna() | (rows["source"] == rows["target"])]
     for target in forecasting.cohort.targets:
-        own = rows[rows["target"] == target]
-        config = next(own[own["kind"] == "config"].itertuples(), None)
+        rows_of_target = rows[rows["target"] == target]
+        config = next(rows_of_target[rows_of_target["kind"] == "config"].itertuples(), None)
         if config is None:  # too few bases to fit
             continue
-        measured = own[own["kind"].isin(["indicator", "combination", "comparer"])]
+        measured = rows_of_target[rows_of_target["kind"].isin(["indicator", "combination", "comparer"])]
         better = measured[measured["gain_low"] > 0]
         best = measured.loc[measured["accuracy"].idxmax()]
         figures = (

@@ -47,8 +47,8 @@ def _differing(rows: pd.DataFrame, name: str, column: str, severity: str, differ
 
 def _not_finite(rows: pd.DataFrame, name: str, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The finding on bases whose value of one indicator is not finite."""
-    own = rows[(rows["variant"] == indicators.variant(settings)) & rows["draw"].isna()]
-    sums = own.groupby(aggregation.BASE, as_index=False, sort=False)["nll"].sum(skipna=False)
+    values = rows[(rows["variant"] == indicators.variant(settings)) & rows["draw"].isna()]
+    sums = values.groupby(aggregation.BASE, as_index=False, sort=False)["nll"].sum(skipna=False)
     bad = sums[~np.isfinite(sums["nll"])]
     if len(bad):
         evidence = f"indicator {name} is not finite on {_named(bad)}"

@@ -35,8 +35,8 @@ def _holes(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """One finding for each model that is missing because fine-tuning diverged, with its other seeds."""
     for hole in material.holes:
         keys = {key: hole[key] for key in grid.MODEL_KEYS}
-        own = material.scores.loc[(material.scores[LINE_KEYS] == pd.Series(hole)[LINE_KEYS]).all(axis=1), "seed"]
-        others = f"; its other seeds ({listed(sorted(own.unique()))}) are left out of analyses" if len(own) else ""
+        seeds = material.scores.loc[(material.scores[LINE_KEYS] == pd.Series(hole)[LINE_KEYS]).all(axis=1), "seed"]
+        others = f"; its other seeds ({listed(sorted(seeds.unique()))}) are left out of analyses" if len(seeds) else ""
         evidence = f"hole: no score of this model, since its tuning diverged: {hole['reason']}{others}"
         yield finding("warning", pd.DataFrame([keys]), evidence, n=1)
 
@@ -49,11 +49,11 @@ def _lines(scores: pd.DataFrame) -> pd.DataFrame:
     ways = scores.groupby(["family", "suite", "shots"])["step"].unique()
     tuned = set(scores.loc[scores["train"] != "none", "family"])
     rows = []
-    for keys, own in scores.groupby([*MODELS, *grid.TEST_KEYS]):
+    for keys, line in scores.groupby([*MODELS, *grid.TEST_KEYS]):
         cell = dict(zip([*MODELS, *grid.TEST_KEYS], keys, strict=True))
-        place = (cell["family"], cell["suite"])
-        wanted = set(steps[place] if cell["family"] in tuned else ways[(*place, cell["shots"])])
-        if absent := sorted(wanted - set(own["step"])):
+        cell_keys = (cell["family"], cell["suite"])
+        wanted = set(steps[cell_keys] if cell["family"] in tuned else ways[(*cell_keys, cell["shots"])])
+        if absent := sorted(wanted - set(line["step"])):
             facts = {"absent": absent, "wanted": len(wanted), "gap": len(absent) < HALF * len(wanted)}
             rows.append(cell | facts)
     return pd.DataFrame(rows, columns=[*MODELS, *grid.TEST_KEYS, "absent", "wanted", "gap"]).astype({"gap": bool})
@@ -76,8 +76,8 @@ def _without_base(material: AuditInputs) -> Iterator[dict[str, Any]]:
     keys = ["train", "test", "test_format", "shots"]
     for _, rows in alone.groupby(["family", "suite"]):
         cells = [
-            f"{train} to {test} ({format}, {shots} shots) at {at_steps(own['step'])}"
-            for (train, test, format, shots), own in rows.groupby(keys)
+            f"{train} to {test} ({format}, {shots} shots) at {at_steps(members['step'])}"
+            for (train, test, format, shots), members in rows.groupby(keys)
         ]
         evidence = (
             f"no difference to a base: {counted(len(rows), 'score')} of tuned models without a base evaluated in the same way: "

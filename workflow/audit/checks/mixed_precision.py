@@ -22,7 +22,7 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     for package in PACKAGES:
         for _, rows in table.drop_duplicates([*grid.CELL_KEYS, package]).groupby("suite"):
             if rows[package].nunique() > 1:
-                parts = [f"{version} for {len(own)}" for version, own in rows.groupby(package)]
+                parts = [f"{version} for {len(members)}" for version, members in rows.groupby(package)]
                 evidence = (
                     f"{len(rows)} compared cells were predicted by different versions of {package}: {listed(parts)}"
                 )
@@ -44,7 +44,7 @@ def _suites(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     tests = table.explode("tests").rename(columns={"tests": "test"})
     for test, rows in tests.groupby("test"):
         if rows["precision"].nunique() > 1:
-            parts = [f"{precision} in {listed(own['suite'])}" for precision, own in rows.groupby("precision")]
+            parts = [f"{precision} in {listed(members['suite'])}" for precision, members in rows.groupby("precision")]
             keys = pd.DataFrame([{"test": test}])
             evidence = f"scores of {test} are computed in {listed(parts)}; compare within suites only"
             yield finding("note", keys, evidence, value=float(len(parts)), limit=1.0, n=len(rows))
@@ -63,7 +63,7 @@ def _sizes(bases: list[Base]) -> Iterator[dict[str, Any]]:
     for _, family in pd.DataFrame(rows, columns=["family", "step", "size"]).groupby("family"):
         ratio = family["size"].max() / family["size"].min()
         if ratio > RATIO:
-            parts = [f"{size / 1e6:.1f} MB at {listed(own['step'])}" for size, own in family.groupby("size")]
+            parts = [f"{size / 1e6:.1f} MB at {listed(members['step'])}" for size, members in family.groupby("size")]
             evidence = (
                 f"sizes of the bases' weights differ {ratio:.1f}-fold, so do precision or architecture: {listed(parts)}"
             )

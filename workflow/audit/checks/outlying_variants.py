@@ -18,20 +18,19 @@ SHARE = 0.1  # of the rows at most: more are a group, not outliers
 
 def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
     """A finding for each base: an error for an outlying target, a warning for outlying indicators."""
-    found = forecasting.cohort
-    columns = [*found.indicators, *found.targets]
-    apart = {name: outlying(found.values([name])[:, 0]) for name in columns}
-    for place, base in enumerate(found.ids):
-        own = [name for name in columns if apart[name][place] > LIMIT]
-        if own:
-            target = any(name in found.targets for name in own)
-            evidence = (
-                f"base {base}: {listed(_described(found, name, place) for name in own)}{_others(found, place, own)}"
-            )
+    cohort = forecasting.cohort
+    columns = [*cohort.indicators, *cohort.targets]
+    apart = {name: outlying(cohort.values([name])[:, 0]) for name in columns}
+    for index, base in enumerate(cohort.ids):
+        outlying_columns = [name for name in columns if apart[name][index] > LIMIT]
+        if outlying_columns:
+            target = any(name in cohort.targets for name in outlying_columns)
+            described = listed(_described(cohort, name, index) for name in outlying_columns)
+            evidence = f"base {base}: {described}{_others(cohort, index, outlying_columns)}"
             severity = "error" if target else "warning"
-            ratio = max(apart[name][place] for name in own)
+            ratio = max(apart[name][index] for name in outlying_columns)
             yield finding(
-                severity, found.rows.iloc[[place]], evidence, value=float(ratio), limit=LIMIT, n=len(found.rows)
+                severity, cohort.rows.iloc[[index]], evidence, value=float(ratio), limit=LIMIT, n=len(cohort.rows)
             )
 
 
@@ -51,21 +50,21 @@ def outlying(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _described(found: Cohort, name: str, place: int) -> str:
+def _described(cohort: Cohort, name: str, index: int) -> str:
     """A value and the range of the bulk."""
-    values = found.values([name])[:, 0]
+    values = cohort.values([name])[:, 0]
     bulk = values[outlying(values) == 0]
-    return f"{name} is {values[place]:g} where others are {bulk.min():g} to {bulk.max():g}"
+    return f"{name} is {values[index]:g} where others are {bulk.min():g} to {bulk.max():g}"
 
 
-def _others(found: Cohort, place: int, own: list[str]) -> str:
+def _others(cohort: Cohort, index: int, outlying_columns: list[str]) -> str:
     """Columns in which a base has the lowest or highest value without being an outlier."""
-    rest = [name for name in (*found.indicators, *found.targets) if name not in own]
-    values = {name: found.values([name])[:, 0] for name in rest}
+    rest = [name for name in (*cohort.indicators, *cohort.targets) if name not in outlying_columns]
+    values = {name: cohort.values([name])[:, 0] for name in rest}
     ends = [
-        f"{end} {name} ({column[place]:g})"
+        f"{end} {name} ({column[index]:g})"
         for name, column in values.items()
         for end, most in (("the lowest", column.min()), ("the highest", column.max()))
-        if column[place] == most and (column == most).sum() == 1
+        if column[index] == most and (column == most).sum() == 1
     ]
     return f"; it has {listed(ends)} as well" if ends else ""

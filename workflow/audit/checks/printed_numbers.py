@@ -14,13 +14,13 @@ def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
 
     A warning; a note where all of them are from random splits, since the splits of the publication are not known.
     """
-    for place, rows in forecasting.comparison.groupby("place", sort=False):
+    for printed_in, rows in forecasting.comparison.groupby("place", sort=False):
         other = rows[~rows["follows"].astype(bool)]
         if len(other):
             parts = [_described(row) for row in other.to_dict("records")]
             drawn = (other["split"] == "random").all()
             evidence = (
-                f"{place}: {len(rows) - len(other)} of {len(rows)} numbers follow from the table, "
+                f"{printed_in}: {len(rows) - len(other)} of {len(rows)} numbers follow from the table, "
                 f"these do not: {listed(parts, 30)}"
                 f"{'; all of these are from random splits, which differ from the published ones' if drawn else ''}"
             )

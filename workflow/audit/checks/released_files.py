@@ -23,9 +23,9 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     files = material.files
     for (remark, _), rows in files[files["remark"].notna()].groupby(["remark", files["family"].fillna("")], sort=False):
         differ = rows["evidence"].str.contains("with another value")
-        for own, severity in ((rows[differ], "warning"), (rows[~differ], SEVERITIES[remark])):
-            if len(own):
-                yield _finding(severity, remark, own, len(files))
+        for selected, severity in ((rows[differ], "warning"), (rows[~differ], SEVERITIES[remark])):
+            if len(selected):
+                yield _finding(severity, remark, selected, len(files))
 
 
 def _finding(severity: str, remark: str, rows: pd.DataFrame, count: int) -> dict[str, Any]:

@@ -26,9 +26,9 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
         if method_of(test) == "label":
             plateaus = list(_plateaus(_fine(rows)))
             if plateaus:
-                found = pd.concat(plateaus)
-                share = len(found) / len(rows)
-                yield finding("warning", found, _evidence(plateaus, rows), value=share, limit=0.0, n=len(rows))
+                repeated = pd.concat(plateaus)
+                share = len(repeated) / len(rows)
+                yield finding("warning", repeated, _evidence(plateaus, rows), value=share, limit=0.0, n=len(rows))
 
 
 def _fine(rows: pd.DataFrame) -> pd.DataFrame:
@@ -43,12 +43,12 @@ def _plateaus(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
         values, errors = rows["value"].to_numpy(), rows["error"].to_numpy()
         ends = np.searchsorted(values, values + WINDOW * errors, side="right")
         start = int((ends - np.arange(len(rows))).argmax())
-        found = rows.iloc[start : ends[start]]
+        plateau = rows.iloc[start : ends[start]]
         near = np.sum((values > values[start] - errors[start]) & (values < values[ends[start] - 1] + errors[start]))
-        if _chance(len(found), int(near)) > PROBABILITY:
+        if _chance(len(plateau), int(near)) > PROBABILITY:
             return
-        yield found
-        rows = rows.drop(found.index)
+        yield plateau
+        rows = rows.drop(plateau.index)
 
 
 def _chance(k: int, m: int) -> float:
@@ -60,9 +60,9 @@ def _chance(k: int, m: int) -> float:
 
 def _evidence(plateaus: list[pd.DataFrame], rows: pd.DataFrame) -> str:
     parts = [
-        f"{len(own)} within {span(own['value'], '.4f')} ({models(own['train'])}; {at_steps(own['step'])}; format "
-        f"{listed(sorted(own['test_format']))})"
-        for own in plateaus
+        f"{len(plateau)} within {span(plateau['value'], '.4f')} ({models(plateau['train'])}; {at_steps(plateau['step'])}; format "
+        f"{listed(sorted(plateau['test_format']))})"
+        for plateau in plateaus
     ]
     return (
         f"of {len(rows)} accuracies with a standard error of {rows['error'].median():.4f}, {'; '.join(parts)}; this close, most "

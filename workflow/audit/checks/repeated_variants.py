@@ -14,18 +14,18 @@ from workflow.forecasting.results import Forecasting
 
 def check_cohort(forecasting: Forecasting) -> Iterator[dict[str, Any]]:
     """A finding for each set of bases with nearly equal indicators and targets: an error if exactly equal, else a warning."""
-    found = forecasting.cohort
-    columns = [*found.indicators, *found.targets]
-    for model in np.unique(found.twins):
-        same = found.rows[found.twins == model]
+    cohort = forecasting.cohort
+    columns = [*cohort.indicators, *cohort.targets]
+    for model in np.unique(cohort.twins):
+        same = cohort.rows[cohort.twins == model]
         if len(same) > 1:
             exact = (same[columns].nunique() == 1).all()
-            fields = [name for name in found.fields if same[name].nunique() > 1]
+            fields = [name for name in cohort.fields if same[name].nunique() > 1]
             configs = f"though they differ in {listed(fields)}" if fields else "and the same config"
             evidence = (
-                f"bases {listed(same[found.key])} have {'the same' if exact else 'nearly the same'} {len(columns)} "
+                f"bases {listed(same[cohort.key])} have {'the same' if exact else 'nearly the same'} {len(columns)} "
                 f"indicators and targets, {configs}: splits and intervals count them as one model; one of them is "
                 "probably mislabelled"
             )
             severity = "error" if exact else "warning"
-            yield finding(severity, same, evidence, value=float(len(same)), limit=NEAR, n=len(found.rows))
+            yield finding(severity, same, evidence, value=float(len(same)), limit=NEAR, n=len(cohort.rows))

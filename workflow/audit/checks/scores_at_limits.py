@@ -16,9 +16,9 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     scores = material.primary
     label = scores["test"].map(method_of) == "label"
     doubtful = (scores["recipe"] == "none") & scores.index.isin(material.imported.index)
-    found = scores.assign(severity=doubtful.map({True: "warning", False: "note"}))
-    found = found[((scores["value"] == 1) & ~(label & doubtful)) | ((scores["value"] == 0) & ~label)]
-    for (*_, limit, severity), rows in found.groupby(["family", "suite", "test", "value", "severity"]):
+    at_limits = scores.assign(severity=doubtful.map({True: "warning", False: "note"}))
+    at_limits = at_limits[((scores["value"] == 1) & ~(label & doubtful)) | ((scores["value"] == 0) & ~label)]
+    for (*_, limit, severity), rows in at_limits.groupby(["family", "suite", "test", "value", "severity"]):
         evidence = (
             f"exactly {limit:.0f}: {counted(len(rows), 'score')} of {models(rows['train'])} at {at_steps(rows['step'])}; from "
             "such a score a difference or ratio can go in one direction only"

@@ -40,9 +40,9 @@ def _with_chance(scores: pd.DataFrame) -> pd.DataFrame:
     """Imported accuracies in other metric names, with the chance level that the same release states."""
     keys = ["family", "step", "suite", *grid.TEST_KEYS]
     stated = scores.loc[scores["metric"] == "chance", [*keys, "value"]].rename(columns={"value": "chance"})
-    own = metric_names.primary(scores)
-    binary = own["metric"].map(metric_names.base).isin(metric_names.BINARY) & (own["metric"] != "accuracy")
-    return own[binary].merge(stated.drop_duplicates(keys), on=keys)
+    primary = metric_names.primary(scores)
+    binary = primary["metric"].map(metric_names.base).isin(metric_names.BINARY) & (primary["metric"] != "accuracy")
+    return primary[binary].merge(stated.drop_duplicates(keys), on=keys)
 
 
 def _chance(scores: pd.DataFrame) -> pd.Series:

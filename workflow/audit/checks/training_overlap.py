@@ -27,12 +27,12 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
 
 def _overlap(material: AuditInputs, train: str, test: str, seen: set[str]) -> Iterator[dict[str, Any]]:
     rows = inputs(material, test, task.load(test).test)
-    found = rows[rows["text"].isin(seen)]
-    if len(found):
-        share = len(found) / len(rows)
+    shared = rows[rows["text"].isin(seen)]
+    if len(shared):
+        share = len(shared) / len(rows)
         evidence = (
-            f"the inputs of {len(found)} of {len(rows)} test rows occur verbatim in training rows of {train}: "
-            f"{listed(found['id'])}"
+            f"the inputs of {len(shared)} of {len(rows)} test rows occur verbatim in training rows of {train}: "
+            f"{listed(shared['id'])}"
         )
         keys = pd.DataFrame([{"train": train, "test": test}])
         yield finding("warning" if share > LIMIT else "note", keys, evidence, value=share, limit=LIMIT, n=len(rows))

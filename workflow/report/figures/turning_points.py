@@ -25,13 +25,13 @@ PANELS = ("base", "tuned", "tuned − base")
 
 
 def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
-    """Three panels for each family and suite: the bend that fits best of the base on each test, of models tested in tuning's
-    domain or tuned on conversations, and of their gains over the base. Grey: no turning step is named, since a straight line or
-    a smooth law of learning predicts held-out steps as well or the bend moves when steps are left out. Vertical lines: the first
-    and the last step.
+    """Three panels for each family and suite: the best-fitting bend of the base on each test, of models fine-tuned in the
+    test's domain or on conversations, and of their gains over the base. Grey: no turning step is stated, because a
+    straight line or a smooth learning curve predicts held-out steps as well, or the bend moves when steps are left out.
+    Vertical lines: the first and the last step. Each suite is shown in its main format and number of few-shot examples
+    (`selection.chosen`).
 
-    Each suite is shown in the main way it tests (`selection.chosen`).
-    Errors: StudyError when no curve is long enough.
+    Errors: StudyError if no curve is long enough.
     """
     rows = _shown(analysis)
     if rows.empty:

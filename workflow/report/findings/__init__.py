@@ -193,9 +193,10 @@ def _completed(material: FindingTables, row: Mapping[str, Any], against: Warning
 
 
 def one_seed(material: FindingTables, row: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]) -> str:
-    """The note on single seeds, if the finding rests on a tuned model whose variance between seeds is unknown; else nothing.
+    """The note on single seeds if the finding is about a fine-tuned model whose variance between seeds is unknown; else
+    nothing.
 
-    Every finding passes through here. Recommendations say themselves what single seeds mean for the choice of a base.
+    Every finding passes through here. Recommendations state themselves what single seeds mean for the choice of a base.
     scores: the sides of the finding.
     """
     if row["section"] not in WEAKENED or row["finding"] in OWN_NOTES:
@@ -214,7 +215,7 @@ def one_seed(material: FindingTables, row: Mapping[str, Any], scores: Sequence[M
 
 
 def _single(single: pd.DataFrame, side: Mapping[str, Any]) -> bool:
-    """Whether one side of a finding is a tuned model of a single seed. single: `single_seeds`."""
+    """Whether one side of a finding is a fine-tuned model with a single seed. single: `single_seeds`."""
     if side.get("train") in (None, "none"):
         return False
     known = {key: side[key] for key in SEEDED_KEYS if side.get(key) is not None}
@@ -224,10 +225,10 @@ def _single(single: pd.DataFrame, side: Mapping[str, Any]) -> bool:
 def counting(
     statement: str, rows: pd.DataFrame, keys: Sequence[str], value: float, table: str = ANALYSIS
 ) -> dict[str, Any]:
-    """A finding that counts rows, each one once. keys: the columns that tell the rows apart.
+    """A finding that counts rows, each once. keys: the columns that identify a row.
 
-    Its filter selects exactly these rows: keys that all of them share have one value, another one alone a list of values; of
-    several others `any` lists the combinations.
+    Its filter selects exactly these rows: keys that all rows share have one value; if one other key differs, it has a list
+    of values; if several differ, `any` lists the combinations.
     """
     shared = [key for key in keys if rows[key].nunique(dropna=False) == 1]
     row = finding(statement, rows.iloc[0], shared, table, value=value, low=None, high=None, n=len(rows))
@@ -251,7 +252,7 @@ def _varied(rows: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A cell of a table as JSON holds it."""
+    """A cell of a table as a JSON value."""
     if pd.isna(value):
         return None
     return value.item() if isinstance(value, np.generic) else value
@@ -264,8 +265,10 @@ def _written(conditions: Mapping[str, Any]) -> str:
 def finding(
     statement: str, row: Mapping[str, Any], keys: Sequence[str], table: str = ANALYSIS, **others: Any
 ) -> dict[str, Any]:
-    """A finding about one row of a table. keys: the columns that select it, null ones included; others: figures that replace
-    those of the row."""
+    """A finding about one row of a table.
+
+    keys: the columns that select it, including null values; others: numbers that replace those of the row.
+    """
     conditions = {key: _plain(row[key]) for key in keys}
     figures: dict[str, Any] = {name: row.get(name) for name in ("value", "low", "high", "n")} | others
     clean: dict[str, Any] = {name: None if pd.isna(figure) else float(figure) for name, figure in figures.items()}
@@ -299,7 +302,9 @@ def sides(material: FindingTables, row: Mapping[str, Any]) -> list[dict[str, Any
 
 
 def _pairs(material: FindingTables, conditions: Mapping[str, Any]) -> list[tuple[str, str]] | None:
-    """The pairs of task tuned on and test in a pooled value or a count; None for a single pair, or for a base on one test."""
+    """The pairs of fine-tuning task and test in a pooled value or a count; None for a single pair, or for a base on one
+    test.
+    """
     if tables.ANY in conditions or any(isinstance(value, list) for value in conditions.values()):
         rows = tables.matching(material.analysis, conditions)
         return _distinct(rows[rows["test"].notna()])
@@ -328,12 +333,12 @@ def _pairs(material: FindingTables, conditions: Mapping[str, Any]) -> list[tuple
 
 
 def _distinct(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """The different pairs of task tuned on and test."""
+    """The different pairs of fine-tuning task and test."""
     return list(dict.fromkeys(zip(rows["train"], rows["test"], strict=True)))
 
 
 class Warnings:
-    """The audit's errors and warnings, ready to be asked about many findings."""
+    """The audit's errors and warnings, prepared for look-ups by many findings."""
 
     def __init__(self, audit: pd.DataFrame) -> None:
         """Take the errors and warnings of the table of the audit."""
@@ -384,8 +389,9 @@ def weakened(sides: Sequence[Mapping[str, Any]], section: str, audit: Warnings) 
 
 
 def about(rows: pd.DataFrame, row: Mapping[str, Any], *more: str) -> str:
-    """The keys that set a row apart from the others, in brackets: family and suite where the rows have several, more where
-    the rows of the same task tuned on have several; else nothing."""
+    """The keys that distinguish a row from the others, in brackets: family and suite if the rows have several, more if the
+    rows of the same fine-tuning task have several; else nothing.
+    """
     alike = rows[rows["train"] == row["train"]] if more and not pd.isna(row["train"]) else rows
     several = [key for key in ("family", "suite") if rows[key].nunique() > 1]
     several += [key for key in more if alike[key].nunique() > 1]
@@ -394,7 +400,9 @@ def about(rows: pd.DataFrame, row: Mapping[str, Any], *more: str) -> str:
 
 
 def about_sort(rows: pd.DataFrame, row: Mapping[str, Any]) -> str:
-    """The keys that set a sort of models apart, untouched bases or those tuned by one recipe, in brackets; else nothing."""
+    """The keys that distinguish a sort of models (untouched bases, or those fine-tuned with one recipe), in brackets; else
+    nothing.
+    """
     alike = rows[(rows["recipe"] == "none") == (row["recipe"] == "none")]
     return about(alike, {**row, "train": None}, "recipe")
 
@@ -402,7 +410,7 @@ def about_sort(rows: pd.DataFrame, row: Mapping[str, Any]) -> str:
 def siblings(
     rows: pd.DataFrame, row: Mapping[str, Any], keys: Sequence[str]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows that differ from a row in the estimator alone: estimator, row."""
+    """The rows that differ from a row only in the estimator: estimator -> row."""
     conditions = {key: row[key] for key in keys if key != "estimator"}
     for _, other in tables.matching(rows, conditions).iterrows():
         yield other["estimator"], other

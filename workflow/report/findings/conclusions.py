@@ -66,7 +66,9 @@ def _unlearned_gain_more(material: FindingTables) -> Iterator[dict[str, Any]]:
 
 
 def _forgetting(material: FindingTables) -> Iterator[dict[str, Any]]:
-    """Counts over the tests in the domain tuned on, and over all other tests; Holm's procedure for each of the two."""
+    """Counts over the tests in the domain of the fine-tuning task, and over all other tests; Holm's procedure for each of
+    the two.
+    """
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
     for _, members in rows.groupby([*selection.PLACE, "recipe"], sort=False):
         home = selection.related(members, {"in_domain", "instructed"})
@@ -86,8 +88,10 @@ def _forgetting(material: FindingTables) -> Iterator[dict[str, Any]]:
 
 
 def _prompts(material: FindingTables) -> Iterator[dict[str, Any]]:
-    """One finding for each other format: the change of the lead of the format tuned in along pre-training. The sign of the
-    lead at the first step decides which change is less sensitivity."""
+    """One finding for each other format: the change of the lead of the fine-tuning format along pre-training.
+
+    The sign of the lead at the first step decides which change means less sensitivity.
+    """
     gaps = material.analysis[(material.analysis["analysis"] == "format_gap") & material.analysis["test"].isna()]
     gaps = gaps[gaps["train"].isna() & gaps["value"].notna() & gaps["group"].str.startswith("default_minus_")]
     gaps = gaps[gaps["format"].isna() | (gaps["format"] == "default")]

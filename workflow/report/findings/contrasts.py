@@ -1,4 +1,4 @@
-"""Recipe against recipe and format against format, tuned from the same bases (analysis `contrast`)."""
+"""Recipes and formats compared, fine-tuned from the same bases (analysis `contrast`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ KEYS = [
 
 
 def find(material: FindingTables) -> Iterator[dict[str, Any]]:
-    """One finding for each two recipes and each two formats, averaged over tests in the domain tuned on, at the last step."""
+    """One finding for each two recipes and each two formats, averaged over tests in the domain of the fine-tuning task, at
+    the last step.
+    """
     rows = material.analysis[material.analysis["analysis"] == "contrast"]
     rows = rows[rows["test"].isna() & rows["value"].notna()]
     rows = material.last(

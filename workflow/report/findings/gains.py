@@ -1,4 +1,4 @@
-"""Changes by tuning in the domain tuned on: tuned minus base at the last step."""
+"""Changes by fine-tuning in the domain of the fine-tuning task: fine-tuned minus base at the last step."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
 
 
 def _size(row: Any) -> tuple[float, float, float]:
-    """A change without its sign: value, low, high."""
+    """The absolute value of a change: value, low, high."""
     ends = np.sign(row["value"]) * np.array([row["low"], row["high"]], dtype=float)
     return abs(row["value"]), float(ends.min()), float(ends.max())

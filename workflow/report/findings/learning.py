@@ -76,9 +76,9 @@ def _grouped(
 
 
 def _scattered(group: str, rise: Mapping[str, Any]) -> str:
-    """The reason why a change whose interval leaves 0 out establishes no learning in pre-training; else nothing.
+    """The reason why a significant change between two steps does not mean learning in pre-training; else nothing.
 
-    The interval is of the test rows of two steps. The group also asks for a line through all steps, with their scatter.
+    The interval comes from the test rows of two steps. The group also requires a line through all steps, with their scatter.
     """
     if group in ("learned_in_pretraining", "learned_in_both") or pd.isna(rise["low"]) or rise["low"] <= 0:
         return ""

@@ -43,14 +43,14 @@ def _listing(material: FindingTables, rows: pd.DataFrame, members: pd.DataFrame)
 
 
 def _named(members: pd.DataFrame) -> pd.Series:
-    """Each test with its ratio; with the task tuned on where models are tuned on several."""
+    """Each test with its ratio, and with the fine-tuning task if there are several."""
     several = members["test"].duplicated(keep=False) & (members["train"] != members["test"])
     after = np.where(several, " after " + members["train"].astype(str), "")
     return members["test"] + after + members["value"].map(" ({:.1f})".format)
 
 
 def _way(rows: pd.DataFrame, members: pd.DataFrame) -> str:
-    """What sets models and tests apart from those of the other findings: suite, recipe, format and number of examples."""
+    """The keys that distinguish these tests from those of other findings: suite, recipe, format and number of examples."""
     alike = rows[(rows["recipe"] == "none") == (members["recipe"].iloc[0] == "none")]
     names = [str(members[key].iloc[0]) for key in ("suite", "recipe", "test_format") if alike[key].nunique() > 1]
     names += [f"{members['shots'].iloc[0]}-shot"] if alike["shots"].nunique() > 1 else []

@@ -20,8 +20,9 @@ KEYS = [
 
 
 def find(material: FindingTables) -> Iterator[dict[str, Any]]:
-    """One finding for each test of the kind tuned on; for tests of other kinds one for each significant change, and one for
-    each model that counts the others."""
+    """One finding for each test of the same kind as the fine-tuning task; for tests of other kinds one for each significant
+    change, and one for each model that counts the others.
+    """
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
     near, far = selection.related(rows, {"out_of_domain"}), selection.related(rows, {"cross_task"})
     yield from (_changed(near, *ranked, material) for ranked in _ranked(material, near))
@@ -49,7 +50,7 @@ def _changed(rows: pd.DataFrame, row: pd.Series, sure: bool, verdict: str, mater
 
 
 def _rest(rows: pd.DataFrame, members: pd.DataFrame, detectable: pd.Series) -> dict[str, Any]:
-    """The number of tests of other kinds without a significant change, with the change that was detectable on each."""
+    """The number of tests of other kinds without a significant change, with the smallest detectable change of each."""
     row, known = members.iloc[0], detectable[np.isfinite(detectable)]
     name = f"{row['train']}{about(rows, row, 'recipe')}"
     text = f"Tuning on {name}: on {len(detectable)} of {len(members)} tests of other kinds the change is not significant (Holm)"

@@ -25,10 +25,10 @@ FACTS = ("n", "p_value", "seed_variance")
 
 @dataclass(frozen=True)
 class StudyTables:
-    """All that a table may be made of.
+    """The inputs of all tables.
 
-    study: the config, as far as the module READS it; scores, analysis: the gathered tables, imported scores among them;
-    manifests: of the bases; prepared: tasks as prepared rows; benchmarks: folder with what Snakemake measured of jobs.
+    study: the config, as far as the module READS it; scores, analysis: the gathered tables, with imported scores; manifests:
+    of the bases; prepared: tasks as prepared rows; benchmarks: folder with Snakemake's measurements of jobs.
     """
 
     study: Mapping[str, Any]
@@ -56,7 +56,7 @@ class StudyTables:
         return float(pd.read_csv(path, sep="\t")["s"].iloc[-1])
 
     def analysed(self, name: str) -> pd.DataFrame:
-        """The rows of one analysis, sorted by keys and step, those without a value last; without empty columns.
+        """The rows of one analysis without empty columns, sorted by keys and step, rows without a value last.
 
         Errors: StudyError if there is no row.
         """

@@ -22,12 +22,12 @@ COLUMNS = [
 
 
 def summarise(material: StudyTables) -> pd.DataFrame:
-    """One row for each task that is tuned on or tested, imported tests that are no task of Tunecast last.
+    """One row for each fine-tuning task or test; imported tests without a task in Tunecast come last.
 
-    Columns COLUMNS. role: `tuned on`, and for a test its relation to each task of its kind tuned on, `transfer` where
-    there is none and `tested` where no tuned model was; splits are those that Tunecast reads, which a release may not have
-    used; train_rows, test_rows: as prepared, else as the dataset states; scored: rows behind a score, fewer than test_rows
-    where a suite sets a limit.
+    Columns COLUMNS. role: `tuned on`, and for a test its relation to each fine-tuning task of its kind, `transfer` if there
+    is none and `tested` if no fine-tuned model was tested; splits: those that Tunecast reads, which a release may not have
+    used; train_rows, test_rows: as prepared, else as stated by the dataset; scored: scored rows, fewer than test_rows if a
+    suite sets a limit.
     """
     cells = material.scores[["train", "test"]].drop_duplicates()
     trains = set(cells["train"]) - {"none"}

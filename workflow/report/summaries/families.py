@@ -17,10 +17,10 @@ SECTION = "study"
 
 
 def summarise(material: StudyTables) -> pd.DataFrame:
-    """One row for each family: columns family, source, place, steps (how many), first, last, listed, tokens, weights_bytes.
+    """One row for each family: columns family, source, place, steps (number), first, last, listed, tokens, weights_bytes.
 
-    tokens: seen by the last step, where they are known; weights_bytes: of the last step's weights; a family of
-    imported scores has no weights, and its place is the releases' citation.
+    tokens: up to the last step, if known; weights_bytes: of the last step's weights. A family of imported scores has no
+    weights, and its place is the citation of the release.
     """
     steps = {name: sorted(rows["step"].unique()) for name, rows in material.scores.groupby("family")}
     cited = "; ".join(runs.cited(block) for block in material.study["imports"].values())

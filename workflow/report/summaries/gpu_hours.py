@@ -17,10 +17,11 @@ KEYS = ["stage", "family", "train", "suite"]
 
 
 def summarise(material: StudyTables) -> pd.DataFrame:
-    """One row for each stage, family, task tuned on and suite, and their sum: columns KEYS, jobs, measured, hours, unmeasured.
+    """One row for each stage, family, fine-tuning task and suite, and their sum: columns KEYS, jobs, measured, hours,
+    unmeasured.
 
-    hours: wall time of the measured jobs times the GPUs that each holds where there are any; of a job that was run again
-    its last run; null where none was measured. unmeasured: the jobs of which there is no measurement, by their keys.
+    hours: wall time of the measured jobs times their number of GPUs if there are any; for a repeated job its last run; null
+    if none was measured. unmeasured: the keys of jobs without a measurement.
     """
     jobs = [{**job, "seconds": material.seconds(f"{job['stage']}/{job['job']}")} for job in _jobs(material)]
     measured = pd.DataFrame(jobs).astype({"seconds": float})

@@ -1,7 +1,7 @@
-"""How labels are predicted, and how well: methods side by side at the last step (arXiv 2408.06663, v5 Table 3, v1 Table 2).
+"""Methods of predicting labels and their accuracy, side by side at the last step (arXiv 2408.06663, v5 Table 3, v1 Table 2).
 
-Of a study's own suites the method is the key `labels` (score: log-probability, generate: free text, constrained: text
-that must hold a label). Of imported scores the reader of the release says it (LABELS), `released` where that is not known.
+For the study's suites the method is the key `labels` (score: log-probability, generate: free text, constrained: text that
+must contain a label). For imported scores it comes from the reader of the release (LABELS), `released` if unknown.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ KEYS = ["family", "step", "test", "train", "recipe", "seed", "test_format", "sho
 
 
 def summarise(material: StudyTables) -> pd.DataFrame:
-    """One row for each label test, model (the untouched base, or one tuned on a task of the test's kind) and suite.
+    """One row for each label test, model (the untouched base, or one fine-tuned on a task of the test's kind) and suite.
 
-    Columns: KEYS, protocol, method, value (accuracy) with interval, and n rows. The last step is that of each family.
+    Columns: KEYS, protocol, method, value (accuracy) with interval, and n rows. Only the last step of each family is
+    included.
     """
     scores = material.scores[material.scores["metric"] == "accuracy"]
     kinds = {name: task.load(name).kind for name in task.names()}

@@ -16,7 +16,7 @@ SECTION = "study"
 def summarise(material: StudyTables) -> pd.DataFrame:
     """One row for each format and template, with the tasks that use it: columns format, kind, tasks, template.
 
-    Conversations have no template, nor have imported tests that are no task of Tunecast.
+    Conversations have no template, and neither have imported tests without a task in Tunecast.
     """
     tested = material.scores[["test", "test_format"]].set_axis(["task", "format"], axis=1)
     tuned = material.scores.loc[material.scores["train"] != "none", ["train", "format"]].set_axis(
