@@ -11,7 +11,7 @@ from workflow.jobs import devices, locks
 from workflow.planning import config_checks, messages, snakemake_patches
 from workflow.storage import checksums
 from workflow.study import config as configs
-from workflow.study import grid
+from workflow.study import grid, selection
 from workflow.training import missing_models
 
 min_version("9.14")
@@ -48,9 +48,14 @@ try:
     for path in workflow.configfiles:
         configs.check_keys(pathlib.Path(path))
     STUDY = config_checks.read(config)
-    HOLES = missing_models.found(STUDY, grid.models(STUDY))
-    MODELS = missing_models.without(grid.models(STUDY), HOLES)
-    PARTS = missing_models.without(grid.parts(STUDY), HOLES)
+    CANDIDATES = selection.candidates(STUDY)
+    CHOSEN_SO_FAR = selection.chosen(STUDY)
+    LEFT = selection.not_chosen(STUDY)
+    HOLES = missing_models.found(
+        STUDY, missing_models.without(grid.models(STUDY), LEFT)
+    )
+    MODELS = missing_models.without(grid.models(STUDY), [*HOLES, *LEFT])
+    PARTS = missing_models.without(grid.parts(STUDY), [*HOLES, *LEFT])
     TRIALS = missing_models.without(
         grid.trials(STUDY), missing_models.unchosen(STUDY), grid.CHOICE_KEYS
     )
@@ -69,6 +74,7 @@ include: "rules/forecasting.smk"
 include: "rules/analysis.smk"
 include: "rules/reporting.smk"
 include: "rules/planning.smk"
+include: "rules/selection.smk"
 
 
 rule all:

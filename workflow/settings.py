@@ -333,6 +333,42 @@ class Recommend(TypedDict):
     regret: float
 
 
+class Floor(TypedDict):
+    """What a fine-tuned model must not forget: tests, and how far each score may fall below the untouched base's."""
+
+    tests: list[str]
+    loss: float
+
+
+class Budget(TypedDict):
+    """What a selection may spend."""
+
+    tunings: NotRequired[int]
+    gpu_hours: NotRequired[float]
+
+
+class Selection(TypedDict):
+    """Which of the study's models are fine-tuned: candidates one after the other, until one is settled on."""
+
+    tests: Any
+    suite: str
+    format: Format
+    shots: int
+    metric: NotRequired[str]
+    weights: NotRequired[dict[str, float]]
+    floor: NotRequired[Floor]
+    families: NotRequired[list[str]]
+    steps: NotRequired[list[int]]
+    recipes: NotRequired[list[str]]
+    fields: list[str]
+    indicators: NotRequired[list[str]]
+    budget: Budget
+    batch: int
+    epsilon: float
+    delta: float
+    seed: int
+
+
 class Estimate(TypedDict):
     """What costs are estimated from."""
 
@@ -359,6 +395,7 @@ class Study(TypedDict):
     released_root: str | None
     cohorts: dict[str, Cohort]
     recommend: Recommend
+    selection: Selection | None
     keep_weights: bool
     statistics: Statistics
     rouge: Rouge

@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from workflow import registry, task, tasks
 from workflow.data import corpora, prompts
@@ -20,10 +20,10 @@ from workflow.models import checkpoints
 from workflow.released import readers, runs
 from workflow.report import figures as figure_modules
 from workflow.report import summaries as summary_modules
-from workflow.settings import Family, Import, Target
+from workflow.settings import Family, Import, Study, Target
 from workflow.storage.files import check_readable, json_object
 from workflow.study import config as configs
-from workflow.study import families, grid, indicators
+from workflow.study import families, grid, indicators, selection
 from workflow.study.config import unknown
 from workflow.training import objectives
 
@@ -45,7 +45,14 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
     valid, more, others = _valid(expanded) if expanded else (None, [], [])
     lines, places = [*lines, *more], [*places, *others]
     if valid:
-        study = {"families": {}, "suites": {}, "imports": {}, "cohorts": {}, "passages": None} | valid
+        study = {
+            "families": {},
+            "suites": {},
+            "imports": {},
+            "cohorts": {},
+            "passages": None,
+            "selection": None,
+        } | valid
         registry.declare(study)
         lines += [line for line in _found(study) if not line.startswith(_blocks(places))]
     if lines:
@@ -436,6 +443,33 @@ def _target(place: str, how: Target, study: Mapping[str, Any]) -> Iterator[str]:
         yield from _metric(f"{place}/metric", how["metric"], suite, dict.fromkeys(test for _, test in tunings))
 
 
+def _selection(study: Mapping[str, Any]) -> Iterator[str]:
+    """A selection's goal is a score that the study makes, and it has at least two candidates."""
+    block = study["selection"]
+    if block is None:
+        return
+    place, before = "selection", 0
+    names = {"families": study["families"], "recipes": study["recipes"], "indicators": study["indicators"]}
+    for key, known in names.items():
+        yield from (lines := list(unknown(f"{place}/{key}", block.get(key, []), known)))
+        before += len(lines)
+    target = {**block, "recipe": next(iter(study["recipes"]), "none")}
+    lines = [*_target(place, cast(Target, target), study)] if study["recipes"] else []
+    yield from lines
+    tests = dict.fromkeys(test for _, test in selection.pairs(block))
+    yield from unknown(f"{place}/weights", block.get("weights", {}), tests)
+    if before or lines:
+        return
+    for train in selection.trains(block):
+        tested = _tested(study["suites"][block["suite"]], train)
+        yield from unknown(f"{place}/floor/tests", block.get("floor", {"tests": []})["tests"], tested)
+    yield from _refusals(own_cohort.bases, study, {"fields": block["fields"]})
+    count = len(selection.candidates(cast(Study, study)))
+    if count < 2:
+        wanted = "at least 2, bases and recipes that `models` fine-tunes on the goal's tasks"
+        yield f"config.yaml: {place}: {count} candidates are not allowed; allowed: {wanted}"
+
+
 # --- what is shown, and the files behind all of it -----------------------------------------------------------------------
 
 
@@ -550,5 +584,6 @@ CHECKS: tuple[Callable[[Mapping[str, Any]], Iterator[str]], ...] = (
     _overlays,
     _shown,
     _cohorts,
+    _selection,
     _rows,
 )

@@ -182,6 +182,37 @@ def planned(
             yield Stage(rule, len(own), len(own) * mean, len(known))
 
 
+class Price(NamedTuple):
+    """GPU-hours of one job: estimated before any run; and measured or, before it runs, expected from measured jobs."""
+
+    estimated: float
+    expected: float
+
+
+def prices(
+    study: Mapping[str, Any], rule: str, jobs: Sequence[Mapping[str, str]], resources: Path, benchmarks: Path
+) -> list[Price]:
+    """The price of each job of a rule in ESTIMATED. resources, benchmarks: as in `planned`.
+
+    Errors: StudyError for a family whose number of parameters is not known.
+    """
+    work, hours = _worker(study, resources), hours_on_gpu(study)
+    taken = {
+        grid.path(keys, ESTIMATED[rule]): own * grid.gpus(study, keys)
+        for keys, own in _measured(benchmarks / rule, _paths(study, rule))
+    }
+    estimates = [hours(work(rule, keys)) for keys in jobs]
+    places = [grid.path(keys, ESTIMATED[rule]) for keys in jobs]
+    known = [(taken[place], own) for place, own in zip(places, estimates, strict=True) if place in taken]
+    scale = sum(own for own, _ in known) / sum(own for _, own in known) if known else 1.0
+    return [Price(own, taken.get(place, scale * own)) for place, own in zip(places, estimates, strict=True)]
+
+
+def measured_hours(folder: Path, paths: Sequence[str]) -> float:
+    """Wall time in hours of the jobs of a rule with these hive paths that were measured. folder: the rule's measurements."""
+    return sum(own for _, own in _measured(folder, set(paths)))
+
+
 def _paths(study: Mapping[str, Any], rule: str) -> set[str] | None:
     """Hive paths of a rule's jobs in the present study; other measured jobs may belong to removed parts. None: all count."""
     tables = {"try_rate": grid.trials, "tune": grid.models, "predict": grid.parts}

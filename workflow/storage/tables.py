@@ -295,6 +295,19 @@ IMPORTANCE = _columns(
     n=(INT, "fits"),
 )
 
+SELECTION = _columns(
+    family=(TEXT, "family of the candidate's base"),
+    step=(INT, "training step of the base"),
+    recipe=(TEXT, "recipe that it is fine-tuned by"),
+    state=(TEXT, "pick (best so far), tuned, next (in the next batch), out (hardly any chance left), left"),
+    value=(FLOAT, "measured score of the goal, higher is better; null for candidates that are not fine-tuned"),
+    expected=(FLOAT, "posterior mean of the score; null before three candidates are fine-tuned"),
+    deviation=(FLOAT, "posterior standard deviation of the score"),
+    improvement=(FLOAT, "expected improvement over the pick; null outside the batch"),
+    hours=(FLOAT, "GPU-hours of fine-tuning and evaluating it, measured or estimated; null where not known"),
+    reason=(TEXT, "why it is in this state"),
+)
+
 RECOMMENDATIONS = _columns(
     task=(TEXT, "task, or target of a cohort, to choose a base for"),
     recipe=(TEXT, "recipe that the bases were fine-tuned with"),

@@ -1,0 +1,207 @@
+"""A study's selection as a race: scores of the tuned candidates, the noise of their rows and seeds, and the recommendation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from workflow.choosing.candidates import Candidates
+from workflow.choosing.decision import Decision, Goal, decide
+from workflow.errors import StudyError
+from workflow.evaluation import metric_names
+from workflow.settings import Selection
+from workflow.study.selection import CANDIDATE_KEYS, Candidate, pairs
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The tuned candidates' scores. candidates; values: weighted means over tests, higher is better, shape (tuned,); noise:
+    covariance over rows and seeds, shape (tuned, tuned); seeds: the fewest of a candidate; allowed: whether the floor holds."""
+
+    candidates: list[Candidate]
+    values: Values
+    noise: Values
+    seeds: int
+    allowed: NDArray[np.bool_]
+
+
+def measured(block: Selection, tuned: Sequence[Candidate], scores: pd.DataFrame, items: pd.DataFrame) -> Measured:
+    """Return what is known of the tuned candidates. scores, items: of their parts, and of untouched bases where a floor is set.
+
+    A score is the weighted mean over the goal's tests and the plain mean over seeds. A metric of which lower is better counts
+    negatively. Rows are the same for all candidates, so their noise is the covariance of row means; the variance between seeds is
+    pooled over candidates. Errors: StudyError for a score that is missing.
+    """
+    if not tuned:
+        return Measured([], np.zeros(0), np.zeros((0, 0)), 0, np.zeros(0, dtype=bool))
+    weights = [block.get("weights", {}).get(test, 1.0) for _, test in pairs(block)]
+    total, count = sum(weights), len(tuned)
+    values, noise, by_seed = np.zeros(count), np.zeros((count, count)), []
+    for (train, test), weight in zip(pairs(block), weights, strict=True):
+        own, sign = _scores(block, scores, train, test)
+        table = pd.DataFrame({one: own.get(one) for one in tuned}, dtype=float)  # seeds by candidates
+        values += sign * weight / total * table.mean().to_numpy()
+        by_seed.append(sign * weight / total * table.to_numpy())
+        noise += (weight / total) ** 2 * _over_rows(block, items, train, test, tuned)
+    spread = np.sum(by_seed, axis=0)
+    seeds = int(np.isfinite(spread).sum(axis=0).min())
+    if seeds > 1:
+        noise = noise + np.eye(count) * float(np.nanvar(spread, axis=0, ddof=1).mean()) / seeds
+    return Measured(list(tuned), values, noise, seeds, _allowed(block, tuned, scores))
+
+
+def _scores(
+    block: Selection, scores: pd.DataFrame, train: str, test: str, untouched: bool = False
+) -> tuple[dict[Any, pd.Series], int]:
+    """Return the scores of one test, by candidate (by base where untouched), indexed by seed; and -1 where lower is better.
+
+    Errors: StudyError where there is none.
+    """
+    keys = {
+        "train": train,
+        "test": test,
+        "test_format": block["format"],
+        "shots": block["shots"],
+        "suite": block["suite"],
+    }
+    own = scores[(scores[list(keys)] == pd.Series(keys)).all(axis=1)]
+    own = own[own["metric"] == block["metric"]] if "metric" in block else metric_names.primary(own)
+    if own.empty:
+        raise StudyError(f"config.yaml: selection/tests: no score of {test!r} after fine-tuning on {train!r} was found")
+    better = metric_names.better(own["metric"].iloc[0])
+    grouped = own.set_index("seed").groupby(CANDIDATE_KEYS[:2] if untouched else CANDIDATE_KEYS)["value"]
+    return {(key[0], int(key[1]), *key[2:]): rows for key, rows in grouped}, -1 if better == "lower" else 1
+
+
+def _over_rows(block: Selection, items: pd.DataFrame, train: str, test: str, tuned: Sequence[Candidate]) -> Values:
+    """Return the covariance of the candidates' means over the rows of a test, shape (tuned, tuned)."""
+    keys = {
+        "train": train,
+        "test": test,
+        "test_format": block["format"],
+        "shots": block["shots"],
+        "suite": block["suite"],
+    }
+    own = items[(items[list(keys)] == pd.Series(keys)).all(axis=1)]
+    metric = block.get("metric") or metric_names.preferred(test, own["metric"].unique())
+    own = own[own["metric"] == metric]
+    by_row = own.groupby([*CANDIDATE_KEYS, "id"])["value"].mean().unstack(CANDIDATE_KEYS)
+    rows = by_row[list(tuned)].to_numpy(dtype=float)
+    return np.cov(rows, rowvar=False).reshape(len(tuned), len(tuned)) / len(rows)
+
+
+def _allowed(block: Selection, tuned: Sequence[Candidate], scores: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return whether each candidate keeps what it must not forget: no test of the floor falls by more than its loss."""
+    allowed = np.ones(len(tuned), dtype=bool)
+    floor = block.get("floor")
+    for train in dict.fromkeys(train for train, _ in pairs(block)) if floor else ():
+        for test in floor["tests"]:  # type: ignore[index]  # there is one
+            after, sign = _scores(block, scores, train, test)
+            before = _scores(block, scores.assign(test_format=block["format"]), "none", test, untouched=True)[0]
+            falls = [sign * (before[one[:2]].mean() - after[one].mean()) for one in tuned]
+            allowed &= np.array(falls) <= floor["loss"]  # type: ignore[index]
+    return allowed
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a selection may spend, and has spent. tunings, hours: limits, infinite for none; spent: GPU-hours so far, indicators
+    counted; all_hours: GPU-hours of tuning all candidates; measured: whether hours are known."""
+
+    tunings: float
+    hours: float
+    spent: float
+    all_hours: float
+    measured: bool
+
+    def affordable(self, decision: Decision, tuned: int) -> list[int]:
+        """Return the places in the batch that can be paid, in its order, up to the first that cannot."""
+        kept: list[int] = []
+        hours = self.spent
+        for place, one in enumerate(decision.batch):
+            hours += one.price if self.measured else 0.0
+            if tuned + len(kept) + 1 > self.tunings or hours > self.hours:
+                break
+            kept.append(place)
+        return kept
+
+
+def judged(known: Candidates, facts: Measured, names: Sequence[Candidate], goal: Goal, size: int) -> Decision:
+    """Return the state of the race; a candidate below the floor counts as the worst one and is never the pick."""
+    values = np.where(facts.allowed, facts.values, facts.values.min(initial=np.inf))
+    places = {name: place for place, name in enumerate(names)}
+    return decide(known, [places[one] for one in facts.candidates], values, facts.noise, goal, size)
+
+
+def sentence(
+    decision: Decision, names: Sequence[Candidate], facts: Measured, goal: Goal, budget: Budget, ended: str | None
+) -> str:
+    """Return the recommendation with its error and its cost."""
+    tuned, count = len(facts.candidates), len(names)
+    cost = f"{tuned} of {count} tuned"
+    cost += f", {budget.spent:.3g} of {budget.all_hours:.3g} GPU-hours" if budget.measured else ""
+    if decision.pick is None or np.isnan(decision.mean).all():
+        return f"Too few candidates are tuned for a recommendation; {cost}."
+    if not facts.allowed.any():
+        return f"No tuned candidate keeps the floor; {cost}."
+    family, step, recipe = names[decision.pick]
+    place = facts.candidates.index(names[decision.pick])
+    width = 1.96 * float(facts.noise[place, place]) ** 0.5
+    seeds = "" if facts.seeds > 1 else " One seed each: this is about these tuned models."
+    state = {"settled": "The answer is settled.", "budget": "The budget is spent.", None: ""}[ended]
+    return (
+        f"Tune {family} at step {step} with {recipe}: {abs(facts.values[place]):.3f} ± {width:.3f}; the probability that another "
+        f"of the {count} candidates is better by more than {goal.epsilon:g} is {decision.losing:.2f}; {cost}; tuning all would "
+        f"change the pick with probability {decision.changing:.2f}. {state}{seeds}"
+    ).strip()
+
+
+def rows(
+    decision: Decision,
+    names: Sequence[Candidate],
+    facts: Measured,
+    batch: Sequence[int],
+    prices: Mapping[Candidate, float],
+) -> list[dict[str, Any]]:
+    """Return rows of `tables.SELECTION`, one for each candidate; batch: candidates that come next."""
+    values = dict(zip(facts.candidates, facts.values, strict=True))
+    improvement = {one.candidate: one.value for one in decision.batch}
+    table = []
+    for place, name in enumerate(names):
+        state = "tuned" if name in values else "next" if place in batch else "out" if place in decision.out else "left"
+        known = bool(np.isfinite(decision.mean[place]))
+        table.append(
+            dict(zip(CANDIDATE_KEYS, name, strict=True))
+            | {
+                "state": "pick" if place == decision.pick else state,
+                "value": values.get(name),
+                "expected": float(decision.mean[place]) if known else None,
+                "deviation": float(decision.deviation[place]) if known else None,
+                "improvement": _number(improvement.get(place)),
+                "hours": prices.get(name),
+                "reason": _reason(state, place, decision, improvement),
+            }
+        )
+    return table
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else value
+
+
+def _reason(state: str, place: int, decision: Decision, improvement: Mapping[int, float]) -> str:
+    """Return why a candidate is in its state."""
+    if state == "next" and np.isnan(improvement.get(place, np.nan)):
+        return "to begin with: high indicators, and unlike the others that the race begins with"
+    if state == "next":
+        return f"highest expected improvement for its price: {improvement[place]:.4f}"
+    if state == "out":
+        return "hardly any chance to be better than the pick"
+    return "fine-tuned" if state == "tuned" else "less expected improvement for its price"

@@ -1,0 +1,23 @@
+"""Choose the candidates of a selection that are fine-tuned next."""
+
+from workflow.jobs.job import job
+
+from pathlib import Path
+
+from workflow.planning import config_checks, selecting
+from workflow.storage import tables
+from workflow.study import selection
+
+with job("decide", snakemake) as log:
+    study = config_checks.read(snakemake.config)
+    tuned = [(family, int(step), recipe) for family, step, recipe in snakemake.params.tuned]
+    played = selecting.play(study, tuned, [Path(part) for part in snakemake.input.parts])
+    log.info("%s", played.sentence)
+    facts = {
+        "candidates": selection.candidates(study),
+        "batch": played.batch,
+        "ended": played.ended,
+        "sentence": played.sentence,
+        "question": snakemake.params.question,
+    }
+    tables.write(played.rows, tables.SELECTION, Path(snakemake.output[0]), **facts)

@@ -1,0 +1,17 @@
+"""Show which candidates of a selection would be fine-tuned next."""
+
+from workflow.jobs.job import job
+
+import sys
+from pathlib import Path
+
+from workflow.planning import config_checks, selecting
+from workflow.storage import files, tables
+
+with job("next", snakemake) as log:
+    tuned = [(family, int(step), recipe) for family, step, recipe in snakemake.params.tuned]
+    played = selecting.play(config_checks.read(snakemake.config), tuned, [Path(part) for part in snakemake.input.parts])
+    tables.write(played.rows, tables.SELECTION, Path(snakemake.output.table))
+    text = selecting.page(tables.read(Path(snakemake.output.table)), played.sentence)
+    files.write_text(text, Path(snakemake.output.markdown))
+    sys.stderr.write(text)
