@@ -430,9 +430,13 @@ if __name__ == "__main__":
     parser.add_argument("--noise", choices=["none", "grids", "rows"], default="none")
     parser.add_argument("--methods", nargs="*", help="only these")
     parser.add_argument("--tables", nargs="*", help="only tables whose names begin so")
+    parser.add_argument(
+        "--epsilon", type=float, default=EPSILON, help="loss that the rule of stopping accepts; one in each file"
+    )
     for source in ("amuro", "pythia", "study"):
         parser.add_argument(f"--{source}", type=Path, help="folder of its files")
     given = parser.parse_args()
     begun = tuple(given.tables or [""])
+    EPSILON = given.epsilon
     TABLES |= {table.name: table for table in all_tables(given) if table.name.startswith(begun)}
     {"replay": run, "tables": tables_of}[given.action](given)

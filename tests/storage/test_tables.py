@@ -92,7 +92,7 @@ def test_the_schemas_are_found() -> None:
     assert set(SCHEMAS) == {
         "EXAMPLES", "HISTORY", "PREDICTIONS", "ITEMS", "KEYS", "SCORES", "IMPORTED", "ANALYSIS", "AUDIT", "TRIALS", "CHOICES",
         "PAIRS", "FORECASTS", "RANKINGS", "IMPORTANCE", "MEASURED", "INDICATORS", "FINDINGS", "RECOMMENDATIONS", "OTHER_KEYS",
-        "RELEASED",
+        "RELEASED", "SELECTION",
     }  # fmt: skip
 
 

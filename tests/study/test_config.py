@@ -25,6 +25,7 @@ PRETRAINING = SMOKE["families"]["tiny"]["pretraining"]
 TINY, FULL = "families/tiny", "recipes/full"
 SEARCHED = SMOKE["recipes"]["full"] | {"learning_rate": [1.0e-3, 1.0e-4]}
 GONE = object()
+GOAL = {"tests": ["mini_inference"], "suite": "formats", "budget": {"tunings": 3}}
 
 
 def with_entry(path: str, value: Any) -> dict[str, Any]:
@@ -237,6 +238,34 @@ BAD: dict[str, tuple[str, Any, str]] = {
         "indicators/kshot/metric", "rouge_l",
         "indicators/kshot/metric, test 'mini_inference': 'rouge_l' is not known; allowed: accuracy, accuracy_calibrated, ",
     ),
+    "a selection without a budget": (
+        "selection", {"tests": ["mini_inference"], "suite": "formats"},
+        "selection: key 'budget' is missing; required: tests, suite, budget",
+    ),
+    "a budget of nothing": (
+        "selection", GOAL | {"budget": {"tunings": 0}}, "selection/budget/tunings: 0 is not allowed; allowed: 1 or more"
+    ),
+    "a selection on an unknown suite": (
+        "selection", GOAL | {"suite": "fromats"},
+        "selection/suite: 'fromats' is not known; allowed: formats, published, written; did you mean 'formats'?",
+    ),
+    "a selection for a test that its models do not have": (
+        "selection", GOAL | {"tests": {"mini_inference": ["mini_facts"]}},
+        "selection/tests/mini_inference: 'mini_facts' is not known; allowed: mini_inference, mini_paraphrase",
+    ),
+    "a selection by an unknown indicator": (
+        "selection", GOAL | {"indicators": ["ppl"]}, "selection/indicators: 'ppl' is not known; allowed: answers, kshot, "
+    ),
+    "a selection by a field that no family has": (
+        "selection", GOAL | {"recipes": ["full"], "fields": ["colour"]}, "selection/fields: 'colour' is not known; allowed: "
+    ),
+    "a selection with one candidate": (
+        "selection", GOAL, "selection: a choice among 1 is not allowed; allowed: at least 2, bases and recipes that"
+    ),
+    "a certain selection": ("selection", GOAL | {"delta": 1.0}, "selection/delta: 1.0 is not allowed; allowed: less than 1"),
+    "a metric that the goal's tests lack": (
+        "selection", GOAL | {"metric": "rouge_l"}, "selection/metric, test 'mini_inference': 'rouge_l' is not known; allowed: "
+    ),
     "corpus without data_root": (
         f"{TINY}/pretraining/corpus", "pages",
         "pretraining/corpus: 'pages' is relative to data_root, which is not set; set data_root, or pass --config data_root=",
@@ -249,6 +278,7 @@ FOLLOWING = {
     BAD[name][2]: number
     for name, number in {
         "no suites": 5, "task without training split": 4, "suite for a task nobody tunes on": 2,
+        "a selection by a field that no family has": 1,
         "step saved after the end": 1, "conversations as a test": 4, "conversations in the formats of prompts": 4,
     }.items()
 }  # fmt: skip

@@ -32,6 +32,9 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "MiniWorld": ("miniworld",),
     "Recommend": ("recommend",),
     "Estimate": ("estimate",),
+    "Selection": ("selection",),
+    "Floor": ("selection", "floor"),
+    "Budget": ("selection", "budget"),
 }
 
 

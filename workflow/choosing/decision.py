@@ -103,7 +103,7 @@ def _beginning(candidates: Candidates, tried: Sequence[int], values: Values, goa
     """Return the state of a race with too few scores for a posterior: it begins with candidates chosen by indicators alone."""
     generator = np.random.default_rng([goal.seed, len(candidates)])
     wanted = acquisition.first(candidates.indicators, candidates.prices, START + len(tried), generator)
-    new = [place for place in wanted if place not in set(tried)][: max(batch, 1)]
+    new = [place for place in wanted if place not in set(tried)][: max(batch, START)]
     unknown = np.full(len(candidates), np.nan)
     pick = int(tried[int(np.argmax(values))]) if len(tried) else None
     proposals = [Proposal(place, float("nan"), float(candidates.prices[place])) for place in new]

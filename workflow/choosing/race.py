@@ -155,12 +155,12 @@ def sentence(
     place = facts.candidates.index(names[decision.pick])
     width = 1.96 * float(facts.noise[place, place]) ** 0.5
     seeds = "" if facts.seeds > 1 else " One seed each: this is about these tuned models."
-    state = {"settled": "The answer is settled.", "budget": "The budget is spent.", None: ""}[ended]
+    state = {"settled": " The answer is settled.", "budget": " The budget is spent.", None: ""}[ended]
     return (
         f"Tune {family} at step {step} with {recipe}: {abs(facts.values[place]):.3f} ± {width:.3f}; the probability that another "
         f"of the {count} candidates is better by more than {goal.epsilon:g} is {decision.losing:.2f}; {cost}; tuning all would "
-        f"change the pick with probability {decision.changing:.2f}. {state}{seeds}"
-    ).strip()
+        f"change the pick with probability {decision.changing:.2f}.{state}{seeds}"
+    )
 
 
 def rows(

@@ -463,11 +463,12 @@ def _selection(study: Mapping[str, Any]) -> Iterator[str]:
     for train in selection.trains(block):
         tested = _tested(study["suites"][block["suite"]], train)
         yield from unknown(f"{place}/floor/tests", block.get("floor", {"tests": []})["tests"], tested)
-    yield from _refusals(own_cohort.bases, study, {"fields": block["fields"]})
+    for line in _refusals(own_cohort.bases, study, {"fields": block["fields"]}):
+        yield line.replace("cohorts: field", f"{place}/fields:")
     count = len(selection.candidates(cast(Study, study)))
     if count < 2:
         wanted = "at least 2, bases and recipes that `models` fine-tunes on the goal's tasks"
-        yield f"config.yaml: {place}: {count} candidates are not allowed; allowed: {wanted}"
+        yield f"config.yaml: {place}: a choice among {count} is not allowed; allowed: {wanted}"
 
 
 # --- what is shown, and the files behind all of it -----------------------------------------------------------------------
