@@ -48,11 +48,12 @@ try:
     for path in workflow.configfiles:
         configs.check_keys(pathlib.Path(path))
     STUDY = config_checks.read(config)
-    CANDIDATES = selection.candidates(STUDY)
-    CHOSEN_SO_FAR = selection.chosen(STUDY)
     LEFT = selection.not_chosen(STUDY)
     HOLES = missing_models.found(
         STUDY, missing_models.without(grid.models(STUDY), LEFT)
+    )
+    CANDIDATES = missing_models.without(
+        selection.candidates(STUDY), HOLES, selection.CANDIDATE_KEYS
     )
     MODELS = missing_models.without(grid.models(STUDY), [*HOLES, *LEFT])
     PARTS = missing_models.without(grid.parts(STUDY), [*HOLES, *LEFT])

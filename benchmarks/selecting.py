@@ -89,7 +89,12 @@ def amuro(folder: Path) -> Iterator[Table]:
             continue
         indicators = {name: base.loc[own.index, name].to_numpy() for name in base}
         known = candidates.described(
-            [str(step) for step in own.index], indicators, {"step": own.index.to_numpy(float)}, [0] * len(own)
+            [str(step) for step in own.index],
+            indicators,
+            {"step": own.index.to_numpy(float)},
+            [0] * len(own),
+            None,
+            list(own.index),
         )
         error = np.sqrt(PAIRED) * own["error"].fillna(0.01).to_numpy()
         yield Table(
@@ -132,7 +137,7 @@ def pythia(folder: Path) -> Iterator[Table]:
             fields = {"step": steps, "parameters": [sizes[key[0]] for key in keys], "run": [key[0] for key in keys]}
             prices = np.array([sizes[key[0]] for key in keys])
             names = [f"{key[0]}@{key[1]}" for key in keys]
-            known = candidates.described(names, columns, fields, fields["run"], prices / prices.mean())
+            known = candidates.described(names, columns, fields, fields["run"], prices / prices.mean(), list(steps))
             name = f"pythia {run} {test}"
             yield Table(name, "pythia", known, truth, np.sqrt(PAIRED) * error, columns, steps)
 
@@ -159,7 +164,9 @@ def study(folder: Path) -> Iterator[Table]:
     for test, own in tuned.groupby("test"):
         own = own.set_index("step").loc[cohort["step"]]
         steps = cohort["step"].to_numpy(float)
-        known = candidates.described([str(step) for step in steps], indicators, {"step": steps}, [0] * len(steps))
+        known = candidates.described(
+            [str(step) for step in steps], indicators, {"step": steps}, [0] * len(steps), None, list(steps)
+        )
         error = np.sqrt(PAIRED) * np.maximum(own["error"].to_numpy(float), 0.005)
         yield Table(f"default study {test}", "study", known, own["value"].to_numpy(float), error, indicators, steps)
 
@@ -249,7 +256,7 @@ def race(
         own, seed = shown(table, features), int(rng.integers(2**31))
         goal = decision.Goal(EPSILON, DELTA, seed)
         variances = table.errors**2 if noisy else np.zeros(len(measured))
-        first = acquisition.first(own.indicators, own.prices, decision.START, rng)
+        first = acquisition.first(own, decision.START, rng)
         tried = list(map(int, rng.permutation(len(measured))[: decision.START])) if random_start else first
         picks = in_order(tried, measured, decision.START)[1]
         losing = [1.0] * len(picks)

@@ -26,6 +26,7 @@ checkpoint decide:
         "../envs/analysis.yaml"
     params:
         question=question,
+        candidates=round_candidates,
         tuned=tuned_before,
     script:
         "../workflow/scripts/decide.py"
@@ -59,6 +60,7 @@ rule next:
         "../envs/analysis.yaml"
     params:
         question=selection.fingerprint(STUDY) if STUDY["selection"] else None,
-        tuned=[list(one) for one in CHOSEN_SO_FAR],
+        candidates=NAMES,
+        tuned=tuned_now(),
     script:
         "../workflow/scripts/next.py"

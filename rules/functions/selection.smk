@@ -4,6 +4,8 @@ from workflow.errors import StudyError
 from workflow.storage import tables
 from workflow.study import selection
 
+NAMES = selection.named(CANDIDATES.to_numpy())
+
 
 def recorded_round(number):
     """The facts of a round; Snakemake makes the round first if it is not made."""
@@ -19,8 +21,13 @@ def kept_round(number):
 
 def tuned_in(rounds):
     """The candidates that these rounds chose."""
-    known = set(CANDIDATES)
+    known = set(NAMES)
     return [one for facts in rounds for one in selection.batch(facts) if one in known]
+
+
+def tuned_now():
+    """The candidates that are chosen so far."""
+    return tuned_in(selection.rounds())
 
 
 def needed_parts(names, tuned):
@@ -54,9 +61,15 @@ def round_parts(wildcards):
     before = [recorded_round(number) for number in range(1, int(wildcards.round))]
     kept = kept_round(wildcards.round)
     if kept is None:
-        return needed_parts(CANDIDATES, tuned_in(before))
-    names = [tuple(one) for one in kept["candidates"] if tuple(one) in set(CANDIDATES)]
+        return needed_parts(NAMES, tuned_in(before))
+    names = [one for one in selection.named(kept["candidates"]) if one in set(NAMES)]
     return [ancient(path) for path in needed_parts(names, tuned_in(before))]
+
+
+def round_candidates(wildcards):
+    """The candidates of a round: of one that chose as it was then, else all."""
+    kept = kept_round(wildcards.round)
+    return selection.named(kept["candidates"]) if kept else NAMES
 
 
 def tuned_before(wildcards):
@@ -66,7 +79,7 @@ def tuned_before(wildcards):
         for number in range(1, int(wildcards.round))
         if selection.round_path(number).is_file()
     ]
-    return [list(one) for one in tuned_in(before)]
+    return tuned_in(before)
 
 
 def question(wildcards):
@@ -78,7 +91,7 @@ def question(wildcards):
 def known_parts(wildcards):
     """What is known now."""
     asked_selection()
-    return needed_parts(CANDIDATES, CHOSEN_SO_FAR)
+    return needed_parts(NAMES, tuned_now())
 
 
 def last_round(wildcards):

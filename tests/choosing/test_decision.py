@@ -188,3 +188,11 @@ def test_replays_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     given.replays = 3
     selecting.run(given)
     assert given.out.read_text().startswith(first) and len(given.out.read_text().splitlines()) == 3
+
+
+def test_a_race_begins_with_the_last_step_of_the_best_run_too() -> None:
+    known = candidates.described(
+        list("abcdef"), {"i": [0.1, 0.9, 0.8, 0.2, 0.3, 0.4]}, {}, [0, 0, 0, 1, 1, 1], None, [1, 2, 3, 1, 2, 3]
+    )
+    begun = decision.decide(known, [], np.zeros(0), np.zeros((0, 0)), Goal(0.01, 0.05, 0), 3)
+    assert [one.candidate for one in begun.batch][:2] == [1, 2]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from workflow.choosing.candidates import Candidates
 from workflow.choosing.surrogate import Posterior
 
 Values = NDArray[np.float64]
@@ -42,15 +43,23 @@ RULES: dict[str, Callable[[Posterior], Values]] = {
 }
 
 
-def first(indicators: Values, prices: Values, count: int, generator: np.random.Generator) -> list[int]:
-    """Return the candidates to begin with, before any score is known: good by the mean of their indicators, and unlike.
+def first(candidates: Candidates, count: int, generator: np.random.Generator) -> list[int]:
+    """Return the candidates to begin with, before any score is known: good by the mean of their indicators, late, and unlike.
 
-    The first has the highest mean; each further one maximises its rank by this mean, as a share, times its squared distance from
-    those chosen, per GPU-hour relative to the mean. indicators: normal scores, shape (n, indicators); a random one of equals.
+    The first has the highest mean; the second is the last step of its run; each further one maximises its rank by the mean, as
+    a share, times its squared distance from those chosen, per GPU-hour relative to the mean. Of equals a random one.
     """
+    indicators, prices = candidates.indicators, candidates.prices
     mean = indicators.mean(axis=1) if indicators.shape[1] else np.zeros(len(indicators))
     mean = mean + generator.normal(0, 1e-3, len(mean))
     chosen = [int(mean.argmax())]
+    run = candidates.runs == candidates.runs[chosen[0]]
+    last = (
+        int(np.where(run, candidates.steps, -np.inf).argmax())
+        if np.isfinite(candidates.steps[run]).all()
+        else chosen[0]
+    )
+    chosen = list(dict.fromkeys([*chosen, last]))[:count]
     while len(chosen) < min(count, len(mean)):
         distance = np.min([((indicators - indicators[place]) ** 2).sum(axis=1) for place in chosen], axis=0)
         worth = norm.cdf(mean) * (distance + 1e-9) * (prices.mean() / prices)

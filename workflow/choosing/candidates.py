@@ -20,7 +20,7 @@ class Candidates:
 
     names; indicators: normal scores, higher is better, shape (n, indicators); numbers: normal scores of numeric config fields,
     shape (n, numbers); labels: codes of the other fields, shape (n, labels); runs: code of the pre-training run, shape (n,);
-    prices: GPU-hours of tuning and evaluating each, shape (n,).
+    prices: GPU-hours of tuning and evaluating each, shape (n,); steps: training step of each, shape (n,), NaN where not known.
     """
 
     names: list[str]
@@ -29,6 +29,7 @@ class Candidates:
     labels: NDArray[np.int64]
     runs: NDArray[np.int64]
     prices: Values
+    steps: Values
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -41,6 +42,7 @@ def described(
     fields: Mapping[str, Sequence[Any]],
     runs: Sequence[Any] | None = None,
     prices: Sequence[float] | None = None,
+    steps: Sequence[float] | None = None,
 ) -> Candidates:
     """Return candidates from columns of a table.
 
@@ -60,6 +62,7 @@ def described(
         .T,
         np.arange(count) if runs is None else pd.factorize(pd.Series(list(runs)))[0].astype(np.int64),
         np.ones(count) if prices is None else np.asarray(prices, dtype=float),
+        np.full(count, np.nan) if steps is None else np.asarray(steps, dtype=float),
     )
 
 

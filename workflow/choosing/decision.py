@@ -102,7 +102,7 @@ def picked(known: Posterior) -> int:
 def _beginning(candidates: Candidates, tried: Sequence[int], values: Values, goal: Goal, batch: int) -> Decision:
     """Return the state of a race with too few scores for a posterior: it begins with candidates chosen by indicators alone."""
     generator = np.random.default_rng([goal.seed, len(candidates)])
-    wanted = acquisition.first(candidates.indicators, candidates.prices, START + len(tried), generator)
+    wanted = acquisition.first(candidates, START + len(tried), generator)
     new = [place for place in wanted if place not in set(tried)][: max(batch, START)]
     unknown = np.full(len(candidates), np.nan)
     pick = int(tried[int(np.argmax(values))]) if len(tried) else None

@@ -37,15 +37,20 @@ class Round:
     sentence: str
 
 
-def play(study: Study, tuned: Sequence[Candidate], parts: Sequence[Path], folder: Path = Path()) -> Round:
+def play(
+    study: Study,
+    names: Sequence[Candidate],
+    tuned: Sequence[Candidate],
+    parts: Sequence[Path],
+    folder: Path = Path(),
+) -> Round:
     """Return the next round of a study's selection.
 
-    tuned: chosen in earlier rounds; parts: of scores, items and indicators, as `inputs` of the rules lists them; folder: the
-    study's. Errors: StudyError where a budget in GPU-hours cannot be kept, since prices are not known.
+    names: all candidates; tuned: chosen in earlier rounds; parts: of scores, items and indicators, as the rules list them;
+    folder: the study's. Errors: StudyError where a budget in GPU-hours cannot be kept, since prices are not known.
     """
     block = study["selection"]
     assert block is not None
-    names = selection.candidates(study)
     scores, items, measures = (_gathered(parts, kind) for kind in ("scores", "items", "indicators"))
     facts = race.measured(block, tuned, scores, items)
     prices, budget = _prices(study, names, tuned, folder)
@@ -98,7 +103,9 @@ def _described(
     columns = {field: [config[one[:2]][field] for one in names] for field in fields}
     columns["recipe"] = [one[2] for one in names]
     titles = [f"{family}@{step} {recipe}" for family, step, recipe in names]
-    return candidates.described(titles, indicators, columns, [one[0] for one in names], prices)
+    return candidates.described(
+        titles, indicators, columns, [one[0] for one in names], prices, [one[1] for one in names]
+    )
 
 
 def _prices(
@@ -129,7 +136,8 @@ def _priced(study: Study, names: Sequence[Candidate], folder: Path) -> list[cost
     for rule, rows in (("tune", selection.models(study)), ("predict", selection.cells(study, names))):
         jobs = rows.to_dict("records")
         for job, price in zip(jobs, costs.prices(study, rule, jobs, *places), strict=True):
-            sums[job["family"], int(job["step"]), job["recipe"]] += price
+            if (one := (job["family"], int(job["step"]), job["recipe"])) in sums:  # not one that diverged
+                sums[one] += price
     return [costs.Price(*map(float, sums[name])) for name in names]
 
 

@@ -10,11 +10,11 @@ from workflow.study import selection
 
 with job("decide", snakemake) as log:
     study = config_checks.read(snakemake.config)
-    tuned = [(family, int(step), recipe) for family, step, recipe in snakemake.params.tuned]
-    played = selecting.play(study, tuned, [Path(part) for part in snakemake.input.parts])
+    names, tuned = selection.named(snakemake.params.candidates), selection.named(snakemake.params.tuned)
+    played = selecting.play(study, names, tuned, [Path(part) for part in snakemake.input.parts])
     log.info("%s", played.sentence)
     facts = {
-        "candidates": selection.candidates(study),
+        "candidates": names,
         "batch": played.batch,
         "ended": played.ended,
         "sentence": played.sentence,

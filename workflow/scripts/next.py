@@ -7,9 +7,10 @@ from pathlib import Path
 
 from workflow.planning import config_checks, selecting
 from workflow.storage import files, tables
+from workflow.study import selection
 
 with job("next", snakemake) as log:
-    tuned = [(family, int(step), recipe) for family, step, recipe in snakemake.params.tuned]
+    names, tuned = selection.named(snakemake.params.candidates), selection.named(snakemake.params.tuned)
     played = selecting.play(config_checks.read(snakemake.config), tuned, [Path(part) for part in snakemake.input.parts])
     tables.write(played.rows, tables.SELECTION, Path(snakemake.output.table))
     text = selecting.page(tables.read(Path(snakemake.output.table)), played.sentence)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,14 @@ def models(study: Study) -> pd.DataFrame:
     return own[whole.astype(bool)].reset_index(drop=True)
 
 
-def candidates(study: Study) -> list[Candidate]:
-    """Return base and recipe of each candidate, in the order of the study."""
-    return list(models(study)[CANDIDATE_KEYS].drop_duplicates().itertuples(index=False, name=None))
+def candidates(study: Study) -> pd.DataFrame:
+    """Return base and recipe of each candidate, in the order of the study: columns CANDIDATE_KEYS."""
+    return models(study)[CANDIDATE_KEYS].drop_duplicates(ignore_index=True)
+
+
+def named(rows: Iterable[Sequence[Any]]) -> list[Candidate]:
+    """Return candidates from rows of their keys, as a table or a part's facts hold them."""
+    return [(family, int(step), recipe) for family, step, recipe in rows]
 
 
 def round_path(number: int) -> Path:
@@ -71,12 +76,12 @@ def rounds(folder: Path = Path()) -> Iterator[dict[str, Any]]:
 
 def batch(facts: Mapping[str, Any]) -> list[Candidate]:
     """Return the candidates that a round chose; none of the last one."""
-    return [(family, int(step), recipe) for family, step, recipe in facts["batch"]]
+    return named(facts["batch"])
 
 
 def chosen(study: Study, folder: Path = Path()) -> list[Candidate]:
     """Return the candidates that the recorded rounds chose, in their order."""
-    known = set(candidates(study))
+    known = set(named(candidates(study).to_numpy()))
     return [one for facts in rounds(folder) for one in batch(facts) if one in known]
 
 
@@ -126,6 +131,5 @@ def indicator_names(study: Study) -> list[str]:
 
 
 def fingerprint(study: Study) -> str:
-    """Return a hash of what is asked: the block and the candidates."""
-    asked = json.dumps([study["selection"], candidates(study)], sort_keys=True)
-    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+    """Return a hash of what is asked."""
+    return hashlib.sha256(json.dumps(study["selection"], sort_keys=True).encode()).hexdigest()[:16]
