@@ -256,7 +256,7 @@ class Difference:
 
     @property
     def lucky(self) -> bool:
-        """Whether the variance between seeds is known of both sides."""
+        """Whether the variance between seeds is known for both sides."""
         if self.alike and _tuned(self.first.keys):
             return self.luck is not None
         return self.first.lucky and self.second.lucky
@@ -296,14 +296,14 @@ class Difference:
 
     @property
     def over_seeds(self) -> list[Margins]:
-        """Margins of the luck of tuning; none where it is not known."""
+        """Margins by the variance between seeds; none if it is unknown."""
         if self.alike:
             return [self.luck.margins(cast("Level", self.first).seeds)] if self.luck else []
         return [*self.first.over_seeds, *self.second.over_seeds]
 
     @property
     def margins(self) -> Margins:
-        """Margins of rows and luck."""
+        """Margins by rows and seeds."""
         return together(self.over_rows, *self.over_seeds)
 
     def resampled(self, resampling: Resampling) -> Values:

@@ -51,7 +51,7 @@ def _families(study: Mapping[str, Any], analysis: pd.DataFrame) -> Iterator[str]
 
 
 def _models(study: Mapping[str, Any]) -> Iterator[str]:
-    """Each recipe with what is tuned by it."""
+    """Each recipe with the tasks that are fine-tuned with it."""
     models = grid.models(study)
     for recipe, members in models[models["recipe"] != "none"].groupby("recipe", sort=False):
         keys = {"task": "train", "format": "format", "seed": "seed"}

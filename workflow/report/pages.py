@@ -26,7 +26,7 @@ from workflow.storage import tables
 
 ASSETS = Path(__file__).parent
 ROWS = 3000  # of a table on a page, at most
-# Bytes of a table in a page: Snakemake's report hands a page on in base64, of which Chromium shows no more than 2 MB.
+# Bytes of a table in a page: Snakemake's report embeds a page in base64, and Chromium shows at most 2 MB of it.
 LARGEST = 1_400_000
 SHOWN_WIDTH = 0.75  # of the pixels of a figure: 150 to an inch of print
 WORD = 40  # characters of a cell that is not broken into lines
