@@ -264,7 +264,7 @@ def race(
             known = surrogate.posterior(
                 prior(table.name, features, seed % 4), tried, measured[tried], np.diag(variances[tried])
             )
-            picks[len(tried) - 1 :] = [decision.picked(known)]
+            picks[len(tried) - 1 :] = [decision.picked(known, tried)]
             chances = decision._chances(known, picks[-1], np.diag(variances[tried]), goal)[0] if stop else 1.0
             losing[len(tried) - 1 :] = [chances]
             if len(tried) >= budget:

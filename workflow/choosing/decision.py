@@ -74,18 +74,19 @@ def decide(
     batch: int = 1,
     prior: Prior | None = None,
     rule: str = RULE,
+    eligible: Sequence[int] | None = None,
 ) -> Decision:
     """Return the state of a race and its next batch.
 
     tried: numbers of the candidates that are tuned; values: their scores, higher is better; noise: its covariance, shape (tried,
-    tried); batch: how many to propose; prior: `surrogate.prior` of the candidates, computed if None. The same arguments give the
-    same decision.
+    tried); batch: how many to propose; prior: `surrogate.prior` of the candidates, computed if None;
+    eligible: those of the tuned that may be picked, all if None or empty. The same arguments give the same decision.
     """
     if len(tried) < min(START, len(candidates)):
-        return _beginning(candidates, tried, values, goal, batch)
+        return _beginning(candidates, tried, values, goal, batch, eligible or tried)
     prior = prior or surrogate.prior(candidates, goal.seed)
     known = surrogate.posterior(prior, tried, values, noise)
-    pick = picked(known)
+    pick = picked(known, eligible or tried)
     losing, changing, beaten = _chances(known, pick, noise, goal)
     left = [place for place in range(len(candidates)) if place not in set(tried)]
     settled = not left or (losing <= goal.delta and len(tried) >= FEWEST)
@@ -94,18 +95,21 @@ def decide(
     return Decision(pick, known.mean, known.deviation, losing, changing, out, settled, proposals)
 
 
-def picked(known: Posterior) -> int:
-    """Return the tuned candidate with the highest posterior mean, the first of equals."""
-    return int(max(known.tried, key=lambda place: known.mean[place]))
+def picked(known: Posterior, eligible: Sequence[int]) -> int:
+    """Return the candidate with the highest posterior mean of some that are tuned, the first of equals."""
+    return int(max(eligible, key=lambda place: known.mean[place]))
 
 
-def _beginning(candidates: Candidates, tried: Sequence[int], values: Values, goal: Goal, batch: int) -> Decision:
+def _beginning(
+    candidates: Candidates, tried: Sequence[int], values: Values, goal: Goal, batch: int, eligible: Sequence[int]
+) -> Decision:
     """Return the state of a race with too few scores for a posterior: it begins with candidates chosen by indicators alone."""
     generator = np.random.default_rng([goal.seed, len(candidates)])
     wanted = acquisition.first(candidates, START + len(tried), generator)
     new = [place for place in wanted if place not in set(tried)][: max(batch, START)]
     unknown = np.full(len(candidates), np.nan)
-    pick = int(tried[int(np.argmax(values))]) if len(tried) else None
+    scores = dict(zip(tried, values, strict=True))
+    pick = max(eligible, key=lambda place: scores[place]) if len(tried) else None
     proposals = [Proposal(place, float("nan"), float(candidates.prices[place])) for place in new]
     return Decision(pick, unknown, unknown, 1.0, 1.0, [], False, proposals[: START - len(tried)])
 

@@ -136,8 +136,9 @@ class Budget:
 def judged(known: Candidates, facts: Measured, names: Sequence[Candidate], goal: Goal, size: int) -> Decision:
     """Return the state of the race; a candidate below the floor counts as the worst one and is never the pick."""
     values = np.where(facts.allowed, facts.values, facts.values.min(initial=np.inf))
-    places = {name: place for place, name in enumerate(names)}
-    return decide(known, [places[one] for one in facts.candidates], values, facts.noise, goal, size)
+    places = [list(names).index(one) for one in facts.candidates]
+    eligible = [place for place, allowed in zip(places, facts.allowed, strict=True) if allowed]
+    return decide(known, places, values, facts.noise, goal, size, eligible=eligible)
 
 
 def sentence(
@@ -147,19 +148,23 @@ def sentence(
     tuned, count = len(facts.candidates), len(names)
     cost = f"{tuned} of {count} tuned"
     cost += f", {budget.spent:.3g} of {budget.all_hours:.3g} GPU-hours" if budget.measured else ""
-    if decision.pick is None or np.isnan(decision.mean).all():
-        return f"Too few candidates are tuned for a recommendation; {cost}."
+    if decision.pick is None:
+        return f"No candidate is tuned yet; {cost}."
     if not facts.allowed.any():
         return f"No tuned candidate keeps the floor; {cost}."
     family, step, recipe = names[decision.pick]
     place = facts.candidates.index(names[decision.pick])
-    width = 1.96 * float(facts.noise[place, place]) ** 0.5
-    seeds = "" if facts.seeds > 1 else " One seed each: this is about these tuned models."
-    state = {"settled": " The answer is settled.", "budget": " The budget is spent.", None: ""}[ended]
+    score = f"{abs(facts.values[place]):.3f} ± {1.96 * float(facts.noise[place, place]) ** 0.5:.3f}"
+    end = {"settled": " The answer is settled.", "budget": " The budget is spent.", None: ""}[ended]
+    end += "" if facts.seeds > 1 else " One seed each: this is about these tuned models."
+    name = f"{family} at step {step} with {recipe}"
+    if np.isnan(decision.mean).all():
+        best = f"The best of {tuned} tuned candidate{'s' if tuned > 1 else ''} is {name}, {score}"
+        return f"{best}; too few to say anything of the others; {cost}.{end}"
     return (
-        f"Tune {family} at step {step} with {recipe}: {abs(facts.values[place]):.3f} ± {width:.3f}; the probability that another "
-        f"of the {count} candidates is better by more than {goal.epsilon:g} is {decision.losing:.2f}; {cost}; tuning all would "
-        f"change the pick with probability {decision.changing:.2f}.{state}{seeds}"
+        f"Tune {name}: {score}; the probability that another of the {count} candidates is better by more than "
+        f"{goal.epsilon:g} is {decision.losing:.2f}; {cost}; tuning all would change the pick with probability "
+        f"{decision.changing:.2f}.{end}"
     )
 
 
