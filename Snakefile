@@ -48,6 +48,7 @@ try:
     for path in workflow.configfiles:
         configs.check_keys(pathlib.Path(path))
     STUDY = config_checks.read(config)
+    config["tasks"] = STUDY["tasks"]  # jobs get the tasks that were checked
     LEFT = selection.not_chosen(STUDY)
     HOLES = missing_models.found(
         STUDY, missing_models.without(grid.models(STUDY), LEFT)

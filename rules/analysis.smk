@@ -93,7 +93,11 @@ rule audit:
         holes=HOLES,
         code=content_hashes.of_code(
             "audit/inputs",
-            *(f"audit/checks/{check}" for check in registry.modules(checks)),
+            *(
+                source
+                for check in registry.modules(checks)
+                for source in registry.sources(checks, check)
+            ),
         ),
     script:
         "../workflow/scripts/audit.py"

@@ -45,6 +45,9 @@ rule score:
         statistics=STUDY["statistics"],
         stemmer=STUDY["rouge"]["stemmer"],
         metrics=task_metrics,
-        code=content_hashes.of_code("evaluation/metrics", "statistics"),
+        further=suite_metrics,
+        code=content_hashes.of_code(
+            "evaluation/metrics", "evaluation/lm_eval_metrics", "statistics"
+        ),
     script:
         "../workflow/scripts/score.py"

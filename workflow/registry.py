@@ -1,7 +1,8 @@
 """Modules and tasks that a config selects by name: Tunecast's own, and those of the study in the working directory.
 
 A study can add modules: a Python file in one of the folders of STUDY_FOLDERS, beside the config, counts as a module of that
-package. Tasks may also be declared in the config itself (`declare`).
+package. Files that start with `_` hold what several modules of a folder share. Tasks may also be declared in the config itself
+(`declare`).
 """
 
 from __future__ import annotations
@@ -10,14 +11,22 @@ import ast
 import importlib
 import os
 import pkgutil
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from workflow.errors import StudyError
+from workflow.errors import StudyError, first_line
 
-STUDY_FOLDERS = {"workflow.tasks": "tasks"}  # package -> folder of a study with modules of that package
+# Package -> folder of a study with modules of that package.
+STUDY_FOLDERS = {
+    "workflow.tasks": "tasks",
+    "workflow.evaluation.further": "metrics",
+    "workflow.audit.checks": "checks",
+    "workflow.report.figures": "figures",
+    "workflow.released.readers": "readers",
+}
 
 
 class Declared:
@@ -52,9 +61,23 @@ def modules(package: ModuleType) -> list[str]:
 
 
 def module(package: ModuleType, name: str) -> ModuleType:
-    """The module of a package with this name."""
+    """The module of a package with this name.
+
+    Errors: StudyError naming file and line where the code of a study's module fails.
+    """
     _open(package)
-    return importlib.import_module(f"{package.__name__}.{name}")
+    try:
+        return importlib.import_module(f"{package.__name__}.{name}")
+    except StudyError:
+        raise
+    except Exception as error:  # whatever the code of a study raises
+        file = path(package, name)
+        if file.parent == Path(package.__path__[0]):
+            raise
+        place = os.path.relpath(file)
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(place)]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else 1)
+        raise StudyError(f"{place}, line {line}: {type(error).__name__}: {first_line(error)}") from error
 
 
 def study_modules(package: ModuleType) -> dict[str, Path]:
@@ -72,6 +95,34 @@ def path(package: ModuleType, name: str) -> Path:
     _open(package)
     paths = [Path(folder) / f"{name}.py" for folder in package.__path__]
     return next((path for path in paths if path.is_file()), paths[0])
+
+
+def sources(package: ModuleType, name: str) -> list[Path]:
+    """The files of a module's code without `.py`, as `content_hashes.of_code` takes them; of a study's module also those that
+    modules of its folder share."""
+    file = path(package, name)
+    own = file.parent != Path(package.__path__[0])
+    shared = sorted(file.parent.glob("_*.py")) if own else []
+    return [each.with_suffix("") for each in (file, *shared)]
+
+
+def defined(file: Path) -> set[str]:
+    """The names that a Python file defines or imports at its top level, read without running it.
+
+    Errors: StudyError naming the line that is not Python.
+    """
+    try:
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+    except SyntaxError as error:
+        raise StudyError(
+            f"{os.path.relpath(file)}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+        ) from error
+    names = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assigned = [to for node in body if isinstance(node, ast.Assign) for to in node.targets]
+    assigned += [node.target for node in body if isinstance(node, ast.AnnAssign)]
+    names |= {to.id for to in assigned if isinstance(to, ast.Name)}
+    imported = [alias for node in body if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    return names | {alias.asname or alias.name for alias in imported}
 
 
 def _open(package: ModuleType) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 Method = Literal["full", "lora"]
 Precision = Literal["fp32", "bf16"]
 Protocol = Literal["sound", "published"]
-Format = Literal["default", "io", "instruct"]
+Format = Literal["default", "io", "instruct", "lm_eval", "chat"]
 
 
 class ContinueFrom(TypedDict):
@@ -139,6 +139,15 @@ class DeclaredTask(TypedDict):
     licence: NotRequired[str]
 
 
+class LmEval(TypedDict):
+    """Tasks of lm-evaluation-harness, by its YAML files."""
+
+    include_path: str
+    tasks: list[str]
+    prefix: NotRequired[str]
+    fewshot_seed: int
+
+
 class Search(TypedDict):
     """How a learning rate is chosen among several."""
 
@@ -150,6 +159,7 @@ class Recipe(TypedDict):
     """How bases are fine-tuned. learning_rate: one, a list to choose from, or one for each task."""
 
     method: Method
+    system: NotRequired[str]
     learning_rate: Any
     search: NotRequired[Search]
     epochs: int
@@ -196,7 +206,9 @@ class Suite(TypedDict):
     labels: str
     limit: NotRequired[int]
     seed: int
+    system: NotRequired[str]
     new_tokens: int
+    metrics: list[str]
     precision: Precision
     gpus: int
     batch_tokens: int
@@ -385,6 +397,7 @@ class Study(TypedDict):
     data_root: str | None
     passages: Passages | None
     tasks: dict[str, DeclaredTask]
+    lm_eval: LmEval | None
     miniworld: MiniWorld
     corpora: dict[str, Corpus]
     recipes: dict[str, Recipe]

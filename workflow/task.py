@@ -11,18 +11,20 @@ import glob
 import inspect
 import math
 import os
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workflow import registry, tasks
 from workflow.data.retrieval import Index
-from workflow.errors import MistakesError, StudyError, first_line, shown
+from workflow.errors import MistakesError, StudyError, shown
 from workflow.storage import hub
 from workflow.storage.files import ROW_FILES, file_rows
+
+if TYPE_CHECKING:
+    from workflow.data.lm_eval_tasks import HarnessTask
 
 Row = Mapping[str, Any]
 
@@ -113,7 +115,8 @@ class Task:
     path: folder that holds the rows, instead of one of `data_root`; demonstrations: the split that few-shot examples are drawn
     from, the training split unless given; fields: names of the fields that each example has, none where only its rows tell;
     stops: what ends an answer, beside what does in every task of its kind; metrics: those that are computed, the first of which
-    analyses follow, none for all of its method.
+    analyses follow, none for all of its method; inline: rows of splits that are in no file; lm_eval: how a task of
+    lm-evaluation-harness is evaluated, None for all others.
     """
 
     kind: str
@@ -139,6 +142,8 @@ class Task:
     fields: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    inline: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    lm_eval: HarnessTask | None = None
 
 
 class FieldError(ValueError):
@@ -173,11 +178,11 @@ def load(name: str) -> Task:
 
 def _declared(name: str) -> Task:
     """The task of a block of the config."""
-    from workflow.data import declared
+    from workflow.data import declared, lm_eval_tasks
 
-    made = registry.tasks.made
+    made, block = registry.tasks.made, registry.tasks.blocks[name]
     if name not in made:
-        made[name] = declared.task(name, registry.tasks.blocks[name])
+        made[name] = lm_eval_tasks.task(block) if "lm_eval" in block else declared.task(name, block)
     return made[name]
 
 
@@ -188,14 +193,7 @@ def _of_module(name: str, study: str) -> Task:
     Errors: StudyError naming the file, and the line where its code fails.
     """
     path = os.path.relpath(module_path(name))
-    try:
-        found = getattr(registry.module(tasks, name), "TASK", None)
-    except StudyError:
-        raise
-    except Exception as error:  # the code of a study may raise anything
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path)]
-        line = getattr(error, "lineno", None) or (lines[-1] if lines else 1)
-        raise StudyError(f"{path}, line {line}: {type(error).__name__}: {first_line(error)}") from error
+    found = getattr(registry.module(tasks, name), "TASK", None)
     if not isinstance(found, Task):
         raise StudyError(f"{path}: found no TASK; expected a line `TASK = Task(...)`")
     if mistakes := [f"{path}: {line}" for line in misfits(found)]:
@@ -359,7 +357,7 @@ def read_folder(root: Path, task: Task, name: str, split: str) -> Iterator[tuple
     for path in split_files(root, task, name, split):
         if not path.is_file():
             raise StudyError(f"{path}: split '{split}' of task '{name}' is missing; expected {EXPECTED}")
-        yield from file_rows(path)
+        yield from file_rows(path, typed=task.lm_eval is not None)
 
 
 def pin(name: str) -> dict[str, Any]:
@@ -475,7 +473,8 @@ def splits(task: Task) -> list[str]:
 def row_files(name: str, data_root: str | None) -> list[str]:
     """The files of a task's rows; none for rows from the hub."""
     task, root = load(name), row_root(name, data_root)
-    return [str(path) for split in splits(task) for path in split_files(root, task, name, split)] if root else []
+    in_files = [split for split in splits(task) if split not in task.inline]
+    return [str(path) for split in in_files for path in split_files(root, task, name, split)] if root else []
 
 
 EXPECTED = f"one JSON object a line (.jsonl), or a table ({', '.join(ROW_FILES[1:])})"
@@ -530,13 +529,23 @@ def prepared(
     task, root = load(name), row_root(name, data_root)
     index = Index(passages) if task.retrieved else None
     for split in splits(task):
-        found = read_hub(pinned, split) if pinned else read_folder(root or GENERATED, task, name, split)
+        found = _read(name, split, root, pinned)
         count = 0
         for row in canonical(task, split, found):
             count += 1
             yield row if index is None else _with_context(row, index, passages)
         if not count:
             raise StudyError(f"{root or task.hub}: split '{split}' of task '{name}' has no rows; expected at least one")
+
+
+def _read(name: str, split: str, root: Path | None, pinned: hub.Pin | None) -> Iterator[tuple[str, Row]]:
+    """Rows of a split with where each stands: in the task itself, of a pinned dataset, or in a folder."""
+    task = load(name)
+    if split in task.inline:
+        return iter(
+            [(f"{split} of task '{name}', row {number}", row) for number, row in enumerate(task.inline[split], 1)]
+        )
+    return read_hub(pinned, split) if pinned else read_folder(root or GENERATED, task, name, split)
 
 
 def _with_context(row: dict[str, Any], index: Index, passages: Sequence[str]) -> dict[str, Any]:

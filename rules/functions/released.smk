@@ -1,6 +1,7 @@
 """Inputs and parameters of the rules in released.smk."""
 
-from workflow.released import runs
+from workflow import registry
+from workflow.released import readers, runs
 
 IMPORTED = [f"results/imported/import={name}/part.parquet" for name in STUDY["imports"]]
 IMPORTED_ROWS = [path.replace("part.parquet", "items.parquet") for path in IMPORTED]
@@ -28,7 +29,7 @@ def released_contents(wildcards):
 
 def reader_code(wildcards):
     """How the released files are read."""
-    reader = f"released/readers/{released(wildcards)['reader']}"
+    reader = registry.sources(readers, released(wildcards)["reader"])
     return content_hashes.of_code(
-        reader, "released/runs", "released/score_rows", "evaluation/metric_names"
+        *reader, "released/runs", "released/score_rows", "evaluation/metric_names"
     )

@@ -3,7 +3,7 @@
 import os
 
 from workflow import registry
-from workflow.report import findings, summaries
+from workflow.report import figures, findings, summaries
 from workflow.storage import files
 
 SUMMARISED = expand(
@@ -26,10 +26,9 @@ TABLES = [
 
 def figure_code(wildcards):
     """How a figure is drawn."""
-    folder = "report/figures"
     return content_hashes.of_code(
-        f"{folder}/{wildcards.figure}",
-        f"{folder}/style.mplstyle",
+        *registry.sources(figures, wildcards.figure),
+        "report/figures/style.mplstyle",
         "report/drawing",
         "report/selection",
     )

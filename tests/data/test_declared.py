@@ -387,7 +387,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no templates": ({"templates": GONE}, "/templates: found none, expected one for each format in use"),
     "unknown format": (
         {"templates": {"chatty": "{text}"}},
-        "/templates: 'chatty' is not allowed; allowed: default, io, instruct",
+        "/templates: 'chatty' is not allowed; allowed: default, io, instruct, chat; did you mean 'chat'?",
     ),
     "brace that stays open": (
         {"templates": {"default": "{text"}},

@@ -145,7 +145,7 @@ def test_facts_behind_tested_rows_are_in_the_text(world, text):
 
 
 @pytest.mark.parametrize("kind", ["inference", "paraphrase", "summary", "question"])
-@pytest.mark.parametrize("form", list(prompts.FORMATS))
+@pytest.mark.parametrize("form", [form for form, templates in prompts.FORMATS.items() if templates])
 def test_other_forms_are_not_in_the_text(text, form, kind):
     pieces = [piece for piece in prompts.FORMATS[form][kind].replace("\n", "{").replace("}", "{").split("{")]
     literal = [

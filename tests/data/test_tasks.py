@@ -363,8 +363,9 @@ PROMPTED = [name for name in task.names() if task.load(name).kind != "messages"]
 @pytest.mark.parametrize("name", PROMPTED)
 def test_all_formats_of_a_task_show_the_same_fields(name):
     found = task.load(name)
-    shown = {frozenset(prompts.field_names(prompts.template(found, format))) for format in prompts.FORMATS}
-    assert len(shown) == 1
+    formats = prompts.formats(found)
+    assert formats == [format for format in prompts.FORMATS if format != "lm_eval"]
+    assert len({frozenset(prompts.field_names(prompts.template(found, format))) for format in formats}) == 1
 
 
 def test_every_dataset_has_a_row_here():
@@ -378,7 +379,7 @@ def test_a_row_is_read_as_written_here(name):
     [read] = task.canonical(found, "test", [("here", row)])
     assert task.example_of(read) == expected
     assert read["id"] == f"test/{row[found.key]}" if found.key else "test/1"
-    for format in prompts.FORMATS if name in PROMPTED else ():
+    for format in prompts.formats(found) if name in PROMPTED else ():
         shown = set(expected.fields) | ({"context"} if found.retrieved else set())
         assert set(prompts.field_names(prompts.template(found, format))) == shown
 
@@ -477,7 +478,7 @@ def test_every_real_row_is_read(name, split):
     for row in read:
         assert row["gold"] is None or row["choices"][row["gold"]] == row["answer"]
         assert row["answer"].strip() or row["turns"][-1]["content"].strip()
-        for format in prompts.FORMATS if name in PROMPTED else ():
+        for format in prompts.formats(found) if name in PROMPTED else ():
             prompt = prompts.prompt(found, row["fields"] | ({"context": "-"} if found.retrieved else {}), format)
             assert all(text.strip() in prompt for text in row["fields"].values())
 

@@ -386,6 +386,28 @@ def test_each_method_has_its_metrics(method, names):
     assert metrics.PRIMARY[method.split("_")[0]] in names
 
 
+def test_optional_metrics_by_hand():
+    """Log-probabilities -1, -2, -3 of answers of 2, 4 and 2 bytes, of which the second is right; alone -0.5, -1.9, -1."""
+    rows = frame(
+        {"logprobs": [-1.0, -2.0, -3.0], "priors": [-0.5, -1.9, -1.0], "choices": ["ab", "abcd", "é"], "gold": gold}
+        for gold in (1, 0)
+    )  # fmt: skip
+    assert metrics.bits_per_byte(rows).tolist() == pytest.approx([0.7213475204, 0.7213475204])
+    assert metrics.answer_probability(rows).tolist() == pytest.approx([0.2447284711, 0.6652409558])
+    assert metrics.accuracy_unconditional(rows).tolist() == [1.0, 0.0]
+    assert metrics.accuracy(rows).tolist() == [0.0, 1.0]
+
+
+def test_optional_metrics_are_computed_where_they_are_named():
+    rows = predictions().drop(columns="protocol")
+    usual, _ = metrics.scored(rows, SOUND, HOW)
+    more, items = metrics.scored(rows, SOUND, HOW, further=["bits_per_byte", "answer_probability"])
+    new = {row["metric"] for row in more} - {row["metric"] for row in usual}
+    assert new == {"bits_per_byte", "answer_probability"} <= set(items["metric"].to_pylist())
+    assert [row for row in more if row["metric"] not in new] == usual
+    assert {row["better"] for row in more if row["metric"] == "bits_per_byte"} == {"lower"}
+
+
 def test_predictions_without_priors_are_scored_without_them():
     old = [name for name in tables.PREDICTIONS.names if name != "priors"]
     assert metrics.applicable("label", old) == LABEL

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from conftest import ARCHITECTURES, CONTEXT
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -713,3 +714,28 @@ def test_accuracies_equal_lm_evaluation_harness(name, architecture, checkpoints,
     assert metrics.accuracy_per_byte(frame).mean() == pytest.approx(results["acc_bytes,none"], abs=1e-12)
     if all(choice.isascii() for _, example in test for choice in example.choices):
         assert metrics.accuracy_per_byte(frame).mean() == pytest.approx(results["acc_norm,none"], abs=1e-12)
+
+
+@pytest.mark.slow
+def test_choices_without_a_prompt_are_those_of_lm_evaluation_harness(checkpoints):
+    checkpoint = checkpoints["llama"]
+    rows = question_rows("validation")
+    settings = {
+        **suite(metrics=["accuracy_unconditional"]),
+        "tests": ["arc_easy"],
+        "formats": ["default"],
+        "shots": [0],
+    }
+    found = list(prediction.predict(*checkpoint[:2], settings, {"arc_easy": (task.load("arc_easy"), [], rows)}))
+    harness = HFLM(pretrained=checkpoint.model, tokenizer=checkpoint.tokenizer, batch_size=1, device="cpu")
+    for row in found:
+        asked = [
+            Instance(request_type="loglikelihood", doc={}, arguments=("", f" {choice}"), idx=number)
+            for number, choice in enumerate(row["choices"])
+        ]
+        expected = [value for value, _ in harness.loglikelihood(asked, disable_tqdm=True)]
+        assert row["priors"] == pytest.approx(expected, abs=1e-4, rel=0)
+    plain = list(prediction.predict(*checkpoint[:2], suite(**{key: settings[key] for key in ("tests", "formats", "shots")}),
+                                    {"arc_easy": (task.load("arc_easy"), [], rows)}))  # fmt: skip
+    assert [row["priors"] for row in plain] == [[] for _ in rows]
+    assert [row["logprobs"] for row in plain] == [row["logprobs"] for row in found]

@@ -218,6 +218,13 @@ def test_a_dataset(place: Path) -> None:
     ]
 
 
+@pytest.mark.slow
+def test_tasks_of_lm_evaluation_harness(place: Path) -> None:
+    found = scores(done(place, "Tasks of lm-evaluation-harness"), "harness")
+    assert set(found["metric"]) == {"acc", "acc_norm", "chance"} and set(found["n"]) == {2}
+    assert set(found.loc[found["primary"], "metric"]) == {"acc"}
+
+
 def test_a_dataset_in_python(place: Path) -> None:
     rows = tables.rows(done(place, "A dataset in Python") / "resources/tasks/colours.parquet")
     assert [(row["answer"], row["gold"], row["choices"]) for row in rows] == [

@@ -94,10 +94,10 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "unknown step": ("models/0/steps", [10], "models/0/steps: 10 is not known; allowed: 0, 20"),
     "unknown format": (
         "suites/formats/formats", ["default", "instructt"],
-        "suites/formats/formats/1: 'instructt' is not allowed; allowed: default, io, instruct",
+        "suites/formats/formats/1: 'instructt' is not allowed; allowed: default, io, instruct, lm_eval, chat",
     ),
     "format of the untouched base": (
-        "models/0/formats", ["none"], "models/0/formats/0: 'none' is not allowed; allowed: default, io, instruct"
+        "models/0/formats", ["none"], "models/0/formats/0: 'none' is not allowed; allowed: default, io, instruct, lm_eval, chat"
     ),
     "unknown test": (
         "suites/written/tests", ["mini_fact"], "suites/written/tests: 'mini_fact' is not known; allowed: arc_challenge, "
@@ -211,9 +211,21 @@ BAD: dict[str, tuple[str, Any, str]] = {
         "suites/written/tests", ["tulu"],
         "suites/written/tests: 'tulu' has no test split; allowed: arc_challenge, arc_easy, boolq, ",
     ),
+    "chat with checkpoints that have no template": (
+        "suites/formats/formats", ["default", "chat"],
+        "suites/formats/formats: 'chat' needs a chat template, which the checkpoints of 'tiny' do not have",
+    ),
+    "system message without chat": (
+        f"{FULL}/system", "Be brief.",
+        "recipes/full/system: is not used by models/0/formats (default); allowed with format chat",
+    ),
+    "metric that no suite can add": (
+        "suites/formats/metrics", ["bits_per_bite"],
+        "suites/formats/metrics: 'bits_per_bite' is not known; allowed: accuracy_unconditional, answer_probability, ",
+    ),
     "conversations in the formats of prompts": (
         "models", [{"train": ["mini_facts", "tulu"], "recipes": ["full"], "formats": ["default", "io"]}],
-        "models/0/train: 'tulu' holds conversations, which have one format; default, io are not allowed; allowed: default",
+        "models/0/train: 'tulu' holds conversations, which have no templates; default, io are not allowed; allowed: default",
     ),
     "a value that is no number": (
         f"{FULL}/warmup", float("nan"), "recipes/full/warmup: nan is not allowed; allowed: a finite number"

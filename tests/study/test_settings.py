@@ -16,6 +16,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "Family": ("families", "*"),
     "Pretraining": ("families", "*", "pretraining"),
     "DeclaredTask": ("tasks", "*"),
+    "LmEval": ("lm_eval",),
     "Corpus": ("corpora", "*"),
     "Passages": ("passages",),
     "Recipe": ("recipes", "*"),

@@ -68,7 +68,8 @@ def task(name: str, block: DeclaredTask) -> Task:
 
 def fingerprint(declared: Task) -> str:
     """Hash of everything that decides how the rows of a declared task are read."""
-    return hashlib.sha256(repr((declared.read, splits(declared), dict(declared.files))).encode()).hexdigest()[:16]
+    parts = [declared.read, splits(declared), dict(declared.files), *([declared.inline] if declared.inline else [])]
+    return hashlib.sha256(repr(tuple(parts)).encode()).hexdigest()[:16]
 
 
 def unread(declared: Task, rows: Iterable[Row]) -> list[str]:

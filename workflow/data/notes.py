@@ -26,7 +26,7 @@ def of(
             lacking.setdefault(", ".join(left), []).append(format)
     for names, formats in lacking.items():
         yield f"templates in format {', '.join(formats)} leave out what every row has: {names}"
-    if name in registry.tasks.blocks:
+    if name in registry.tasks.blocks and not read.lm_eval:
         yield from _unread(name, read, data_root, pinned)
 
 

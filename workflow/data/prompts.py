@@ -41,7 +41,10 @@ FORMATS: dict[str, dict[str, str]] = {
         "choice": "Please answer the following question: {question} The answer is ",
         "answer": "Answer the question in a few words.\nQuestion: {question}\nAnswer: ",
     },
+    "lm_eval": {},  # tasks of lm-evaluation-harness bring their own
 }
+# The user's turn in a checkpoint's own chat template (`models.chat`).
+FORMATS["chat"] = {kind: text.rstrip() for kind, text in FORMATS["instruct"].items()}
 
 # Questions with a passage: instruction and order as in arXiv 2504.12491, Figures 9 and 10.
 WITH_CONTEXT = {
@@ -57,6 +60,8 @@ STOPS: dict[str, tuple[str, ...]] = {
     "default": ("\n\n", "###"),
     "io": ("\n\n",),
     "instruct": ("\n\n",),
+    "lm_eval": (),
+    "chat": (),  # a turn ends as the template says
 }
 
 ANSWER_STOP = "\n"  # ends a short answer in the sound protocol, whatever the format
@@ -76,7 +81,7 @@ def template(task: Task, format: str) -> str:
 
     Errors: StudyError if neither exists.
     """
-    found = task.templates.get(format) or FORMATS[format].get(task.kind)
+    found = _template(task, format)
     if found is None:
         raise StudyError(
             f"format '{format}': a task of kind {task.kind!r} has no template in it; allowed: one of its own"
@@ -84,18 +89,25 @@ def template(task: Task, format: str) -> str:
     return found
 
 
+def _template(task: Task, format: str) -> str | None:
+    """The task's template in a format; in `chat` its own for `instruct` may stand for it."""
+    own = task.templates.get(format) or (task.templates.get("instruct") if format == "chat" else None)
+    return own or FORMATS[format].get(task.kind)
+
+
 def formats(task: Task) -> list[str]:
     """The formats of a task, as far as its fields are known without its rows."""
     return [
         format
-        for format, kinds in FORMATS.items()
-        if (text := task.templates.get(format) or kinds.get(task.kind))
-        and (not task.fields or set(field_names(text)) <= set(task.fields))
+        for format in FORMATS
+        if (text := _template(task, format)) and (not task.fields or set(field_names(text)) <= set(task.fields))
     ]
 
 
 def left_out(task: Task, format: str, rows: Iterable[Mapping[str, str]]) -> list[str]:
     """Fields with text in every row that the task's template in a format does not use."""
+    if task.lm_eval:
+        return []  # its templates are in its file
     shown = set(field_names(template(task, format)))
     left: list[str] | None = None
     for fields in rows:
@@ -118,7 +130,7 @@ def prompt(task: Task, fields: Mapping[str, str], format: str, protocol: str = "
     training text has no prompt that ends in a lone space token.
     """
     text = template(task, format).format_map(fields)
-    return text if protocol == "published" else text.rstrip(" ")
+    return text if protocol == "published" or task.lm_eval else text.rstrip(" ")
 
 
 def completion(text: str, protocol: str = "sound") -> str:
@@ -126,6 +138,11 @@ def completion(text: str, protocol: str = "sound") -> str:
     `io`).
     """
     return text if protocol == "published" else f" {text}"
+
+
+def answer(task: Task, example: Example) -> str:
+    """The right answer as it follows the prompt that a model is tuned on, with its lead."""
+    return example.fields["answer"] if task.lm_eval else completion(example.lead + example.answer)
 
 
 def demonstration(task: Task, example: Example, format: str, protocol: str = "sound") -> str:
@@ -157,6 +174,8 @@ def tuned_on(task: Task, format: str) -> str:
     """Hash of the text around the fields of an example for fine-tuning in a format."""
     if task.kind == "messages":
         return _hashed(conversation([Turn(role, f"<{role}>") for role in ROLES], "<eos>"))
+    if task.lm_eval:
+        return _hashed(task.templates)  # the words are in the rows
     probe = _probe(task, format)
     return _hashed([prompt(task, probe.fields, format), completion(probe.answer)])
 
@@ -166,6 +185,8 @@ def evaluated(task: Task, format: str, protocol: str, shown: bool = True) -> str
 
     shown: whether there are few-shot examples.
     """
+    if task.lm_eval:
+        return _hashed(task.lm_eval.prediction)
     probe = _probe(task, format)
     words = [prompt(task, probe.fields, format, protocol), completion(probe.answer, protocol)]
     words += [demonstration(task, probe, format, protocol)] if shown else []

@@ -24,13 +24,15 @@ PREFERRED = (
 )  # fmt: skip
 
 # Means over rows that are right or wrong: the number of rows follows from their standard error.
-BINARY = ("accuracy", "acc", "acc_norm", "acc_bytes", "acc_raw", "acc_per_token", "acc_per_char", "acc_uncond", "acc_per_byte",
-          "exact_match", "em", "mc1", "pct_stereotype")  # fmt: skip
+BINARY = ("accuracy", "acc", "acc_norm", "acc_bytes", "acc_mutual_info", "accuracy_unconditional", "acc_raw",
+          "acc_per_token", "acc_per_char", "acc_uncond", "acc_per_byte", "exact_match", "em", "mc1",
+          "pct_stereotype")  # fmt: skip
 # Other means that lie between 0 and 1.
-SHARES = ("accuracy_per_token", "accuracy_per_byte", "mc2", "brier_score", "win_rate", "toxicity", "chance", "majority",
-          "rouge_1", "rouge_2", "rouge_l")  # fmt: skip
+SHARES = ("answer_probability", "accuracy_per_token", "accuracy_per_byte", "mc2", "brier_score", "win_rate", "toxicity",
+          "chance", "majority", "rouge_1", "rouge_2", "rouge_l")  # fmt: skip
 LOWER = ("ppl", "perplexity", "byte_perplexity", "word_perplexity", "bits_per_byte", "bits_per_token", "loss", "brier_score",
          "toxicity", "ter", "wer", "nll", "logits_per_char")  # fmt: skip
+UNCONDITIONAL = "accuracy_unconditional"  # needs the log-probability of each choice without a prompt
 # Neither direction is better: preferences between two texts, baselines, and shares of predictions.
 NEITHER = ("pct_stereotype", "likelihood_difference", "chance", "majority", "most_predicted", "forced")
 
@@ -58,22 +60,24 @@ def main(read: task.Task, names: Iterable[str]) -> str | None:
     return available[0] if available else PRIMARY.get(task.KINDS[read.kind].method or "")
 
 
-def named(scores: list[dict[str, Any]], items: pa.Table) -> tuple[list[dict[str, Any]], pa.Table]:
+def named(
+    scores: list[dict[str, Any]], items: pa.Table, further: Iterable[str] = ()
+) -> tuple[list[dict[str, Any]], pa.Table]:
     """Return scores and the table of their rows with only the metrics that a task names, the first of them primary.
 
-    Both have test and metric. Baselines stay, and so do all metrics of a task that names none of the available ones.
+    Both have test and metric. Baselines stay, the `further` metrics of a suite, and all metrics of a task that names none of the
+    available ones.
     """
+    others = (*NEITHER, *further)
     tests = {test: {row["metric"] for row in scores if row["test"] == test} for test in {row["test"] for row in scores}}
     wanted = {test: [name for name in task.load(test).metrics if name in names] for test, names in tests.items()}
-    kept = [row for row in scores if not wanted[row["test"]] or row["metric"] in (*wanted[row["test"]], *NEITHER)]
+    kept = [row for row in scores if not wanted[row["test"]] or row["metric"] in (*wanted[row["test"]], *others)]
     primary = [
         row | {"primary": row["metric"] == wanted[row["test"]][0]} if wanted[row["test"]] else row for row in kept
     ]
     pairs = zip(items["test"].to_numpy(), items["metric"].to_numpy(), strict=True)
     stays = (
-        [not wanted[test] or name in (*wanted[test], *NEITHER) for test, name in pairs]
-        if any(wanted.values())
-        else None
+        [not wanted[test] or name in (*wanted[test], *others) for test, name in pairs] if any(wanted.values()) else None
     )
     return primary, items if stays is None else items.filter(pa.array(stays, pa.bool_()))
 

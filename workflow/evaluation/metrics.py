@@ -21,9 +21,10 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from workflow import task
+from workflow import registry, task
 from workflow.errors import StudyError, first_line
-from workflow.evaluation import metric_names
+from workflow.evaluation import further as further_metrics
+from workflow.evaluation import lm_eval_metrics, metric_names
 from workflow.evaluation.metric_names import PRIMARY
 from workflow.settings import Suite
 from workflow.statistics import Interval, Margins, Resampling, bounded, closed, normal, share
@@ -64,11 +65,15 @@ class Resampled:
 
 @dataclass(frozen=True)
 class PerRow(Resampled):
-    """A mean over rows. methods: those it applies to; values: predictions -> one number per row; column: the one it needs."""
+    """A mean over rows. methods: those it applies to; values: predictions -> one number per row; column: the one it needs;
+    optional: whether it is computed only where a suite or a task names it; better: `higher` or `lower` where `metric_names` does
+    not know the metric."""
 
     methods: tuple[str, ...]
     values: Callable[[pd.DataFrame], Values]
     column: str = "output"
+    optional: bool = False
+    better: str | None = None
 
     def columns(self, rows: pd.DataFrame) -> Values:
         """Return the values as one column."""
@@ -87,13 +92,15 @@ class PerRow(Resampled):
 class Overall(Resampled):
     """A statistic of all rows. counted: predictions -> what is summed over rows, shape (n, columns); of_sums: (sums of shape
     (resamples, columns), n) -> one number per resample, NaN if the statistic applies to none of its rows; uncertainty:
-    predictions -> standard error and margins of the statistic; methods, column: as in PerRow."""
+    predictions -> standard error and margins of the statistic; methods, column, optional, better: as in PerRow."""
 
     methods: tuple[str, ...]
     counted: Callable[[pd.DataFrame], Values]
     of_sums: Callable[[Values, int], Values]
     uncertainty: Callable[[pd.DataFrame], tuple[float, Margins]]
     column: str = "output"
+    optional: bool = False
+    better: str | None = None
 
     def columns(self, rows: pd.DataFrame) -> Values:
         """Return what is summed over rows."""
@@ -190,6 +197,28 @@ def accuracy_calibrated(rows: pd.DataFrame) -> Values:
     """Return accuracy with each label's prior subtracted (contextual calibration, Zhao et al. 2021, section 5)."""
     best = largest([np.subtract(p, prior) for p, prior in zip(rows["logprobs"], rows["priors"], strict=True)])
     return (best == gold(rows)).astype(float)
+
+
+def accuracy_unconditional(rows: pd.DataFrame) -> Values:
+    """Return accuracy with choices compared by log-probability less that without a prompt (Brown et al. 2020, section 2.4)."""
+    best = largest([np.subtract(p, prior) for p, prior in zip(rows["logprobs"], rows["priors"], strict=True)])
+    return (best == gold(rows)).astype(float)
+
+
+def answer_probability(rows: pd.DataFrame) -> Values:
+    """Return the probability of the right choice, normalised over all choices of the row."""
+    chosen = zip(rows["logprobs"], gold(rows), strict=True)
+    return np.array([np.exp(own[place] - np.logaddexp.reduce(own)) for own, place in chosen])
+
+
+def bits_per_byte(rows: pd.DataFrame) -> Values:
+    """Return the negative log-probability of the right answer after the prompt, in bits per UTF-8 byte; lower is better."""
+    return np.array(
+        [
+            -own[place] / np.log(2) / len(choices[place].encode())
+            for own, place, choices in zip(rows["logprobs"], gold(rows), rows["choices"], strict=True)
+        ]
+    )
 
 
 def forced(rows: pd.DataFrame) -> Values:
@@ -407,8 +436,11 @@ METRICS: dict[str, PerRow | Overall] = {
     ),
     "accuracy_per_token": PerRow(("rank",), accuracy_per_token),
     "accuracy_per_byte": PerRow(("rank",), accuracy_per_byte),
+    "accuracy_unconditional": PerRow(("rank",), accuracy_unconditional, column="priors", optional=True),
     "answer_f1": PerRow(("answer",), answer_f1),
     "answer_log_likelihood": PerRow(("answer",), answer_log_likelihood, column="logprobs"),
+    "answer_probability": PerRow(("label", "rank"), answer_probability, column="logprobs", optional=True),
+    "bits_per_byte": PerRow(("label", "rank", "answer"), bits_per_byte, column="logprobs", optional=True),
     "chance": PerRow((*LABEL, "rank"), chance),
     "exact_match": PerRow(("answer",), exact_match),
     "forced": PerRow(("label_constrained",), forced),
@@ -458,14 +490,51 @@ def check_scores(table: pa.Table, keys: Sequence[str]) -> None:
             )
 
 
-def applicable(method: str, columns: Collection[str]) -> list[str]:
-    """Return the names of the metrics for a method whose columns exist; predictions of older versions may lack some."""
-    return [name for name, metric in METRICS.items() if method in metric.methods and metric.column in columns]
+def named(name: str) -> PerRow | Overall:
+    """Return the metric of a name, of this module or of the study's folder `metrics`.
+
+    Errors: StudyError for a module of the study that defines none.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    found = getattr(registry.module(further_metrics, name), "METRIC", None)
+    if not isinstance(found, PerRow | Overall):
+        raise StudyError(f"metrics/{name}.py: found no METRIC; expected a line `METRIC = PerRow(...)`")
+    return found
+
+
+def optional() -> list[str]:
+    """Return the names of the metrics that are computed only where a suite or a task names them."""
+    return [*(name for name, metric in METRICS.items() if metric.optional), *registry.modules(further_metrics)]
+
+
+def applicable(method: str, columns: Collection[str], further: Collection[str] = ()) -> list[str]:
+    """Return the names of the metrics for a method whose columns exist; predictions of older versions may lack some.
+
+    further: optional metrics to compute.
+    """
+    wanted = [name for name, metric in METRICS.items() if name in further or not metric.optional]
+    wanted += [name for name in dict.fromkeys(further) if name not in METRICS]
+    return [name for name in wanted if method in named(name).methods and named(name).column in columns]
+
+
+def of(read: Task, labels: str, columns: Collection[str], further: Collection[str] = ()) -> dict[str, PerRow | Overall]:
+    """Return the metrics of a task's predictions by name; of a task of lm-evaluation-harness those of its file.
+
+    labels: the suite's key of that name; columns: of the predictions; further: optional metrics that the suite names.
+    """
+    way = method(read, labels)
+    if not read.lm_eval:
+        return {name: named(name) for name in applicable(way, columns, (*further, *read.metrics))}
+    found: dict[str, PerRow | Overall] = {
+        name: PerRow((way,), values) for name, values in lm_eval_metrics.of(read.lm_eval).items()
+    }
+    return found | ({"chance": METRICS["chance"]} if way == "rank" else {})
 
 
 def score(rows: pd.DataFrame, name: str, resampling: Resampling) -> Interval | None:
     """Return a metric over the rows of one test with its interval; None if it applies to none of them."""
-    return METRICS[name].interval(rows, resampling.level)
+    return named(name).interval(rows, resampling.level)
 
 
 def published_values(rows: pd.DataFrame, names: Sequence[str], resampling: Resampling) -> dict[str, float]:
@@ -474,20 +543,24 @@ def published_values(rows: pd.DataFrame, names: Sequence[str], resampling: Resam
 
     All metrics share the resamples. Resamples for which a metric has no value are left out.
     """
-    columns = {name: METRICS[name].columns(rows) for name in names}
+    columns = {name: named(name).columns(rows) for name in names}
     ends = np.cumsum([own.shape[1] for own in columns.values()])[:-1]
     sums = np.hsplit(resampling.sums(np.hstack(list(columns.values()))), ends)
-    resampled = {name: METRICS[name].statistic(own, len(rows)) for name, own in zip(columns, sums, strict=True)}
+    resampled = {name: named(name).statistic(own, len(rows)) for name, own in zip(columns, sums, strict=True)}
     return {name: sum(resampling.bounds(own[~np.isnan(own)])) / 2 for name, own in resampled.items()}
 
 
 def scored(
-    predictions: pd.DataFrame, suite: Suite, resampling: Resampling, stemmer: bool = False
+    predictions: pd.DataFrame,
+    suite: Suite,
+    resampling: Resampling,
+    stemmer: bool = False,
+    further: Collection[str] = (),
 ) -> tuple[list[dict[str, Any]], pa.Table]:
     """Return all metrics of a cell: rows of `tables.SCORES`, and a table of `tables.ITEMS` for metrics that are means.
 
-    suite: the settings of the predictions; stemmer: whether ROUGE compares word stems. In the `published` protocol the value
-    is that of `published_values`. A metric without a value has a row of nulls.
+    suite: the settings of the predictions; stemmer: whether ROUGE compares word stems; further: optional metrics to compute. In
+    the `published` protocol the value is that of `published_values`. A metric without a value has a row of nulls.
     """
     scores, items = [], [tables.ITEMS.empty_table()]
     keys = ["test", "test_format", "shots"]
@@ -495,8 +568,8 @@ def scored(
         where = dict(zip(keys, group, strict=True))
         main = PRIMARY[str(task.method(where["test"]))]
         found: dict[str, Interval | None] = {}
-        for name in applicable(method(task.load(where["test"]), suite["labels"]), rows):
-            metric = METRICS[name]
+        chosen = of(task.load(where["test"]), suite["labels"], rows, further)
+        for name, metric in chosen.items():
             if isinstance(metric, PerRow):
                 values = metric.values(rows)
                 found[name] = mean_of(values, resampling.level)
@@ -509,7 +582,11 @@ def scored(
         for name, own in found.items():
             row: dict[str, Any] = {"value": None, "error": None, "low": None, "high": None, "n": len(rows)}
             row |= asdict(own) | {"value": values_of[name]} if own else {}
-            facts = {"metric": name, "primary": name == main, "better": metric_names.better(name)}
+            facts = {
+                "metric": name,
+                "primary": name == main,
+                "better": chosen[name].better or metric_names.better(name),
+            }
             scores.append({**where, **facts, **row})
     return scores, pa.concat_tables(items)
 
@@ -556,5 +633,5 @@ def _made_up(name: str, read: Task, suite: Suite, id: str, example: Example) -> 
         "gold": example.gold,
         "logprobs": [-1.0] * compared,
         "candidate_tokens": [1] * compared,
-        "priors": [-1.0] * (compared if way == "label" else 0),
+        "priors": [-1.0] * (compared if way == "label" or read.lm_eval else 0),
     }

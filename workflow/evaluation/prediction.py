@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workflow.data import prompts
+from workflow.data import lm_eval_tasks, prompts
 from workflow.data.demonstrations import Rows, demonstrations, sample
+from workflow.data.lm_eval_tasks import HarnessTask
 from workflow.errors import StudyError, row_named
+from workflow.evaluation import lm_eval_requests
+from workflow.evaluation.metric_names import UNCONDITIONAL
 from workflow.evaluation.metrics import method
-from workflow.models import process_group
+from workflow.models import chat, process_group
 from workflow.models.encoding import Framing, Prompt, check_tokens, context_length, fitted, opening, split, tokenized
 from workflow.models.engine import finite
 from workflow.models.engine.constrained import constrained
@@ -88,34 +91,42 @@ def predict(
 
 def predict_test(run: Evaluation, task: Task, train: Rows, test: Rows, format: str, shots: int) -> list[dict[str, Any]]:
     """Return the predictions of one test in one format with `shots` few-shot examples; each process predicts its share."""
+    if task.lm_eval:
+        return _predict_as_lm_eval(run, task.lm_eval, train, test, shots)
     shown, unscored = demonstrations(train, test, shots, run.suite["seed"], run.protocol)
     chosen = sample([row for row in test if row[0] not in unscored], run.suite.get("limit"), run.suite["seed"])
     way = method(task, run.suite["labels"])
     longest = 0 if way not in ("label", "rank", "answer") else _longest_answer(run.tokenizer, chosen)
     longest = longest if way in ("label", "rank") else max(longest, new_token_limit(task, run.suite))
     room = None if run.protocol == "published" else context_length(run.model) - longest
-    framing = Framing(task, format, run.protocol, tuple(example for _, example in shown), room)
+    framing = Framing(task, format, run.protocol, tuple(example for _, example in shown), room, run.suite.get("system"))
     rows_here = process_group.share(chosen)
     prompts_here = [fitted(run.tokenizer, framing, example) for _, example in rows_here]
     with reading(run.model, run.suite["batch_tokens"]) as reader, reader.in_step():
         answers = ANSWERS[way](run, framing, prompts_here, rows_here) if rows_here else []
     rows = [
-        {
-            "id": row,
-            "prompt_sha256": hashlib.sha256(prompt.text.encode()).hexdigest(),
-            "prompt_tokens": len(prompt.ids),
-            "shots_used": prompt.shots,
-            "shown": [row for row, _ in shown[len(shown) - prompt.shots :]],
-            "truncated": prompt.truncated,
-            "cut_tokens": prompt.cut_tokens,
-            "reference": example.answer,
-            "choices": list(example.choices),
-            "gold": example.gold,
-            **result,
-        }
-        for (row, example), prompt, result in zip(rows_here, prompts_here, answers, strict=True)
+        _predicted(row, prompt, shown[len(shown) - prompt.shots :], result)
+        for row, prompt, result in zip(rows_here, prompts_here, answers, strict=True)
     ]
     return process_group.gathered(rows)
+
+
+def _predicted(row: tuple[str, Example], prompt: Prompt, shown: Rows, result: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of one prediction."""
+    name, example = row
+    return {
+        "id": name,
+        "prompt_sha256": hashlib.sha256(prompt.text.encode()).hexdigest(),
+        "prompt_tokens": len(prompt.ids),
+        "shots_used": prompt.shots,
+        "shown": [row for row, _ in shown],
+        "truncated": prompt.truncated,
+        "cut_tokens": prompt.cut_tokens,
+        "reference": example.answer,
+        "choices": list(example.choices),
+        "gold": example.gold,
+        **result,
+    }
 
 
 def _longest_answer(tokenizer: PreTrainedTokenizerBase, rows: Rows) -> int:
@@ -151,16 +162,27 @@ def _compared(run: Evaluation, framing: Framing, framed: Sequence[Prompt], rows:
     for (prompt, _), scores in zip(blank, values[len(questions) :], strict=True):
         _check_finite(run, f"prompt without content ({prompt.text[:40]!r})", scores, prompt)
     priors = dict(zip(kept, _priors(values[len(questions) :]), strict=True))
+    alone = (
+        _unconditional(run, framing, rows)
+        if UNCONDITIONAL in run.suite.get("metrics", ()) and not framing.task.labels
+        else None
+    )
     return [
         {
             "output": example.choices[scores.index(max(scores))],
             "logprobs": scores,
             "candidate_tokens": [len(pool[0][1]) for pool in row],
-            "priors": priors.get(prompt.shots, []),
-            "spanning": _spanning(run, prompt, example, row),
+            "priors": alone[number] if alone else priors.get(prompt.shots, []),
+            "spanning": _spanning(run, framing, prompt, example, row),
         }
-        for (prompt, example), row, scores in zip(questions, pools, values, strict=False)
+        for number, ((prompt, example), row, scores) in enumerate(zip(questions, pools, values, strict=False))
     ]
+
+
+def _unconditional(run: Evaluation, framing: Framing, rows: Rows) -> list[list[float]]:
+    """Return the log-probability of each choice of each row without a prompt: after BOS, else EOS (`opening`)."""
+    blank = Prompt("", [], 0, False)
+    return _highest(run, [_whole(run.tokenizer, blank, example, framing.templated) for _, example in rows])
 
 
 Pool = list[Request]
@@ -173,11 +195,19 @@ def _candidates(
     if framing.protocol == "published" and framing.task.labels:
         pieces = label_tokens(tokenizer, framing.task.labels)
         return [_pooled(tokenizer, prompt, pieces) for prompt, _ in questions]
-    return [_whole(tokenizer, prompt, example) for prompt, example in questions]
+    return [_whole(tokenizer, prompt, example, framing.templated) for prompt, example in questions]
 
 
-def _whole(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, example: Example) -> list[Pool]:
-    """Return one request for each choice: all its tokens after the prompt and the choice's lead."""
+def _whole(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, example: Example, templated: bool = False) -> list[Pool]:
+    """Return one request for each choice: all its tokens after the prompt and the choice's lead.
+
+    templated: whether the prompt is in a chat template, which an answer follows without a space.
+    """
+    if templated:
+        leads = example.leads or ("",) * len(example.choices)
+        texts = [prompt.text + lead for lead in leads]
+        pairs = zip(texts, example.choices, strict=True)
+        return [[split(tokenizer, text, [choice], templated)[0]] for text, choice in pairs]
     # A trailing space of the prompt is moved to the choice, as in running text (and in lm-evaluation-harness).
     text = prompt.text.rstrip(" ")
     if not example.leads:
@@ -208,7 +238,9 @@ def _spellings(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> lis
     return [tokenizer([label, f" {label}"], add_special_tokens=False)["input_ids"] for label in labels]
 
 
-def _spanning(run: Evaluation, prompt: Prompt, example: Example, pools: Sequence[Pool]) -> bool | None:
+def _spanning(
+    run: Evaluation, framing: Framing, prompt: Prompt, example: Example, pools: Sequence[Pool]
+) -> bool | None:
     """Return whether a token spans the end of the prompt and the beginning of a candidate, so that the prompt alone has other
     tokens; None for candidates after leads and for pooled tokens.
 
@@ -217,7 +249,7 @@ def _spanning(run: Evaluation, prompt: Prompt, example: Example, pools: Sequence
     """
     if example.leads or len(pools[0]) > 1:
         return None
-    text = prompt.text.rstrip(" ")
+    text = prompt.text if framing.templated else prompt.text.rstrip(" ")
     alone = prompt.ids if text == prompt.text else tokenized(run.tokenizer, [text])[0].ids
     return any(list(pool[0][0]) != list(alone or opening(run.tokenizer)) for pool in pools)
 
@@ -294,8 +326,11 @@ def _written(run: Evaluation, framing: Framing, framed: Sequence[Prompt], rows: 
     stops = prompts.stops(framing.task, framing.format) if sound else ()
     new_tokens = new_token_limit(framing.task, run.suite)
     contexts = [prompt.ids or opening(run.tokenizer) for prompt in framed]
+    turn = chat.end(run.tokenizer) if framing.templated else ()
     with _finite(run, framed, rows):
-        outputs = greedy(run.model, run.tokenizer, contexts, new_tokens, stops, run.suite["batch_tokens"], run.progress)
+        outputs = greedy(
+            run.model, run.tokenizer, contexts, new_tokens, stops, run.suite["batch_tokens"], run.progress, turn
+        )
     texts = run.tokenizer.batch_decode(outputs, skip_special_tokens=True)
     return [
         {
@@ -312,7 +347,7 @@ def _written(run: Evaluation, framing: Framing, framed: Sequence[Prompt], rows: 
 def _answered(run: Evaluation, framing: Framing, framed: Sequence[Prompt], rows: Rows) -> list[dict[str, Any]]:
     """Return the greedy text of each row and the log-probability of the reference answer."""
     pools = [
-        [_whole(run.tokenizer, prompt, replace(example, choices=(example.answer,)))[0]]
+        [_whole(run.tokenizer, prompt, replace(example, choices=(example.answer,)), framing.templated)[0]]
         for prompt, (_, example) in zip(framed, rows, strict=True)
     ]
     for (id, example), row in zip(rows, pools, strict=True):
@@ -325,7 +360,7 @@ def _answered(run: Evaluation, framing: Framing, framed: Sequence[Prompt], rows:
             **row,
             "logprobs": scores,
             "candidate_tokens": [len(pool[0][0][1])],
-            "spanning": _spanning(run, prompt, example, pool),
+            "spanning": _spanning(run, framing, prompt, example, pool),
         }
         for row, scores, prompt, (_, example), pool in zip(
             _written(run, framing, framed, rows), values, framed, rows, pools, strict=True
@@ -369,3 +404,78 @@ ANSWERS: dict[str, Callable[[Evaluation, Framing, Sequence[Prompt], Rows], list[
     "answer": _answered,
     "label_constrained": _forced,
 }
+
+
+# --- tasks of lm-evaluation-harness --------------------------------------------------------------------------------------
+
+
+def _predict_as_lm_eval(
+    run: Evaluation, harness: HarnessTask, pool: Rows, test: Rows, shots: int
+) -> list[dict[str, Any]]:
+    """Return the predictions of one test as the harness makes them; each process predicts its share.
+
+    pool: rows that few-shot examples are drawn from. A limit takes the first rows, as the harness does.
+    """
+    chosen = test[: run.suite.get("limit")]
+    drawn = lm_eval_tasks.shown_rows(harness, pool, chosen, shots)
+    here = process_group.share(list(zip(chosen, drawn, strict=True)))
+    rows = [row for row, _ in here]
+    texts = [lm_eval_requests.contexts(harness, example, before) for (_, example), before in here]
+    answers = _chosen_as_lm_eval if harness.output == "multiple_choice" else _written_as_lm_eval
+    with reading(run.model, run.suite["batch_tokens"]) as reader, reader.in_step():
+        results = answers(run, harness, rows, texts) if rows else []
+    return process_group.gathered(
+        [
+            _predicted(row, prompt._replace(shots=shots), before, result)
+            for (row, before), (prompt, result) in zip(here, results, strict=True)
+        ]
+    )
+
+
+Results = list[tuple[Prompt, dict[str, Any]]]
+
+
+def _chosen_as_lm_eval(run: Evaluation, harness: HarnessTask, rows: Rows, texts: Sequence[Sequence[str]]) -> Results:
+    """Return each row's prompt and the choice with the highest log-probability; in a tie, the first one.
+
+    `priors` are the log-probabilities without a context, if a metric needs them.
+    """
+    length = lm_eval_requests.max_length(run.model, run.tokenizer)
+    asked, alone = [], []
+    for (id, example), contexts in zip(rows, texts, strict=True):
+        with row_named(f"row '{id}'"):
+            asked.append(lm_eval_requests.choices(run.tokenizer, contexts, example, length))
+            blank = lm_eval_requests.unconditional(run.tokenizer, example, length) if harness.unconditional else []
+            alone.append(blank)
+    values = _highest(run, [[[(pair.context, pair.continuation)] for pair in row] for row in [*asked, *alone]])
+    results = []
+    for (id, example), contexts, row, scores, priors in zip(
+        rows, texts, asked, values[: len(rows)], values[len(rows) :], strict=True
+    ):
+        cut = max(pair.cut for pair in row)
+        prompt = Prompt(contexts[0], list(row[0].context), 0, cut > 0, cut)
+        _check_finite(run, f"row '{id}'", [*scores, *priors], prompt)
+        lengths = [len(pair.continuation) for pair in row]
+        output = example.choices[scores.index(max(scores))]
+        results.append((prompt, {"output": output, "logprobs": scores, "candidate_tokens": lengths, "priors": priors}))
+    return results
+
+
+def _written_as_lm_eval(run: Evaluation, harness: HarnessTask, rows: Rows, texts: Sequence[Sequence[str]]) -> Results:
+    """Return each row's prompt and its greedy text up to the first stop string."""
+    room = lm_eval_requests.max_length(run.model, run.tokenizer) - harness.new_tokens
+    read = [lm_eval_requests.prompt(run.tokenizer, context, room) for (context,) in texts]
+    framed = [Prompt(text, own.context, 0, own.cut > 0, own.cut) for (text,), own in zip(texts, read, strict=True)]
+    stops = tuple(stop for stop in harness.until if stop)
+    contexts = [prompt.ids for prompt in framed]
+    with _finite(run, framed, rows):
+        outputs = greedy(
+            run.model, run.tokenizer, contexts, harness.new_tokens, stops, run.suite["batch_tokens"], run.progress
+        )
+    written = run.tokenizer.batch_decode(outputs, skip_special_tokens=True)
+    results = []
+    for prompt, ids, text in zip(framed, outputs, written, strict=True):
+        output = text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
+        result = {"output": output, "output_tokens": len(ids), "logprobs": [], "candidate_tokens": [], "priors": []}
+        results.append((prompt, result))
+    return results

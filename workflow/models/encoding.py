@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workflow.data import prompts
 from workflow.errors import StudyError, shown
+from workflow.models import chat
 from workflow.task import Example, Task, Turn
 
 if TYPE_CHECKING:
@@ -26,15 +27,19 @@ class Tokenized(NamedTuple):
     ends: list[int]
 
 
-def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **arguments: Any) -> list[Tokenized]:
+def tokenized(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], templated: bool = False, **arguments: Any
+) -> list[Tokenized]:
     """Tokenize texts with the special tokens that the tokenizer puts before a text, but none after it.
 
     Some tokenizers append EOS to every text. A prompt must not have it, since the answer follows; where a text ends, the
-    caller adds the EOS. arguments: further arguments of the tokenizer's call.
+    caller adds the EOS. templated: whether the texts are of a chat template, which holds all special tokens as text; arguments:
+    further arguments of the tokenizer's call.
     """
     if not texts:
         return []
-    lead = leading(tokenizer)
+    lead = [] if templated else leading(tokenizer)
+    arguments |= {"split_special_tokens": False} if templated else {}
     encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False, **arguments)
     return [
         Tokenized([*lead, *ids], [0] * len(lead) + [end for _, end in offsets])
@@ -58,7 +63,9 @@ class Split(NamedTuple):
     completion: list[int]
 
 
-def split(tokenizer: PreTrainedTokenizerBase, prompt: str, completions: Sequence[str]) -> list[Split]:
+def split(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, completions: Sequence[str], templated: bool = False
+) -> list[Split]:
     """Tokenize `prompt + completion` for each completion as one text, and split the tokens at the prompt's end.
 
     A token that reaches beyond the prompt's last character belongs to the completion. Special tokens are those of
@@ -66,7 +73,7 @@ def split(tokenizer: PreTrainedTokenizerBase, prompt: str, completions: Sequence
     """
     return [
         _parted(ids, sum(end <= len(prompt) for end in ends), tokenizer)
-        for ids, ends in tokenized(tokenizer, [prompt + text for text in completions])
+        for ids, ends in tokenized(tokenizer, [prompt + text for text in completions], templated)
     ]
 
 
@@ -90,16 +97,17 @@ class Masked(NamedTuple):
     scored: list[bool]
 
 
-def masked(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], room: int) -> Masked:
+def masked(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], room: int, format: str = "default") -> Masked:
     """Encode a conversation; the assistant's turns and the EOS after each are scored. Empty if no scored token is left.
 
     A conversation that is too long loses its end, as in the published study; tokens after the last scored one are dropped.
     The newline after an EOS is not scored, since generation stops before it (open-instruct scores it).
     """
     eos(tokenizer)  # raises if there is none
-    text, spans = prompts.conversation(turns, tokenizer.eos_token)
+    templated = format == chat.FORMAT
+    text, spans = chat.conversation(tokenizer, turns) if templated else prompts.conversation(turns, tokenizer.eos_token)
     # A tokenizer may be set to split special tokens found in a text; here the EOS is one.
-    [(ids, ends)] = tokenized(tokenizer, [text], split_special_tokens=False)
+    [(ids, ends)] = tokenized(tokenizer, [text], templated, split_special_tokens=False)
     scored = [_overlaps(spans, before, end) for before, end in zip([0, *ends], ends[:room], strict=False)]
     length = max((position for position, counted in enumerate(scored, start=1) if counted), default=0)
     return Masked(ids[:length], scored[:length])
@@ -147,13 +155,20 @@ def ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int
 
 @dataclass(frozen=True)
 class Framing:
-    """The form of a test's prompts: template format, protocol, few-shot examples, and room in tokens (None: no limit)."""
+    """The form of a test's prompts: template format, protocol, few-shot examples, room in tokens (None: no limit), and the system
+    message of format `chat`."""
 
     task: Task
     format: str
     protocol: str
     demonstrations: tuple[Example, ...]
     room: int | None
+    system: str | None = None
+
+    @property
+    def templated(self) -> bool:
+        """Whether prompts are in the checkpoint's chat template."""
+        return self.format == chat.FORMAT
 
     @property
     def limit(self) -> int:
@@ -179,17 +194,18 @@ def fitted(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Exampl
     but never the instruction or the cue for the answer. Room None (the published protocol) cuts nothing.
     Errors: StudyError if the template alone is longer than the room.
     """
-    shown = [_solved(framing, demonstration) for demonstration in framing.demonstrations]
-    query = prompts.prompt(framing.task, example.fields, framing.format, framing.protocol)
-    ids = _ids(tokenizer, "".join(shown) + query)
+    shown = list(framing.demonstrations)
+    text = rendered(tokenizer, framing, shown, example.fields)
+    ids = _ids(tokenizer, framing, text)
     whole = len(ids)
     while len(ids) > framing.limit and shown:
         shown.pop(0)
-        ids = _ids(tokenizer, "".join(shown) + query)
+        text = rendered(tokenizer, framing, shown, example.fields)
+        ids = _ids(tokenizer, framing, text)
     if len(ids) <= framing.limit:
-        return Prompt("".join(shown) + query, ids, len(shown), truncated=False, cut_tokens=whole - len(ids))
+        return Prompt(text, ids, len(shown), truncated=False, cut_tokens=whole - len(ids))
     query, _ = cut(tokenizer, framing, example)
-    ids = _ids(tokenizer, query)
+    ids = _ids(tokenizer, framing, query)
     return Prompt(query, ids, 0, truncated=True, cut_tokens=whole - len(ids))
 
 
@@ -206,9 +222,9 @@ def cut(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) 
     kept = max(map(len, starts.values()))
     while kept >= MINIMUM_FIELD:
         shortened = {name: example.fields[name][starts[name][-kept] :] for name in names if len(starts[name]) > kept}
-        query = prompts.prompt(framing.task, {**example.fields, **shortened}, framing.format, framing.protocol)
+        query = rendered(tokenizer, framing, (), {**example.fields, **shortened})
         # Tokens may merge differently where a field is cut, so the prompt is tokenized again.
-        length = len(_ids(tokenizer, query))
+        length = len(_ids(tokenizer, framing, query))
         if length <= framing.limit:
             return query, length
         kept -= max(1, (length - framing.limit) // len(names))
@@ -217,12 +233,18 @@ def cut(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) 
     )
 
 
-def _solved(framing: Framing, example: Example) -> str:
-    return prompts.demonstration(framing.task, example, framing.format, framing.protocol)
+def rendered(
+    tokenizer: PreTrainedTokenizerBase, framing: Framing, shown: Sequence[Example], fields: Mapping[str, str]
+) -> str:
+    """Return the text of a prompt after few-shot examples."""
+    if framing.templated:
+        return chat.prompt(tokenizer, framing.task, framing.system, shown, fields)
+    solved = (prompts.demonstration(framing.task, example, framing.format, framing.protocol) for example in shown)
+    return "".join(solved) + prompts.prompt(framing.task, fields, framing.format, framing.protocol)
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenized(tokenizer, [text])[0].ids
+def _ids(tokenizer: PreTrainedTokenizerBase, framing: Framing, text: str) -> list[int]:
+    return tokenized(tokenizer, [text], framing.templated)[0].ids
 
 
 def padding(tokenizer: PreTrainedTokenizerBase) -> int:

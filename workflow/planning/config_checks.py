@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from workflow import registry, task, tasks
-from workflow.data import corpora, prompts
+from workflow.audit import checks as check_modules
+from workflow.data import corpora, lm_eval_tasks, prompts
 from workflow.errors import MistakesError, StudyError, told
+from workflow.evaluation import further as further_metrics
 from workflow.forecasting import own_cohort, settings
-from workflow.models import checkpoints
+from workflow.models import chat, checkpoints
 from workflow.released import readers, runs
 from workflow.report import figures as figure_modules
 from workflow.report import summaries as summary_modules
-from workflow.settings import Family, Import, Study, Target
+from workflow.settings import Family, Import, LmEval, Study, Target
+from workflow.storage import tables
 from workflow.storage.files import check_readable, json_object
 from workflow.study import config as configs
 from workflow.study import families, grid, indicators, selection
@@ -52,7 +55,10 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
             "cohorts": {},
             "passages": None,
             "selection": None,
+            "lm_eval": None,
         } | valid
+        study, unread = _with_lm_eval(study)
+        lines += unread
         registry.declare(study)
         lines += [line for line in _found(study) if not line.startswith(_blocks(places))]
     if lines:
@@ -63,6 +69,35 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
 def _blocks(places: Iterable[configs.Place]) -> tuple[str, ...]:
     """How the lines on the blocks of some places begin."""
     return tuple(f"config.yaml: {'/'.join(map(str, place[:2]))}" for place in places)
+
+
+def _with_lm_eval(study: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The study with the tasks of its block `lm_eval` among its tasks, and tests that name a group as the tasks of the group.
+
+    Also a line for each mistake.
+    """
+    block: LmEval | None = study["lm_eval"]
+    if block is None:
+        return dict(study), []
+    try:
+        blocks, groups, lines = lm_eval_tasks.blocks(block, study["data_root"])
+    except StudyError as error:
+        return dict(study), _lines(error)
+    own = {**study["tasks"], **registry.study_modules(tasks)}
+    lines += [
+        f"config.yaml: lm_eval/tasks: the study has a task {name!r} of its own; set lm_eval/prefix, such as harness_"
+        for name in blocks
+        if name in own
+    ]
+    suites = {name: {**suite, "tests": _ungrouped(suite["tests"], groups)} for name, suite in study["suites"].items()}
+    return {**study, "tasks": {**blocks, **study["tasks"]}, "suites": suites}, lines
+
+
+def _ungrouped(tests: Any, groups: Mapping[str, list[str]]) -> Any:
+    """The tests of a suite, a list or a list for each training task, with groups as their tasks."""
+    if isinstance(tests, Mapping):
+        return {train: _ungrouped(listed, groups) for train, listed in tests.items()}
+    return list(dict.fromkeys(task for name in tests for task in groups.get(name, [name])))
 
 
 def _valid(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str], list[configs.Place]]:
@@ -206,7 +241,7 @@ def _tasks(study: Mapping[str, Any]) -> Iterator[str]:
     for name, path in modules.items():
         if (Path(tasks.__path__[0]) / f"{name}.py").is_file():
             yield f"{os.path.relpath(path)}: Tunecast already has a task {name!r}; rename the file"
-    for name in study["tasks"]:
+    for name in [name for name, block in study["tasks"].items() if "lm_eval" not in block]:
         if name in registry.modules(tasks):
             where = os.path.relpath(modules[name]) if name in modules else "Tunecast"
             yield f"config.yaml: tasks/{name}: {where} already has a task of that name; choose another name"
@@ -216,15 +251,44 @@ def _tasks(study: Mapping[str, Any]) -> Iterator[str]:
             yield from _task_metrics(name)
 
 
+# Package -> the names that a study's module of it defines.
+PLUGINS = {
+    further_metrics: ("METRIC",),
+    check_modules: ("check",),
+    figure_modules: ("NEEDS", "SECTION", "draw"),
+    readers: ("SOURCE", "PATTERNS", "LABELS", "runs"),
+}
+
+
+def _plugins(study: Mapping[str, Any]) -> Iterator[str]:
+    """Modules that the study adds define what they have to, under names that Tunecast does not have."""
+    for package, needed in PLUGINS.items():
+        for name, path in registry.study_modules(package).items():
+            place = os.path.relpath(path)
+            if name.startswith("_"):
+                continue
+            if (Path(package.__path__[0]) / f"{name}.py").is_file():
+                yield f"{place}: Tunecast already has a module {name!r}; rename the file"
+            else:
+                yield from _refusals(_check_defined, path, needed)
+
+
+def _check_defined(path: Path, needed: Sequence[str]) -> None:
+    """StudyError unless a file of Python defines some names."""
+    if lacking := [name for name in needed if name not in registry.defined(path)]:
+        raise StudyError(f"{os.path.relpath(path)}: found no {', '.join(lacking)}; expected {', '.join(needed)}")
+
+
 def _task_metrics(name: str) -> Iterator[str]:
     """The metrics that a task of the study names are some of its method."""
     found = task.load(name)
-    if found.metrics:
+    if found.metrics and not found.lm_eval:  # of which all are known
         from workflow.evaluation import metrics  # slow to import, so only where a task names some
 
         method = task.KINDS[found.kind].method
         methods = metrics.LABEL if method == "label" else (method,)
-        legal = [metric for metric, own in metrics.METRICS.items() if set(methods) & set(own.methods)]
+        known_metrics = [*metrics.METRICS, *registry.modules(further_metrics)]
+        legal = [metric for metric in known_metrics if set(methods) & set(metrics.named(metric).methods)]
         yield from unknown(f"tasks/{name}/metrics", found.metrics, legal)
 
 
@@ -255,6 +319,10 @@ def _models(study: Mapping[str, Any]) -> Iterator[str]:
         yield from unknown(f"{place}/families", block.get("families", []), study["families"])
         yield from unknown(f"{place}/recipes", block["recipes"], study["recipes"])
         yield from _training_tasks(f"{place}/train", block["train"], block["formats"])
+        families_there = {family: study["families"][family] for family in chosen}
+        for recipe in [recipe for recipe in block["recipes"] if recipe in study["recipes"]]:
+            own = study["recipes"][recipe]
+            yield from _chat(f"recipes/{recipe}", own, block["formats"], f"{place}/formats", families_there)
         steps = {name: _steps(name, study["families"][name]) for name in chosen}
         if steps and all(steps.values()):
             yield from unknown(f"{place}/steps", block.get("steps", []), itertools.chain(*steps.values()))
@@ -326,11 +394,11 @@ def _training_tasks(place: str, found: Sequence[str], formats: Sequence[str]) ->
         if not task.load(name).train:
             legal = ", ".join(other for other in _known(task.names()) if task.load(other).train)
             yield f"config.yaml: {place}: {name!r} has no training split; allowed: {legal}"
-        if task.load(name).kind == "messages" and list(formats) != ["default"]:
+        if task.load(name).kind == "messages" and not set(formats) <= {"default", chat.FORMAT}:
             listed = ", ".join(formats)
             yield (
-                f"config.yaml: {place}: {name!r} holds conversations, which have one format; {listed} are not allowed; "
-                "allowed: default, in a separate block of `models`"
+                f"config.yaml: {place}: {name!r} holds conversations, which have no templates; {listed} are not allowed; "
+                "allowed: default or chat, in a separate block of `models`"
             )
 
 
@@ -342,8 +410,62 @@ def _suites(study: Mapping[str, Any]) -> Iterator[str]:
     for name, suite in study["suites"].items():
         place = f"suites/{name}/tests"
         yield from _tests(place, grid.suite_tests(suite, "none"), suite["formats"])
+        yield from _as_lm_eval(f"suites/{name}", suite)
+        yield from _chat(f"suites/{name}", suite, suite["formats"], f"suites/{name}/formats", study["families"])
+        if suite["metrics"]:
+            yield from _further_metrics(f"suites/{name}/metrics", suite)
         if isinstance(suite["tests"], Mapping):
             yield from unknown(place, suite["tests"], _trained_on(study))
+
+
+def _chat(
+    place: str, block: Mapping[str, Any], formats: Sequence[str], where: str, all_families: Mapping[str, Any]
+) -> Iterator[str]:
+    """Only format `chat` has a system message; it needs checkpoints with a chat template, and not the published protocol.
+
+    place: of the block, a suite or recipe; where: of the formats.
+    """
+    if "system" in block and chat.FORMAT not in formats:
+        yield f"config.yaml: {place}/system: is not used by {where} ({', '.join(formats)}); allowed with format chat"
+    if chat.FORMAT not in formats:
+        return
+    if block.get("protocol") == "published":
+        yield f"config.yaml: {place}/protocol: 'published' is not allowed with format chat; allowed: sound"
+    for name in [name for name, family in all_families.items() if _without_template(name, family)]:
+        yield f"config.yaml: {where}: 'chat' needs a chat template, which the checkpoints of {name!r} do not have"
+
+
+def _without_template(name: str, family: Family) -> bool:
+    """Whether a family's checkpoints lack a chat template, as far as that is known before they are fetched."""
+    if family["source"] == "trained":
+        return "continue_from" not in family["pretraining"]
+    steps = _steps(name, family) if family["source"] == "folder" else []
+    try:
+        folder = checkpoints.folder(name, family, steps[-1]) if steps else None
+        if folder is None or (folder / "chat_template.jinja").is_file():
+            return False
+        return not json_object(folder / "tokenizer_config.json").get("chat_template")
+    except (StudyError, OSError):
+        return False  # others say so
+
+
+def _further_metrics(place: str, suite: Mapping[str, Any]) -> Iterator[str]:
+    """The metrics that a suite names are optional ones."""
+    from workflow.evaluation import metrics  # slow to import, so only where a suite names some
+
+    yield from unknown(place, suite["metrics"], metrics.optional())
+
+
+def _as_lm_eval(place: str, suite: Mapping[str, Any]) -> Iterator[str]:
+    """Tasks of lm-evaluation-harness are tested in its protocol, and without few-shot examples where their file says so."""
+    for name in _known(grid.suite_tests(suite, "none")):
+        harness = task.load(name).lm_eval
+        if harness and suite["protocol"] != "sound":
+            found = f"{suite['protocol']!r} is not allowed for {name!r}, a task of lm_eval"
+            yield f"config.yaml: {place}/protocol: {found}; allowed: sound"
+        if harness and harness.shots == 0 and any(suite["shots"]):
+            found = f"{suite['shots']} is not allowed for {name!r}, whose file sets num_fewshot: 0"
+            yield f"config.yaml: {place}/shots: {found}; allowed: [0]"
 
 
 def _trained_on(study: Mapping[str, Any]) -> Iterable[str]:
@@ -385,6 +507,9 @@ def _indicators(study: Mapping[str, Any]) -> Iterator[str]:
         if "corpus" in block:
             yield from _corpus(study, place, block)
             yield from _text(study, block, block.get("domains"), block["split"], f"{place}/corpus")
+        if block["measure"] != indicators.SCORED and block.get("format") in (lm_eval_tasks.FORMAT, chat.FORMAT):
+            found = f"{block['format']!r} is not allowed for {block['measure']!r}"
+            yield f"config.yaml: {place}/format: {found}; allowed: default, io, instruct"
 
 
 def _scored(place: str, block: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[str]:
@@ -408,8 +533,7 @@ def _metric(place: str, metric: str, suite: Mapping[str, Any], tests: Iterable[s
 
     for name in _known(tests):
         if task.load(name).test:
-            method = metrics.method(task.load(name), suite["labels"])
-            legal = [own for own, how in metrics.METRICS.items() if method in how.methods]
+            legal = metrics.of(task.load(name), suite["labels"], tables.PREDICTIONS.names)
             yield from unknown(f"{place}, test {name!r}", [metric], legal)
 
 
@@ -576,6 +700,7 @@ def _check_rows(name: str, root: str | None) -> None:
 CHECKS: tuple[Callable[[Mapping[str, Any]], Iterator[str]], ...] = (
     _families,
     _tasks,
+    _plugins,
     _models,
     _recipes,
     _suites,

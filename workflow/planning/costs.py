@@ -321,6 +321,8 @@ def _row_tokens(suite: Mapping[str, Any], test: Task, size: TaskSize, shots: int
     """Tokens read and written for one row of a test."""
     prompt = min(context, shots * (size.prompt + size.answer) + size.prompt)
     method = KINDS[test.kind].method
+    if test.lm_eval and method == "answer":
+        return prompt, test.lm_eval.new_tokens
     if method == "rank":
         return size.choices * (prompt + size.answer), 0.0
     if method == "answer":  # written, and the reference answer read

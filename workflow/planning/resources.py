@@ -113,7 +113,8 @@ def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     rows = len(tests) * suite["limit"] if "limit" in suite else _rows(input.tasks)
     rows *= len(suite["formats"]) * len(suite["shots"])
     read = FORWARD * size.parameters * rows * MEAN_TOKENS / GPU_SPEED[suite["precision"]]
-    seconds, gpus = read + rows * suite["new_tokens"] / WRITTEN, suite["gpus"]
+    longest = max([suite["new_tokens"], *(own.new_tokens for name in tests if (own := task.load(name).lm_eval))])
+    seconds, gpus = read + rows * longest / WRITTEN, suite["gpus"]
     if gpus == 1:
         return _needs(state, activations, seconds)
     # Rows are divided, so each GPU has a separate pack; the parent loads nothing.

@@ -13,7 +13,8 @@ with job("score", snakemake) as log:
     facts = tables.check_origin(path)
     suite = facts["suite_settings"]
     resampling, stemmer = Resampling(**snakemake.params.statistics), snakemake.params.stemmer
-    scores, items = metric_names.named(*metrics.scored(tables.read(path), suite, resampling, stemmer))
+    further = list(snakemake.params.further)
+    scores, items = metric_names.named(*metrics.scored(tables.read(path), suite, resampling, stemmer, further), further)
     log.info("%d scores of protocol %s", len(scores), suite["protocol"])
     tables.write(scores, tables.SCORES, Path(snakemake.output.scores), **facts)
     tables.save(items, Path(snakemake.output.rows), **facts)

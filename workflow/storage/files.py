@@ -123,19 +123,30 @@ def _object(line: bytes, place: str) -> dict[str, Any]:
 ROW_FILES = (".jsonl", ".parquet", ".csv")  # formats of rows
 
 
-def file_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def file_rows(path: Path, typed: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a JSON Lines, Parquet or CSV file (CSV cells as text), each with its position; the suffix decides the
     format.
+
+    typed: whether the columns of a CSV file get the types that `datasets` gives them.
 
     Errors: StudyError naming the file, and the row where one is to blame.
     """
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
     elif path.suffix == ".csv":
-        for number, row in enumerate(csv_rows(path)[1], start=1):
+        rows = csv_rows(path)[1]  # checked in either case
+        for number, row in enumerate(_typed(path) if typed else rows, start=1):
             yield f"{path}, row {number}", row
     else:
         yield from json_lines(path)
+
+
+def _typed(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file with the types that pandas finds in each column; a blank cell is None."""
+    import pandas as pd
+
+    table = pd.read_csv(path)
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

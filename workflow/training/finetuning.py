@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -22,8 +23,8 @@ import torch
 
 from workflow.data import prompts
 from workflow.errors import DivergedError, StoppedError, StudyError, first_line, row_named
-from workflow.models import adapters, process_group
-from workflow.models.encoding import Framing, Masked, batches, check_tokens, cut, eos, masked, split
+from workflow.models import adapters, chat, process_group
+from workflow.models.encoding import Framing, Masked, batches, check_tokens, cut, eos, masked, rendered, split
 from workflow.models.engine import feeding, repeating
 from workflow.models.engine.reading import out_of_memory
 from workflow.settings import Recipe
@@ -76,22 +77,35 @@ def encode(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Exampl
     Errors: StudyError if the completion alone exceeds the room, or has no token.
     """
     if example.turns:
-        return masked(tokenizer, example.turns, framing.limit)
-    lead = example.leads[example.gold] if example.leads and example.gold is not None else ""
-    answer = prompts.completion(lead + example.answer)
-    query = prompts.prompt(framing.task, example.fields, framing.format)
-    parts = split(tokenizer, query, [answer])[0]
+        return masked(tokenizer, example.turns, framing.limit, framing.format)
+    answer = _answer(tokenizer, framing, example)
+    query = rendered(tokenizer, framing, (), example.fields)
+    parts = split(tokenizer, query, [answer], framing.templated)[0]
     check_tokens(answer, parts.completion)
-    room = framing.limit - len(parts.completion) - 1
+    ending = _ending(tokenizer, framing)
+    room = framing.limit - len(parts.completion) - len(ending)
     if room < 1:
         raise StudyError(
             f"an answer of {len(parts.completion)} tokens leaves no room for its prompt within max_tokens ({framing.room})"
         )
     if len(parts.prompt) > room:
-        query, _ = cut(tokenizer, Framing(framing.task, framing.format, framing.protocol, (), room), example)
-        parts = split(tokenizer, query, [answer])[0]
-    completion = [*parts.completion, eos(tokenizer)]
+        query, _ = cut(tokenizer, replace(framing, demonstrations=(), room=room), example)
+        parts = split(tokenizer, query, [answer], framing.templated)[0]
+    completion = [*parts.completion, *ending]
     return Masked(parts.prompt + completion, [False] * len(parts.prompt) + [True] * len(completion))
+
+
+def _answer(tokenizer: PreTrainedTokenizerBase, framing: Framing, example: Example) -> str:
+    """Return the answer as it follows the prompt; in a chat template with the end of the assistant's turn."""
+    if not framing.templated:
+        return prompts.answer(framing.task, example)
+    turns = chat.messages(framing.task, framing.system, (), example.fields)
+    return chat.completion(tokenizer, turns, example.lead + example.answer)
+
+
+def _ending(tokenizer: PreTrainedTokenizerBase, framing: Framing) -> list[int]:
+    """Return the tokens after an answer: EOS, unless the chat template has written the end of the turn."""
+    return [] if framing.templated and chat.end(tokenizer) else [eos(tokenizer)]
 
 
 def prepared_rows(
@@ -107,7 +121,7 @@ def prepared_rows(
     A conversation without a scored token within this length is dropped.
     Errors: StudyError if no row is left.
     """
-    framing = Framing(task, format, "sound", (), min(recipe["max_tokens"], context))
+    framing = Framing(task, format, "sound", (), min(recipe["max_tokens"], context), recipe.get("system"))
     encoded = {}
     for name, example in rows:
         with row_named(f"row {name}"):

@@ -78,15 +78,16 @@ def greedy(
     stops: Sequence[str],
     batch_tokens: int,
     progress: Progress | None = None,
+    more_ends: Sequence[int] = (),
 ) -> list[list[int]]:
     """Return greedily generated token ids after each context, up to EOS, a stop string or `new_tokens`; without EOS.
 
-    EOS is any id that ends a text of the model (`encoding.ends`).
+    EOS is any id that ends a text of the model (`encoding.ends`), or one of `more_ends`.
     Errors: StudyError if there is none, or if memory is too small for one row; NotFiniteError with the number of a context
     after which the model's scores are not finite.
     """
     outputs: list[list[int]] = [[] for _ in contexts]
-    ending = StopCondition(tokenizer, ends(model, tokenizer), stops, new_tokens)
+    ending = StopCondition(tokenizer, [*ends(model, tokenizer), *more_ends], stops, new_tokens)
     done = 0
     with reading(model, batch_tokens) as reader:
         for number, ids in (

@@ -27,8 +27,13 @@ def summarise(material: StudyTables) -> pd.DataFrame:
     for name, format in used.itertuples(index=False):
         if name in task.names() and task.load(name).kind != "messages":
             loaded = task.load(name)
-            rows.setdefault((format, loaded.kind, prompts.template(loaded, format)), []).append(name)
+            rows.setdefault((format, loaded.kind, _template(loaded, format)), []).append(name)
     order = [list(prompts.FORMATS), list(task.KINDS)]
     ordered = sorted(rows, key=lambda key: (order[0].index(key[0]), order[1].index(key[1])))
     cells = [(format, kind, ", ".join(rows[format, kind, text]), text) for format, kind, text in ordered]
     return pd.DataFrame(cells, columns=["format", "kind", "tasks", "template"])
+
+
+def _template(read: task.Task, format: str) -> str:
+    """The template of a task in a format; of a task of lm-evaluation-harness the text in its file."""
+    return read.lm_eval.text if read.lm_eval else prompts.template(read, format)
