@@ -26,7 +26,7 @@ from workflow.analysis import extrapolation, laws
 from workflow.analysis.analyses import turning_point
 from workflow.analysis.curves import Curve, line, progress
 from workflow.analysis.declines import comparable, decline
-from workflow.statistics import Resampling, Values, holm
+from workflow.statistics import NORMAL, Resampling, Values, holm, normal, student_width, tested
 
 STEPS = {
     "8, as published": np.array([1000, 18000, 342000, 424000, 505000, 592000, 738000, 738020], dtype=float),
@@ -41,6 +41,7 @@ PARTS_OF_MEANS = ("hendrycksTest", "blimp_", "crows_pairs_")
 DECLINES = ("lambada_openai", "sciq")
 TURNS = {"declining from .3": 0.3, "declining from .5": 0.5, "declining from .7": 0.7}  # of the steps
 KINDS = ("laws of learning", "saturating", "sigmoid", *TURNS, "random walk")
+HALF = student_width(0.8, NORMAL)  # half an 80 % interval, in standard errors
 AHEAD = {"1.1 to 1.3": (1.1, 1.3), "1.3 to 1.65": (1.3, 1.65), "1.65 to 2.5": (1.65, 2.5)}
 
 
@@ -193,7 +194,7 @@ def _forecast(steps: Values, values: Values, level: float) -> Iterator[dict[str,
             span = next((name for name, (low, high) in AHEAD.items() if low <= factor < high), None)
             found = extrapolation.forecast(there, known, float(steps[later]), 0.8) if span else None
             if span and found is None:
-                yield {"span": span, "said": False}
+                yield {"span": span, "better": False, "said": False}
             elif span:
                 off = values[:, later] - found.values
                 last = values[:, later] - known[:, -1]
@@ -202,23 +203,35 @@ def _forecast(steps: Values, values: Values, level: float) -> Iterator[dict[str,
                 straight = values[:, later] - (level_ + slope * np.log(factor))
                 inside = (found.low <= values[:, later]) & (values[:, later] <= found.high)
                 squares = {"own": np.mean(off**2), "last": np.mean(last**2), "line": np.mean(straight**2)}
-                yield {
-                    "span": span,
-                    "said": found.p_value < 1 - level and found.fallen >= 1 - 0.8,
-                    "inside": inside,
-                    **squares,
-                }
+                better = found.p_value < 1 - level
+                said = better and found.fallen >= 1 - 0.8
+                right = (np.sign(last) == np.sign(found.values - known[:, -1]))[_called(found, known[:, -1], level)]
+                yield {"span": span, "better": better, "said": said, "inside": inside, "right": right, **squares}
+
+
+def _called(found: extrapolation.Forecast, last: Values, level: float) -> Values:
+    """Which of a run's forecast changes are significant (Holm), as the analysis and the findings have it."""
+    errors = (found.high - found.values) / HALF
+    p_values = [
+        tested(float(change), normal(float(error))) for change, error in zip(found.values - last, errors, strict=True)
+    ]
+    return holm(np.array([1.0 if p_value is None else p_value for p_value in p_values])) < 1 - level
 
 
 def _summary(cases: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """How often something is forecast, its coverage, and its error beside both baselines'."""
-    said = [case for case in cases if case["said"]]
-    result = {"forecast": share([case["said"] for case in cases])}
-    inside = np.concatenate([case["inside"] for case in said]) if said else []
-    result["80 % interval holds"] = share(inside)
+    """How often something is forecast, its coverage, and its error beside both baselines'; and how often runs that have turned
+    down, of which nothing is forecast, would have been forecast."""
+    result = {}
+    for name, key in (("without the rule for turned runs", "better"), ("forecast", "said")):
+        made = [case for case in cases if case[key]]
+        result[name] = share([case[key] for case in cases])
+        result[f"{name}: 80 % interval holds"] = share(
+            np.concatenate([case["inside"] for case in made]) if made else []
+        )
     for name in ("last", "line"):
-        ratio = np.sqrt(sum(case["own"] for case in said) / sum(case[name] for case in said)) if said else np.nan
+        ratio = np.sqrt(sum(case["own"] for case in made) / sum(case[name] for case in made)) if made else np.nan
         result[f"error / {name}"] = f"{ratio:.2f}"
+    result["called changes of the right sign"] = share(np.concatenate([case["right"] for case in made]) if made else [])
     return result
 
 
