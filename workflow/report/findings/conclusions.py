@@ -70,12 +70,13 @@ def _forgetting(material: FindingTables) -> Iterator[dict[str, Any]]:
     the two.
     """
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
+    whole = [selection.related(rows, own) for own in ({"in_domain", "instructed"}, {"out_of_domain", "cross_task"})]
+    sure = pd.concat([material.significant(own) for own in whole])
     for _, members in rows.groupby([*selection.PLACE, "recipe"], sort=False):
-        home = selection.related(members, {"in_domain", "instructed"})
-        others = selection.related(members, {"out_of_domain", "cross_task"})
+        home, others = (own[own.index.isin(members.index)] for own in whole)
         if others.empty:
             continue
-        significant, benefits = material.significant(others), material.significant(home) & (home["value"] > 0)
+        significant, benefits = sure[others.index], sure[home.index] & (home["value"] > 0)
         falls, rises = (int((significant & signs).sum()) for signs in (others["value"] < 0, others["value"] > 0))
         said = "confirmed" if falls and benefits.any() else OPEN
         text = (

@@ -22,11 +22,12 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     whole = material.rows("decline")
     rows = selection.related(whole[whole["estimator"] == "decline"], {"base", "in_domain", "instructed"})
     rows = rows[rows["group"] == "level"]
-    for _, members in rows.groupby([*selection.PLACE, "recipe"], sort=False):
+    for _, members in rows.groupby([*selection.PLACE, rows["train"] == "none"], sort=False):
         falls = pd.Series(holm(members["p_value"].to_numpy(dtype=float)) < 1 - material.level, index=members.index)
         for _, row in members[falls].sort_values("value", ascending=False, kind="stable").iterrows():
             yield placed(row) | finding(_decline(material, rows, row, dict(siblings(whole, row, KEYS))), row, KEYS)
-        yield placed(members.iloc[0]) | _others(rows, members, int((~falls).sum()))
+        for _, counted in members.groupby("recipe", sort=False):
+            yield placed(counted.iloc[0]) | _others(rows, counted, int((~falls[counted.index]).sum()))
 
 
 def _decline(material: FindingTables, rows: pd.DataFrame, row: Any, beside: Mapping[str, Any]) -> str:

@@ -21,22 +21,17 @@ KEYS = [
 
 def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     """One finding for each test of the same kind as the fine-tuning task; for tests of other kinds one for each significant
-    change, and one for each model that counts the others.
+    change, and one for each model that counts the others. Holm's procedure is over all of them.
     """
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
+    rows = selection.related(rows, {"out_of_domain", "cross_task"})
+    sure, verdicts, small = material.significant(rows), material.verdicts(rows), material.detectable(rows)
     near, far = selection.related(rows, {"out_of_domain"}), selection.related(rows, {"cross_task"})
-    yield from (_changed(near, *ranked, material) for ranked in _ranked(material, near))
-    yield from (_changed(far, *ranked, material) for ranked in _ranked(material, far) if ranked[1])
-    sure, small = material.significant(far), material.detectable(far)
+    for members in (near, far[sure[far.index]]):
+        for index, row in members.sort_values("value", kind="stable").iterrows():
+            yield _changed(near if members is near else far, row, bool(sure[index]), verdicts[index], material)
     for _, members in far.groupby([*selection.PLACE, "train", "format", "recipe"], sort=False):
         yield _rest(far, members, small[members.index][~sure[members.index]])
-
-
-def _ranked(material: FindingTables, rows: pd.DataFrame) -> Iterator[tuple[pd.Series, bool, str]]:
-    """Rows by their change, the largest loss first; whether it is significant; the verdict in words."""
-    sure, verdicts = material.significant(rows), material.verdicts(rows)
-    for index, row in rows.sort_values("value", kind="stable").iterrows():
-        yield row, bool(sure[index]), verdicts[index]
 
 
 def _changed(rows: pd.DataFrame, row: pd.Series, sure: bool, verdict: str, material: FindingTables) -> dict[str, Any]:

@@ -26,12 +26,13 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     turns = selection.related(whole[whole["estimator"] == "turning_step"], {"base", "in_domain", "instructed"})
     levels = material.analysis[material.analysis["analysis"] == "performance"]
     span = levels.groupby("family")["step"].agg(["min", "max"])
-    for _, members in turns.groupby([*selection.PLACE, "group", "recipe"], sort=False):
+    for _, members in turns.groupby([*selection.PLACE, "group", turns["train"] == "none"], sort=False):
         named = members["value"].notna() & (holm(members["p_value"].to_numpy(dtype=float)) < 1 - material.level)
         for _, row in members[named].sort_values("value", kind="stable").iterrows():
             text = _bend(material, turns, row, dict(siblings(whole, row, KEYS)), unit(*span.loc[row["family"]]))
             yield placed(row) | finding(text, row, KEYS)
-        yield placed(members.iloc[0]) | _unnamed(turns, members, int((~named).sum()))
+        for _, counted in members.groupby("recipe", sort=False):
+            yield placed(counted.iloc[0]) | _unnamed(turns, counted, int((~named[counted.index]).sum()))
 
 
 def placed(row: Mapping[str, Any]) -> dict[str, str]:
