@@ -285,7 +285,9 @@ def unbroken(campaign: Campaign) -> Path:
 def fresh(place: Path, given: Path) -> Path:
     """A place whose study has its bases and tasks but no model."""
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(given, place, ignore=shutil.ignore_patterns("results", "logs", "done", *MADE))
+    shutil.copytree(given, place, ignore=shutil.ignore_patterns("results", "logs", "done"))
+    for made in MADE:
+        shutil.rmtree(place / "study/resources" / made, ignore_errors=True)
     profile = place / "slurm/config.yaml"
     profile.parent.mkdir()
     text = (running.ROOT / "slurm/config.yaml").read_text(encoding="utf-8")

@@ -232,6 +232,9 @@ def chance(rows: pd.DataFrame) -> Values:
     return np.array([1 / len(choices) for choices in rows["choices"]])
 
 
+ROUGE = ("rouge1", "rouge2", "rougeL")
+
+
 def rouge(kind: str) -> Callable[[pd.DataFrame], Values]:
     """Return a function for a ROUGE F-measure of outputs and references (Lin 2004, sections 2, 3), by the rouge-score package.
 
@@ -250,42 +253,18 @@ def rouge(kind: str) -> Callable[[pd.DataFrame], Values]:
 @lru_cache(maxsize=200_000)  # the three kinds of a test ask for the same pairs of texts
 def _rouge(reference: str, output: str, stemmed: bool) -> dict[str, float]:
     """Return all ROUGE F-measures of a pair of texts by kind."""
-    from rouge_score.scoring import fmeasure
-
-    scorer, words = _scorer(stemmed)
-    found = {kind: own.fmeasure for kind, own in scorer.score(reference, output).items()}
-    expected, written = words(reference), words(output)
-    if not expected or not written:
-        return found | {"rougeL": 0.0}
-    common = longest_common(expected, written)
-    return found | {"rougeL": fmeasure(common / len(written), common / len(expected))}
+    return {kind: score.fmeasure for kind, score in _scorer(stemmed).score(reference, output).items()}
 
 
 @cache
-def _scorer(stemmed: bool) -> tuple[Any, Callable[[str], list[str]]]:
-    """Return the package's scorer of ROUGE-1 and ROUGE-2, and its split into words, which remembers the last two texts."""
+def _scorer(stemmed: bool) -> Any:
+    """Return the package's scorer, whose tokenizer remembers the last two texts: each kind of ROUGE asks for both."""
     from rouge_score.rouge_scorer import RougeScorer  # takes a second, which jobs without such tests need not spend
     from rouge_score.tokenizers import DefaultTokenizer
 
     tokenizer = DefaultTokenizer(stemmed)
     tokenizer.tokenize = lru_cache(maxsize=2)(tokenizer.tokenize)
-    return RougeScorer(["rouge1", "rouge2"], tokenizer=tokenizer), tokenizer.tokenize
-
-
-def longest_common(first: Sequence[str], second: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence of words.
-
-    Bit-parallel (Hyyrö 2004, figure 4), since the package's table of all pairs of words takes half of the time of all
-    ROUGE measures: bit i of `state` is 0 where the length grows with word i of `first`.
-    """
-    places: dict[str, int] = {}
-    for place, word in enumerate(first):
-        places[word] = places.get(word, 0) | 1 << place
-    state = whole = (1 << len(first)) - 1
-    for word in second:
-        matched = state & places.get(word, 0)
-        state = (state + matched | state - matched) & whole
-    return len(first) - state.bit_count()
+    return RougeScorer(ROUGE, tokenizer=tokenizer)
 
 
 BARE = str.maketrans("", "", string.punctuation)
