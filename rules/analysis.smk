@@ -124,6 +124,7 @@ rule recommend:
         regret=STUDY["recommend"]["regret"],
         indicators=STUDY["indicators"],
         targets=own_cohort.questions(STUDY),
+        not_chosen=NOT_CHOSEN,
         benchmarks=BENCHMARKS,
         code=content_hashes.of_code(
             "analysis/recommendation",

@@ -26,6 +26,10 @@ BENCHMARKS = {
 }
 
 
+# Bases that a selection has not chosen so far: `task/recipe` -> number.
+NOT_CHOSEN = selection.counted(LEFT)
+
+
 def table_parts(wildcards):
     """The parts that a gathered table is made of."""
     return {

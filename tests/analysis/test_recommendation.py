@@ -60,6 +60,15 @@ def test_a_clear_best_is_called_and_equal_ones_are_too_close() -> None:
     assert "too close to call" in close["statement"] and close["probability"] < 0.95
 
 
+def test_an_answer_counts_the_bases_that_a_selection_left_out() -> None:
+    generator = np.random.default_rng(0)
+    both = [sample(100, 0.5, generator, 3), sample(200, 0.9, generator, 3)]
+    place = f"{both[0].keys['train']}/{both[0].keys['recipe']}"
+    answer = one(rows(both, not_chosen={place: 4, "other/full": 2}), "answer")
+    assert answer["statement"].endswith("; 4 other bases not fine-tuned, since the selection did not choose them.")
+    assert "selection" not in one(rows(both, not_chosen={"other/full": 2}), "answer")["statement"]
+
+
 def lucky(step: int, seeds: int, noise: float, generator: np.random.Generator, score: float = 0.5) -> Sample:
     """A model whose score is that of its seeds, whatever the row."""
     values = np.repeat(generator.normal(score, noise, (seeds, 1)), ROWS, axis=1)

@@ -73,6 +73,9 @@ def test_the_tables_hold_what_was_chosen_and_miss_nothing(selected: Path) -> Non
     scores = tables.read(selected / "study/results/scores.parquet")
     models = scores.loc[scores["recipe"] != "none", ["family", "step", "recipe"]].drop_duplicates()
     assert sorted(models.to_numpy().tolist()) == sorted(chosen(selected))
+    assert running.run(selected, "results/recommendations.parquet").returncode == 0
+    said = tables.read(selected / "study/results/recommendations.parquet")["statement"]
+    assert said.str.contains("not fine-tuned, since the selection did not choose").any()
     audit = tables.read(selected / "study/results/audit.parquet")
     assert not audit["evidence"].str.startswith(("hole", "gaps")).any()
 

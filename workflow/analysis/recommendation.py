@@ -32,17 +32,19 @@ def recommend(
     analysis: pd.DataFrame,
     limit: float,
     resampling: Resampling,
+    not_chosen: Mapping[str, int] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of `tables.RECOMMENDATIONS`.
 
     picks: indicator -> base -> value, higher is better; seconds: wall time of an indicator per base; analysis: the gathered
-    table; limit: the largest regret that is small enough.
+    table; limit: the largest regret that is small enough; not_chosen: `task/recipe` -> bases that a selection left out.
     """
     analysis = analysis[analysis["analysis"] == "extrapolation"]  # filtered once for all questions
     significant = _significant(questions, analysis, resampling.level)
     for question in questions:
         keys = {"task": question.name, "recipe": question.way["recipe"], "suite": question.way["suite"]}
-        rows = [*_answer(question, resampling), *_bases(question, resampling)]
+        left = (not_chosen or {}).get(f"{question.tests[0][0]}/{question.way['recipe']}", 0)
+        rows = [*_answer(question, resampling, left), *_bases(question, resampling)]
         if len(question.bases) > 1 and question.tuned:
             regrets = [*_regrets(question, picks, seconds, resampling)]
             rows += [*regrets, *_cheapest(question, regrets, list(picks), limit, resampling.level)]
@@ -50,8 +52,11 @@ def recommend(
         yield from ({**keys, **row} for row in rows)
 
 
-def _answer(question: Question, resampling: Resampling) -> Iterator[dict[str, Any]]:
-    """The base to tune, or the bases among which it is too close to call; with single seeds, no recommendation."""
+def _answer(question: Question, resampling: Resampling, left: int = 0) -> Iterator[dict[str, Any]]:
+    """The base to tune, or the bases among which it is too close to call; with single seeds, no recommendation.
+
+    left: bases that a selection has not chosen, of which nothing is said here.
+    """
     top, tied = question.top, question.tied
     name, chance = named(question.bases[top]), float(question.probability[tied].mean())
     score = _figure(question, top, resampling)
@@ -75,6 +80,11 @@ def _answer(question: Question, resampling: Resampling) -> Iterator[dict[str, An
             f"too close to call. Highest score: {best}; probability to be the best {chance:.2f}"
             f"{'' if len(tied) == 1 else ' each'}. Not significantly worse: {rivals}"
         )
+    text += (
+        f"; {left} other base{'s' if left > 1 else ''} not fine-tuned, since the selection did not choose them"
+        if left
+        else ""
+    )
     yield _row(question, "answer", text, question.where, top, resampling)
 
 

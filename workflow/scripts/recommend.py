@@ -34,7 +34,7 @@ with job("recommend", snakemake) as log:
     measured_jobs = {name: seconds(paths) for name, paths in asked.benchmarks.items()}
     costs = recommendation.costs(asked.indicators, measured_jobs, max(1, len(asked.benchmarks["measure"])))
     questions = best_base.questions(levels, asked.targets, how)
-    rows = list(recommendation.recommend(questions, picks, costs, analysis, asked.regret, how))
+    rows = list(recommendation.recommend(questions, picks, costs, analysis, asked.regret, how, asked.not_chosen))
     log.info("%d questions, %d rows", len(questions), len(rows))
     tables.write(rows, tables.RECOMMENDATIONS, Path(snakemake.output.table))
     read = tables.read(Path(snakemake.output.table))

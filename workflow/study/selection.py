@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,12 @@ def not_chosen(study: Study, folder: Path = Path()) -> list[dict[str, Any]]:
     own, taken = models(study), set(chosen(study, folder))
     left = [row not in taken for row in own[CANDIDATE_KEYS].itertuples(index=False, name=None)]
     return own[np.array(left, dtype=bool)][grid.MODEL_KEYS].to_dict("records")
+
+
+def counted(left: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the number of bases of models that are not chosen, by `task/recipe`."""
+    bases = {(model["train"], model["recipe"], model["family"], model["step"]) for model in left}
+    return dict(sorted(Counter(f"{train}/{recipe}" for train, recipe, *_ in bases).items()))
 
 
 def cells(study: Study, wanted: Sequence[Candidate]) -> pd.DataFrame:
