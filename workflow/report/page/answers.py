@@ -1,0 +1,141 @@
+"""The answer for each task: its recommendation rows, the best checkpoint, ties, seeds, and how clear the choice is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from workflow.evaluation import metric_names
+from workflow.report.page.inputs import PageInputs
+from workflow.storage import tables
+
+WHOLE = 0.99  # share of rows with one label from which a model counts as constant
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The recommendation for a task by one recipe in one suite. rows: of `tables.RECOMMENDATIONS`."""
+
+    task: str
+    recipe: str
+    suite: str
+    rows: pd.DataFrame
+    inputs: PageInputs
+
+    @cached_property
+    def row(self) -> dict[str, Any]:
+        """The row with the answer."""
+        return self.rows[self.rows["topic"] == "answer"].iloc[0].to_dict()
+
+    @cached_property
+    def bases(self) -> list[dict[str, Any]]:
+        """The checkpoints with score and probability to be the best, the best score first."""
+        return self.rows[self.rows["topic"] == "base"].to_dict("records")
+
+    @property
+    def top(self) -> dict[str, Any]:
+        """The checkpoint with the best score."""
+        return self.bases[0]
+
+    @cached_property
+    def tied(self) -> list[dict[str, Any]]:
+        """The checkpoints that share the best score."""
+        return [row for row in self.bases if row["value"] == self.top["value"]]
+
+    @cached_property
+    def where(self) -> dict[str, Any]:
+        """Conditions on the scores: those of the first test where the task is a mean of several."""
+        return json.loads(self.row["filter"])
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the answer is about fine-tuned models."""
+        return self.recipe != "none"
+
+    @cached_property
+    def sign(self) -> int:
+        """1 where a higher score is better, else -1."""
+        return -1 if metric_names.better(self.where["metric"]) == "lower" else 1
+
+    @property
+    def method(self) -> str:
+        """How the task was tuned: `full`, `lora`, or `untouched`."""
+        recipe = self.inputs.settings.get("recipes", {}).get(self.recipe, {})
+        return recipe.get("method", "unknown method") if self.tuned else "untouched"
+
+    @cached_property
+    def scored(self) -> pd.DataFrame:
+        """The scores behind the answer, of all checkpoints and seeds, in the primary metric."""
+        return tables.matching(self.inputs.table("scores"), self.where)
+
+    @cached_property
+    def seeds(self) -> int:
+        """The number of seeds of the checkpoint that has most."""
+        counts = self.scored.groupby(["family", "step"])["seed"].nunique()
+        return int(counts.max()) if len(counts) else 1
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the task is a mean over tests: a target of the config."""
+        return any(self.task in cohort.get("targets", {}) for cohort in self.inputs.settings["cohorts"].values())
+
+    def at_top(self, metric: str) -> float | None:
+        """Another metric of the best checkpoint on the test, as a mean over seeds; None where it was not computed."""
+        where = self.where | {"metric": metric, "family": self.top["family"], "step": self.top["step"]}
+        found = tables.matching(self.inputs.table("scores"), where)["value"]
+        return float(found.mean()) if len(found) else None
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether the best model predicts one label on nearly all rows."""
+        share = self.at_top("most_predicted")
+        return not self.is_mean and share is not None and share >= WHOLE
+
+    @cached_property
+    def trivial(self) -> tuple[str, float] | None:
+        """The baseline, chance or majority, that the best score is not above by its interval: name, value."""
+        if self.is_mean or self.sign < 0:
+            return None
+        known = {name: self.at_top(name) for name in ("chance", "majority")}
+        above = {name: value for name, value in known.items() if value is not None and self.top["low"] <= value}
+        return max(above.items(), key=lambda item: item[1]) if above else None
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """How clear the choice is: key of a style, words."""
+        if self.constant:
+            return "bad", "predicts one label"
+        if self.trivial:
+            return "bad", f"not above {self.trivial[0]}"
+        if len(self.bases) == 1:
+            return "open", "only one checkpoint"
+        if len(self.tied) > 1:
+            return "open", "equal scores"
+        if self.tuned and self.seeds < 2:
+            return "open", "one seed: no recommendation"
+        if self.top["probability"] >= self.inputs.level:
+            return "good", "clear"
+        return "open", "too close to call"
+
+
+def answers(inputs: PageInputs) -> Iterator[list[Answer]]:
+    """The answers for each task and suite: one for each recipe, that with the best score first.
+
+    Untouched checkpoints are asked about only where nothing was tuned.
+    """
+    table = inputs.table("recommendations")
+    if table.empty:
+        return
+    tuned = table[table["recipe"] != "none"]
+    parts = metric_names.parts(inputs.table("scores"))
+    shown = tuned if len(tuned) else table[~table["task"].isin(parts)]
+    for (task, suite), rows in shown.groupby(["task", "suite"], sort=False):
+        found = [Answer(task, recipe, suite, own, inputs) for recipe, own in rows.groupby("recipe", sort=False)]
+        found = [answer for answer in found if (answer.rows["topic"] == "answer").any() and answer.bases]
+        if found:
+            yield sorted(found, key=lambda answer: -answer.sign * answer.top["value"])

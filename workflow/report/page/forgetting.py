@@ -1,0 +1,71 @@
+"""What a fine-tuned model loses on tests other than the one it was tuned for, against the checkpoint it was tuned from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from workflow.report import selection
+from workflow.report.findings import signed
+from workflow.report.page.answers import Answer
+from workflow.statistics import holm
+from workflow.storage import tables
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """Changes on other tests. tests: their number; drops, rises: significant changes (Holm over these tests), the largest first;
+    floors: tests on which the untouched checkpoint is at chance or at 0, so that nothing can be forgotten."""
+
+    tests: int
+    drops: list[dict[str, Any]]
+    rises: list[dict[str, Any]]
+    floors: list[str]
+
+    @property
+    def text(self) -> str:
+        """As one sentence."""
+        if not self.tests:
+            return "No other test was run."
+        floor = f" {len(self.floors)} start at chance or 0: nothing to forget there." if self.floors else ""
+        if not self.drops:
+            return f"No significant drop on {self.tests} other tests, {len(self.rises)} rise.{floor}"
+        worst = self.drops[0]
+        change = signed(worst["value"])
+        return f"{len(self.drops)} of {self.tests} other tests drop; most: {worst['test']} {change}.{floor}"
+
+
+def forgetting(answer: Answer) -> Forgetting:
+    """The changes that the best model of an answer shows on all tests out of its domain."""
+    rows = _changes(answer)
+    adjusted = holm(rows["p_value"].astype(float).fillna(1.0).to_numpy()) if len(rows) else []
+    sure = rows[[bool(value < 1 - answer.inputs.level) for value in adjusted]]
+    drops = sure[sure["value"] < 0].sort_values("value").to_dict("records")
+    rises = sure[sure["value"] > 0].sort_values("value", ascending=False).to_dict("records")
+    floors = [test for test in rows["test"] if _at_floor(answer, test)]
+    return Forgetting(len(rows), drops, rises, floors)
+
+
+def _changes(answer: Answer) -> pd.DataFrame:
+    """Tuned minus untouched on each other test, of the best checkpoint."""
+    rows = answer.inputs.material.rows("tuning_difference", "difference_of_means")
+    keys = {name: answer.where[name] for name in ("train", "format", "recipe", "suite", "test_format", "shots")}
+    rows = tables.matching(rows, keys | {"family": answer.top["family"], "step": answer.top["step"]})
+    return selection.related(rows, {"out_of_domain", "cross_task", "benchmark"}) if len(rows) else rows
+
+
+def _at_floor(answer: Answer, test: str) -> bool:
+    """Whether the untouched checkpoint's interval on a test includes chance, or its score is 0."""
+    scores = answer.inputs.scores
+    keys = {"family": answer.top["family"], "step": answer.top["step"], "suite": answer.suite, "train": "none"}
+    keys |= {"test": test, "test_format": answer.where["test_format"], "shots": answer.where["shots"]}
+    found = tables.matching(scores, keys)
+    if found.empty:
+        return False
+    row = found.iloc[0]
+    place = {"family": row["family"], "suite": row["suite"], "test": test}
+    chance = selection.baseline_values(answer.inputs.table("scores"), **place).get("chance", 0.0)
+    low = row["value"] if pd.isna(row["low"]) else row["low"]
+    return bool(low <= chance)
