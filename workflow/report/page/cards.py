@@ -1,0 +1,249 @@
+"""The cards of the first screen: one for each task, with the checkpoint, its score, and everything that qualifies the answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from workflow.evaluation import metric_names
+from workflow.report.findings import ci, signed
+from workflow.report.page.answers import Answer, answers
+from workflow.report.page.forgetting import forgetting
+from workflow.report.page.inputs import PageInputs
+from workflow.report.page.settling import settling
+from workflow.storage import tables
+
+NAMED = 5  # checkpoints that a line names
+LIKELY = 0.05  # checkpoints below this probability to be the best are not named
+METHODS = {"full": "full fine-tuning", "lora": "LoRA", "untouched": "untouched"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card shows. key: its anchor; tone: style of the badge; facts: label and text; marks: of the audit, each a kind with
+    its number and one piece of evidence."""
+
+    key: str
+    title: str
+    tone: str
+    badge: str
+    headline: str
+    score: str
+    facts: Sequence[tuple[str, str]]
+    marks: Sequence[tuple[str, int, str]]
+    statements: Sequence[str]
+
+
+def cards(inputs: PageInputs) -> list[Card]:
+    """The cards of a study, in the order of the table of recommendations; targets that are means come last."""
+    found = sorted(answers(inputs), key=lambda own: own[0].is_mean)
+    return [_card(own, number) for number, own in enumerate(found, 1)]
+
+
+def _card(recipes: Sequence[Answer], number: int) -> Card:
+    """The card of a task. recipes: its answers, the recipe with the best score first."""
+    answer = recipes[0]
+    tone, badge = answer.verdict
+    title = answer.task + ("" if _one_suite(answer) else f" ({answer.suite})") + (" (mean)" if answer.is_mean else "")
+    marks = _marks(answer)
+    return Card(
+        f"card-{number}",
+        title,
+        tone,
+        badge,
+        headline(answer),
+        score_line(answer),
+        [(label, text) for label, text in _facts(recipes) if text],
+        marks,
+        _statements(recipes),
+    )
+
+
+def _one_suite(answer: Answer) -> bool:
+    """Whether the study has one suite, so that a title need not name it."""
+    return answer.inputs.table("recommendations")["suite"].nunique() == 1
+
+
+def headline(answer: Answer) -> str:
+    """Which checkpoint, and how it is tuned."""
+    method = METHODS.get(answer.method, answer.method)
+    tail = f", {method}" if answer.tuned else ", as it is"
+    if len(answer.tied) > 1:
+        return f"No single best: {checkpoints(answer, answer.tied)} score the same{tail}"
+    return f"{checkpoints(answer, [answer.top])}{tail}"
+
+
+def checkpoints(answer: Answer, rows: Sequence[dict[str, Any]]) -> str:
+    """Names of some checkpoints: steps by family."""
+    families: dict[str, list[int]] = {}
+    for row in rows[:NAMED]:
+        families.setdefault(row["family"], []).append(int(row["step"]))
+    names = []
+    for family, steps in families.items():
+        step = answer.inputs.step_name(family, steps[0]) if len(rows) == 1 else _listed(sorted(steps))
+        names.append(f"{family} {step}" if answer.inputs.several_families else step[0].upper() + step[1:])
+    more = len(rows) - NAMED
+    return "; ".join(names) + (f" and {more} more" if more > 0 else "")
+
+
+def _listed(steps: Sequence[int]) -> str:
+    return f"step{'s' if len(steps) > 1 else ''} {', '.join(map(str, steps))}"
+
+
+def score_line(answer: Answer) -> str:
+    """The expected score with its interval, the number of rows, and the metric."""
+    top, metric = answer.top, metric_names.label(answer.where["metric"])
+    n = "" if pd.isna(top["n"]) else f", {int(top['n'])} rows"
+    seeds = f", {answer.seeds} seed{'s' if answer.seeds > 1 else ''}" if answer.tuned else ""
+    bounds = (
+        "no interval" if pd.isna(top["low"]) else f"{ci(answer.inputs.level)} {top['low']:.2f} to {top['high']:.2f}"
+    )
+    return f"{metric} {top['value']:.3f} ({bounds}{n}{seeds})"
+
+
+def _facts(recipes: Sequence[Answer]) -> Iterator[tuple[str, str]]:
+    """The lines of a card."""
+    answer = recipes[0]
+    yield "How sure", chance(answer)
+    yield "Before tuning", _gain(answer) if answer.tuned and not answer.is_mean else ""
+    yield "Full or LoRA", _methods(recipes) if answer.tuned else ""
+    yield "Forgets", forgetting(answer).text if answer.tuned and not answer.is_mean else ""
+    yield "Train on?", later(answer)
+    yield "Cost", cost(answer) if answer.tuned and not answer.is_mean else ""
+    yield "What settles it", settling(answer)
+
+
+def chance(answer: Answer) -> str:
+    """The probability to be the best, and the rivals; what the score amounts to where it is at a baseline."""
+    if answer.constant:
+        return "The model gives one label on 99 % of rows or more: its score is that label's share, whatever the checkpoint."
+    if len(answer.bases) == 1:
+        return "Only this checkpoint was tried."
+    likely = [row for row in answer.bases if row["probability"] >= LIKELY]
+    likely.sort(key=lambda row: -row["probability"])
+    names = [f"{checkpoints(answer, [row]).split(' (')[0].lower()} {row['probability']:.0%}" for row in likely[:NAMED]]
+    text = f"Probability to be the best of {len(answer.bases)}: {', '.join(names)}."
+    if answer.trivial:
+        name, value = answer.trivial
+        text += f" No checkpoint is shown to beat {name} ({value:.3f})."
+    return text + (
+        " This is about these models; other seeds are not in it." if answer.tuned and answer.seeds < 2 else ""
+    )
+
+
+def _gain(answer: Answer) -> str:
+    """The untouched checkpoint's score on the test, and the change by fine-tuning."""
+    keys = {
+        "train": "none",
+        "recipe": "none",
+        "format": "none",
+        "suite": answer.suite,
+        "metric": answer.where["metric"],
+    }
+    keys |= {name: answer.where[name] for name in ("test", "test_format", "shots")}
+    place = {"family": answer.top["family"], "step": answer.top["step"]}
+    base = tables.matching(answer.inputs.table("scores"), keys | place)["value"]
+    rows = answer.inputs.material.rows("tuning_difference", "difference_of_means")
+    names = ("train", "format", "recipe", "suite", "test", "test_format", "shots")
+    change = tables.matching(rows, place | {name: answer.where[name] for name in names})
+    if base.empty or change.empty:
+        return "The untouched checkpoint was not tested."
+    row = change.iloc[0]
+    bounds = "" if pd.isna(row["low"]) else f" ({signed(row['low'], '.2f')} to {signed(row['high'], '.2f')})"
+    verdict = "" if pd.isna(row["low"]) or row["low"] > 0 or row["high"] < 0 else "; the interval includes no change"
+    return f"{base.iloc[0]:.3f} untouched; tuning changes it by {signed(row['value'])}{bounds}{verdict}."
+
+
+def _methods(recipes: Sequence[Answer]) -> str:
+    """The best score of each recipe."""
+    best = [f"{METHODS.get(own.method, own.method)} ({own.recipe}) {own.top['value']:.3f}" for own in recipes]
+    if len({own.method for own in recipes}) > 1:
+        return f"{'; '.join(best)}."
+    first, missing = METHODS.get(recipes[0].method, recipes[0].method), "LoRA was"
+    missing = missing if recipes[0].method == "full" else "full fine-tuning was"
+    tail = f" Recipes: {'; '.join(best)}." if len(recipes) > 1 else ""
+    return f"{first[0].upper()}{first[1:]} only; {missing} not tried.{tail}"
+
+
+def later(answer: Answer) -> str:
+    """Whether more pre-training of the best checkpoint's family pays."""
+    rows = answer.rows[(answer.rows["topic"] == "pretraining") & (answer.rows["family"] == answer.top["family"])]
+    if rows.empty:
+        return "" if not answer.is_mean else "Not forecast for a mean."
+    row = rows.iloc[-1]
+    if pd.isna(row["value"]):
+        few = "too few" in row["statement"]
+        return "Unknown: too few steps for a forecast." if few else "Unknown: forecasts of held-out steps fail here."
+    text = row["statement"].split(": ", 1)[-1]
+    return text[0].upper() + text[1:]
+
+
+def cost(answer: Answer) -> str:
+    """The measured hours of fine-tuning for the task."""
+    hours = answer.inputs.table("tables/gpu_hours")
+    if hours.empty:
+        return "Not measured here: the scores were imported." if not answer.inputs.settings["families"] else ""
+    rows = hours[(hours["stage"] == "tune") & (hours["train"] == answer.task)]
+    jobs, total = int(rows["measured"].sum()), float(rows["hours"].sum())
+    return f"{jobs} fine-tunings took {spent(3600 * total)} of computing." if jobs else "Not measured."
+
+
+def spent(seconds: float) -> str:
+    """A time in hours, minutes or seconds, whichever fits."""
+    unit, size = next(((unit, size) for unit, size in (("h", 3600), ("min", 60)) if seconds >= size), ("s", 1))
+    return f"{seconds / size:.{0 if size == 1 else 1}f} {unit}"
+
+
+def _found(recipes: Sequence[Answer]) -> pd.DataFrame:
+    """The findings about a task's answers."""
+    findings = recipes[0].inputs.table("findings")
+    statements = [text for own in recipes for text in own.rows["statement"]]
+    return findings[findings["statement"].isin(statements)] if len(findings) else findings
+
+
+def _statements(recipes: Sequence[Answer]) -> list[str]:
+    """The sentences about a task in full."""
+    topics = ("answer", "pretraining", "cheapest")
+    return [text for own in recipes for text in own.rows.loc[own.rows["topic"].isin(topics), "statement"]]
+
+
+def _marks(answer: Answer) -> list[tuple[str, int, str]]:
+    """The audit's errors and warnings against the answer, by kind."""
+    found = _found([answer])
+    rows = found[found["filter"] == answer.row["filter"]] if len(found) else found
+    texts = list(dict.fromkeys(text for warnings in rows.get("warnings", []) for text in warnings))
+    parted = [re.match(r"(?:error|warning), (\w+): (.*)", text, re.DOTALL) for text in texts]
+    pairs = [(match[1].replace("_", " "), match[2]) for match in parted if match]
+    counts = Counter(kind for kind, _ in pairs)
+    return [(kind, number, next(text for own, text in pairs if own == kind)) for kind, number in counts.items()]
+
+
+def lead(shown: Sequence[Card], inputs: PageInputs) -> list[str]:
+    """The sentences above the cards: how many answers are clear, and what weakens all of them."""
+    if not shown:
+        return ["No checkpoint was fine-tuned or compared on a test, so there is no answer."]
+    counts = Counter(card.badge for card in shown)
+    clear = counts.pop("clear", 0)
+    kinds = ", ".join(f"{badge} ({number})" for badge, number in counts.most_common())
+    first = f"{clear} of {len(shown)} tasks have a clearly best checkpoint" + (
+        f"; the others: {kinds}." if kinds else "."
+    )
+    audit = inputs.table("audit")
+    severe = Counter(audit["severity"]) if len(audit) else Counter()
+    marked = sum(bool(card.marks) for card in shown)
+    second = f"The audit has {severe['error']} errors and {severe['warning']} warnings; {marked} of {len(shown)} answers carry a mark."
+    return [first, second]
+
+
+def conditions(row: dict[str, Any]) -> dict[str, Any]:
+    """The conditions of a finding's filter; none where it is not JSON."""
+    try:
+        return json.loads(row["filter"])
+    except (TypeError, json.JSONDecodeError):
+        return {}

@@ -1,0 +1,182 @@
+"""The findings by question: each question with one sentence that sums them up, and the findings folded below it."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from workflow import registry
+from workflow.analysis import analyses
+from workflow.report import pages, selection
+from workflow.report.page.cards import conditions
+from workflow.report.page.inputs import PageInputs
+from workflow.storage import tables
+
+QUESTIONS = {
+    "answer": "Which checkpoint, and which indicator finds it?",
+    "base": "What does pre-training teach?",
+    "tuned": "What does fine-tuning teach?",
+    "transfer": "What is forgotten, and what transfers?",
+    "formats": "Does the prompt format matter?",
+    "forecasts": "Can the outcome be forecast before fine-tuning?",
+    "cost": "What did it cost?",
+}
+FIGURES = {"answer": "home", "base": "home", "tuned": "gain", "transfer": "transfer", "forecasts": "forecasts"}
+SHOWN = 60  # findings of a question on the page; the table of findings has all
+BEHIND = 8  # rows behind a finding
+NOT = "not significant"
+DEFINITIONS = {
+    "scores": "Scores with intervals over test rows; the probability to be the best is that of the true score given all scores, "
+    "drawn towards their mean (workflow/analysis/best_base.py).",
+    "forecasts": "Share of pairs of bases that a forecaster orders correctly (workflow/forecasting/forecast_accuracy.py).",
+    "rankings": "The length of the shortlist that holds the best base (workflow/forecasting/ranking.py).",
+    "audit": "Checks of the results for known flaws (workflow/audit/checks).",
+    "tables/gpu_hours": "Wall time of the measured jobs times the GPUs that each holds.",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A finding with its evidence. rows: the first rows behind it, as columns and cells; count: of all of them."""
+
+    statement: str
+    warnings: list[str]
+    source: str
+    definition: str
+    figure: str | None
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+    count: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its summary and findings; beyond: the number of findings that are not shown."""
+
+    key: str
+    title: str
+    summary: str
+    findings: list[Finding]
+    beyond: int
+
+
+def questions(inputs: PageInputs) -> Iterator[Question]:
+    """The questions that the study has findings on."""
+    findings = inputs.table("findings")
+    for key, title in QUESTIONS.items():
+        rows = findings[findings["section"] == key] if len(findings) else findings
+        if len(rows):
+            shown = [_finding(row, inputs) for row in rows.head(SHOWN).to_dict("records")]
+            yield Question(key, title, summary(key, rows, inputs), shown, max(0, len(rows) - SHOWN))
+
+
+def summary(section: str, rows: pd.DataFrame, inputs: PageInputs) -> str:
+    """One sentence on all findings of a section."""
+    own = SUMMARIES.get(section)
+    return (own(rows, inputs) if own else None) or _counted(rows)
+
+
+def _counted(rows: pd.DataFrame) -> str:
+    """The number of findings, and of the significant ones among them."""
+    tested = rows["statement"].str.contains("significant")
+    sure = tested & ~rows["statement"].str.contains(NOT)
+    noun = "finding" if len(rows) == 1 else "findings"
+    return (
+        f"{len(rows)} {noun}, {int(sure.sum())} of them significant (Holm)." if tested.any() else f"{len(rows)} {noun}."
+    )
+
+
+def _answer(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
+    """How often the cheapest sufficient indicator is which."""
+    table = inputs.table("recommendations")
+    cheapest = table[table["topic"] == "cheapest"]
+    if cheapest.empty:
+        return None
+    names = Counter(cheapest["indicator"]).most_common(3)
+    listed = ", ".join(f"{name} ({number})" for name, number in names)
+    return f"Cheapest indicator that picks well enough, by number of tasks ({len(cheapest)}): {listed}."
+
+
+def _base(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
+    """How many tests are learned when."""
+    learning = rows[rows["finding"] == "learning"]
+    groups = Counter(conditions(row).get("group") for row in learning.to_dict("records"))
+    if not groups:
+        return None
+    words = {"not_learned": "no learning established"}
+    listed = "; ".join(
+        f"{words.get(name, selection.named(str(name)))} {number}" for name, number in groups.most_common()
+    )
+    return f"Of {len(learning)} tests: {listed}."
+
+
+def _tuned(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
+    """How many tasks gain by fine-tuning at the last step."""
+    gains = rows[rows["finding"] == "gains"]
+    if gains.empty:
+        return None
+    sure = ~gains["statement"].str.contains(NOT)
+    up, down = int((sure & (gains["value"] > 0)).sum()), int((sure & (gains["value"] < 0)).sum())
+    number = f"{up + down} of {len(gains)}"
+    return f"At the last step the score on the task tuned on changes significantly in {number} cases: {up} rise, {down} fall."
+
+
+def _transfer(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
+    """How many scores on other tests change at the last step."""
+    material = inputs.material
+    last = material.last(material.rows("tuning_difference", "difference_of_means"))
+    parts = [selection.related(last, kinds) for kinds in ({"out_of_domain"}, {"cross_task"})]
+    sure = pd.concat([part[material.significant(part)] for part in parts if len(part)] or [last.head(0)])
+    number = sum(len(part) for part in parts)
+    if not number:
+        return None
+    drops, rises = int((sure["value"] < 0).sum()), int((sure["value"] > 0).sum())
+    return f"Of {number} scores on other tests at the last step, {drops} drop and {rises} rise significantly (Holm)."
+
+
+def _cost(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
+    """The only sentence on cost."""
+    return rows["statement"].iloc[0] if len(rows) == 1 else None
+
+
+SUMMARIES: dict[str, Callable[[pd.DataFrame, PageInputs], str | None]] = {
+    "answer": _answer,
+    "base": _base,
+    "tuned": _tuned,
+    "transfer": _transfer,
+    "cost": _cost,
+}
+
+
+def _finding(row: dict[str, Any], inputs: PageInputs) -> Finding:
+    """A finding with the rows behind it."""
+    keys = {key: value for key, value in conditions(row).items() if key != "estimator"}
+    table = inputs.tables.get(row["table"])
+    known = table is not None and set(keys) <= set(table.columns)
+    behind = tables.matching(table, keys) if table is not None and known else pd.DataFrame()
+    shown = behind.dropna(axis="columns", how="all").head(BEHIND)
+    varying = [name for name in shown.columns if len(shown) == 1 or name not in keys]
+    source = f"results/{row['table']}: {row['filter']}"
+    return Finding(
+        row["statement"],
+        list(row["warnings"]),
+        source,
+        _definition(row, keys),
+        FIGURES.get(row["section"]),
+        varying,
+        list(shown[varying].itertuples(index=False, name=None)),
+        len(behind),
+    )
+
+
+def _definition(row: dict[str, Any], keys: dict[str, Any]) -> str:
+    """What the statistic of a finding is: the docstring of its analysis."""
+    name = keys.get("analysis")
+    if row["table"] == "analysis" and name in registry.modules(analyses):
+        return pages.paragraph(importlib.import_module(f"{analyses.__name__}.{name}"))
+    return DEFINITIONS.get(row["table"], "")

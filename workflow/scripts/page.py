@@ -1,0 +1,21 @@
+"""Write the page that answers: results/report.html."""
+
+from workflow.jobs.job import job
+
+from pathlib import Path
+
+from workflow.planning import config_checks
+from workflow.report import presenting
+from workflow.report.page import rendering
+from workflow.report.page.inputs import PageInputs
+from workflow.storage import files
+
+with job("page", snakemake) as log:
+    found, asked = snakemake.input, snakemake.params
+    config_checks.read(snakemake.config)  # declares the tasks of the study, whose prompts are shown
+    read = presenting.read([Path(path) for path in found.tables])
+    parts = {"predictions": [Path(path) for path in found.predictions], "items": [Path(path) for path in found.rows]}
+    inputs = PageInputs(read, asked.study, parts, [Path(path) for path in found.prepared], asked.parameters)
+    text = rendering.page(inputs)
+    log.info("%.1f MB", len(text.encode()) / 1e6)
+    files.write_text(text, Path(snakemake.output[0]))
