@@ -9,6 +9,7 @@ localrules:
     summarise,
     find,
     present,
+    page,
     report,
 
 
@@ -117,12 +118,34 @@ rule present:
         "../workflow/scripts/present.py"
 
 
-rule report:
-    """Write the report of a finished study to one HTML file, results/report.html."""
+rule page:
+    """Write the page that answers: results/report.html, one file that opens without a network."""
     input:
-        rules.present.output,
+        tables=PAGE_TABLES,
+        predictions=parts("predictions", grid.PART_KEYS, PARTS),
+        rows=parts("items", grid.PART_KEYS, PARTS),
+        prepared=PREPARED,
     output:
         "results/report.html",
+    log:
+        "logs/page.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        study=files.portable(STUDY),
+        parameters=known_parameters(),
+        code=page_code(),
+    script:
+        "../workflow/scripts/page.py"
+
+
+rule report:
+    """Write results/report.html, and Snakemake's archive of the run, results/archive.html."""
+    input:
+        rules.present.output,
+        rules.page.output,
+    output:
+        "results/archive.html",
     log:
         "logs/report.log",
     conda:

@@ -48,6 +48,34 @@ class Browser:
         """What a function body in JavaScript returns."""
         return self._sent("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
+    def run_async(self, script: str, *arguments: Any) -> Any:
+        """What a function body in JavaScript hands to its last argument, a callback."""
+        return self._sent("POST", "/execute/async", {"script": script, "args": list(arguments)})
+
+    def _devtools(self, command: str, **parameters: Any) -> None:
+        self._sent("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def emulate(self, width: int, height: int, theme: str) -> None:
+        """Show pages at a size in pixels, which may be a phone's, in a colour scheme: `light` or `dark`."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._devtools("Emulation.setDeviceMetricsOverride", **size)
+        features = [{"name": "prefers-color-scheme", "value": theme}]
+        self._devtools("Emulation.setEmulatedMedia", media="", features=features)
+
+    def emulate_print(self) -> None:
+        """Show pages as they are printed."""
+        self._devtools("Emulation.setEmulatedMedia", media="print")
+
+    def printed(self) -> bytes:
+        """The page as PDF."""
+        return base64.b64decode(self._sent("POST", "/print", {}))
+
+    def move(self, x: int, y: int) -> None:
+        """Move the mouse to a point of the window."""
+        moves = [{"type": "pointerMove", "duration": 0, "x": place[0], "y": place[1]} for place in ((x - 9, y), (x, y))]
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": moves}
+        self._sent("POST", "/actions", {"actions": [mouse]})
+
     def wait(self, script: str, *arguments: Any, seconds: float = 60) -> Any:
         """Wait until a function body returns something that is true, and return it."""
         end = time.monotonic() + seconds

@@ -1,8 +1,11 @@
 """Inputs and parameters of the rules in reporting.smk."""
 
 import os
+import pathlib
 
 from workflow import registry
+from workflow.errors import StudyError
+from workflow.planning import costs
 from workflow.report import figures, findings, summaries
 from workflow.storage import files
 
@@ -22,6 +25,43 @@ TABLES = [
     *(["results/scores.parquet"] if RECOMMENDED else []),
     *(path for path in SUMMARISED if path.endswith("gpu_hours.csv")),
 ]
+
+
+# What the page is made of: findings, what they are made of, all tables and the histories of fine-tuning.
+PAGE_TABLES = list(
+    dict.fromkeys(
+        [
+            "results/findings.parquet",
+            "results/scores.parquet",
+            *TABLES,
+            *SUMMARISED,
+            *(["results/histories.parquet"] if STUDY["models"] else []),
+        ]
+    )
+)
+
+
+def known_parameters():
+    """Parameters of the bases of each family that the config tells of; others have no axis of FLOPs."""
+    known = {}
+    for family in STUDY["families"]:
+        try:
+            known[family] = float(costs.parameters_of(STUDY, family))
+        except StudyError:
+            continue
+    return known
+
+
+def page_code():
+    """How the page is made."""
+    folder = pathlib.Path(workflow.basedir) / "workflow/report/page"
+    modules = [f"report/page/{path.stem}" for path in sorted(folder.glob("*.py"))]
+    assets = [
+        f"report/page/{path.name}"
+        for kind in ("*.j2", "*.css", "*.js")
+        for path in sorted(folder.glob(kind))
+    ]
+    return content_hashes.of_code(*modules, *assets, "report/page.js", "analysis/power")
 
 
 def figure_code(wildcards):

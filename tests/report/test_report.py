@@ -39,7 +39,7 @@ def made(place: Path) -> Path:
     ended = running.run(place, "report")
     assert ended.returncode == 0, ended.stderr
     print(f"{time.monotonic() - start:.1f} s")
-    return place / "study/results/report.html"
+    return place / "study/results/archive.html"
 
 
 @pytest.mark.slow

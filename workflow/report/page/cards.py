@@ -72,11 +72,9 @@ def _one_suite(answer: Answer) -> bool:
 
 def headline(answer: Answer) -> str:
     """Which checkpoint, and how it is tuned."""
-    method = METHODS.get(answer.method, answer.method)
-    tail = f", {method}" if answer.tuned else ", as it is"
-    if len(answer.tied) > 1:
-        return f"No single best: {checkpoints(answer, answer.tied)} score the same{tail}"
-    return f"{checkpoints(answer, [answer.top])}{tail}"
+    tail = f", {METHODS.get(answer.method, answer.method)}"
+    tie = " tie" if len(answer.tied) > 1 else ""
+    return f"{checkpoints(answer, answer.tied)}{tie}{tail}"
 
 
 def checkpoints(answer: Answer, rows: Sequence[dict[str, Any]]) -> str:
@@ -111,7 +109,7 @@ def _facts(recipes: Sequence[Answer]) -> Iterator[tuple[str, str]]:
     """The lines of a card."""
     answer = recipes[0]
     yield "How sure", chance(answer)
-    yield "Before tuning", _gain(answer) if answer.tuned and not answer.is_mean else ""
+    yield "Untouched", _gain(answer) if answer.tuned and not answer.is_mean else ""
     yield "Full or LoRA", _methods(recipes) if answer.tuned else ""
     yield "Forgets", forgetting(answer).text if answer.tuned and not answer.is_mean else ""
     yield "Train on?", later(answer)
@@ -122,19 +120,17 @@ def _facts(recipes: Sequence[Answer]) -> Iterator[tuple[str, str]]:
 def chance(answer: Answer) -> str:
     """The probability to be the best, and the rivals; what the score amounts to where it is at a baseline."""
     if answer.constant:
-        return "The model gives one label on 99 % of rows or more: its score is that label's share, whatever the checkpoint."
+        return "No: the model gives one label on 99 % of rows or more, so its score is the share of that label."
     if len(answer.bases) == 1:
         return "Only this checkpoint was tried."
     likely = [row for row in answer.bases if row["probability"] >= LIKELY]
     likely.sort(key=lambda row: -row["probability"])
     names = [f"{checkpoints(answer, [row]).split(' (')[0].lower()} {row['probability']:.0%}" for row in likely[:NAMED]]
-    text = f"Probability to be the best of {len(answer.bases)}: {', '.join(names)}."
+    text = f"Best of {len(answer.bases)} with probability: {', '.join(names)}."
     if answer.trivial:
         name, value = answer.trivial
         text += f" No checkpoint is shown to beat {name} ({value:.3f})."
-    return text + (
-        " This is about these models; other seeds are not in it." if answer.tuned and answer.seeds < 2 else ""
-    )
+    return text + (" Other seeds are not in it." if answer.tuned and answer.seeds < 2 else "")
 
 
 def _gain(answer: Answer) -> str:
@@ -156,8 +152,8 @@ def _gain(answer: Answer) -> str:
         return "The untouched checkpoint was not tested."
     row = change.iloc[0]
     bounds = "" if pd.isna(row["low"]) else f" ({signed(row['low'], '.2f')} to {signed(row['high'], '.2f')})"
-    verdict = "" if pd.isna(row["low"]) or row["low"] > 0 or row["high"] < 0 else "; the interval includes no change"
-    return f"{base.iloc[0]:.3f} untouched; tuning changes it by {signed(row['value'])}{bounds}{verdict}."
+    verdict = "" if pd.isna(row["low"]) or row["low"] > 0 or row["high"] < 0 else "; not shown to help"
+    return f"{base.iloc[0]:.3f}; tuning adds {signed(row['value'])}{bounds}{verdict}."
 
 
 def _methods(recipes: Sequence[Answer]) -> str:
@@ -168,7 +164,7 @@ def _methods(recipes: Sequence[Answer]) -> str:
     first, missing = METHODS.get(recipes[0].method, recipes[0].method), "LoRA was"
     missing = missing if recipes[0].method == "full" else "full fine-tuning was"
     tail = f" Recipes: {'; '.join(best)}." if len(recipes) > 1 else ""
-    return f"{first[0].upper()}{first[1:]} only; {missing} not tried.{tail}"
+    return f"{first[0].upper()}{first[1:]}; {missing} not tried.{tail}"
 
 
 def later(answer: Answer) -> str:
@@ -179,7 +175,7 @@ def later(answer: Answer) -> str:
     row = rows.iloc[-1]
     if pd.isna(row["value"]):
         few = "too few" in row["statement"]
-        return "Unknown: too few steps for a forecast." if few else "Unknown: forecasts of held-out steps fail here."
+        return "Unknown: too few steps." if few else "Unknown: forecasts of held-out steps fail."
     text = row["statement"].split(": ", 1)[-1]
     return text[0].upper() + text[1:]
 
@@ -191,7 +187,7 @@ def cost(answer: Answer) -> str:
         return "Not measured here: the scores were imported." if not answer.inputs.settings["families"] else ""
     rows = hours[(hours["stage"] == "tune") & (hours["train"] == answer.task)]
     jobs, total = int(rows["measured"].sum()), float(rows["hours"].sum())
-    return f"{jobs} fine-tunings took {spent(3600 * total)} of computing." if jobs else "Not measured."
+    return f"{jobs} fine-tunings took {spent(3600 * total)}." if jobs else "Not measured."
 
 
 def spent(seconds: float) -> str:
@@ -237,8 +233,11 @@ def lead(shown: Sequence[Card], inputs: PageInputs) -> list[str]:
     audit = inputs.table("audit")
     severe = Counter(audit["severity"]) if len(audit) else Counter()
     marked = sum(bool(card.marks) for card in shown)
-    second = f"The audit has {severe['error']} errors and {severe['warning']} warnings; {marked} of {len(shown)} answers carry a mark."
-    return [first, second]
+    second = f"The audit has {severe['error']} errors and {severe['warning']} warnings; "
+    tops = Counter(card.headline for card in shown if " tie, " not in card.headline)
+    name, number = tops.most_common(1)[0] if tops else ("", 0)
+    best = [f"Highest score most often: {name} ({number} of {len(shown)} tasks)."] if number > 1 else []
+    return [first, *best, f"{second}{marked} of {len(shown)} answers carry a mark."]
 
 
 def conditions(row: dict[str, Any]) -> dict[str, Any]:

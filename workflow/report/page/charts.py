@@ -233,10 +233,9 @@ def _forecasts(inputs: PageInputs) -> Chart | None:
     keep = {"split": "every_pair", "subset": "all", "ties": "half"}
     if rows.empty or not set(keep) <= set(rows.columns):
         return None
-    rows = rows[(rows[list(keep)] == pd.Series(keep)).all(axis=1) & rows["value"].notna()]
+    rows = rows[(rows[list(keep)] == pd.Series(keep)).all(axis=1)].rename(columns={"accuracy": "value", "n_pairs": "n"})
+    rows = rows[rows["value"].notna()]
     rows = rows[rows["source"].isna() | (rows["source"] == rows["target"])]
-    if "statistic" in rows:
-        rows = rows[rows["statistic"] == "accuracy"]
     if rows.empty:
         return None
     groups = list(rows.groupby(["cohort", "target"], sort=False))[:PANELS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +58,7 @@ LATE = (
     "primary",
     "seed_variance",
 )
-LARGEST = 3_000_000  # bytes of a download in the page; larger tables stay in the folder of results
+BUDGET = 6_000_000  # characters of all downloads in the page; tables beyond it stay in the folder of results
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -78,8 +78,11 @@ class DataTable:
 
 def data_tables(inputs: PageInputs) -> Iterator[DataTable]:
     """All tables, the scores with chance and majority as columns."""
+    left = BUDGET
     for number, (name, table) in enumerate(sorted(inputs.tables.items(), key=_place)):
-        yield _data_table(f"table-{number}", name, with_baselines(table) if name == "scores" else table)
+        made = _data_table(f"table-{number}", name, with_baselines(table) if name == "scores" else table, left)
+        left -= len(made.csv or "") + len(made.parquet or "")
+        yield made
 
 
 def _place(item: tuple[str, pd.DataFrame]) -> tuple[int, str]:
@@ -101,12 +104,13 @@ def with_baselines(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[~scores["metric"].isin(selection.METRICS)].merge(wide, on=keys, how="left")
 
 
-def _data_table(key: str, name: str, table: pd.DataFrame) -> DataTable:
-    """A table with its downloads."""
+def _data_table(key: str, name: str, table: pd.DataFrame, left: int) -> DataTable:
+    """A table with its downloads, unless they have more characters than are left."""
     shown = ordered(table)
     head = shown.head(ROWS).dropna(axis="columns", how="all")
     rows = [tuple(_short(value) for value in row) for row in head.itertuples(index=False, name=None)]
     csv, parquet = _csv(shown), _parquet(shown)
+    csv, parquet = (csv, parquet) if len(csv) + len(parquet) <= left else (None, None)
     return DataTable(key, name, list(head.columns), rows, max(0, len(table) - ROWS), len(table), csv, parquet)
 
 
@@ -123,12 +127,12 @@ def _short(value: object) -> object:
     return len(value) if isinstance(value, (list, np.ndarray)) else value
 
 
-def _uri(kind: str, data: bytes) -> str | None:
-    """A data URI; None for data that is too large."""
-    return None if len(data) > LARGEST else f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def _uri(kind: str, data: bytes) -> str:
+    """A data URI."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _csv(table: pd.DataFrame) -> str | None:
+def _csv(table: pd.DataFrame) -> str:
     """A table as gzipped CSV. Texts that a spreadsheet would run as a formula are led by an apostrophe."""
     return _uri("application/gzip", gzip.compress(harmless(table).to_csv(index=False).encode(), mtime=0))
 
@@ -146,13 +150,8 @@ def _quoted(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-def _parquet(table: pd.DataFrame) -> str | None:
+def _parquet(table: pd.DataFrame) -> str:
     """A table as Parquet."""
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False, compression="zstd")
     return _uri("application/vnd.apache.parquet", buffer.getvalue())
-
-
-def names(rows: Sequence[DataTable]) -> list[str]:
-    """The names of some tables."""
-    return [row.name for row in rows]

@@ -29,12 +29,12 @@ class Forgetting:
         """As one sentence."""
         if not self.tests:
             return "No other test was run."
-        floor = f" {len(self.floors)} start at chance or 0: nothing to forget there." if self.floors else ""
+        floor = f" {len(self.floors)} start at chance or 0: nothing to lose." if self.floors else ""
         if not self.drops:
-            return f"No significant drop on {self.tests} other tests, {len(self.rises)} rise.{floor}"
+            return f"None of {self.tests} other tests drops significantly.{floor}"
         worst = self.drops[0]
-        change = signed(worst["value"])
-        return f"{len(self.drops)} of {self.tests} other tests drop; most: {worst['test']} {change}.{floor}"
+        most = f"{worst['test']} {signed(worst['value'])}" + (" most" if len(self.drops) > 1 else "")
+        return f"{len(self.drops)} of {self.tests} other tests: {most}.{floor}"
 
 
 def forgetting(answer: Answer) -> Forgetting:
@@ -44,7 +44,8 @@ def forgetting(answer: Answer) -> Forgetting:
     sure = rows[[bool(value < 1 - answer.inputs.level) for value in adjusted]]
     drops = sure[sure["value"] < 0].sort_values("value").to_dict("records")
     rises = sure[sure["value"] > 0].sort_values("value", ascending=False).to_dict("records")
-    floors = [test for test in rows["test"] if _at_floor(answer, test)]
+    dropped = {row["test"] for row in drops}
+    floors = [test for test in rows["test"] if test not in dropped and _at_floor(answer, test)]
     return Forgetting(len(rows), drops, rises, floors)
 
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import importlib.resources
 import json
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +34,8 @@ def page(inputs: PageInputs, progress: str = "") -> str:
     """The page of a study as HTML. progress: a line on a study that is not finished; else empty."""
     style, script, table_script = (_asset(path) for path in ("style.css", "script.js", "../page.js"))
     plotly = importlib.resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
+    # Plotly adds the style of maps, which the policy refuses, unless an element with its id is there already.
+    maps = sorted(set(re.findall(r'getElementById\("([0-9a-f]{64})"\)', plotly)))
     scripts = [_inline(text) for text in (plotly, table_script, script)]
     shown, drawn = cards.cards(inputs), list(charts.charts(inputs))
     return (
@@ -42,6 +45,7 @@ def page(inputs: PageInputs, progress: str = "") -> str:
             policy=policy(scripts, [style]),
             style=Markup(style),  # a file of this package
             scripts=[Markup(text) for text in scripts],  # files of this package and of plotly
+            maps=maps,
             progress=progress,
             lead=cards.lead(shown, inputs),
             study=study_line(inputs),

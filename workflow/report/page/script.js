@@ -8,7 +8,7 @@
   const suffix = (panel) => (panel ? panel + 1 : "");
   // Names come from data: Plotly reads a small set of tags in texts.
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const broken = (text) => plain(text.length > 34 ? `${text.slice(0, 33)}…` : text);
+  const broken = (text) => plain(text.length > 26 ? `${text.slice(0, 25)}…` : text);
 
   const extent = (figure, axis) => {
     const places = figure.traces.filter((trace) => trace.x && typeof trace.x[axis][0] === "number").flatMap((trace) => trace.x[axis]);
@@ -41,11 +41,11 @@
     const rows = Math.ceil(count / columns);
     const dots = figure.traces.some((trace) => trace.dots);
     const text = { color: colour("ink"), size: 12 };
-    const made = { grid: { rows, columns, pattern: "independent", xgap: 0.22, ygap: dots ? 0.75 : 0.34 }, width, height: rows * (dots ? 330 : 235) + 40, margin: { l: 52, r: 12, t: 34, b: dots ? 120 : 48 }, font: text, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", annotations: [] };
+    const made = { grid: { rows, columns, pattern: "independent", xgap: 0.22, ygap: dots ? 0.8 : 0.34 }, width, height: rows * (dots ? 270 : 235) + (dots ? 70 : 40), margin: { l: 52, r: 12, t: 34, b: dots ? 100 : 48 }, font: text, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", annotations: [] };
     const grid = { gridcolor: style().getPropertyValue("--line").trim(), zerolinecolor: colour("muted"), automargin: false };
     figure.panels.forEach((panel, index) => {
       const lowest = index + columns >= count;
-      made[`xaxis${suffix(index)}`] = { ...grid, title: { text: lowest ? axisNames[axis] : "", font: { size: 11 } }, exponentformat: "SI", nticks: 5, ...(dots ? { type: "category", tickangle: -45, tickfont: { size: 10 } } : { matches: index ? "x" : undefined }) };
+      made[`xaxis${suffix(index)}`] = { ...grid, title: { text: lowest ? axisNames[axis] : "", font: { size: 11 } }, exponentformat: "SI", nticks: 5, ...(dots ? { type: "category", tickangle: -50, dtick: 1, tickfont: { size: 9 } } : { matches: index ? "x" : undefined }) };
       made[`yaxis${suffix(index)}`] = { ...grid, title: { text: plain(panel.y), font: { size: 11 }, standoff: 4 }, nticks: 5, matches: index && figure.shared ? "y" : undefined };
       made.annotations.push({ text: `<b>${broken(panel.title)}</b>`, xref: `x${suffix(index)} domain`, yref: `y${suffix(index)} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 12 } });
     });

@@ -18,11 +18,11 @@ def settling(answer: Answer) -> str:
     if len(answer.bases) < 2:
         return "Fine-tune other checkpoints as well; there is nothing to compare with."
     if answer.constant or answer.trivial:
-        return "Not more data: first make a model that beats the baseline."
+        return "A model that beats the baseline first; more rows do not help."
     clear = answer.top["probability"] >= answer.inputs.level and len(answer.tied) == 1
     if answer.tuned and answer.seeds < 2:
         # Rows alone cannot settle it, so their number is not named beside this.
-        return f"At least {SEEDS} seeds for each checkpoint: with one, the variance between seeds is unknown."
+        return f"{SEEDS} seeds or more for each checkpoint; one says nothing of their variance."
     if clear:
         return "Settled at the level of the intervals."
     parts = [text for text in (_seeds(answer), _rows(answer)) if text]

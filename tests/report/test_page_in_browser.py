@@ -1,0 +1,188 @@
+"""The page of answers in headless Chromium: widths, light and dark, hover, print, accessibility, no request, no error.
+
+The page is that of the smoke study, or the one that TUNECAST_PAGE names (`make browser TUNECAST_PAGE=results/report.html`).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import re
+import shutil
+import tarfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import browser
+import page_study
+import pytest
+import running
+from test_page import HOSTILE
+
+from workflow.report.page import rendering
+
+AXE = "https://registry.npmjs.org/axe-core/-/axe-core-4.14.1.tgz"
+AXE_SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
+PICTURES = os.environ.get("TUNECAST_PICTURES")  # folder for pictures of the page, to be looked at
+LARGEST = 12e6  # bytes
+WINDOWS = [(width, theme) for width in (390, 1280, 1920) for theme in ("light", "dark")]
+HEIGHT = 1000
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a finished study."""
+    if browser.MISSING:
+        pytest.skip(f"not installed: {', '.join(browser.MISSING)} (Debian: apt-get install chromium chromium-driver)")
+    if named := os.environ.get("TUNECAST_PAGE"):
+        return Path(named)
+    place = shutil.copytree(request.getfixturevalue("smoke"), tmp_path_factory.mktemp("page") / "place")
+    ended = running.run(place, "results/report.html")
+    assert ended.returncode == 0, ended.stderr
+    return place / "study/results/report.html"
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The script of axe-core, from npm's registry by its hash, kept in a cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunecast" / AXE.rpartition("/")[2]
+    if not cache.is_file():
+        with urllib.request.urlopen(AXE, timeout=60) as answer:
+            archive = answer.read()
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_bytes(archive)
+    archive = cache.read_bytes()
+    assert base64.b64encode(hashlib.sha512(archive).digest()).decode() == AXE_SHA512, (
+        f"{cache}: another file; remove it"
+    )
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        return files.extractfile("package/axe.min.js").read().decode()
+
+
+def shown(window: browser.Browser, page: Path, width: int, theme: str) -> None:
+    """Show a page at a width in a colour scheme."""
+    window.emulate(width, HEIGHT, theme)
+    window.open(page)
+    window.wait("return document.readyState === 'complete'")
+
+
+@pytest.fixture(scope="module")
+def window(page: Path) -> Iterator[browser.Browser]:
+    with browser.opened(1280) as opened:
+        yield opened
+
+
+def test_the_file_is_small(page: Path) -> None:
+    assert page.stat().st_size < LARGEST
+
+
+@pytest.mark.parametrize(("width", "theme"), WINDOWS)
+def test_everything_fits_and_nothing_fails(
+    window: browser.Browser, page: Path, width: int, theme: str, axe: str
+) -> None:
+    shown(window, page, width, theme)
+    if PICTURES:
+        window.picture(Path(PICTURES) / f"page {width} {theme}.png")
+    for key in window.run("return [...document.querySelectorAll('figure.chart')].map((e) => e.dataset.key)"):
+        window.run("document.getElementById('figure-' + arguments[0]).scrollIntoView()", key)
+        window.wait("return Boolean(document.querySelector(`#figure-${arguments[0]} .main-svg`))", key)
+        if PICTURES:
+            window.picture(Path(PICTURES) / f"{key} {width} {theme}.png")
+    window.run("document.querySelectorAll('details').forEach((element) => { element.open = true; })")
+    time.sleep(0.3)
+    wide = window.run(
+        "const w = document.documentElement.clientWidth; return [...document.querySelectorAll('body *')]"
+        ".filter((e) => !e.closest('.scroll, pre, .skip, .quiet, svg') && e.getBoundingClientRect().right > w + 1)"
+        ".map((e) => e.tagName + '.' + e.className)"
+    )
+    assert wide == [] and window.run("return document.documentElement.scrollWidth <= window.innerWidth")
+    window.run("document.querySelectorAll('details').forEach((element) => { element.open = false; })")
+    found = window.run_async(
+        axe + "; const done = arguments[arguments.length - 1]; axe.run(document, {resultTypes: ['violations']})"
+        ".then((r) => done(r.violations.filter((v) => ['serious', 'critical'].includes(v.impact))"
+        ".map((v) => [v.id, v.nodes.slice(0, 3).map((n) => n.html.slice(0, 200))])))"
+    )
+    assert found == []
+    assert window.messages() == []
+    assert (
+        window.run("return performance.getEntriesByType('resource').filter((e) => !e.name.startsWith('data:')).length")
+        == 0
+    )
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_the_first_screen_holds_the_answer(window: browser.Browser, page: Path, width: int) -> None:
+    shown(window, page, width, "light")
+    visible = window.run(
+        "return [...document.querySelectorAll('.headline')].map((e) => e.getBoundingClientRect()).map((r) => r.bottom)"
+    )
+    assert visible and visible[0] < HEIGHT
+    top = window.run("return document.body.innerText")
+    assert "Which checkpoint should you fine-tune?" in top and re.search(r"\d of \d+ tasks? ha", top)
+
+
+def test_each_figure_reacts_to_hover(window: browser.Browser, page: Path) -> None:
+    shown(window, page, 1280, "light")
+    keys = window.run("return [...document.querySelectorAll('figure.chart')].map((e) => e.dataset.key)")
+    assert keys
+    for key in keys:
+        window.run("document.querySelector(`#figure-${arguments[0]} .plot`).scrollIntoView()", key)
+        window.wait("return Boolean(document.querySelector(`#figure-${arguments[0]} .main-svg`))", key)
+        time.sleep(0.3)
+        point = window.run(
+            "const e = document.querySelector(`#figure-${arguments[0]} .plot`); window.hovered = 0;"
+            "e.on('plotly_hover', (d) => { window.hovered = d.points[0].text || d.points[0].y; });"
+            "const t = e.data.findIndex((d) => d.text && d.visible !== false), d = e._fullData[t];"
+            "const x = e._fullLayout[d.xaxis.replace('x', 'xaxis')], y = e._fullLayout[d.yaxis.replace('y', 'yaxis')];"
+            "const r = e.getBoundingClientRect();"
+            "return [r.left + x._offset + x.c2p(x.d2c(d.x[0])), r.top + y._offset + y.c2p(d.y[0])].map(Math.round)",
+            key,
+        )
+        window.move(*point)
+        text = window.wait("return window.hovered", seconds=10)
+        assert "value" in str(text), (key, text)
+
+
+def test_a_line_switches_off_and_the_axis_changes(window: browser.Browser, page: Path) -> None:
+    shown(window, page, 1280, "light")
+    window.run("document.getElementById('figure-home').scrollIntoView()")
+    window.wait("return Boolean(document.querySelector('#figure-home .main-svg'))")
+    count = "return document.querySelectorAll('#figure-home .scatterlayer .trace').length"
+    before = window.run(count)
+    window.run("document.querySelector('#figure-home .controls input').click()")
+    assert window.run(count) < before
+    options = window.run("return [...document.querySelectorAll('#figure-home option')].map((e) => e.value)")
+    if len(options) > 1:
+        window.run(
+            "const s = document.querySelector('#figure-home select'); s.value = 'tokens'; s.dispatchEvent(new Event('change'))"
+        )
+        assert (
+            window.run("return document.querySelector('#figure-home .plot').layout.xaxis.title.text")
+            == "training tokens"
+        )
+
+
+def test_print_has_all_cards(window: browser.Browser, page: Path) -> None:
+    shown(window, page, 1280, "light")
+    titles = window.run("return [...document.querySelectorAll('.card h3')].map((e) => e.textContent)")
+    window.emulate_print()
+    heights = window.run("return [...document.querySelectorAll('.card')].map((e) => e.getBoundingClientRect().height)")
+    assert titles and len(heights) == len(titles) and min(heights) > 20
+    assert len(window.printed()) > 20_000
+
+
+def test_hostile_texts_run_nothing(window: browser.Browser, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.html"
+    path.write_text(rendering.page(page_study.inputs(HOSTILE)), encoding="utf-8")
+    shown(window, path, 1280, "light")
+    for key in window.run("return [...document.querySelectorAll('figure.chart')].map((e) => e.dataset.key)"):
+        window.run("document.getElementById('figure-' + arguments[0]).scrollIntoView()", key)
+        window.wait("return Boolean(document.querySelector(`#figure-${arguments[0]} .main-svg`))", key)
+    assert window.run("return window.hit === undefined && document.querySelectorAll('iframe, main img').length === 0")
+    assert window.messages() == []
