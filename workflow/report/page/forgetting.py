@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from workflow.report import selection
@@ -40,8 +41,8 @@ class Forgetting:
 def forgetting(answer: Answer) -> Forgetting:
     """The changes that the best model of an answer shows on all tests out of its domain."""
     rows = _changes(answer)
-    adjusted = holm(rows["p_value"].astype(float).fillna(1.0).to_numpy()) if len(rows) else []
-    sure = rows[[bool(value < 1 - answer.inputs.level) for value in adjusted]]
+    adjusted = holm(rows["p_value"].astype(float).fillna(1.0).to_numpy()) if len(rows) else np.ones(0)
+    sure = rows[adjusted < 1 - answer.inputs.level]
     drops = sure[sure["value"] < 0].sort_values("value").to_dict("records")
     rises = sure[sure["value"] > 0].sort_values("value", ascending=False).to_dict("records")
     dropped = {row["test"] for row in drops}
