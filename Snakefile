@@ -108,7 +108,6 @@ rule all:
         ),
         ["results/pairs.parquet"] if COHORTS else [],
         "results/pages",
-        "results/report.html",
 
 
 snakemake_patches.before_dry_run(
