@@ -64,9 +64,9 @@ class Answer:
 
     @property
     def method(self) -> str:
-        """How the task was tuned: `full`, `lora`, or `untouched`."""
+        """How the task was tuned: `full`, `lora`, `untouched`, or the recipe's name where it is not of this study."""
         recipe = self.inputs.settings.get("recipes", {}).get(self.recipe, {})
-        return recipe.get("method", "unknown method") if self.tuned else "untouched"
+        return recipe.get("method", f"recipe {self.recipe}") if self.tuned else "untouched"
 
     @cached_property
     def scored(self) -> pd.DataFrame:

@@ -161,6 +161,8 @@ def _methods(recipes: Sequence[Answer]) -> str:
     best = [f"{METHODS.get(own.method, own.method)} ({own.recipe}) {own.top['value']:.3f}" for own in recipes]
     if len({own.method for own in recipes}) > 1:
         return f"{'; '.join(best)}."
+    if not {own.method for own in recipes} <= set(METHODS):
+        return f"Imported: {', '.join(own.method for own in recipes)}."
     first, missing = METHODS.get(recipes[0].method, recipes[0].method), "LoRA was"
     missing = missing if recipes[0].method == "full" else "full fine-tuning was"
     tail = f" Recipes: {'; '.join(best)}." if len(recipes) > 1 else ""
