@@ -110,8 +110,17 @@ def _data_table(key: str, name: str, table: pd.DataFrame, left: int) -> DataTabl
     head = shown.head(ROWS).dropna(axis="columns", how="all")
     rows = [tuple(_short(value) for value in row) for row in head.itertuples(index=False, name=None)]
     csv, parquet = _csv(shown), _parquet(shown)
-    csv, parquet = (csv, parquet) if len(csv) + len(parquet) <= left else (None, None)
-    return DataTable(key, name, list(head.columns), rows, max(0, len(table) - ROWS), len(table), csv, parquet)
+    fits = len(csv) + len(parquet) <= left
+    return DataTable(
+        key,
+        name,
+        list(head.columns),
+        rows,
+        max(0, len(table) - ROWS),
+        len(table),
+        csv if fits else None,
+        parquet if fits else None,
+    )
 
 
 def ordered(table: pd.DataFrame) -> pd.DataFrame:

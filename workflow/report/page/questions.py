@@ -110,7 +110,7 @@ def _base(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
         return None
     words = {"not_learned": "no learning established"}
     listed = "; ".join(
-        f"{words.get(name, selection.named(str(name)))} {number}" for name, number in groups.most_common()
+        f"{words.get(str(name), selection.named(str(name)))} {number}" for name, number in groups.most_common()
     )
     return f"Of {len(learning)} tests: {listed}."
 
