@@ -548,3 +548,19 @@ def test_a_bad_block_is_refused_in_one_line(changes: dict, line: str | None, tmp
         f"config.yaml: {line}" if line else "other.csv: missing; expected the CSV file that `path` of the cohort names"
     )
     assert str(caught.value).startswith(expected) and "\n" not in str(caught.value)
+
+
+def test_joint_intervals_hold_possible_accuracies_alone() -> None:
+    """Two indicators of five bases, .4 above and .1 below chance: none is right on more than all pairs or on fewer than none."""
+    drawn = np.random.default_rng(0).normal([0.4, -0.1], [0.2, 0.03], (500, 2))
+    both = np.ones(2, dtype=bool)
+    whole = forecast_accuracy._jointly(np.array([0.4, -0.1]), drawn, both, 5, 0.95, np.inf)
+    cut = forecast_accuracy._jointly(np.array([0.4, -0.1]), drawn, both, 5, 0.95, 0.5)
+    assert whole[0][0] < -0.1 and whole[0][1] > 0.9
+    assert cut[0] == (max(-0.5, whole[0][0]), 0.5, whole[0][2])
+    assert cut[1] == whole[1] and whole[1][0] > -0.5
+
+
+@pytest.mark.parametrize(("end", "expected"), [(0.0, 0.5), (-0.5, 0.0), (None, None)])
+def test_an_end_at_chance_is_one_half(end: float | None, expected: float | None) -> None:
+    assert forecast_accuracy._above_chance(end) == expected

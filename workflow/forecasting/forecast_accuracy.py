@@ -217,8 +217,8 @@ def _figures(earned: Values, asked: Mask, reference: Reference, setting: SplitSe
         {"accuracy": float(value), "sd": sd} | ({"low": float(low), "high": float(high)} if high > low else NO_ENDS)
         for value, sd, (low, high) in zip(values, _over_rounds(earned, asked), percentiles.T, strict=True)
     ]
-    joint = _jointly(values - 0.5, resampled - 0.5, reference.candidates, reference.units, level)
-    _add(rows, "", [(low and 0.5 + low, high and 0.5 + high, p) for low, high, p in joint])
+    joint = _jointly(values - 0.5, resampled - 0.5, reference.candidates, reference.units, level, 0.5)
+    _add(rows, "", [(_above_chance(low), _above_chance(high), p) for low, high, p in joint])
     if reference.rival is not None:
         gains, drawn = values - values[reference.rival], resampled - resampled[:, [reference.rival]]
         for row, value, (low, high) in zip(rows, gains, setting.resampling.columns(drawn).T, strict=True):
@@ -240,16 +240,22 @@ def _lead(rows: list[dict[str, float | None]], values: Values, resampled: Values
     """Add the lead over the best single indicator to each row, with Student's interval over units."""
     for row, value, error in zip(rows, values, resampled.std(axis=0), strict=True):
         margins = normal(float(error), units - 1)
-        low, high = ends(float(value), margins, level)
+        low, high = ends(float(value), margins, level, (-1.0, 1.0))
         row |= {"lead": float(value), "lead_low": low, "lead_high": high, "lead_p_value": tested(float(value), margins)}
 
 
+def _above_chance(end: float | None) -> float | None:
+    """Return an end of an interval of an accuracy from its distance to 0.5."""
+    return None if end is None else 0.5 + end
+
+
 def _jointly(
-    values: Values, resampled: Values, candidates: Mask, units: int, level: float
+    values: Values, resampled: Values, candidates: Mask, units: int, level: float, limit: float = 1.0
 ) -> list[tuple[float | None, float | None, float | None]]:
     """Return a simultaneous interval and a corrected p-value against 0 for each candidate; None for other forecasters.
 
-    values: shape (n,); resampled: shape (resamples, n); units: number of resampled units. Both use the largest standardised
+    values: shape (n,); resampled: shape (resamples, n); units: number of resampled units; limit: no value lies further
+    from 0, so the intervals are cut there, which keeps their coverage. Both use the largest standardised
     distance of any candidate from its value in a resample (Westfall & Young 1993, section 2.5). Its quantile is converted from
     the normal to Student's distribution with units - 1 degrees of freedom, since few units estimate their spread poorly.
     The ends are None if all resamples are equal, as for an indicator that orders every pair right: its uncertainty is unknown.
@@ -265,7 +271,10 @@ def _jointly(
     for index, spread in zip(indices, error, strict=True):
         reached = normal_width(1 - student_tail(values[index] / spread, units - 1))
         beyond = (1 + np.sum(largest >= reached)) / (1 + len(largest))
-        low, high = float(values[index] - width * spread), float(values[index] + width * spread)
+        low, high = (
+            max(-limit, float(values[index] - width * spread)),
+            min(limit, float(values[index] + width * spread)),
+        )
         intervals[index] = (low, high, float(beyond)) if spread > ROUNDING else (None, None, float(beyond))
     return intervals
 
