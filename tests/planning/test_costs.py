@@ -1,6 +1,8 @@
 """What a study is estimated to cost, against sums by hand."""
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from workflow import task
 from workflow.errors import StudyError
@@ -70,6 +72,21 @@ def test_searched_rates_cost_their_trials():
 def test_a_family_without_stated_parameters_is_refused():
     with pytest.raises(StudyError, match="estimate/parameters: 'big' is missing"):
         table({key: value for key, value in STUDY.items() if key != "estimate"})
+
+
+def test_parameters_of_a_local_folder_are_counted_in_its_headers(tmp_path):
+    for step, size in ((10, 3), (20, 5)):
+        (tmp_path / f"step{step}").mkdir()
+        save_file({"a": np.zeros((size, 4)), "b": np.zeros(7)}, tmp_path / f"step{step}/model.safetensors")
+        for name in ("config.json", "tokenizer.json"):
+            (tmp_path / f"step{step}" / name).write_text("{}")
+    family = {"source": "folder", "path": str(tmp_path), "pattern": "step{step}"}
+    study = config_checks.read(STUDY | {"families": {"big": family}, "estimate": {"flops": 1e12}})
+    assert costs.parameters_of(study, "big") == 5 * 4 + 7
+    (tmp_path / "step20/model.safetensors").write_bytes(b"\x00" * 4)
+    costs._header_sum.cache_clear()
+    with pytest.raises(StudyError, match="estimate/parameters: 'big' is missing"):
+        costs.parameters_of(study, "big")
 
 
 def test_a_size_counts_the_hub_s_rows_and_measures_the_prepared_ones():

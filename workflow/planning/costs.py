@@ -19,7 +19,9 @@ import pandas as pd
 from workflow import task
 from workflow.data import prompts
 from workflow.errors import StudyError
-from workflow.planning.resources import BYTES_PER_TOKEN, FORWARD, TRAINING, fetched, trained_here
+from workflow.models import checkpoints
+from workflow.planning.resources import BYTES_PER_TOKEN, FORWARD, TRAINING, fetched, listed, trained_here
+from workflow.settings import Family
 from workflow.storage import tables
 from workflow.study import grid
 from workflow.task import KINDS, Example, Task
@@ -261,7 +263,7 @@ def _parameters(study: Mapping[str, Any], bases: Path | None = None) -> dict[str
 def parameters_of(study: Mapping[str, Any], name: str, bases: Path | None = None) -> float:
     """Parameters of a family's models: from the config, computed if it is trained here, or those of the family it starts from.
 
-    Otherwise those of a fetched base.
+    Otherwise those of a fetched base, or those that the safetensors files of a local folder list.
     """
     stated, block = study["estimate"]["parameters"], study["families"][name].get("pretraining")
     if name in stated:
@@ -273,7 +275,24 @@ def parameters_of(study: Mapping[str, Any], name: str, bases: Path | None = None
         return parameters_of(study, start["family"], bases)
     for manifest in sorted(bases.glob(f"family={name}/*/base.json")) if bases else ():
         return fetched(str(manifest)).parameters
+    if study["families"][name]["source"] == "folder" and (counted := _in_folder(name, study["families"][name])):
+        return counted
     raise StudyError(f"config.yaml: estimate/parameters: {name!r} is missing; expected the model's parameters")
+
+
+@functools.cache
+def _header_sum(place: Path) -> int:
+    """Numbers that the safetensors files of a folder hold, from their headers alone."""
+    return sum(listed(path) for path in sorted(place.glob("*.safetensors")))
+
+
+def _in_folder(name: str, family: Family) -> int:
+    """Parameters of the last checkpoint of a family in a local folder; 0 without safetensors files that can be read."""
+    place = checkpoints.folder(name, family, max(checkpoints.steps(name, family)))
+    try:
+        return 0 if place is None else _header_sum(place)
+    except (OSError, ValueError):
+        return 0  # the job that reads the weights says what is wrong with them
 
 
 def _tuning(

@@ -252,14 +252,14 @@ def fetched(base: str, place: Path | None = None) -> Size:
 
 def checkpoint(folder: Path, files: Iterable[str]) -> Size:
     """Size of the model in a folder, from its weight files among some files, and its config."""
-    parameters = sum(_listed(folder / name) for name in files if name.endswith(".safetensors"))
+    parameters = sum(listed(folder / name) for name in files if name.endswith(".safetensors"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if {"num_hidden_layers", "hidden_size"} <= set(config):
         return Size(parameters, config["num_hidden_layers"] * config["hidden_size"])
     return Size(parameters, math.sqrt(parameters * LAYERS / 12))
 
 
-def _listed(path: Path) -> int:
+def listed(path: Path) -> int:
     """Numbers that a safetensors file holds: eight bytes with the header's length, then the header as JSON."""
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
