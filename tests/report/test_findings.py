@@ -554,6 +554,24 @@ def test_verdicts_are_holm_s_of_the_rows_p_values_and_say_what_would_have_been_f
     ]
 
 
+@pytest.mark.parametrize(
+    ("score", "said"), [(0.5, "no possible change is detectable"), (30.0, "detectable change 1.05")]
+)
+def test_no_change_beyond_1_of_a_score_up_to_1_is_called_detectable(score, said):
+    """Two pairs, ±.95 by one degree of freedom: (12.706 + 1.376) .95 / 12.706 = 1.053, more than scores from 0 to 1 can change."""
+    row = difference(None, None, 0.0, "domain_change", group="inference", step=None, n=2, p_value=0.2)
+    row |= {"low": -0.95, "high": 0.95}
+    level = difference("mnli", "rte", score, "performance", estimator="mean")
+    table = tables.frame(
+        pa.Table.from_pylist([row, level], schema=pa.schema([pa.field("analysis", pa.string()), *tables.ANALYSIS]))
+    )
+    material = findings.FindingTables({"analysis": table}, 0.95)
+    (text,) = [
+        found["statement"] for found in findings.all_findings(material, NO_AUDIT) if found["finding"] == "domains"
+    ]
+    assert said in text
+
+
 def test_what_would_have_been_found_is_found_in_four_of_five_simulated_studies():
     """Three differences of standard error .05, of which one is as large as is said: at Holm's first level, .05 / 3."""
     rng = np.random.default_rng(0)

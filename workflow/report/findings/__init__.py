@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow import registry
+from workflow import registry, task
 from workflow.analysis.analyses.ratio_of_change import direction
 from workflow.audit import checks
 from workflow.evaluation import metric_names
@@ -60,6 +60,12 @@ class FindingTables:
     def ways(self) -> pd.DataFrame:
         """The main format and number of few-shot examples of each suite (`selection.chosen`): one row each, columns TEST_WAY."""
         return selection.only(self.analysis, "performance")[TEST_WAY].drop_duplicates()
+
+    @cached_property
+    def within_one(self) -> bool:
+        """Whether all scores of the study lie between 0 and 1."""
+        scores = selection.only(self.analysis, "performance")["value"].dropna()
+        return bool(len(scores)) and bool(scores.between(0, 1).all())
 
     @cached_property
     def single_seeds(self) -> pd.DataFrame:
@@ -119,6 +125,8 @@ class FindingTables:
     def verdicts(self, rows: pd.DataFrame, pooled: bool = False, form: str = ".3f") -> pd.Series:
         """The words after each value: significant, or not significant with the smallest change that would have been."""
         small, sure = self.detectable(rows, pooled), self.significant(rows)
+        if self.within_one and not form.endswith("%"):  # of scores from 0 to 1 no change is larger
+            small = small.where(~(small > 1), np.inf)
         texts = ["significant (Holm)" if sure[index] else not_significant(small[index], form) for index in rows.index]
         return pd.Series(texts, index=rows.index, dtype=object)
 
@@ -324,8 +332,9 @@ def _pairs(material: FindingTables, conditions: Mapping[str, Any]) -> list[tuple
     if conditions["analysis"] == "pretraining_change":
         return _distinct(selection.related(rows[rows["analysis"] == "tuning_difference"], {"in_domain", "instructed"}))
     if conditions["analysis"] == "learning":
-        changes = selection.related(changes[changes["test"] == conditions["test"]], {"in_domain", "instructed"})
-        return [("none", conditions["test"]), *_distinct(changes)]
+        pairs = _distinct(changes[changes["test"] == conditions["test"]])
+        home = [pair for pair in pairs if selection.relation(*pair) == "in_domain" or task.kind(pair[0]) == "messages"]
+        return [("none", conditions["test"]), *home]
     rows = rows[rows["analysis"] == conditions["analysis"]]
     for key in ("group", "train", "test"):
         rows = rows if conditions.get(key) is None else rows[rows[key] == conditions[key]]

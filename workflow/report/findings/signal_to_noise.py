@@ -32,7 +32,7 @@ def _listing(material: FindingTables, rows: pd.DataFrame, members: pd.DataFrame)
     sure, names = material.significant(members), _named(members)
     distinct, blind = names[sure].tolist(), names[~sure].tolist()
     untouched = members["recipe"].iloc[0] == "none"
-    who = "untouched bases" if untouched else "models tuned on them"
+    who = "untouched bases" if untouched else "fine-tuned models"
     units = "pairs of task and test" if members["test"].duplicated().any() else "tests"
     rest = f"; not significant:{_list(blind, ' ')}" if blind else ""
     text = (
