@@ -558,7 +558,7 @@ def test_verdicts_are_holm_s_of_the_rows_p_values_and_say_what_would_have_been_f
     ("score", "said"), [(0.5, "no possible change is detectable"), (30.0, "detectable change 1.05")]
 )
 def test_no_change_beyond_1_of_a_score_up_to_1_is_called_detectable(score, said):
-    """Two pairs, ±.95 by one degree of freedom: (12.706 + 1.376) .95 / 12.706 = 1.053, more than scores from 0 to 1 can change."""
+    """Two pairs, ±.95 by one degree of freedom: (12.706 + 1.376) .95 / 12.706 = 1.053, more than such scores can change."""
     row = difference(None, None, 0.0, "domain_change", group="inference", step=None, n=2, p_value=0.2)
     row |= {"low": -0.95, "high": 0.95}
     level = difference("mnli", "rte", score, "performance", estimator="mean")
