@@ -120,11 +120,10 @@ rule present:
 
 rule page:
     """Write the page that answers: results/report.html, one file that opens without a network."""
+
+    # Predictions, scored rows and prompts of a few models are read as well: they exist where the scores do.
     input:
         tables=PAGE_TABLES,
-        predictions=parts("predictions", grid.PART_KEYS, PARTS),
-        rows=parts("items", grid.PART_KEYS, PARTS),
-        prepared=PREPARED,
     output:
         "results/report.html",
     log:

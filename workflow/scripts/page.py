@@ -11,11 +11,9 @@ from workflow.report.page.inputs import PageInputs
 from workflow.storage import files
 
 with job("page", snakemake) as log:
-    found, asked = snakemake.input, snakemake.params
+    asked = snakemake.params
     config_checks.read(snakemake.config)  # declares the tasks of the study, whose prompts are shown
-    read = presenting.read([Path(path) for path in found.tables])
-    parts = {"predictions": [Path(path) for path in found.predictions], "items": [Path(path) for path in found.rows]}
-    inputs = PageInputs(read, asked.study, parts, [Path(path) for path in found.prepared], asked.parameters)
-    text = rendering.page(inputs)
+    read = presenting.read([Path(path) for path in snakemake.input.tables])
+    text = rendering.page(PageInputs(read, asked.study, parameters=asked.parameters))
     log.info("%.1f MB", len(text.encode()) / 1e6)
     files.write_text(text, Path(snakemake.output[0]))

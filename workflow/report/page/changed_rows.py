@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,7 +106,7 @@ def _read(
     answer: Answer, folder: str, where: Mapping[str, Any], keys: Mapping[str, Any], columns: list[str] | None
 ) -> pd.DataFrame | None:
     """The rows of one test in the files of a model."""
-    paths = answer.inputs.cell_parts(folder, where) if folder in answer.inputs.parts else []
+    paths = answer.inputs.cell_parts(folder, where)
     found = [tables.matching(tables.read(path, columns), keys) for path in paths]
     rows = pd.concat(found) if found else pd.DataFrame()
     return rows if len(rows) else None
@@ -116,8 +115,8 @@ def _read(
 def _prompts(answer: Answer) -> dict[str, str]:
     """The prompt of each test row without few-shot examples; none where the rows are not there."""
     name = answer.where["test"]
-    path = next((path for path in answer.inputs.prepared if path.stem == name), None)
-    if path is None or not Path(path).is_file():
+    path = answer.inputs.prepared / f"{name}.parquet"
+    if not path.is_file():
         return {}
     read, _, rows = task.tested(name, path)
     protocol = answer.inputs.settings["suites"][answer.suite]["protocol"]

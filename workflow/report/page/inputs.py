@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,7 @@ import pandas as pd
 
 from workflow.evaluation import metric_names
 from workflow.report.findings import FindingTables
-from workflow.storage import tables
-from workflow.study import token_axis
+from workflow.study import grid, token_axis
 
 TUNED_KEYS = ("family", "step", "train", "format", "recipe", "suite")
 TEST_KEYS = ("test", "test_format", "shots")
@@ -23,15 +22,14 @@ TEST_KEYS = ("test", "test_format", "shots")
 class PageInputs:
     """The inputs of the page.
 
-    tables: by their path below `results/`, without suffix; settings: the config, defaults filled in; parts: files of
-    predictions and of scored rows, by folder (`predictions`, `items`); prepared: files of test rows; parameters: of each
-    family's bases, where known.
+    tables: by their path below `results/`, without suffix; settings: the config, defaults filled in; results: folder with
+    the files of predictions and of scored rows; prepared: folder of test rows; parameters: of each family's bases, where known.
     """
 
     tables: Mapping[str, pd.DataFrame]
     settings: Mapping[str, Any]
-    parts: Mapping[str, Sequence[Path]] = field(default_factory=dict)
-    prepared: Sequence[Path] = ()
+    results: Path = Path("results")
+    prepared: Path = Path("resources/tasks")
     parameters: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -76,10 +74,5 @@ class PageInputs:
         return f"{self.step_name(family, step)} of {family}"
 
     def cell_parts(self, folder: str, where: Mapping[str, Any]) -> list[Path]:
-        """The files of a folder about one model and suite. where: keys of the model and its suite."""
-        keys = {name: str(where[name]) for name in ("family", "step", "train", "format", "recipe", "seed", "suite")}
-        return [path for path, own in self._keyed[folder] if all(own.get(name) == keys[name] for name in keys)]
-
-    @cached_property
-    def _keyed(self) -> dict[str, list[tuple[Path, dict[str, str]]]]:
-        return {folder: [(path, tables.keys_of(path)) for path in paths] for folder, paths in self.parts.items()}
+        """The files of a folder (`predictions`, `items`) about one model and suite. where: keys of the model and its suite."""
+        return sorted((self.results / folder / grid.path(where, grid.CELL_KEYS)).glob("tests=*/part.parquet"))
