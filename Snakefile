@@ -67,8 +67,8 @@ except (StudyError, OSError) as error:
 
 include: "rules/common.smk"
 include: "rules/data.smk"
-include: "rules/checkpoints.smk"
 include: "rules/tuning.smk"
+include: "rules/checkpoints.smk"
 include: "rules/evaluation.smk"
 include: "rules/released.smk"
 include: "rules/indicators.smk"

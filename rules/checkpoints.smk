@@ -73,6 +73,7 @@ rule prefetch:
     """Download everything that the study reads from the hub; all other jobs then need no network."""
     input:
         BASE_PINS,
+        MODEL_PINS,
         TASK_PINS,
         CORPUS_PINS,
     output:

@@ -6,6 +6,8 @@ include: "functions/tuning.smk"
 
 localrules:
     choose,
+    pin_model,
+    take,
 
 
 rule try_rate:
@@ -54,6 +56,8 @@ checkpoint choose:
 
 rule tune:
     """Fine-tune a checkpoint on a task, with one prompt format, recipe and seed."""
+    wildcard_constraints:
+        recipe=TUNED_HERE,
     input:
         base=f"resources/bases/{BASE}/base.json",
         task="resources/tasks/{train}.parquet",
@@ -80,3 +84,43 @@ rule tune:
         record=f"results/diverged/{MODEL}/part.parquet",
     script:
         "../workflow/scripts/tune.py"
+
+
+rule pin_model:
+    """Record the commit of a model on the hub that was tuned elsewhere, with the sizes and hashes of its files."""
+    wildcard_constraints:
+        recipe=TUNED_ELSEWHERE,
+    output:
+        f"resources/pins/models/{MODEL}.json",
+    log:
+        f"logs/pin_model/{MODEL}.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        source=adopted_source,
+    script:
+        "../workflow/scripts/pin_model.py"
+
+
+rule take:
+    """Check a model that was tuned elsewhere and put its files where those of the study's own models are."""
+    wildcard_constraints:
+        recipe=TUNED_ELSEWHERE,
+    input:
+        base=f"resources/bases/{BASE}/base.json",
+        pin=adopted_pin,
+    output:
+        model=weights(f"resources/models/{MODEL}"),
+        checksums=checksums.place(pathlib.Path(f"resources/models/{MODEL}")),
+        record=f"resources/adopted/{MODEL}.json",
+    log:
+        f"logs/take/{MODEL}.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        folder=base_folder,
+        place=adopted_folder,
+        contents=adopted_contents,
+        families=adopted_families,
+    script:
+        "../workflow/scripts/take.py"

@@ -196,6 +196,21 @@ class Models(TypedDict):
     seeds: list[int]
 
 
+class AdoptedModels(TypedDict):
+    """Models that were fine-tuned elsewhere."""
+
+    path: NotRequired[str]
+    repo: NotRequired[str]
+    pattern: str
+    table: NotRequired[str]
+    family: NotRequired[str]
+    step: NotRequired[int]
+    steps: NotRequired[list[int]]
+    train: NotRequired[str]
+    format: Format
+    seed: int
+
+
 class Suite(TypedDict):
     """How models are evaluated. tests: for all models alike, or for each task that a model may be fine-tuned on."""
 
@@ -402,6 +417,7 @@ class Study(TypedDict):
     corpora: dict[str, Corpus]
     recipes: dict[str, Recipe]
     models: list[Models]
+    adopted: dict[str, AdoptedModels]
     suites: dict[str, Suite]
     indicators: dict[str, Indicator]
     imports: dict[str, Import]

@@ -7,7 +7,7 @@ from workflow.forecasting import own_cohort
 from workflow.study import token_axis
 from workflow.training import missing_models
 
-RECOMMENDED = ["results/recommendations.parquet"] if STUDY["models"] or IMPORTED else []
+RECOMMENDED = ["results/recommendations.parquet"] if STUDY["models"] or STUDY["adopted"] or IMPORTED else []
 
 
 # What Snakemake measured of the jobs that indicators are measured in, by suite where they are scores.
@@ -41,7 +41,9 @@ def table_parts(wildcards):
         )
         + IMPORTED_ROWS,
         "histories": parts(
-            "histories", grid.MODEL_KEYS, MODELS[MODELS["recipe"] != "none"]
+            "histories",
+            grid.MODEL_KEYS,
+            MODELS[~MODELS["recipe"].isin(["none", *STUDY["adopted"]])],
         ),
         "indicators": parts("indicators", grid.BASE_KEYS, grid.bases(STUDY)),
         "choices": parts("choices", grid.CHOICE_KEYS, CHOICES),

@@ -1,9 +1,12 @@
 """Inputs and parameters of the rules in tuning.smk."""
 
 import os
+import re
 
 from workflow.data import prompts
-from workflow.storage import tables
+from workflow.models import tuned_elsewhere
+from workflow.storage import files, tables
+from workflow.study import adopted
 from workflow.training import learning_rate_search
 
 CHOICES = TRIALS[grid.CHOICE_KEYS].drop_duplicates()
@@ -59,3 +62,53 @@ def tuning_prompts(wildcards):
 def weights(folder):
     """Folders of tuned weights as an output: to stay, or to be removed once their last prediction is made."""
     return directory(folder) if STUDY["keep_weights"] else temp(directory(folder))
+
+
+ADOPTED = {
+    grid.path(model.keys, grid.MODEL_KEYS): model for model in adopted.models(STUDY)
+}
+TUNED_ELSEWHERE = "|".join(map(re.escape, STUDY["adopted"])) or "(?!)"
+TUNED_HERE = f"(?!(?:{TUNED_ELSEWHERE})/)[^/]+"
+MODEL_PINS = [
+    f"resources/pins/models/{path}.json"
+    for path, model in ADOPTED.items()
+    if model.repo
+]
+
+
+def adopted_model(wildcards):
+    """A model that was tuned elsewhere."""
+    return ADOPTED[grid.path(wildcards, grid.MODEL_KEYS)]
+
+
+def adopted_source(wildcards):
+    """Repository and revision of a model on the hub that was tuned elsewhere."""
+    model = adopted_model(wildcards)
+    return {"repo": model.repo, "revision": model.revision}
+
+
+def adopted_pin(wildcards):
+    """What is pinned of a model on the hub that was tuned elsewhere; none for others."""
+    path = grid.path(wildcards, grid.MODEL_KEYS)
+    return [f"resources/pins/models/{path}.json"] if ADOPTED[path].repo else []
+
+
+def adopted_folder(wildcards):
+    """The local folder of a model that was tuned elsewhere, as a param that is not compared."""
+    return given_folder(adopted_model(wildcards).folder)
+
+
+def adopted_families(wildcards):
+    """The family that a model was tuned elsewhere from, by which the base is checked that its adapters name."""
+    return {wildcards.family: STUDY["families"][wildcards.family]}
+
+
+def adopted_contents(wildcards):
+    """What tells the files of a local model that was tuned elsewhere from those that were there before."""
+    folder = adopted_model(wildcards).folder
+    path = grid.path(wildcards, grid.MODEL_KEYS)
+    record = pathlib.Path(f"resources/adopted/{path}.json")
+    return content_hashes.of_checkpoint(
+        tuned_elsewhere.files(folder) if folder else [],
+        files.json_object(record) if record.is_file() else None,
+    )

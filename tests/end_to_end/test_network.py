@@ -15,8 +15,10 @@ import hub_client
 import pyarrow.parquet as pq
 import pytest
 import running
+import torch
 from hub_server import HubServer
 from models.test_checkpoints import save_checkpoint
+from peft import LoraConfig, get_peft_model
 
 from workflow.storage import tables
 
@@ -163,3 +165,31 @@ def test_equal_weights_are_told_before_any_download(tmp_path: Path) -> None:
         assert warning in login.run(hub.url, "-n").stderr.splitlines()
         fetched = login.run(hub.url, "prefetch")
         assert fetched.returncode == 0 and warning in fetched.stderr.splitlines(), fetched.stderr
+
+
+def test_models_tuned_elsewhere_come_from_the_hub(tmp_path: Path) -> None:
+    model = save_checkpoint(tmp_path / "hub/lab/olmo/main")
+    torch.manual_seed(1)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    adapted.peft_config["default"].base_model_name_or_path = "lab/olmo"
+    adapted.save_pretrained(tmp_path / "hub/lab/tuned/seed4")
+    study = {
+        "families": {"apart": {"source": "hub", "repos": [{"step": 5, "repo": "lab/olmo"}]}},
+        "adopted": {
+            "lora": {"repo": "lab/tuned", "pattern": "seed{seed}", "family": "apart", "step": 5, "train": "unknown"}
+        },
+        "suites": {"plain": {"tests": ["mini_facts"], "limit": 2}},
+    }
+    (tmp_path / "home").mkdir()
+    login = Login(running.lay_out(tmp_path / "place", study), tmp_path / "home")
+    made = "resources/models/family=apart/step=5/train=unknown/format=default/recipe=lora/seed=4"
+    with HubServer(tmp_path / "hub") as hub:
+        ended = login.run(hub.url, "prefetch", made)
+        assert ended.returncode == 0, ended.stderr
+        commit = hub.commit("lab/tuned", "seed4")
+    manifest = json.loads((login.place / "study/resources/prefetched.json").read_text())
+    assert {entry["repo"]: sorted(entry["files"]) for entry in manifest if entry["repo"] == "lab/tuned"} == {
+        "lab/tuned": ["adapter_config.json", "adapter_model.safetensors"]
+    }
+    lineage = json.loads((login.place / "study" / made / "lineage.json").read_text())
+    assert lineage["adopted"] == {"repo": "lab/tuned", "revision": commit} and lineage["seed"] == "4"

@@ -22,6 +22,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "Recipe": ("recipes", "*"),
     "Search": ("recipes", "*", "search"),
     "Models": ("models", "*"),
+    "AdoptedModels": ("adopted", "*"),
     "Suite": ("suites", "*"),
     "Indicator": ("indicators", "*"),
     "Import": ("imports", "*"),

@@ -303,7 +303,7 @@ def check(folder: Path) -> None:
     _files(folder)
     checkpoint_settings.check(folder, WEIGHTS if (folder / WEIGHTS).is_file() else INDEX)
     for shard in _shards(folder):
-        _check_header(shard)
+        check_header(shard)
 
 
 def _check_names(location: str, names: Iterable[str]) -> None:
@@ -338,7 +338,7 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in shards]
 
 
-def _check_header(path: Path) -> None:
+def check_header(path: Path) -> None:
     """Raise StudyError unless the file is as long as its header says and its weights are floats, none of them empty.
 
     Integers would be loaded as if they were weights; buffers such as masks may be integers.
@@ -382,10 +382,19 @@ def pin(name: str, family: Family, step: int) -> dict[str, Any]:
                     allow_patterns=list(NEEDED),
                     ignore_patterns=["*/*"],
                 )
-            _check_names(f"{repo} at {reference}", top_level)
-            return [name for name in top_level if _fits(name, NEEDED)]
+            return needed(f"{repo} at {reference}", top_level)
 
         return hub.pin(repo, "model", reference, wanted)
+
+
+def needed(location: str, names: Iterable[str]) -> list[str]:
+    """Return the files among some names that a model needs.
+
+    Errors: StudyError unless they are those of a checkpoint that can be loaded.
+    """
+    listed = list(names)
+    _check_names(location, listed)
+    return [name for name in listed if _fits(name, NEEDED)]
 
 
 def _repository(family: Family, step: int) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workflow.errors import StudyError
-from workflow.models import checkpoints, model_card
+from workflow.errors import StudyError, first_line, lacks_memory
+from workflow.models import checkpoints, model_card, tuned_elsewhere
 from workflow.settings import Base
 from workflow.storage import checksums
 from workflow.storage.files import dumped, json_object, whole
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-LINEAGE = "lineage.json"
+LINEAGE = tuned_elsewhere.LINEAGE
 
 
 def device() -> str:
@@ -73,9 +73,35 @@ def evaluated(base: Base, tuned: Path | str | None, dtype: str, device_name: str
         model = checkpoints.load_model(folder, DTYPES[dtype], device_name or device())
     if tuned is None or not _is_adapter(tuned):
         return model.eval()
-    from peft import PeftModel
+    return _merged(model, Path(tuned)).eval()
 
-    return PeftModel.from_pretrained(model, tuned).merge_and_unload().eval()
+
+def _merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """Return a base with the adapters of a folder merged into its weights.
+
+    Errors: StudyError unless each weight of the adapters has a place in the model and each place a weight: PEFT goes on
+    with adapters that do nothing.
+    """
+    from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    path = folder / tuned_elsewhere.WEIGHTS
+    try:
+        adapted = PeftModel.from_pretrained(model, folder)
+        stored = load_file(path)
+        expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        loaded: Any = set_peft_model_state_dict(adapted, stored)
+        unexpected = loaded.unexpected_keys
+    except StudyError:
+        raise
+    except Exception as error:  # PEFT raises all kinds on settings and weights that do not fit
+        if lacks_memory(error):
+            raise
+        raise StudyError(f"{folder}: the adapters cannot be loaded: {first_line(error)}") from error
+    for kind, keys in (("missing", expected - set(stored)), ("unexpected", unexpected)):
+        if keys:
+            raise StudyError(f"{path}: does not fit its base: {len(keys)} {kind}, such as {min(keys)}")
+    return adapted.merge_and_unload()
 
 
 def _is_adapter(folder: Path | str) -> bool:

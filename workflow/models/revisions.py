@@ -34,17 +34,28 @@ def filled(text: str, values: Mapping[str, str]) -> str:
 
 
 def expression(name: str, pattern: str) -> re.Pattern[str]:
-    """Return a family's pattern of folders or revisions as an expression.
+    """Return a family's pattern of folders or revisions, with `{step}` in it once, as an expression (`compiled`)."""
+    place = f"config.yaml: families/{name}/pattern"
+    if PLACEHOLDER.findall(pattern).count(f"{{{STEP}}}") != 1 or re.search(r"[/\\]|\.\.", pattern):
+        raise StudyError(
+            f"{place}: {pattern!r} is not allowed; expected a name with {{step}} in it once, * for anything"
+        )
+    return compiled(place, pattern)
+
+
+def compiled(place: str, pattern: str) -> re.Pattern[str]:
+    """Return a pattern of folders or revisions as an expression.
 
     `{step}` stands for digits, any other name in braces for letters, digits and `. _ -`, `*` for anything; `{{` and `}}` for
-    braces. A `*` beside `{step}` never matches a digit of the step.
-    Errors: StudyError unless `{step}` appears once, and each other name once and apart from others.
+    braces. A `*` beside `{step}` never matches a digit of the step. place: of the pattern in the config, for errors.
+    Errors: StudyError unless each name appears once and apart from others, and none leads out of a folder.
     """
-    place = f"config.yaml: families/{name}/pattern: {pattern!r} is not allowed; expected a name"
+    place = f"{place}: {pattern!r} is not allowed; expected a name"
     parts = [part for part in PLACEHOLDER.split(pattern) if part]
-    if parts.count(f"{{{STEP}}}") != 1 or re.search(r"[/\\]|\.\.", pattern):
-        raise StudyError(f"{place} with {{step}} in it once, * for anything")
-    if len(set(names_in(pattern))) < len(names_in(pattern)):
+    if re.search(r"[/\\]|\.\.", pattern):
+        raise StudyError(f"{place} without / and ..")
+    names = [part for part in parts if _stands_for_text(part) and part != "*"]
+    if len(set(names)) < len(names):
         raise StudyError(f"{place} with each name in braces once")
     for first, other in itertools.pairwise(parts):
         if _stands_for_text(first) and _stands_for_text(other) and {first, other} != {"*", f"{{{STEP}}}"}:

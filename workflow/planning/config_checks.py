@@ -25,8 +25,8 @@ from workflow.report import summaries as summary_modules
 from workflow.settings import Family, Import, LmEval, Study, Target
 from workflow.storage import tables
 from workflow.storage.files import check_readable, json_object
+from workflow.study import adopted, families, grid, indicators, selection
 from workflow.study import config as configs
-from workflow.study import families, grid, indicators, selection
 from workflow.study.config import unknown
 from workflow.training import objectives
 
@@ -62,7 +62,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
         registry.declare(study)
         lines += [line for line in _found(study) if not line.startswith(_blocks(places))]
     if lines:
-        raise MistakesError(lines)
+        raise MistakesError(list(dict.fromkeys(lines)))
     return study
 
 
@@ -333,6 +333,15 @@ def _models(study: Mapping[str, Any]) -> Iterator[str]:
             yield from _rank(f"recipes/{name}", study["recipes"][name], study, steps)
 
 
+def _adopted(study: Mapping[str, Any]) -> Iterator[str]:
+    """Models that were tuned elsewhere have names of their own, keys that are stated, and files that can be loaded safely."""
+    for name in study["adopted"]:
+        if name in study["recipes"]:
+            yield f"config.yaml: adopted/{name}: the study has a recipe of that name; choose another name"
+    for model in adopted.models(study):
+        yield from _refusals(adopted.check, model, study)
+
+
 def _chosen(study: Mapping[str, Any], block: Mapping[str, Any]) -> Iterable[str]:
     """The families that a block of models is about."""
     return block.get("families", study["families"])
@@ -470,7 +479,7 @@ def _as_lm_eval(place: str, suite: Mapping[str, Any]) -> Iterator[str]:
 
 def _trained_on(study: Mapping[str, Any]) -> Iterable[str]:
     """The tasks of the models; all tasks if one of them is unknown, so that no mistakes follow from that one."""
-    return _known_or_all(grid.trained_on(study))
+    return [*_known_or_all(grid.tuned_on_here(study)), *grid.trained_on(study)]
 
 
 def _tested(suite: Mapping[str, Any], train: str) -> Iterable[str]:
@@ -554,7 +563,7 @@ def _cohorts(study: Mapping[str, Any]) -> Iterator[str]:
 
 def _target(place: str, how: Target, study: Mapping[str, Any]) -> Iterator[str]:
     """A target of a cohort is the mean of scores that the study makes."""
-    yield from unknown(f"{place}/recipe", [how["recipe"]], study["recipes"])
+    yield from unknown(f"{place}/recipe", [how["recipe"]], [*study["recipes"], *study["adopted"]])
     yield from unknown(f"{place}/suite", [how["suite"]], study["suites"])
     tunings = own_cohort.tunings(how)
     yield from unknown(f"{place}/tests", dict.fromkeys(train for train, _ in tunings), _trained_on(study))
@@ -669,7 +678,7 @@ def _shown(study: Mapping[str, Any]) -> Iterator[str]:
     """The study has what its figures and summaries need, as far as the config shows; imports may hold anything."""
     formats = [suite["formats"] for suite in study["suites"].values() if len(suite["formats"]) > 1]
     there = {
-        "models": study["models"] or study["imports"],
+        "models": study["models"] or study["adopted"] or study["imports"],
         "groups": study["groups"],
         "suites": study["suites"],
         "formats": formats or study["imports"],
@@ -702,6 +711,7 @@ CHECKS: tuple[Callable[[Mapping[str, Any]], Iterator[str]], ...] = (
     _tasks,
     _plugins,
     _models,
+    _adopted,
     _recipes,
     _suites,
     _indicators,

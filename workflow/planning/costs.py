@@ -23,7 +23,7 @@ from workflow.models import checkpoints
 from workflow.planning.resources import BYTES_PER_TOKEN, FORWARD, TRAINING, fetched, listed, trained_here
 from workflow.settings import Family
 from workflow.storage import tables
-from workflow.study import grid
+from workflow.study import adopted, grid
 from workflow.task import KINDS, Example, Task
 
 WEIGHT_BYTES = 4  # models are kept in fp32
@@ -112,8 +112,8 @@ def estimate(study: Mapping[str, Any], sizes: Mapping[str, TaskSize]) -> pd.Data
     sizes: of every task of the study. Errors: StudyError for a family whose parameters the config does not state.
     """
     parameters = _parameters(study)
-    models, parts, trials = grid.models(study), grid.parts(study), grid.trials(study)
-    tuned = models[models["recipe"] != "none"]
+    parts, trials = grid.parts(study), grid.trials(study)
+    tuned, elsewhere = grid.tuned_here(study), adopted.models(study)
     weights = {name: number * WEIGHT_BYTES / 1e9 for name, number in parameters.items()}
     on_gpu = hours_on_gpu(study)
     tunings = [on_gpu(_tuning(study, row, sizes, parameters)) for row in tuned.to_dict("records")]
@@ -127,6 +127,8 @@ def estimate(study: Mapping[str, Any], sizes: Mapping[str, TaskSize]) -> pd.Data
         ("try_rate", len(trials), sum(tried), 0.0),
         ("choose", len(trials[grid.CHOICE_KEYS].drop_duplicates()), 0.0, 0.0),
         ("tune", len(tuned), sum(tunings), tuned["family"].map(weights).sum() * study["keep_weights"]),
+        # From the hub at most the size of their bases: adapters are small, and which they are is known once they are pinned.
+        ("take", len(elsewhere), 0.0, sum(weights[model.keys["family"]] for model in elsewhere if model.repo)),
         ("predict", len(parts), sum(predicted), rows_predicted * PREDICTION_BYTES / 1e9),
         ("score", len(parts), 0.0, 0.0),
     ]

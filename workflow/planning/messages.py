@@ -50,7 +50,7 @@ def beginning(
     of this machine if it runs all jobs without a GPU, 0 otherwise.
     """
     models, cells = grid.models(study), grid.cells(study)
-    tuned = models[models["recipe"] != "none"]
+    tuned, elsewhere = grid.tuned_here(study), models["recipe"].isin(list(study["adopted"]))
     tests = grid.tests(study)
     parts = [
         _counted(len(study["imports"]), "import of released scores", "imports of released scores"),
@@ -59,6 +59,7 @@ def beginning(
         _counted(len(grid.bases(study)), "base"),
         _counted(tuned["train"].nunique(), "fine-tuning task"),
         _counted(len(tuned), "fine-tuned model"),
+        _counted(int(elsewhere.sum()), "model tuned elsewhere", "models tuned elsewhere"),
         _counted(tests["test"].nunique(), "test"),
         _counted(tests["test_format"].nunique(), "format"),
         _counted(len(cells), "cell"),

@@ -10,7 +10,7 @@ from workflow.storage import files, hub, tables
 
 with job("prefetch", snakemake) as log:
     pins = {path: hub.read_pin(path) for path in snakemake.input}
-    bases = {path: tables.keys_of(Path(path)) for path, pinned in pins.items() if pinned["kind"] == "model"}
+    bases = {path: tables.keys_of(Path(path)) for path in pins if "/bases/" in path}
     for line in revisions.equal_weights({(own["family"], int(own["step"])): pins[path] for path, own in bases.items()}):
         log.warning("%s", line)
         print(f"Warning: {line}.", file=sys.stderr)

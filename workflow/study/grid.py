@@ -12,8 +12,8 @@ from workflow import task
 from workflow.data import corpora
 from workflow.errors import MistakesError, StudyError
 from workflow.models import checkpoints
+from workflow.study import adopted, indicators
 from workflow.study import config as configs
-from workflow.study import indicators
 
 BASE_KEYS = ["family", "step"]
 MODEL_KEYS = [*BASE_KEYS, "train", "format", "recipe", "seed"]
@@ -52,6 +52,11 @@ def passage_files(study: Mapping[str, Any], name: str) -> list[str]:
 
 
 def trained_on(study: Mapping[str, Any]) -> set[str]:
+    """All tasks that models of the study were fine-tuned on, here or elsewhere."""
+    return tuned_on_here(study) | {model.keys["train"] for model in adopted.models(study)}
+
+
+def tuned_on_here(study: Mapping[str, Any]) -> set[str]:
     """All tasks that the study fine-tunes on."""
     return {name for block in study["models"] for name in block["train"]}
 
@@ -63,7 +68,8 @@ def bases(study: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def models(study: Mapping[str, Any]) -> pd.DataFrame:
-    """One row for each model, untouched bases (recipe `none`) first: columns MODEL_KEYS."""
+    """One row for each model: untouched bases (recipe `none`), then models fine-tuned here, then those fine-tuned elsewhere. Columns
+    MODEL_KEYS."""
     all_bases = bases(study)
     tables = [all_bases.assign(**UNTOUCHED)]
     for block in study["models"]:
@@ -72,7 +78,15 @@ def models(study: Mapping[str, Any]) -> pd.DataFrame:
             chosen = chosen[chosen["step"].isin(block["steps"])]
         axes = itertools.product(block["train"], block["formats"], block["recipes"], block["seeds"])
         tables.append(chosen.merge(pd.DataFrame(axes, columns=MODEL_KEYS[2:]), how="cross"))
+    elsewhere = [model.keys for model in adopted.models(study)]
+    tables += [pd.DataFrame(elsewhere)] if elsewhere else []
     return pd.concat(tables, ignore_index=True)[MODEL_KEYS].drop_duplicates(ignore_index=True)
+
+
+def tuned_here(study: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each model that the study tunes itself: columns MODEL_KEYS."""
+    all_models = models(study)
+    return all_models[~all_models["recipe"].isin(["none", *study.get("adopted", {})])]
 
 
 def trials(study: Mapping[str, Any]) -> pd.DataFrame:
@@ -196,7 +210,8 @@ def tasks(study: Mapping[str, Any]) -> list[str]:
     """All tasks of the study, for fine-tuning, tests or indicators, sorted."""
     tested = {test for suite in study["suites"].values() for test in suite_tests(suite, "none")}
     measured = {name for block in study["indicators"].values() for name in indicators.tasks(block)}
-    return sorted(trained_on(study) | tested | measured)
+    elsewhere = {name for name in trained_on(study) if task.known(name)}  # of others nothing is read
+    return sorted(tuned_on_here(study) | elsewhere | tested | measured)
 
 
 def path(keys: Mapping[str, Any], names: Sequence[str]) -> str:
