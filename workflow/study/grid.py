@@ -68,7 +68,7 @@ def bases(study: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def models(study: Mapping[str, Any]) -> pd.DataFrame:
-    """One row for each model: untouched bases (recipe `none`), then models fine-tuned here, then those fine-tuned elsewhere. Columns
+    """One row for each model: untouched bases (recipe `none`), models fine-tuned here, models fine-tuned elsewhere. Columns
     MODEL_KEYS."""
     all_bases = bases(study)
     tables = [all_bases.assign(**UNTOUCHED)]
