@@ -207,7 +207,7 @@ def test_adapters_whose_weights_do_not_fit_are_refused(finished: Path, tmp_path:
     path = folder / "adapter_model.safetensors"
     weights = load_file(path)
     name = min(weights)
-    moved = {} if kind == "missing" else {name.replace("layers.0", "layers.90"): weights[name]}
+    moved = {} if kind == "missing" else {name.replace("layers.0", "layers.90"): weights[name].clone()}
     save_file({key: tensor for key, tensor in weights.items() if kind == "unexpected" or key != name} | moved, path)
     base: Base = {
         "family": "local", "step": 20, "source": "folder", "repo": None, "revision": None,
