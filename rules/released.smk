@@ -6,6 +6,7 @@ include: "functions/released.smk"
 
 localrules:
     adopt,
+    export,
 
 
 wildcard_constraints:
@@ -31,3 +32,19 @@ rule adopt:
         families=list(STUDY["families"]),
     script:
         "../workflow/scripts/adopt.py"
+
+
+rule export:
+    """Write all scores as results files of lm-evaluation-harness and records of Every Eval Ever, to results/export."""
+    input:
+        scores="results/scores.parquet",
+    output:
+        directory("results/export"),
+    log:
+        "logs/export.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        code=content_hashes.of_code("released/exporting"),
+    script:
+        "../workflow/scripts/export.py"

@@ -124,3 +124,23 @@ rule take:
         families=adopted_families,
     script:
         "../workflow/scripts/take.py"
+
+
+rule merge:
+    """Write a model with its LoRA adapters merged into the base, as a checkpoint that needs no PEFT."""
+    wildcard_constraints:
+        recipe="(?!none/)[^/]+",
+    input:
+        base=f"resources/bases/{BASE}/base.json",
+        model=tuned_weights,
+    output:
+        directory(f"resources/merged/{MODEL}"),
+        checksums.place(pathlib.Path(f"resources/merged/{MODEL}")),
+    log:
+        f"logs/merge/{MODEL}.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        folder=base_folder,
+    script:
+        "../workflow/scripts/merge.py"

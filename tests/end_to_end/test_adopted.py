@@ -217,3 +217,19 @@ def test_adapters_whose_weights_do_not_fit_are_refused(finished: Path, tmp_path:
         StudyError, match=f"adapter_model.safetensors: does not fit its base: 1 {kind}, such as base_model"
     ):
         loading.evaluated(base, folder, "fp32")
+
+
+def test_results_and_merged_models_go_out(finished: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(finished, tmp_path / "place")
+    merged = "resources/merged/family=local/step=20/train=stars/format=default/recipe=peft/seed=3"
+    ended = running.run(place, "export", merged)
+    assert ended.returncode == 0, ended.stderr
+    files = {path.parent.parent.name for path in (place / "study/results/export/lm_eval").rglob("results_*.json")}
+    tuned = {"local+stars+default+peft+seed0", "local+stars+default+peft+seed3", "local+stars+default+trainer+seed4"}
+    assert files == {"local", "local+unknown+default+by-hand+seed0", *tuned}
+    base = AutoModelForCausalLM.from_pretrained(place / "steps/step=20")
+    expected = PeftModel.from_pretrained(base, place / "tuned/peft-seed3").merge_and_unload().state_dict()
+    found = AutoModelForCausalLM.from_pretrained(place / "study" / merged).state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert AutoTokenizer.from_pretrained(place / "study" / merged)("good")["input_ids"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,14 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
         (unfinished / "README.md").write_text(
             model_card.card(lineage), encoding="utf-8"
         )  # in place of the libraries' own
+
+
+def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, tuned: Path) -> None:
+    """Write full weights as safetensors with their tokenizer, completely or not at all, beside the lineage of the tuned model."""
+    with whole(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        shutil.copyfile(tuned / LINEAGE, unfinished / LINEAGE)
 
 
 def _named(base: Base, path: str) -> dict[str, str]:

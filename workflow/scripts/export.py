@@ -1,0 +1,16 @@
+"""Write the scores of a study in the formats of others."""
+
+from workflow.jobs.job import job
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from workflow.released import exporting
+from workflow.storage import files, tables
+
+with job("export", snakemake) as log:
+    scores = tables.read(Path(snakemake.input.scores))
+    time = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
+    log.info("%d scores without a value are left out", int(scores["value"].isna().sum()))
+    with files.whole(Path(snakemake.output[0])) as unfinished:
+        log.info("%d files", exporting.write(scores, unfinished, time))
