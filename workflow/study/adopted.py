@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from workflow.errors import StudyError
 from workflow.models import checkpoints, revisions, tuned_elsewhere
+from workflow.settings import Format
 from workflow.storage.files import csv_rows, json_object
 
 STATED = ("family", "step", "train", "format", "seed")  # of a model: by the pattern, the table or the block
@@ -152,8 +153,8 @@ def _keys(where: str, known: Mapping[str, Any], recipe: str, study: Mapping[str,
             raise StudyError(f"{where}: {key} is {keys[key]!r}, expected a whole number")
     if not NAME.fullmatch(keys["train"]) or keys["train"] in ("none", "all"):
         raise StudyError(f"{where}: train is {keys['train']!r}, expected the name of a task, or unknown")
-    if keys["format"] not in ("default", "io", "instruct"):
-        raise StudyError(f"{where}: format is {keys['format']!r}; allowed: default, io, instruct")
+    if keys["format"] not in get_args(Format):
+        raise StudyError(f"{where}: format is {keys['format']!r}; allowed: {', '.join(get_args(Format))}")
     family, step = keys["family"], int(keys["step"])
     if family not in study["families"]:
         raise StudyError(f"{where}: family {family!r} is not known; allowed: {', '.join(study['families'])}")
