@@ -132,7 +132,7 @@ rule merge:
         recipe="(?!none/)[^/]+",
     input:
         base=f"resources/bases/{BASE}/base.json",
-        model=tuned_weights,
+        model=finished_model,
     output:
         directory(f"resources/merged/{MODEL}"),
         checksums.place(pathlib.Path(f"resources/merged/{MODEL}")),

@@ -112,3 +112,8 @@ def adopted_contents(wildcards):
         tuned_elsewhere.files(folder) if folder else [],
         files.json_object(record) if record.is_file() else None,
     )
+
+
+def finished_model(wildcards):
+    """The folder of a fine-tuned model, wherever it was tuned."""
+    return noted(f"resources/models/{grid.path(wildcards, grid.MODEL_KEYS)}")
