@@ -56,8 +56,6 @@ checkpoint choose:
 
 rule tune:
     """Fine-tune a checkpoint on a task, with one prompt format, recipe and seed."""
-    wildcard_constraints:
-        recipe=TUNED_HERE,
     input:
         base=f"resources/bases/{BASE}/base.json",
         task="resources/tasks/{train}.parquet",
@@ -70,6 +68,8 @@ rule tune:
         f"logs/tune/{MODEL}.log",
     benchmark:
         f"results/benchmarks/tune/{MODEL}.tsv"
+    wildcard_constraints:
+        recipe=TUNED_HERE,
     conda:
         "../envs/model.yaml"
     threads: 1
@@ -88,12 +88,12 @@ rule tune:
 
 rule pin_model:
     """Record the commit of a model on the hub that was tuned elsewhere, with the sizes and hashes of its files."""
-    wildcard_constraints:
-        recipe=TUNED_ELSEWHERE,
     output:
         f"resources/pins/models/{MODEL}.json",
     log:
         f"logs/pin_model/{MODEL}.log",
+    wildcard_constraints:
+        recipe=TUNED_ELSEWHERE,
     conda:
         "../envs/model.yaml"
     params:
@@ -104,8 +104,6 @@ rule pin_model:
 
 rule take:
     """Check a model that was tuned elsewhere and put its files where those of the study's own models are."""
-    wildcard_constraints:
-        recipe=TUNED_ELSEWHERE,
     input:
         base=f"resources/bases/{BASE}/base.json",
         pin=adopted_pin,
@@ -115,6 +113,8 @@ rule take:
         record=f"resources/adopted/{MODEL}.json",
     log:
         f"logs/take/{MODEL}.log",
+    wildcard_constraints:
+        recipe=TUNED_ELSEWHERE,
     conda:
         "../envs/model.yaml"
     params:
@@ -128,8 +128,6 @@ rule take:
 
 rule merge:
     """Write a model with its LoRA adapters merged into the base, as a checkpoint that needs no PEFT."""
-    wildcard_constraints:
-        recipe="(?!none/)[^/]+",
     input:
         base=f"resources/bases/{BASE}/base.json",
         model=finished_model,
@@ -138,6 +136,8 @@ rule merge:
         checksums.place(pathlib.Path(f"resources/merged/{MODEL}")),
     log:
         f"logs/merge/{MODEL}.log",
+    wildcard_constraints:
+        recipe="(?!none/)[^/]+",
     conda:
         "../envs/model.yaml"
     params:

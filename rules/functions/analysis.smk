@@ -7,7 +7,11 @@ from workflow.forecasting import own_cohort
 from workflow.study import token_axis
 from workflow.training import missing_models
 
-RECOMMENDED = ["results/recommendations.parquet"] if STUDY["models"] or STUDY["adopted"] or IMPORTED else []
+RECOMMENDED = (
+    ["results/recommendations.parquet"]
+    if STUDY["models"] or STUDY["adopted"] or IMPORTED
+    else []
+)
 
 
 # What Snakemake measured of the jobs that indicators are measured in, by suite where they are scores.
