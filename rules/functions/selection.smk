@@ -1,6 +1,5 @@
 """Inputs and parameters of the rules in selection.smk."""
 
-from workflow.errors import StudyError
 from workflow.storage import tables
 from workflow.study import selection
 
@@ -48,11 +47,9 @@ def needed_parts(names, tuned):
 
 
 def asked_selection():
-    """Refuse a study that asks for no selection."""
+    """End the run of a study without a selection: Snakemake would show another error with a traceback."""
     if STUDY["selection"] is None:
-        raise StudyError(
-            "config.yaml: selection: missing; expected a goal and a budget"
-        )
+        sys.exit("config.yaml: selection: missing; expected a goal and a budget")
 
 
 def round_parts(wildcards):

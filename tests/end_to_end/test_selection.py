@@ -103,6 +103,19 @@ def test_next_proposes_what_select_does(selected: Path) -> None:
         running.configure(selected, before)
 
 
+@pytest.mark.parametrize("target", ["select", "next"])
+def test_without_a_block_the_config_is_named(target: str, selected: Path) -> None:
+    config = running.configured(selected)
+    try:
+        running.configure(selected, {key: value for key, value in config.items() if key != "selection"})
+        ended = running.run(selected, target)
+        assert ended.returncode == 1
+        assert ended.stderr.splitlines()[-1] == "config.yaml: selection: missing; expected a goal and a budget"
+        assert "Traceback" not in ended.stderr
+    finally:
+        running.configure(selected, config)
+
+
 @pytest.mark.faults
 def test_a_killed_selection_goes_on_as_if_nothing_had_happened(selected: Path, tmp_path: Path) -> None:
     place = running.lay_out(tmp_path / "place", study())
