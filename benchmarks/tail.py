@@ -124,11 +124,13 @@ class Study:
         """Predictions, items and scores of one model: of a tuned one in the format that it was tuned in."""
         formats = FORMATS if row["recipe"] == "none" else (row["format"],)
         skill = 0.2 + 0.1 * np.log1p(row["step"] / 1000) + (0.3 if row["train"] == TRAIN else 0.0)
+        place = grid.path(row, grid.PART_KEYS)
+        self.cells += len(TESTS) * len(formats)
+        if Path(f"results/scores/{place}/part.parquet").is_file():
+            return
         cells = [
             self._cell(name, format, skill, generator) for name, format in itertools.product(TESTS, sorted(formats))
         ]
-        self.cells += len(cells)
-        place = grid.path(row, grid.PART_KEYS)
         facts = {key: str(own) for key, own in row.items()} | {"suite_settings": self.settings["suites"][SUITE]}
         facts |= {"base": {"family": row["family"], "step": row["step"]}, "adapters": None}
         tables.save(
@@ -313,7 +315,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--checkpoints", type=int, nargs="+", default=[2, 6, 20])
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--only", nargs="+", help="steps by the beginnings of their names; the others must have run")
-    parser.add_argument("--folder", type=Path, help="keeps the studies; one that is there is not made again")
+    parser.add_argument("--folder", type=Path, help="keeps the studies; what is there is not made again")
     options = parser.parse_args(arguments)
     print("| step | cells | CPU s | peak MB |\n|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as scratch:

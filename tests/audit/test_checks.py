@@ -332,8 +332,9 @@ def test_predictions_are_read_once_for_all_checks(flawed, monkeypatch):
 def test_tests_of_a_part_are_told_apart_in_any_order():
     table = pd.DataFrame({"test": list("aabba"), "test_format": "io", "shots": [0, 0, 0, 0, 1], "id": list("pqrst")})
     for rows, expected in ((table, ["pq", "rs", "t"]), (table.iloc[[0, 2, 1, 3, 4]], ["pq", "rs", "t"])):
-        parts = [(keys["test"], keys["shots"], "".join(own["id"])) for keys, own in inputs._by_test(rows)]
-        assert parts == [("a", 0, expected[0]), ("b", 0, expected[1]), ("a", 1, expected[2])]
+        part = inputs.Part(rows)
+        found = [(keys["test"], keys["shots"], "".join(part.array("id")[place])) for keys, place in part.tests()]
+        assert found == [("a", 0, expected[0]), ("b", 0, expected[1]), ("a", 1, expected[2])]
 
 
 def test_shown_are_the_demonstrations_that_were_left(flawed):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from workflow import registry, task
 from workflow.audit import checks
@@ -29,15 +30,62 @@ TEST_KEYS = ["family", "suite", *grid.TEST_KEYS]
 PLACE_KEYS = [*grid.BASE_KEYS, "suite", *grid.TEST_KEYS, "metric"]  # shared by a tuned model and its base
 
 
+class Part:
+    """A file of predictions: its rows, test by test, and its columns as arrays."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        """table: columns of `tables.PREDICTIONS`; tests in several pieces are joined."""
+        keys = table[grid.TEST_KEYS]
+        self.starts = np.flatnonzero((keys != keys.shift()).any(axis=1))
+        if len(self.starts) > (~keys.duplicated()).sum():
+            table = pd.concat([rows for _, rows in table.groupby(grid.TEST_KEYS, sort=False)], ignore_index=True)
+            keys = table[grid.TEST_KEYS]
+            self.starts = np.flatnonzero((keys != keys.shift()).any(axis=1))
+        self.table = table
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def tests(self) -> Iterator[tuple[dict[str, Any], slice]]:
+        """Keys and place of each test, in the order of their first rows."""
+        ends = np.append(self.starts, len(self.table))[1:]
+        heads = self.table[grid.TEST_KEYS].iloc[self.starts].itertuples(index=False, name=None)
+        for start, end, head in zip(self.starts, ends, heads, strict=True):
+            yield dict(zip(grid.TEST_KEYS, head, strict=True)), slice(start, end)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """A column: numbers as float, null as NaN; text and lists as objects."""
+        if name not in self._arrays:
+            column = self.table[name]
+            numbers = pd.api.types.is_integer_dtype(column.dtype)
+            self._arrays[name] = column.to_numpy(float, na_value=np.nan) if numbers else column.to_numpy(dtype=object)
+        return self._arrays[name]
+
+
 @dataclass(frozen=True)
 class TestRows:
-    """Predictions of one model on one test. keys: KEYS without metric, and the suite's `protocol`; rows: columns of
-    `tables.PREDICTIONS`, null in older predictions that lack one."""
+    """Predictions of one model on one test. keys: KEYS without metric, and the suite's `protocol`.
+
+    `test[name]` is a column of `tables.PREDICTIONS` as an array (`Part.array`), which is quick; `test.rows` is a frame with the
+    columns that were read. Older predictions may lack a column: it is null.
+    """
 
     __test__ = False  # its name is not that of a class of tests
 
     keys: dict[str, Any]
-    rows: pd.DataFrame
+    part: Part
+    place: slice
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """A column as an array, shape (rows,)."""
+        return self.part.array(name)[self.place]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.place.stop - self.place.start
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """All columns as a frame."""
+        return self.part.table.iloc[self.place].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -68,10 +116,10 @@ class AuditInputs:
         """Yield the predictions of each test of each cell, in the order of the parts; columns: names of `tables.PREDICTIONS`."""
         for part, (keys, facts) in zip(self.parts, self.settings, strict=True):
             wanted = [*grid.TEST_KEYS, *columns]
-            table = tables.read(part, wanted).reindex(columns=wanted)
+            read = Part(tables.read(part, wanted).reindex(columns=wanted))
             shared = keys | {"protocol": facts["suite_settings"]["protocol"]}
-            for test, rows in _by_test(table):
-                yield TestRows(shared | test, rows[list(columns)])
+            for test, place in read.tests():
+                yield TestRows(shared | test, read, place)
 
     def read(self, names: Iterable[str]) -> None:
         """Read all predictions once for several checks, whose `read` tells what they need of one test (see `checks`)."""
@@ -146,20 +194,6 @@ class AuditInputs:
         untouched = self.primary["recipe"] == "none"
         bases = self.primary[untouched].rename(columns={"value": "base", "error": "base_error"})
         return self.primary[~untouched].merge(bases[[*PLACE_KEYS, "base", "base_error"]], how="left", on=PLACE_KEYS)
-
-
-def _by_test(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """The tests of one part in the order of their first rows: keys, and rows."""
-    keys = table[grid.TEST_KEYS]
-    first = ~keys.duplicated()
-    changes = np.flatnonzero((keys != keys.shift()).any(axis=1))
-    if len(changes) == first.sum():  # each test in one piece
-        starts, ends = changes, np.append(changes, len(table))[1:]
-        groups = [table.iloc[start:end] for start, end in zip(starts, ends, strict=True)]
-    else:
-        groups = [rows for _, rows in table.groupby(grid.TEST_KEYS, sort=False)]
-    for head, rows in zip(keys[first].itertuples(index=False, name=None), groups, strict=True):
-        yield dict(zip(grid.TEST_KEYS, head, strict=True)), rows.reset_index(drop=True)
 
 
 def _context(base: Base) -> int | None:

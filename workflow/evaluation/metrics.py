@@ -286,9 +286,14 @@ def answer_f1(rows: pd.DataFrame) -> Values:
     return np.array([max(_shared(plain(line), plain(one)) for one in accepted) for line, accepted in lines(rows)])
 
 
+def first_line_of(text: str) -> str:
+    """Return the first line of an output, which is compared with the answers."""
+    return (text.strip().splitlines() or [""])[0]
+
+
 def lines(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """Return the first line of each output, and the accepted answers."""
-    firsts = [(text.strip().splitlines() or [""])[0] for text in rows["output"]]
+    firsts = map(first_line_of, rows["output"])
     return list(zip(firsts, (list(accepted) for accepted in rows["choices"]), strict=True))
 
 

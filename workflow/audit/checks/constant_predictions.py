@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from workflow.audit.inputs import TEST_KEYS, AuditInputs, TestRows, at_steps, finding, method_of, models, span
 from workflow.evaluation import metrics
@@ -46,18 +47,25 @@ def read(test: TestRows, material: AuditInputs) -> dict[str, Any] | None:
     """One model on one test: its most frequent prediction, the share of it, the accuracy and chance."""
     if method_of(test.keys["test"]) not in CLASSES:
         return None
-    rows = test.rows[["choices", "logprobs", "output"]].assign(protocol=test.keys["protocol"])
-    predicted = metrics.predicted(rows)
+    predicted = _predicted(test)
     values, counts = np.unique(predicted, return_counts=True)
-    share = counts.max() / len(rows)
+    share = counts.max() / len(test)
     constant = share >= CONSTANT
+    rows = test.rows if constant else pd.DataFrame()
     return {key: test.keys[key] for key in (*TEST_KEYS, "step", "train")} | {
         "share": share,
         "label": _name(rows, int(values[counts.argmax()])) if constant else "",
-        "accuracy": float((predicted == metrics.gold(test.rows)).mean()) if constant else np.nan,
+        "accuracy": float((predicted == metrics.gold(rows)).mean()) if constant else np.nan,
         "chance": float(metrics.chance(rows).mean()) if constant else np.nan,
-        "n": len(rows),
+        "n": len(test),
     }
+
+
+def _predicted(test: TestRows) -> NDArray[np.int64]:
+    """The predicted choice of each row (`metrics.predicted`)."""
+    if all(len(own) for own in test["logprobs"]):
+        return metrics.largest(test["logprobs"])
+    return metrics.predicted(test.rows.assign(protocol=test.keys["protocol"]))
 
 
 def _name(test: pd.DataFrame, place: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from workflow.audit.inputs import TEST_KEYS, AuditInputs, TestRows, finding, listed, span
@@ -49,10 +50,21 @@ def _severity(share: float) -> str:
     return "warning" if share > LIMIT else "note"
 
 
+def _suspect(test: TestRows, context: int | None) -> bool:
+    """Whether any prompt may have a flaw, judged by the longest prompt and answer: most tests have none."""
+    lengths = (test["prompt_tokens"], test["output_tokens"], np.concatenate(list(test["candidate_tokens"])))
+    longest = sum(float(np.nanmax(own, initial=0)) for own in lengths)
+    long = context is not None and longest > context
+    return long or bool(test["truncated"].any()) or bool((test["shots_used"] < test.keys["shots"]).any())
+
+
 def read(test: TestRows, material: AuditInputs) -> dict[str, Any]:
     """One model on one test: the share of prompts with each flaw, and their token counts; of a test without flaws its family."""
-    rows, keys = test.rows, test.keys
+    keys = test.keys
     context = material.contexts.get((keys["family"], keys["step"]))
+    if not _suspect(test, context):
+        return {"family": keys["family"]}
+    rows = test.rows
     answers = rows["candidate_tokens"].map(lambda tokens: max(tokens, default=0)).to_numpy()
     whole = rows["prompt_tokens"] + rows["output_tokens"].fillna(0) + answers
     beyond = whole - context if context else whole * 0

@@ -36,7 +36,8 @@ def read(test: TestRows, material: AuditInputs) -> dict[str, Any] | None:
     """The number and ids of a test's rows that are their own few-shot example."""
     if not test.keys["shots"]:
         return None
-    known = test.rows[test.rows["shown"].notna()]
+    known = test.rows
+    known = known[known["shown"].notna()]
     ids = [row.id for row in known.itertuples() if row.id in list(row.shown)]
-    facts = {"unknown": known.empty, "scored": len(ids), "n": len(test.rows), "ids": ids}
+    facts = {"unknown": known.empty, "scored": len(ids), "n": len(test), "ids": ids}
     return {key: test.keys[key] for key in TEST_KEYS} | facts

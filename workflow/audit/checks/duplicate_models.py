@@ -74,9 +74,9 @@ def _hashes(base: Base) -> str:
 
 def read(test: TestRows, material: AuditInputs) -> dict[str, Any] | None:
     """A hash of the log-probabilities of one model on one test; nothing of generated text."""
-    if not len(test.rows["logprobs"].iloc[0]):
+    if not len(test["logprobs"][0]):
         return None
-    content = " ".join(test.rows["id"]).encode() + np.concatenate(list(test.rows["logprobs"])).tobytes()
+    content = " ".join(test["id"]).encode() + np.concatenate(list(test["logprobs"])).tobytes()
     keys = {key: test.keys[key] for key in (*grid.CELL_KEYS, *grid.TEST_KEYS)}
     return keys | {"content": hashlib.sha256(content).hexdigest()}
 

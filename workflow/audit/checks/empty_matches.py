@@ -41,8 +41,11 @@ def read(test: TestRows, material: AuditInputs) -> dict[str, Any] | None:
     answers that become empty."""
     if method_of(test.keys["test"]) != "answer":
         return None
-    empty = test.rows[[not metrics.plain(own) for own, _ in metrics.lines(test.rows)]]
-    matched = empty[metrics.exact_match(empty) == 1]
+    empty = [not metrics.plain(metrics.first_line_of(own)) for own in test["output"]]
+    if not any(empty):
+        return None
+    rows = test.rows[empty]
+    matched = rows[metrics.exact_match(rows) == 1]
     answers = [one for choices in matched["choices"] for one in choices if not metrics.plain(one)]
     keys = {key: test.keys[key] for key in (*TEST_KEYS, "step", "train")}
-    return keys | {"ids": list(matched["id"]), "answers": answers, "count": len(matched), "n": len(test.rows)}
+    return keys | {"ids": list(matched["id"]), "answers": answers, "count": len(matched), "n": len(test)}

@@ -59,8 +59,10 @@ def _scored(material: AuditInputs, known: set[str]) -> Iterator[dict[str, Any]]:
 
 def read(test: TestRows, material: AuditInputs) -> tuple[dict[str, Any], str, int] | None:
     """A test with labels of which its rows have only one: keys FIRST, the reference answer, number of rows."""
+    if method_of(test.keys["test"]) != "label" or len(test) < 2:
+        return None
     rows = test.rows
-    if method_of(test.keys["test"]) != "label" or len(rows) < 2 or rows["gold"].nunique() > 1:
+    if rows["gold"].nunique() > 1:
         return None
     return {key: test.keys[key] for key in FIRST}, str(rows["reference"].iloc[0]), len(rows)
 

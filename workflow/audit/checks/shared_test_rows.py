@@ -46,7 +46,7 @@ def _scored(material: AuditInputs) -> Scored:
 
 def read(test: TestRows, material: AuditInputs) -> tuple[tuple[Any, ...], set[str]] | None:
     """The ids of a test's scored rows, where a cohort is of the study's own bases."""
-    return (tuple(test.keys[key] for key in FIRST), set(test.rows["id"])) if _cohorts(material) else None
+    return (tuple(test.keys[key] for key in FIRST), set(test["id"])) if _cohorts(material) else None
 
 
 def _cohorts(material: AuditInputs) -> list[Forecasting]:

@@ -35,4 +35,4 @@ def read(test: TestRows, material: AuditInputs) -> dict[str, Any] | None:
     if test.keys["test"] not in material.imported_tests:
         return None
     keys = {key: test.keys[key] for key in (*TEST_KEYS, "step", "train")}
-    return keys | {"count": int(test.rows["spanning"].eq(True).sum()), "n": len(test.rows)}
+    return keys | {"count": int(test.rows["spanning"].eq(True).sum()), "n": len(test)}
