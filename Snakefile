@@ -20,6 +20,7 @@ gc.set_threshold(200_000, 50, 50)
 
 locks.begin()
 snakemake_patches.limit_reevaluations()
+snakemake_patches.remember()
 if workflow.is_main_process:
     snakemake_patches.warm_start(
         lambda rule: pathlib.Path(workflow.get_rule(rule).conda_env or "").stem

@@ -10,15 +10,24 @@ from types import SimpleNamespace
 
 import pytest
 import snakemake
+import snakemake.common
+import snakemake.jobs
+import snakemake.rules
 from snakemake.benchmark import BenchmarkRecord
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.script import PythonScript
+from snakemake.sourcecache import LocalSourceFile, SourceCache
 
 from workflow.jobs import warm_start
 from workflow.planning import snakemake_patches
 from workflow.planning.snakemake_patches import REEVALUATE
 
-WRAPPED = ((JobScheduler, REEVALUATE), (JobScheduler, "schedule"), (PythonScript, "execute_script"))
+MODULES = (snakemake.common, snakemake.rules, snakemake.jobs)
+WRAPPED = (
+    *((JobScheduler, REEVALUATE), (JobScheduler, "schedule"), (PythonScript, "execute_script")),
+    *((SourceCache, "_cache"), (SourceCache, "open")),
+    *((module, "get_function_params") for module in MODULES),
+)
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
@@ -97,8 +106,9 @@ def test_only_supported_versions_are_wrapped(monkeypatch, version: str, wrapped:
     snakemake_patches.limit_reevaluations()
     snakemake_patches.before_dry_run(lambda: None)
     snakemake_patches.warm_start(lambda rule: "")
+    snakemake_patches.remember()
     changed = [getattr(owner, name) is not method for (owner, name), method in zip(WRAPPED, methods, strict=True)]
-    assert changed == [wrapped] * 3
+    assert changed == [wrapped] * len(WRAPPED)
 
 
 @pytest.fixture
@@ -162,3 +172,49 @@ def test_scheduler_without_the_method_is_left_as_it_is(monkeypatch) -> None:
 def test_supported_versions_are_those_of_the_package() -> None:
     requirements = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
     assert f"snakemake{snakemake_patches.SUPPORTED}" in requirements
+
+
+# Read once
+
+
+def test_a_script_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As text for whoever asks, again and again; as bytes it is opened each time."""
+    opened = []
+    plain = SourceCache._open
+    monkeypatch.setattr(SourceCache, "_open", lambda *own, **more: opened.append(own[1]) or plain(*own, **more))
+    (tmp_path / "script.py").write_text("print('ä')\n", encoding="utf-8")
+    source, cache = LocalSourceFile(str(tmp_path / "script.py")), SourceCache(tmp_path / "cache", tmp_path / "runtime")
+    with cache.open(source) as one, cache.open(source) as other:
+        before, read = len(opened), (one.read(), other.read())
+    assert before == 3, "this Snakemake opens scripts once by itself: remove the wrap"
+    snakemake_patches.remember()
+    cache = SourceCache(tmp_path / "cache", tmp_path / "runtime")
+    assert [cache.open(source).read() for _ in range(3)] == ["print('ä')\n"] * 3 and set(read) == {"print('ä')\n"}
+    assert len(opened) == before + 1
+    with cache.open(source, "rb") as file:
+        assert file.read() == b"print('\xc3\xa4')\n"
+
+
+def test_signatures_are_those_of_each_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of functions, methods and partial functions; computed once for each."""
+    import functools
+    import inspect
+
+    class Owner:
+        __hash__ = None
+
+        def method(self, wildcards, input): ...
+
+    def made(number):
+        return lambda wildcards, attempt=number: attempt
+
+    functions = [made(1), made(2), Owner.method, Owner().method, functools.partial(made(3), attempt=4), len]
+    expected = [inspect.signature(function).parameters for function in functions]
+    snakemake_patches.remember()
+    computed = []
+    plain = inspect.signature
+    monkeypatch.setattr(inspect, "signature", lambda function: computed.append(function) or plain(function))
+    for module in MODULES:
+        for _ in range(2):
+            assert [module.get_function_params(function) for function in functions] == expected
+    assert len(computed) == len(MODULES) * (4 + 2 * 2)

@@ -2,6 +2,8 @@
 
 - `limit_reevaluations`: while jobs wait for cores, Snakemake 9 starts one timer for each job that has ended. After a thousand
   jobs it checks for ready jobs a thousand times a second, which keeps a core busy. Upstream: snakemake/snakemake#2967.
+- `remember`: Snakemake 9 opens a rule's script, and computes the signatures of its functions, again for each job, which is a
+  quarter of a dry run. Upstream: snakemake/snakemake#1575, on slow dry runs, names neither.
 - `before_dry_run`: Snakemake has no hook for a dry run, since `onstart` is called for real runs alone.
 - `warm_start`: Snakemake starts a new Python for each script, which imports torch and transformers anew.
 """
@@ -10,19 +12,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import snakemake
+import snakemake.common
+import snakemake.jobs
+import snakemake.rules
 from packaging.specifiers import SpecifierSet
 from snakemake.benchmark import BenchmarkRecord, benchmarked
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.script import PythonScript
+from snakemake.sourcecache import SourceCache
 
 from workflow.jobs import warm_start as jobs
 
@@ -45,6 +54,56 @@ def limit_reevaluations() -> None:
         return reevaluate
 
     _wrap(JobScheduler, REEVALUATE, wrap)
+
+
+def remember() -> None:
+    """Read each script, and the signature of each function of a rule, once in a process."""
+
+    def place(original: Callable[[Any, Any], Path]) -> Callable[[Any, Any], Path]:
+        @functools.wraps(original)
+        def _cache(cache: Any, source: Any) -> Path:
+            found = vars(cache).setdefault("places", {})
+            name = source.get_path_or_uri(secret_free=True)
+            if name not in found:
+                found[name] = original(cache, source)
+            return found[name]
+
+        return _cache
+
+    def content(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def open(cache: Any, source: Any, mode: str = "r") -> Any:
+            if mode != "r":
+                return original(cache, source, mode)
+            found = vars(cache).setdefault("texts", {})
+            name = source.get_path_or_uri(secret_free=True)
+            if name not in found:
+                with original(cache, source) as file:
+                    found[name] = file.read()
+            return io.StringIO(found[name])
+
+        return open
+
+    def signature(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        known: dict[Any, Any] = {}
+
+        @functools.wraps(original)
+        def get_function_params(function: Any) -> Any:
+            # A bound method is made anew for each call; functions stay, so that none has the place of another.
+            plain = getattr(function, "__func__", function)
+            if not isinstance(plain, FunctionType):
+                return original(function)
+            place = plain, plain is function
+            if place not in known:
+                known[place] = original(function)
+            return known[place]
+
+        return get_function_params
+
+    _wrap(SourceCache, "_cache", place)
+    _wrap(SourceCache, "open", content)
+    for module in (snakemake.common, snakemake.rules, snakemake.jobs):
+        _wrap(module, "get_function_params", signature)
 
 
 def before_dry_run(call: Callable[[], None]) -> None:
@@ -95,8 +154,8 @@ def _wait(process: int, path: str, record: BenchmarkRecord | None) -> None:
         raise subprocess.CalledProcessError(code, f"{sys.executable} {path}")
 
 
-def _wrap(owner: type, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replace a method of a class by a wrap of the original, if this version of Snakemake is supported and has it."""
+def _wrap(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Replace a method of a class, or a function of a module, by a wrap, if this version of Snakemake is supported and has it."""
     method = getattr(owner, name, None)
     if method is not None and snakemake.__version__ in SpecifierSet(SUPPORTED):
         setattr(owner, name, wrap(getattr(method, "__wrapped__", method)))
