@@ -5,7 +5,7 @@ for two threads; `--vllm PYTHON` names the Python of an environment with vLLM (p
 from a process of its own, its start not counted. On a GPU: `python -m benchmarks.gpu`.
 
 Texts end at EOS or after 60 tokens, without stop strings. Random weights never end a text, so the subject is trained for a
-minute on questions and short summaries (`pairing.written_on`); its lengths are printed. `generate` pads on the left.
+minute on rows of the tests (`pairing.written_on`); its lengths are printed. `generate` pads on the left.
 """
 
 from __future__ import annotations
@@ -81,13 +81,14 @@ class Vllm:
 
 def compare(options: Any) -> None:
     """Paired runs on a CPU."""
-    model = pairing.written_on(options.data, options.subject)
-    tokenizer = pairing.read_words(options.subject)
+    model, tokenizer = pairing.prepared(options, [name for name, _ in options.tests])
+    print(pairing.machine())
     print(f"{pairing.parameters(model) / 1e6:.1f} M parameters, {options.threads} threads, ", end="")
     print(f"matmul ceiling {pairing.ceiling() / 1e9:.0f} GFLOP/s\n")
-    peer = Vllm(options.vllm, options.subject, options.threads) if options.vllm else None
+    room = getattr(model.config, "max_position_embeddings", pairing.SUBJECT["context"]) - NEW_TOKENS
+    peer = Vllm(options.vllm, options.model or options.subject, options.threads) if options.vllm else None
     for name, shots in options.tests:
-        asked = texts(tokenizer, name, options, shots, pairing.SUBJECT["context"] - NEW_TOKENS)
+        asked = texts(tokenizer, name, options, shots, room)
         ways = {"Tunecast": lambda asked=asked: ours(model, tokenizer, asked)}
         for batch, by_length in ((8, False), (8, True), (32, True)):
             label = f"generate, batch {batch}" + (", sorted" if by_length else "")

@@ -19,6 +19,7 @@ import torch
 
 from workflow import task
 from workflow.data import corpora, prompts
+from workflow.models.engine import linear
 from workflow.task import Example
 from workflow.training import data_mix, pretraining
 
@@ -26,6 +27,8 @@ SUBJECT = {
     "vocabulary": 8192, "hidden": 384, "layers": 6, "heads": 6, "intermediate": 1536, "context": 2048, "seed": 0,
 }  # fmt: skip
 STEPS = 120  # after which the small model ends its texts
+ROWS = (8, 64, 256, 1024)  # that the rates of both libraries are measured with
+FLAGS = ("avx", "amx", "fma", "f16c", "sve", "asimd", "bf16")
 SIZE = 1024  # of the matrices that the ceiling is measured with
 
 
@@ -36,6 +39,9 @@ def parser(text: str) -> argparse.ArgumentParser:
     found.add_argument("--threads", type=int, default=1)
     found.add_argument("--pairs", type=int, default=5, help="rounds")
     found.add_argument("--subject", type=Path, help="folder that keeps the small model")
+    found.add_argument(
+        "--model", type=Path, help="folder of a checkpoint of any architecture, instead of the small model"
+    )
     found.add_argument("--rows", type=int, default=200, help="rows of each task")
     return found
 
@@ -50,6 +56,29 @@ def ceiling() -> float:
     """Operations a second of torch's own product of two square matrices in fp32: the best of several."""
     a, b = (torch.randn(SIZE, SIZE) for _ in range(2))
     return 2 * SIZE**3 / min(timed(lambda: a @ b)[0] for _ in range(8))
+
+
+def machine() -> str:
+    """The CPU, its flags that products depend on, and how fast both libraries multiply few and many rows."""
+    known = dict(
+        line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if ":" in line
+    )
+    facts = {name.strip(): own.strip() for name, own in known.items()}
+    flags = [name for name in facts.get("flags", "").split() if name.startswith(FLAGS)]
+    lines = [f"{facts.get('model name', 'unknown CPU')}; {' '.join(flags) or 'no flags of vector units'}"]
+    weight = torch.randn(SIZE, SIZE)
+    for name, product in (("torch (MKL)", torch.nn.functional.linear), ("oneDNN", linear.product)):
+        rates = [f"{_rate(product, torch.randn(rows, SIZE), weight) / 1e9:.0f}" for rows in ROWS]
+        lines.append(f"{name}: {' / '.join(rates)} GFLOP/s in fp32 at {' / '.join(map(str, ROWS))} rows")
+    return "\n".join(lines) + "\n"
+
+
+def _rate(
+    product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], rows: torch.Tensor, weight: torch.Tensor
+) -> float:
+    """Operations a second of a product: the best of several."""
+    seconds = min(timed(lambda: [product(rows, weight) for _ in range(8)])[0] for _ in range(5))
+    return 8 * 2 * rows.numel() * len(weight) / max(seconds, 1e-9)
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -100,12 +129,33 @@ def examples(data: Path, name: str, split: str, limit: int | None = None) -> lis
     return [(row["id"], task.example_of(row)) for row in itertools.islice(found, limit)]
 
 
-def words(data: Path, context: int = SUBJECT["context"]) -> Any:
-    """A byte-level BPE tokenizer of 8,192 tokens, trained on the data folder's pre-training text."""
-    paths = corpora.files(data / "pretraining", None)
-    return pretraining.train_tokenizer(
-        [document.text for document in corpora.documents(paths)], SUBJECT["vocabulary"], context
-    )
+def words(data: Path, tasks: Sequence[str]) -> Any:
+    """A byte-level BPE tokenizer of 8,192 tokens, trained on the data folder's pre-training text, or on rows of tasks."""
+    if (data / "pretraining").is_dir():
+        texts = [document.text for document in corpora.documents(corpora.files(data / "pretraining", None))]
+    else:
+        texts = written(data, tasks)
+    return pretraining.train_tokenizer(texts, SUBJECT["vocabulary"], SUBJECT["context"])
+
+
+def written(data: Path, tasks: Sequence[str]) -> list[str]:
+    """Short prompts with their answers, of the first rows of tasks."""
+    splits = {name: task.load(name).train or task.load(name).test for name in dict.fromkeys(tasks)}
+    return [
+        prompts.prompt(task.load(name), _short(example.fields), "default") + prompts.completion(example.answer)
+        for name, split in splits.items()
+        for _, example in examples(data, name, str(split), 1000)
+    ]
+
+
+def prepared(options: argparse.Namespace, tasks: Sequence[str]) -> tuple[Any, Any]:
+    """The model of a benchmark in evaluation mode and its tokenizer: those of --model, else the small model (`written_on`)."""
+    from transformers import AutoModelForCausalLM
+
+    if options.model is None:
+        return written_on(options.data, options.subject, tasks), read_words(options.subject)
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32, local_files_only=True)
+    return model.eval(), read_words(options.model)
 
 
 def read_words(folder: Path) -> Any:
@@ -127,18 +177,13 @@ def parameters(model: Any) -> int:
     return total if tied else total - model.get_input_embeddings().weight.numel()
 
 
-def written_on(data: Path, folder: Path) -> Any:
-    """The subject after STEPS steps of 512 tokens on questions and summaries, so that it ends texts; kept in the folder."""
+def written_on(data: Path, folder: Path, tasks: Sequence[str]) -> Any:
+    """The subject after STEPS steps of 512 tokens on rows of tasks, so that it ends texts; kept in the folder."""
     from transformers.models.olmo.modeling_olmo import OlmoForCausalLM
 
     if not (folder / "config.json").is_file():
-        tokenizer = words(data)
-        texts = [
-            prompts.prompt(task.load(name), _short(example.fields), "default") + prompts.completion(example.answer)
-            for name in ("social_iqa", "xsum")
-            for _, example in examples(data, name, "train", 1000)
-        ]
-        documents = [corpora.Document("tasks", str(number), text) for number, text in enumerate(texts)]
+        tokenizer = words(data, tasks)
+        documents = [corpora.Document("tasks", str(n), text) for n, text in enumerate(written(data, tasks))]
         recipe = SUBJECT | {"objective": "clm", "batch": 4, "sequence": 128, "weight_decay": 0.0}
         model = pretraining.initial(recipe, tokenizer)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=pretraining.BETAS)

@@ -1,7 +1,7 @@
 """Log-probabilities of labels and choices against lm-evaluation-harness: real rows, the same model, tokenizer and texts.
 
 Run from the repository's root: `PYTHONPATH=. python benchmarks/scoring.py --data FOLDER --subject FOLDER`; `--threads 2`
-for two threads. Prints Markdown tables. On a GPU: `python -m benchmarks.gpu`.
+for two threads; `--model FOLDER` for a checkpoint of another architecture. Prints Markdown tables. On a GPU: `python -m benchmarks.gpu`.
 
 Both sides start from texts and end with log-probabilities: tokenisation counts. Ours goes through `predict_test` and so
 makes the priors of labels as well. The harness gets one request for each label or
@@ -80,8 +80,8 @@ def agreement(found: Sequence[Sequence[float]], expected: Sequence[Sequence[floa
 
 def compare(options: Any) -> None:
     """Paired runs on a CPU."""
-    model = pairing.written_on(options.data, options.subject)
-    tokenizer = pairing.read_words(options.subject)
+    model, tokenizer = pairing.prepared(options, [name for name, _ in options.tests])
+    print(pairing.machine())
     print(f"{pairing.parameters(model) / 1e6:.1f} M parameters, {options.threads} threads, ", end="")
     print(f"matmul ceiling {pairing.ceiling() / 1e9:.0f} GFLOP/s\n")
     for name, shots in options.tests:

@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pairing
 
 from workflow.models.encoding import Masked, padding
-from workflow.models.engine import linear
 from workflow.training import finetuning, saved_state
 
 BATCH, SEED = 8, 0
@@ -153,13 +152,6 @@ def measured(bench: Bench, options: Any) -> list[dict[str, str]]:
     return [row | {"tokens/s": f"{tokens / statistics.median(seconds[row['way']]):,.0f}"} for row in rows]
 
 
-def ceilings() -> str:
-    """The machine's fp32 matrix products in this run, by torch and by oneDNN as linear layers use it."""
-    a, b = (torch.randn(pairing.SIZE, pairing.SIZE) for _ in range(2))
-    best = min(pairing.timed(lambda: linear.product(a, b))[0] for _ in range(8))
-    return f"torch {pairing.ceiling() / 1e9:,.0f}, oneDNN {2 * pairing.SIZE**3 / best / 1e9:,.0f} GFLOP/s (fp32)"
-
-
 def main() -> None:
     """Print a table for each task."""
     parser = pairing.parser(__doc__)
@@ -169,9 +161,13 @@ def main() -> None:
     parser.add_argument("--compared", type=int, default=0, help="steps whose losses are compared; 0: none")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    tokenizer = pairing.words(options.data)
-    model = pairing.subject(tokenizer)
-    print(f"{pairing.parameters(model) / 1e6:.1f} M parameters, {options.threads} threads, {ceilings()}\n")
+    if options.model:
+        model, tokenizer = pairing.prepared(options, [])
+    else:
+        tokenizer = pairing.words(options.data, options.task)
+        model = pairing.subject(tokenizer)
+    print(pairing.machine())
+    print(f"{pairing.parameters(model) / 1e6:.1f} M parameters, {options.threads} threads\n")
     for name in options.task:
         with tempfile.TemporaryDirectory() as folder:
             read = pairing.task.load(name)

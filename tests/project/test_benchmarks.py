@@ -294,6 +294,7 @@ def test_a_benchmark_on_a_cpu_prints_its_tables(
     monkeypatch.setattr(pairing, "SUBJECT", shape)
     monkeypatch.setattr(pairing, "STEPS", 2)
     monkeypatch.setattr(pairing, "SIZE", 64)
+    monkeypatch.setattr(pairing, "ROWS", (8, 64))
     more = {
         "scoring": ["--tests", "mnli:0", "mnli:1"], "generation": ["--tests", "social_iqa:1"],
         "tuning": ["--task", "mnli", "--steps", "1", "--compared", "2", "--way", "Tunecast", "HF Trainer"],
@@ -303,8 +304,31 @@ def test_a_benchmark_on_a_cpu_prints_its_tables(
     module.main()
     told = capsys.readouterr().out
     assert "| way | seconds | ×" in told and "| Tunecast |" in told
+    assert "oneDNN: " in told and "torch (MKL): " in told and "GFLOP/s in fp32 at 8 / 64 rows" in told
     if name == "generation":
         assert "NOT those of" not in told
+
+
+def test_rows_without_text_and_a_model_of_another_architecture_will_do(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer from rows alone; a checkpoint of GPT-NeoX in place of the small model."""
+    import argparse
+    import importlib
+
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    pairing = importlib.import_module("pairing")
+    monkeypatch.setattr(pairing, "SUBJECT", pairing.SUBJECT | {"vocabulary": 400})
+    data = tmp_path / "rows"
+    data.mkdir()
+    (data / "mnli").symlink_to(rows / "mnli")
+    tokenizer = pairing.words(data, ["mnli"])
+    shape = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    GPTNeoXForCausalLM(GPTNeoXConfig(**shape, intermediate_size=64)).save_pretrained(tmp_path / "neox")
+    tokenizer.save_pretrained(tmp_path / "neox")
+    model, read = pairing.prepared(argparse.Namespace(model=tmp_path / "neox", data=data, subject=None), ["mnli"])
+    assert model.config.model_type == "gpt_neox" and not model.training and len(read) == len(tokenizer)
 
 
 # The CPU tail
