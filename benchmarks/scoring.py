@@ -1,7 +1,8 @@
 """Log-probabilities of labels and choices against lm-evaluation-harness: real rows, the same model, tokenizer and texts.
 
 Run from the repository's root: `PYTHONPATH=. python benchmarks/scoring.py --data FOLDER --subject FOLDER`; `--threads 2`
-for two threads; `--model FOLDER` for a checkpoint of another architecture. Prints Markdown tables. On a GPU: `python -m benchmarks.gpu`.
+for two threads; `--model FOLDER` for a checkpoint of another architecture. Prints Markdown tables. On a GPU:
+`python -m benchmarks.gpu`.
 
 Both sides start from texts and end with log-probabilities: tokenisation counts. Ours goes through `predict_test` and so
 makes the priors of labels as well. The harness gets one request for each label or
