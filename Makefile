@@ -10,7 +10,7 @@ UPGRADE ?=
 WORKERS ?= $(shell n=$$(env -u OMP_NUM_THREADS nproc); echo $$((n < 4 ? n : 4)))
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help run quick test worlds slurm faults browser gpu wheels docs site check lock clean
+.PHONY: help run quick test worlds slurm faults browser picture gpu wheels docs site check lock clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*##/\1:/p' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ faults: .venv/test  ## faults of a hub, kills, diverging runs; no network; a stu
 
 browser: .venv/test  ## the report of the published study in headless Chromium
 	$(BIN)/python -m pytest -m browser -rs
+
+picture: .venv/test  ## docs/answer.png, the first screen of results/report.html, for the README
+	TUNECAST_PAGE=results/report.html TUNECAST_PICTURE=docs/answer.png \
+		$(BIN)/python -m pytest -m browser tests/report/test_page_in_browser.py -k first_screen
 
 # With .venv where there is one, else with the Python at hand: a GPU machine may have its own torch and no network.
 gpu:  ## tests and benchmarks on a GPU, a table of them; ARGS="--minutes 9" ends in good order, the same command goes on

@@ -28,6 +28,7 @@ from workflow.report.page import rendering
 AXE = "https://registry.npmjs.org/axe-core/-/axe-core-4.14.1.tgz"
 AXE_SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
 PICTURES = os.environ.get("TUNECAST_PICTURES")  # folder for pictures of the page, to be looked at
+PICTURE = os.environ.get("TUNECAST_PICTURE")  # file for the picture of the first screen (`make picture`)
 LARGEST = 12e6  # bytes
 WINDOWS = [(width, theme) for width in (390, 1280, 1920) for theme in ("light", "dark")]
 HEIGHT = 1000
@@ -124,6 +125,8 @@ def test_everything_fits_and_nothing_fails(
 @pytest.mark.parametrize("width", [1280, 1920])
 def test_the_first_screen_holds_the_answer(window: browser.Browser, page: Path, width: int) -> None:
     shown(window, page, width, "light")
+    if PICTURE and width == 1280:
+        window.picture(Path(PICTURE))
     visible = window.run(
         "return [...document.querySelectorAll('.headline')].map((e) => e.getBoundingClientRect()).map((r) => r.bottom)"
     )
