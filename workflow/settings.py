@@ -216,7 +216,7 @@ class Suite(TypedDict):
 
     tests: Any
     formats: list[Format]
-    shots: list[int]
+    shots: list[int | str]
     protocol: Protocol
     labels: str
     limit: NotRequired[int]

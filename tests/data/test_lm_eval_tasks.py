@@ -18,6 +18,7 @@ from workflow.data import lm_eval_tasks, lm_eval_yaml, notes, prompts
 from workflow.errors import StudyError
 from workflow.planning import config_checks
 from workflow.storage import tables
+from workflow.study import grid
 from workflow.task import Example
 
 ROWS = [{"goal": f"Row {number}?", "sols": ["yes", "no"], "label": number % 2} for number in range(6)]
@@ -217,6 +218,21 @@ def test_a_file_that_cannot_be_used_is_one_line(files: dict[str, Any], message: 
         put(content, f"files/{name}")
     said = lines(config())
     assert said[0].startswith(message) and len([line for line in said if line.startswith(message[:20])]) == 1, said
+
+
+def test_shots_may_be_those_of_each_file() -> None:
+    put({**SOUND, "num_fewshot": 3})
+    put({**SOUND, "task": "other"}, "files/other.yaml")
+    Path("data/other").symlink_to("mine")
+    study = config_checks.read(config(["mine", "other"], {"shots": [1, "file"]}, tasks=["mine", "other"]))
+    tests = grid.tests(study)
+    rows = tests.loc[tests["suite"] == "harness", ["test", "shots"]].itertuples(index=False, name=None)
+    assert list(rows) == [("mine", 1), ("mine", 3), ("other", 1), ("other", 0)]
+    both = config(["mine", "mini_facts"], {"shots": ["file"], "formats": ["lm_eval"]})
+    assert (
+        "config.yaml: suites/harness/shots: 'file' is not allowed for 'mini_facts', which no task file defines; "
+        in ("\n".join(lines(both)))
+    )
 
 
 def test_suites_and_names_that_do_not_fit_are_told() -> None:

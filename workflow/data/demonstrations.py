@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from workflow import task
 from workflow.task import Example
 
 Rows = Sequence[tuple[str, Example]]
@@ -20,6 +21,16 @@ def demonstrations(train: Rows, test: Rows, shots: int, seed: int, protocol: str
         return test[:shots], set()
     shown = drawn(train or test, shots, seed)
     return shown, {row for row, _ in shown} if not train else set()
+
+
+FILE = "file"  # as a number of few-shot examples: what a task file of lm-evaluation-harness says
+
+
+def shots(test: str, asked: Sequence[int | str]) -> list[int]:
+    """Numbers of few-shot examples of a test in a suite; `file` stands for `num_fewshot` of its task file, 0 if it has none."""
+    harness = task.load(test).lm_eval if FILE in asked else None
+    own = (harness.shots if harness else None) or 0
+    return list(dict.fromkeys(number if isinstance(number, int) else own for number in asked))
 
 
 def drawn(pool: Rows, shots: int, seed: int) -> Rows:

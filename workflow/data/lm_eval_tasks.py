@@ -85,7 +85,8 @@ class HarnessTask:
     @property
     def prediction(self) -> tuple[object, ...]:
         """What predictions depend on, of a prompt as it is."""
-        return (self.output, self.sampler, self.excludes, self.seed, self.until, self.new_tokens, self.unconditional)
+        sampling = (self.sampler, self.excludes, self.seed, self.shots)
+        return (self.output, *sampling, self.until, self.new_tokens, self.unconditional)
 
     @property
     def scoring(self) -> tuple[object, ...]:

@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from workflow import registry, task
+from workflow.data.demonstrations import shots
 from workflow.errors import StudyError, first_line
 from workflow.evaluation import further as further_metrics
 from workflow.evaluation import lm_eval_metrics, metric_names
@@ -608,7 +609,7 @@ def _made_up(name: str, read: Task, suite: Suite, id: str, example: Example) -> 
     return {
         "test": name,
         "test_format": suite["formats"][0],
-        "shots": suite["shots"][0],
+        "shots": shots(name, suite["shots"])[0],
         "id": id,
         "output": example.answer,
         "free_output": example.answer if way == "label_constrained" else None,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workflow.data import lm_eval_tasks, prompts
-from workflow.data.demonstrations import Rows, demonstrations, sample
+from workflow.data.demonstrations import Rows, demonstrations, sample, shots
 from workflow.data.lm_eval_tasks import HarnessTask
 from workflow.errors import StudyError, row_named
 from workflow.evaluation import lm_eval_requests
@@ -78,15 +78,21 @@ def predict(
     """
     run = Evaluation(model, tokenizer, suite, progress)
     with reading(model, suite["batch_tokens"]):
-        for name, format, shots in itertools.product(suite["tests"], suite["formats"], suite["shots"]):
+        for name, format, number in _evaluations(suite):
             task, train, test = tests[name]
-            rows = predict_test(run, task, train, test, format, shots)
+            rows = predict_test(run, task, train, test, format, number)
             if not rows:
                 raise StudyError(
-                    f"test '{name}': {shots} few-shot examples take all {len(test)} rows; allowed: fewer than {len(test)}"
+                    f"test '{name}': {number} few-shot examples take all {len(test)} rows; allowed: fewer than {len(test)}"
                 )
             for row in rows:
-                yield {"test": name, "test_format": format, "shots": shots, **row}
+                yield {"test": name, "test_format": format, "shots": number, **row}
+
+
+def _evaluations(suite: Suite) -> Iterator[tuple[str, str, int]]:
+    """Yield test, format and number of few-shot examples of each evaluation of a suite."""
+    for name, format in itertools.product(suite["tests"], suite["formats"]):
+        yield from ((name, format, number) for number in shots(name, suite["shots"]))
 
 
 def predict_test(run: Evaluation, task: Task, train: Rows, test: Rows, format: str, shots: int) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any, cast
 from workflow import registry, task, tasks
 from workflow.audit import checks as check_modules
 from workflow.data import corpora, lm_eval_tasks, prompts
+from workflow.data.demonstrations import FILE
 from workflow.errors import MistakesError, StudyError, told
 from workflow.evaluation import further as further_metrics
 from workflow.forecasting import own_cohort, settings
@@ -472,7 +473,9 @@ def _as_lm_eval(place: str, suite: Mapping[str, Any]) -> Iterator[str]:
         if harness and suite["protocol"] != "sound":
             found = f"{suite['protocol']!r} is not allowed for {name!r}, a task of lm_eval"
             yield f"config.yaml: {place}/protocol: {found}; allowed: sound"
-        if harness and harness.shots == 0 and any(suite["shots"]):
+        if not harness and FILE in suite["shots"]:
+            yield f"config.yaml: {place}/shots: 'file' is not allowed for {name!r}, which no task file defines; allowed: numbers"
+        if harness and harness.shots == 0 and any(number for number in suite["shots"] if number != FILE):
             found = f"{suite['shots']} is not allowed for {name!r}, whose file sets num_fewshot: 0"
             yield f"config.yaml: {place}/shots: {found}; allowed: [0]"
 

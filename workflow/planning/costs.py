@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from workflow import task
-from workflow.data import prompts
+from workflow.data import demonstrations, prompts
 from workflow.errors import StudyError
 from workflow.models import checkpoints
 from workflow.planning.resources import BYTES_PER_TOKEN, FORWARD, TRAINING, fetched, listed, trained_here
@@ -330,7 +330,11 @@ def _rows_predicted(study: Mapping[str, Any], part: Mapping[str, Any], sizes: Ma
 def _evaluations(study: Mapping[str, Any], part: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
     """Test, format and number of few-shot examples of each evaluation of a part."""
     suite = study["suites"][part["suite"]]
-    return itertools.product(grid.part_tests(suite, part["train"], part["tests"]), suite["formats"], suite["shots"])
+    return (
+        row
+        for test in grid.part_tests(suite, part["train"], part["tests"])
+        for row in itertools.product([test], suite["formats"], demonstrations.shots(test, suite["shots"]))
+    )
 
 
 def _limited(suite: Mapping[str, Any], size: TaskSize) -> int:

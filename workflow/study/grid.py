@@ -10,6 +10,7 @@ import pandas as pd
 
 from workflow import task
 from workflow.data import corpora
+from workflow.data.demonstrations import shots
 from workflow.errors import MistakesError, StudyError
 from workflow.models import checkpoints
 from workflow.study import adopted, indicators
@@ -201,7 +202,8 @@ def tests(study: Mapping[str, Any]) -> pd.DataFrame:
     rows = [
         (name, *row)
         for name, suite in study["suites"].items()
-        for row in itertools.product(suite_tests(suite, "none"), suite["formats"], suite["shots"])
+        for test in suite_tests(suite, "none")
+        for row in itertools.product([test], suite["formats"], shots(test, suite["shots"]))
     ]
     return pd.DataFrame(rows, columns=["suite", *TEST_KEYS])
 
