@@ -332,8 +332,10 @@ def _pairs(material: FindingTables, conditions: Mapping[str, Any]) -> list[tuple
     if conditions["analysis"] == "pretraining_change":
         return _distinct(selection.related(rows[rows["analysis"] == "tuning_difference"], {"in_domain", "instructed"}))
     if conditions["analysis"] == "learning":
-        pairs = _distinct(changes[changes["test"] == conditions["test"]])
-        home = [pair for pair in pairs if selection.relation(*pair) == "in_domain" or task.kind(pair[0]) == "messages"]
+        tunings = _distinct(changes[changes["test"] == conditions["test"]])
+        home = [
+            pair for pair in tunings if selection.relation(*pair) == "in_domain" or task.kind(pair[0]) == "messages"
+        ]
         return [("none", conditions["test"]), *home]
     rows = rows[rows["analysis"] == conditions["analysis"]]
     for key in ("group", "train", "test"):
