@@ -164,7 +164,7 @@ def study_line(inputs: PageInputs) -> str:
     tuned = scores[scores["train"] != "none"]
     models = tuned[["family", "step", "train", "format", "recipe", "seed"]].drop_duplicates()
     tests = scores["test"].nunique()
-    made = (
-        f"{len(models)} fine-tuned models, {tuned['seed'].nunique()} seed(s)" if len(models) else "nothing fine-tuned"
-    )
+    seeds = tuned["seed"].nunique()
+    counted = f"{len(models)} fine-tuned models, {seeds} seed{'s' if seeds > 1 else ''}"
+    made = counted if len(models) else "nothing fine-tuned"
     return f"{listed}; {made}; {tests} tests."
