@@ -121,7 +121,7 @@ def line(path: str, old: str, new: str) -> Callable[[Path], None]:
 
 COSTS: dict[str, tuple[Callable[[Path], None], str, set[str]]] = {
     "a metric": (line("metrics/length.py", '"rank",', '"rank", "answer",'), "metric", {"score", "slice"}),
-    "what metrics share": (line("metrics/_units.py", "len()", "len() + 1"), "metric", {"score", "slice"}),
+    "what metrics share": (line("metrics/_units.py", "dtype=float)", "dtype=float) + 1"), "metric", {"score", "slice"}),
     "a check": (line("checks/looked_at.py", '"note"', '"warning"'), "check", {"audit"}),
     "a figure": (line("figures/steps.py", '== "none"', '!= "x"'), "figure", {"draw"}),
     "a reader": (line("readers/lines.py", "shots=0", "shots=1"), "reader", {"adopt"}),
