@@ -41,7 +41,7 @@
     const rows = Math.ceil(count / columns);
     const dots = figure.traces.some((trace) => trace.dots);
     const text = { color: colour("ink"), size: 12 };
-    const made = { grid: { rows, columns, pattern: "independent", xgap: 0.22, ygap: dots ? 0.8 : 0.34 }, width, height: rows * (dots ? 270 : 235) + (dots ? 70 : 40), margin: { l: 52, r: 12, t: 34, b: dots ? 100 : 48 }, font: text, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", annotations: [] };
+    const made = { grid: { rows, columns, pattern: "independent", xgap: 0.22, ygap: dots ? 0.55 : 0.34 }, width, height: rows * (dots ? 270 : 235) + (dots ? 70 : 40), margin: { l: 52, r: 12, t: 34, b: dots ? 100 : 48 }, font: text, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", annotations: [] };
     const grid = { gridcolor: style().getPropertyValue("--line").trim(), zerolinecolor: colour("muted"), automargin: false };
     figure.panels.forEach((panel, index) => {
       const lowest = index + columns >= count;
@@ -93,7 +93,11 @@
   const seen = new IntersectionObserver((entries) => entries.forEach((entry) => {
     if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target); }
   }), { rootMargin: "300px" });
-  all.forEach((element) => seen.observe(element));
+  all.forEach((element) => { // room from the start, so that links lead to their place
+    const figure = figures[element.dataset.key], plot = element.querySelector(".plot");
+    plot.style.minHeight = `${layout(figure, figure.axes[0] || "step", plot.clientWidth).height}px`;
+    seen.observe(element);
+  });
   const again = () => drawn.forEach((_, element) => draw(element));
   let width = window.innerWidth;
   window.addEventListener("resize", () => { if (window.innerWidth !== width) { width = window.innerWidth; again(); } });
