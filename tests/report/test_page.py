@@ -110,6 +110,14 @@ def test_two_seeds_and_a_high_probability_make_an_answer_clear() -> None:
     assert dict(card.facts)["What settles it"] == "Settled at the level of the intervals."
 
 
+def test_an_answer_is_about_one_number_of_shots() -> None:
+    rows = page_study.recommended("quiz", {1: (0.4, 0.2), 2: (0.5, 0.8)})
+    more = [row | {"filter": row["filter"].replace('"shots": 0', '"shots": 4'), "step": 9} for row in rows]
+    (card,) = cards.cards(page_study.inputs(recommendations=pd.DataFrame(rows + more)))
+    assert card.badge == "one seed: no recommendation" and "step 9" not in dict(card.facts)["How sure"]
+    assert dict(card.facts)["How sure"].startswith("Best of 2 with probability: step 2 80%, step 1 20%.")
+
+
 def test_a_model_of_one_label_is_called_that() -> None:
     study = page_study.inputs()
     more = pd.DataFrame([page_study.score(2, "quiz", "quiz", 1.0, "most_predicted", primary=False)])

@@ -135,7 +135,16 @@ def answers(inputs: PageInputs) -> Iterator[list[Answer]]:
     parts = metric_names.parts(inputs.table("scores"))
     shown = tuned if len(tuned) else table[~table["task"].isin(parts)]
     for (task, suite), rows in shown.groupby(["task", "suite"], sort=False):
-        found = [Answer(task, recipe, suite, own, inputs) for recipe, own in rows.groupby("recipe", sort=False)]
+        found = [
+            Answer(task, recipe, suite, _one_way(own), inputs) for recipe, own in rows.groupby("recipe", sort=False)
+        ]
         found = [answer for answer in found if (answer.rows["topic"] == "answer").any() and answer.bases]
         if found:
             yield sorted(found, key=lambda answer: -answer.sign * answer.top["value"])
+
+
+def _one_way(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows in the format and number of few-shot examples of the first answer."""
+    ways = rows["filter"].map(lambda text: tuple(json.loads(text).get(name) for name in ("test_format", "shots")))
+    first = ways[rows["topic"] == "answer"]
+    return rows[[way == first.iloc[0] for way in ways]] if len(first) else rows

@@ -123,10 +123,11 @@ def chance(answer: Answer) -> str:
         return "No: the model gives one label on 99 % of rows or more, so its score is the share of that label."
     if len(answer.bases) == 1:
         return "Only this checkpoint was tried."
-    likely = [row for row in answer.bases if row["probability"] >= LIKELY]
+    likely = [row for row in answer.bases if row["probability"] >= LIKELY] or [answer.top]
     likely.sort(key=lambda row: -row["probability"])
     names = [f"{checkpoints(answer, [row]).split(' (')[0].lower()} {row['probability']:.0%}" for row in likely[:NAMED]]
-    text = f"Best of {len(answer.bases)} with probability: {', '.join(names)}."
+    of = f" of {len(answer.bases)}" if answer.tuned else ""  # the table leaves out unlikely untouched ones
+    text = f"Best{of} with probability: {', '.join(names)}."
     if answer.trivial:
         name, value = answer.trivial
         text += f" No checkpoint is shown to beat {name} ({value:.3f})."

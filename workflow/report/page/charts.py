@@ -134,6 +134,8 @@ def _line_names(rows: pd.DataFrame, line: str) -> pd.Series:
     """The name of the line of each row: task tuned on or test, with family and recipe where there are several."""
     bare = rows[line].astype(str) if line == "test" else "tuned on " + rows[line].astype(str)
     names = bare.where(rows["train"] != "none", BASE)
+    if (names == BASE).all() and rows["family"].nunique() > 1:
+        return rows["family"].astype(str)
     tuned = rows[rows["train"] != "none"]
     if tuned["recipe"].nunique() > 1:
         names = names.where(rows["train"] == "none", names + ", " + rows["recipe"].astype(str))
@@ -158,7 +160,7 @@ def _lines(
     own = names[rows.index]
     for number, ((family, _, name), line) in enumerate(rows.groupby(["family", "suite", own], sort=False)):
         line = line.sort_values("step")
-        label = f"{name} ({family})" if several else name
+        label = f"{name} ({family})" if several and name != family else name
         # Lines that coincide stay visible: later ones are thinner and their markers smaller.
         size = max(5, 11 - 2 * number)
         yield {"panel": place, "name": label, "group": label, **looks[name], "size": size} | _points(

@@ -26,8 +26,10 @@ def settling(answer: Answer) -> str:
     if clear:
         return "Settled at the level of the intervals."
     parts = [text for text in (_seeds(answer), _rows(answer)) if text]
-    if len(answer.tied) > 1 or not parts:
-        return "The best two are equal here; choose by cost."
+    if len(answer.tied) > 1:
+        return "The best are equal here; choose by cost."
+    if not parts:
+        return "More test rows or seeds; how many cannot be computed without scores of single rows."
     return f"To separate the best two: {' and '.join(parts)}."
 
 
