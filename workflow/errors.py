@@ -33,12 +33,12 @@ class MistakesError(StudyError):
 
 
 @contextmanager
-def row_named(place: str) -> Iterator[None]:
+def row_named(row: str) -> Iterator[None]:
     """Prefix a StudyError raised inside with the row that it is about."""
     try:
         yield
     except StudyError as error:
-        raise StudyError(f"{place}: {error}") from error
+        raise StudyError(f"{row}: {error}") from error
 
 
 class DivergedError(StudyError):

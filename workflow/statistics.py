@@ -75,9 +75,9 @@ class Resampling:
 
     def sums(self, columns: Values) -> Values:
         """Resampled sums of columns, shape (n, columns), from one set of resamples: shape (resamples, columns)."""
-        own = [np.ascontiguousarray(column) for column in columns.T]
+        contiguous = [np.ascontiguousarray(column) for column in columns.T]
         return np.concatenate(
-            [np.stack([weights @ column for column in own], axis=1) for weights in self.weights(len(columns))]
+            [np.stack([weights @ column for column in contiguous], axis=1) for weights in self.weights(len(columns))]
         )
 
     def means(self, values: Values) -> Values:
@@ -85,34 +85,34 @@ class Resampling:
         return np.concatenate([weights @ values for weights in self.weights(len(values))]) / len(values)
 
 
-def _drawn(how: Resampling, n: int) -> Iterator[Values]:
+def _drawn(resampling: Resampling, n: int) -> Iterator[Values]:
     """Blocks of multiplicities of n units, n of which are drawn with replacement for each resample."""
-    generator, rows = np.random.default_rng(how.seed), max(1, BLOCK // n)
-    for start in range(0, how.resamples, rows):
-        size = min(rows, how.resamples - start)
+    generator, rows = np.random.default_rng(resampling.seed), max(1, BLOCK // n)
+    for start in range(0, resampling.resamples, rows):
+        size = min(rows, resampling.resamples - start)
         yield generator.multinomial(n, np.full(n, 1 / n), size=size).astype(float)
 
 
-def _counted(how: Resampling, n: int) -> Iterator[Values]:
+def _counted(resampling: Resampling, n: int) -> Iterator[Values]:
     """The same distribution as `_drawn`, for many units: each resample's n units are drawn one by one and counted."""
-    generator, rows = np.random.default_rng(how.seed), max(1, BLOCK // n)
-    for start in range(0, how.resamples, rows):
-        units = (generator.integers(n, size=n, dtype=np.int32) for _ in range(min(rows, how.resamples - start)))
-        yield np.stack([np.bincount(own, minlength=n) for own in units]).astype(float)
+    generator, rows = np.random.default_rng(resampling.seed), max(1, BLOCK // n)
+    for start in range(0, resampling.resamples, rows):
+        units = (generator.integers(n, size=n, dtype=np.int32) for _ in range(min(rows, resampling.resamples - start)))
+        yield np.stack([np.bincount(unit, minlength=n) for unit in units]).astype(float)
 
 
 @lru_cache(maxsize=8)
-def _multiplicities(how: Resampling, n: int) -> NDArray[np.uint8]:
+def _multiplicities(resampling: Resampling, n: int) -> NDArray[np.uint8]:
     """All multiplicities of a resampling, cached since many samples have the same size; they stay below 256."""
-    return np.concatenate([block.astype(np.uint8) for block in _drawn(how, n)])
+    return np.concatenate([block.astype(np.uint8) for block in _drawn(resampling, n)])
 
 
-def mean(values: Values, how: Resampling) -> Interval:
+def mean(values: Values, resampling: Resampling) -> Interval:
     """Mean of values, shape (n,), with its interval: in closed form where all lie between 0 and 1, else over resamples."""
     value = float(values.mean())
     if ((values >= 0) & (values <= 1)).all():
-        return closed(value, float(values.std()) / len(values) ** 0.5, bounded(values), len(values), how.level)
-    return interval(value, how.means(values), len(values), how)
+        return closed(value, float(values.std()) / len(values) ** 0.5, bounded(values), len(values), resampling.level)
+    return interval(value, resampling.means(values), len(values), resampling)
 
 
 def closed(value: float, error: float, margins: Margins, n: int, level: float) -> Interval:
@@ -121,9 +121,9 @@ def closed(value: float, error: float, margins: Margins, n: int, level: float) -
     return Interval(value, error, value - below, value + above, n)
 
 
-def interval(value: float, resampled: Values, n: int, how: Resampling) -> Interval:
+def interval(value: float, resampled: Values, n: int, settings: Resampling) -> Interval:
     """An estimate with the standard error and percentile interval of its resamples, shape (resamples,)."""
-    return Interval(value, float(resampled.std()), *how.bounds(resampled), n)
+    return Interval(value, float(resampled.std()), *settings.bounds(resampled), n)
 
 
 def p_value(resampled: Values) -> float:
@@ -244,8 +244,8 @@ def correlation(first: Values, second: Values) -> float:
     n, spread = len(first), float(first.std() * second.std())
     if spread == 0:
         return 0.0
-    found = float(((first - first.mean()) * (second - second.mean())).mean()) / spread
-    return (n * found - 2) / (n + 2)
+    coefficient = float(((first - first.mean()) * (second - second.mean())).mean()) / spread
+    return (n * coefficient - 2) / (n + 2)
 
 
 def apart(first: Margins, second: Margins, correlation: float = 0.0) -> Margins:

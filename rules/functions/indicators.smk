@@ -4,7 +4,7 @@ from workflow.data import prompts
 from workflow.study import indicators
 
 # Indicators that a base has to be run for.
-RUN_FOR = indicators.run_for(STUDY)
+RUN_FOR = indicators.run_for(STUDY["indicators"])
 INDICATORS = ["results/indicators.parquet"] if RUN_FOR else []
 
 

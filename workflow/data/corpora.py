@@ -25,9 +25,9 @@ class Document(NamedTuple):
     text: str
 
 
-def folder(block: Mapping[str, Any], data_root: str | None, place: str = "pretraining/corpus") -> Path:
+def folder(block: Mapping[str, Any], data_root: str | None, key_path: str = "pretraining/corpus") -> Path:
     """The corpus folder of a family's `pretraining` or of an indicator: the generated text, or a path below `data_root`.
-    place: key path, for messages.
+    key_path: key path, for messages.
 
     Errors: StudyError for a relative path without data_root, a path that leaves data_root, or a missing folder.
     """
@@ -36,14 +36,14 @@ def folder(block: Mapping[str, Any], data_root: str | None, place: str = "pretra
         return Path(source) / "text" if corpus == GENERATED else Path(source)
     if not Path(corpus).is_absolute() and data_root is None:
         raise StudyError(
-            f"config.yaml: {place}: {corpus!r} is relative to data_root, which is not set; "
+            f"config.yaml: {key_path}: {corpus!r} is relative to data_root, which is not set; "
             "set data_root, or pass --config data_root=FOLDER"
         )
     path = Path(data_root or ".") / corpus
     if ".." in Path(corpus).parts:
-        raise StudyError(f"config.yaml: {place}: {corpus!r} points outside data_root; expected a folder inside it")
+        raise StudyError(f"config.yaml: {key_path}: {corpus!r} points outside data_root; expected a folder inside it")
     if not path.is_dir():
-        raise StudyError(f"{path}: no such folder; expected one sub-folder for each text domain ({place})")
+        raise StudyError(f"{path}: no such folder; expected one sub-folder for each text domain ({key_path})")
     return path
 
 
@@ -62,13 +62,15 @@ def files(root: Path, domains: Sequence[str] | None, split: str = "train") -> li
     Errors: StudyError for a domain without `<split>.jsonl`, or if there is no domain at all.
     """
     name = f"{split}.jsonl"
-    found = sorted(path.parent.name for path in root.glob(f"*/{name}"))
+    domains_found = sorted(path.parent.name for path in root.glob(f"*/{name}"))
     for domain in domains or []:
-        if domain not in found:
-            raise StudyError(f"{root}: no text domain {domain!r} with a {name}; allowed: {', '.join(found) or 'none'}")
-    if not found:
+        if domain not in domains_found:
+            raise StudyError(
+                f"{root}: no text domain {domain!r} with a {name}; allowed: {', '.join(domains_found) or 'none'}"
+            )
+    if not domains_found:
         raise StudyError(f"{root}: no text domain; expected sub-folders that hold a {name}")
-    return [root / domain / name for domain in domains or found]
+    return [root / domain / name for domain in domains or domains_found]
 
 
 def documents(paths: Sequence[Path]) -> Iterator[Document]:
@@ -77,8 +79,8 @@ def documents(paths: Sequence[Path]) -> Iterator[Document]:
     Errors: StudyError naming file and row if `text` is missing or not a string.
     """
     for path in paths:
-        for number, (place, row) in enumerate(json_lines(path), start=1):
-            yield Document(path.parent.name, str(row.get("id", number)), _text(row.get("text"), "text", place))
+        for number, (row_name, row) in enumerate(json_lines(path), start=1):
+            yield Document(path.parent.name, str(row.get("id", number)), _text(row.get("text"), "text", row_name))
 
 
 def pin(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,15 +105,15 @@ def collect(
         with contextlib.ExitStack() as opened:
             written: dict[str, TextIO] = {}
             for number, row in enumerate(itertools.islice(rows(there), block.get("documents")), start=1):
-                place = f"corpus {name}: {block['repo']} {there}, row {number}"
-                domain = _domain(_found(row, block["domain"], place)) if "domain" in block else name
+                row_name = f"corpus {name}: {block['repo']} {there}, row {number}"
+                domain = _domain(_found(row, block["domain"], row_name)) if "domain" in block else name
                 if domain not in written:
                     (out / domain).mkdir(parents=True, exist_ok=True)
                     path = out / domain / f"{split}.jsonl"
                     written[domain] = opened.enter_context(path.open("w", encoding="utf-8"))
                 document = {
                     "id": f"{there}/{number}",
-                    "text": _found(row, block["text"], place),
+                    "text": _found(row, block["text"], row_name),
                     "source": block["repo"],
                 }
                 written[domain].write(json.dumps(document, ensure_ascii=False) + "\n")
@@ -119,23 +121,25 @@ def collect(
     return counts
 
 
-def _found(row: Mapping[str, Any], column: str, place: str) -> str:
+def _found(row: Mapping[str, Any], column: str, row_name: str) -> str:
     """The text in a column or in a nested field."""
     value: Any = row
     for name in column.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
-    return _text(value, column, place)
+    return _text(value, column, row_name)
 
 
-def _text(value: Any, column: str, place: str) -> str:
+def _text(value: Any, column: str, row_name: str) -> str:
     """A value that is text.
 
     Errors: StudyError if it is not, is empty, or contains a lone surrogate.
     """
     if not isinstance(value, str) or not value:
-        raise StudyError(f"{place}: field {column!r}: found {shown(value)}, expected a text that is not empty")
+        raise StudyError(f"{row_name}: field {column!r}: found {shown(value)}, expected a text that is not empty")
     if any("\ud800" <= sign <= "\udfff" for sign in value):
-        raise StudyError(f"{place}: field {column!r}: found {shown(value)}, expected valid Unicode (no lone surrogate)")
+        raise StudyError(
+            f"{row_name}: field {column!r}: found {shown(value)}, expected valid Unicode (no lone surrogate)"
+        )
     return value
 
 

@@ -34,6 +34,6 @@ def _unread(name: str, read: task.Task, data_root: str | Path | None, pinned: hu
     """A line about columns with text that a declared task does not use."""
     split = task.splits(read)[0]
     root = task.row_root(name, None if data_root is None else str(data_root))
-    found = task.read_hub(pinned, split) if pinned else task.read_folder(root or task.GENERATED, read, name, split)
-    if left := declared.unread(read, (row for _, row in found)):
+    rows = task.read_hub(pinned, split) if pinned else task.read_folder(root or task.GENERATED, read, name, split)
+    if left := declared.unread(read, (row for _, row in rows)):
         yield f"columns of text that neither prompt nor answer reads: {', '.join(left)}"

@@ -72,8 +72,8 @@ SEPARATOR = {"sound": "\n\n", "published": "\n"}
 
 def stops(task: Task, format: str) -> tuple[str, ...]:
     """Strings that end a completion of a task in the sound protocol."""
-    own = (*STOPS[format], ANSWER_STOP) if task.kind == "answer" else STOPS[format]
-    return (*own, *task.stops)
+    endings = (*STOPS[format], ANSWER_STOP) if task.kind == "answer" else STOPS[format]
+    return (*endings, *task.stops)
 
 
 def template(task: Task, format: str) -> str:
@@ -81,12 +81,12 @@ def template(task: Task, format: str) -> str:
 
     Errors: StudyError if neither exists.
     """
-    found = _template(task, format)
-    if found is None:
+    text = _template(task, format)
+    if text is None:
         raise StudyError(
             f"format '{format}': a task of kind {task.kind!r} has no template in it; allowed: one of its own"
         )
-    return found
+    return text
 
 
 def _template(task: Task, format: str) -> str | None:

@@ -29,19 +29,21 @@ class Index:
 
     def __init__(self, passages: Sequence[str]) -> None:
         counts = [Counter(words(passage)) for passage in passages]
-        lengths = np.array([sum(own.values()) for own in counts], dtype=float)
+        lengths = np.array([sum(counted.values()) for counted in counts], dtype=float)
         self.size = len(counts)
         mean = max(lengths.mean(), 1.0) if self.size else 1.0
         held: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for number, own in enumerate(counts):
-            for word, times in own.items():
+        for number, counted in enumerate(counts):
+            for word, times in counted.items():
                 held[word].append((number, times))
         saturation = K1 * (1 - B + B * lengths / mean)
-        self.postings = {word: self._posting(np.array(found), saturation) for word, found in held.items()}
+        self.postings = {
+            word: self._posting(np.array(documents_with), saturation) for word, documents_with in held.items()
+        }
 
-    def _posting(self, found: NDArray[np.int64], saturation: NDArray[np.float64]) -> Postings:
+    def _posting(self, documents_with: NDArray[np.int64], saturation: NDArray[np.float64]) -> Postings:
         """The postings of a word; shape (passages, 2): passage and number of occurrences."""
-        numbers, times = found.T
+        numbers, times = documents_with.T
         idf = np.log1p((self.size - len(numbers) + 0.5) / (len(numbers) + 0.5))
         return Postings(numbers, idf * times / (times + saturation[numbers]))
 
@@ -50,8 +52,8 @@ class Index:
         total = np.zeros(self.size)
         for word, times in Counter(words(query)).items():
             if word in self.postings:
-                own = self.postings[word]
-                total[own.passages] += times * own.weights
+                postings = self.postings[word]
+                total[postings.passages] += times * postings.weights
         return total
 
     def best(self, query: str, count: int = 1) -> list[int]:

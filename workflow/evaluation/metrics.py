@@ -127,19 +127,19 @@ def mean_of(values: Values, level: float) -> Interval:
 
 def predicted(rows: pd.DataFrame) -> NDArray[np.int64]:
     """Return the index of the predicted choice in each row, -1 if generated text names none."""
-    compared = np.array([len(own) > 0 for own in rows["logprobs"]], dtype=bool)
-    found = np.empty(len(rows), dtype=np.int64)
-    found[compared] = largest(rows["logprobs"][compared])
-    found[~compared] = [_named(row) for row in rows[~compared].to_dict("records")]
-    return found
+    compared = np.array([len(logprobs) > 0 for logprobs in rows["logprobs"]], dtype=bool)
+    indices = np.empty(len(rows), dtype=np.int64)
+    indices[compared] = largest(rows["logprobs"][compared])
+    indices[~compared] = [_named(row) for row in rows[~compared].to_dict("records")]
+    return indices
 
 
 def largest(values: Sequence[Any] | pd.Series) -> NDArray[np.int64]:
     """Return the index of the largest value in each row, of rows of any lengths."""
-    rows = [np.asarray(own, dtype=float) for own in values]
-    if len({len(own) for own in rows}) == 1:
+    rows = [np.asarray(row, dtype=float) for row in values]
+    if len({len(row) for row in rows}) == 1:
         return np.stack(rows).argmax(axis=1)
-    return np.array([own.argmax() for own in rows], dtype=np.int64)
+    return np.array([row.argmax() for row in rows], dtype=np.int64)
 
 
 def _named(row: Mapping[str, Any]) -> int:
@@ -529,10 +529,10 @@ def published_values(rows: pd.DataFrame, names: Sequence[str], resampling: Resam
     All metrics share the resamples. Resamples for which a metric has no value are left out.
     """
     columns = {name: named(name).columns(rows) for name in names}
-    ends = np.cumsum([own.shape[1] for own in columns.values()])[:-1]
+    ends = np.cumsum([column.shape[1] for column in columns.values()])[:-1]
     sums = np.hsplit(resampling.sums(np.hstack(list(columns.values()))), ends)
-    resampled = {name: named(name).statistic(own, len(rows)) for name, own in zip(columns, sums, strict=True)}
-    return {name: sum(resampling.bounds(own[~np.isnan(own)])) / 2 for name, own in resampled.items()}
+    resampled = {name: named(name).statistic(column, len(rows)) for name, column in zip(columns, sums, strict=True)}
+    return {name: sum(resampling.bounds(column[~np.isnan(column)])) / 2 for name, column in resampled.items()}
 
 
 def scored(
@@ -552,21 +552,21 @@ def scored(
     for group, rows in predictions.assign(protocol=suite["protocol"], stemmer=stemmer).groupby(keys, sort=False):
         where = dict(zip(keys, group, strict=True))
         main = PRIMARY[str(task.method(where["test"]))]
-        found: dict[str, Interval | None] = {}
+        intervals: dict[str, Interval | None] = {}
         chosen = of(task.load(where["test"]), suite["labels"], rows, further)
         for name, metric in chosen.items():
             if isinstance(metric, PerRow):
                 values = metric.values(rows)
-                found[name] = mean_of(values, resampling.level)
+                intervals[name] = mean_of(values, resampling.level)
                 items.append(_items(where, name, rows["id"], values))
             else:
-                found[name] = metric.interval(rows, resampling.level)
-        values_of = {name: own.value for name, own in found.items() if own}
+                intervals[name] = metric.interval(rows, resampling.level)
+        values_of = {name: estimate.value for name, estimate in intervals.items() if estimate}
         if suite["protocol"] == "published":
             values_of = published_values(rows, list(values_of), resampling)
-        for name, own in found.items():
+        for name, estimate in intervals.items():
             row: dict[str, Any] = {"value": None, "error": None, "low": None, "high": None, "n": len(rows)}
-            row |= asdict(own) | {"value": values_of[name]} if own else {}
+            row |= asdict(estimate) | {"value": values_of[name]} if estimate else {}
             facts = {
                 "metric": name,
                 "primary": name == main,
@@ -578,9 +578,9 @@ def scored(
 
 def _items(where: Mapping[str, Any], name: str, ids: pd.Series, values: Values) -> pa.Table:
     """Return a metric's values of the rows of one test, in the columns of `tables.ITEMS`."""
-    keys = {key: pa.repeat(pa.scalar(own, tables.ITEMS.field(key).type), len(values)) for key, own in where.items()}
-    own = {"metric": pa.repeat(name, len(values)), "id": pa.array(ids, pa.string()), "value": pa.array(values)}
-    return pa.table(keys | own, schema=tables.ITEMS)
+    keys = {key: pa.repeat(pa.scalar(value, tables.ITEMS.field(key).type), len(values)) for key, value in where.items()}
+    value = {"metric": pa.repeat(name, len(values)), "id": pa.array(ids, pa.string()), "value": pa.array(values)}
+    return pa.table(keys | value, schema=tables.ITEMS)
 
 
 TRIED = Resampling(resamples=100, level=0.95, seed=0)

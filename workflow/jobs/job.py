@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import os
+import re
 import resource
 import sys
 import time
@@ -46,11 +47,11 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
     path of the log on the terminal. The exit code is 1 in each case.
     """
     log = Path(snakemake.log[0])
-    place = " ".join([rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
+    job_name = " ".join([rule, *(f"{key}={value}" for key, value in snakemake.wildcards.items())])
     try:
         logger = _logger(log)
     except OSError as error:
-        sys.exit(f"{place}: {told(error) or error}")
+        sys.exit(f"{job_name}: {told(error) or error}")
     registry.declare(snakemake.config)
     asked, begun = snakemake.resources.get, clock()
     gc.freeze()
@@ -69,13 +70,13 @@ def job(rule: str, snakemake: Any) -> Iterator[logging.Logger]:
         if line is None:
             logger.error("%s", traceback.format_exc())
             line = f"{type(error).__name__}: {first_line(error)}; see {log}"
-        logger.error("%s: %s", place, line)
+        logger.error("%s: %s", job_name, line)
         # In one piece, since jobs that run side by side write to one terminal.
-        sys.stderr.write(f"{place}: {line}\n")
+        sys.stderr.write(f"{job_name}: {line}\n")
         sys.stderr.flush()
         sys.exit(1)
     except KeyboardInterrupt:
-        logger.error("%s: stopped by a signal; the same command starts it over", place)
+        logger.error("%s: stopped by a signal; the same command starts it over", job_name)
         sys.exit(1)
     finally:
         # Python collects garbage once more at its end, which takes a second with transformers imported.
@@ -90,9 +91,12 @@ def clock() -> str:
 
 
 def peak_memory() -> float:
-    """The largest resident memory of this process, or of one that it has started and that has ended, in MB."""
-    own, others = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return max(own, others) / 1024
+    """The largest resident memory of this process, or of one that it has started and that has ended, in MB.
+
+    Not `ru_maxrss` of this process, which keeps the memory of the process that started it.
+    """
+    [own] = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return max(int(own), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
 
 
 class Printable(logging.Formatter):

@@ -76,8 +76,8 @@ def _run(arguments: list[str], written: IO[str], progress: Progress | None) -> b
     before = signal.signal(signal.SIGTERM, stop)
     try:
         for line in process.stdout or ():
-            if (found := LINE.fullmatch(line)) and progress:
-                progress(int(found[1]), int(found[2]))
+            if (match := LINE.fullmatch(line)) and progress:
+                progress(int(match[1]), int(match[2]))
         process.wait()
     finally:
         process.terminate()

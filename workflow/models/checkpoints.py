@@ -66,11 +66,11 @@ def steps(name: str, family: Family) -> list[int]:
     return revisions.chosen(name, family["steps"], available)
 
 
-def _each_once(place: str, steps: Iterable[int]) -> list[int]:
+def _each_once(key_path: str, steps: Iterable[int]) -> list[int]:
     """Return steps, sorted, each of which must appear once."""
     numbers = sorted(steps)
     if len(set(numbers)) < len(numbers):
-        raise StudyError(f"{place}: a step is listed twice; expected each once: {numbers}")
+        raise StudyError(f"{key_path}: a step is listed twice; expected each once: {numbers}")
     return numbers
 
 

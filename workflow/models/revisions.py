@@ -30,17 +30,17 @@ def names_in(text: str) -> list[str]:
 
 def filled(text: str, values: Mapping[str, str]) -> str:
     """Return a pattern with values in place of some of its names in braces."""
-    return PLACEHOLDER.sub(lambda found: values.get(found[0][1:-1], found[0]), text)
+    return PLACEHOLDER.sub(lambda match: values.get(match[0][1:-1], match[0]), text)
 
 
 def expression(name: str, pattern: str) -> re.Pattern[str]:
     """Return a family's pattern of folders or revisions, with `{step}` in it once, as an expression (`compiled`)."""
-    place = f"config.yaml: families/{name}/pattern"
+    mistake = f"config.yaml: families/{name}/pattern"
     if PLACEHOLDER.findall(pattern).count(f"{{{STEP}}}") != 1 or re.search(r"[/\\]|\.\.", pattern):
         raise StudyError(
-            f"{place}: {pattern!r} is not allowed; expected a name with {{step}} in it once, * for anything"
+            f"{mistake}: {pattern!r} is not allowed; expected a name with {{step}} in it once, * for anything"
         )
-    return compiled(place, pattern)
+    return compiled(mistake, pattern)
 
 
 def compiled(place: str, pattern: str) -> re.Pattern[str]:
@@ -101,15 +101,15 @@ def looked_up(repo: str, records: Path = RECORDS) -> dict[str, set[str]]:
     record = records / f"{repo}.json"
     if not record.is_file():
         with hub.errors(f"{repo}: its revisions cannot be listed"):
-            found = {name: sorted(commits) for name, commits in sorted(hub.refs(repo).items())}
-        write_json({"repo": repo, "revisions": found}, record)
+            commits_of = {name: sorted(commits) for name, commits in sorted(hub.refs(repo).items())}
+        write_json({"repo": repo, "revisions": commits_of}, record)
     revisions = json_object(record).get("revisions")
     if not isinstance(revisions, dict):
         raise StudyError(f"{record}: 'revisions' is missing; delete the file, and it is made again")
     return {name: set(commits) for name, commits in revisions.items()}
 
 
-def steps_on_hub(name: str, family: Mapping[str, Any], refs: Mapping[str, set[str]]) -> list[int]:
+def steps_on_hub(name: str, family: Family, refs: Mapping[str, set[str]]) -> list[int]:
     """Return all steps that a hub family's revisions give, with `main_step` if it is set.
 
     Errors: StudyError if there are none, or if two commits are one step.
@@ -122,7 +122,7 @@ def steps_on_hub(name: str, family: Mapping[str, Any], refs: Mapping[str, set[st
         raise StudyError(
             f"config.yaml: families/{name}/pattern: no revision of {family['repo']} matches {family['pattern']}{hub.where()}"
         )
-    for step in sorted(step for step, own in commits.items() if len(own) > 1):
+    for step in sorted(step for step, revisions in commits.items() if len(revisions) > 1):
         fitting = ", ".join(sorted(ref for ref, other in steps.items() if other == step))
         raise StudyError(
             f"config.yaml: families/{name}/pattern: step {step} has several revisions: {fitting}; expected one commit"
@@ -136,7 +136,7 @@ def chosen(name: str, listed: Any, available: Sequence[int]) -> list[int]:
     listed: `all`, a list, `{every: …}` or `{count: …, spacing: …}`, the last two with steps to take as well in `also`.
     Errors: StudyError for a step that does not exist, or if too few do.
     """
-    place = f"config.yaml: families/{name}/steps"
+    key_path = f"config.yaml: families/{name}/steps"
     if listed == "all":
         return sorted(available)
     also = listed.get("also", []) if isinstance(listed, Mapping) else listed
@@ -148,18 +148,18 @@ def chosen(name: str, listed: Any, available: Sequence[int]) -> list[int]:
     if not isinstance(listed, Mapping):
         return sorted(listed)
     if "every" in listed:
-        found = [step for step in available if step % listed["every"] == 0]
-        if not found:
+        steps_chosen = [step for step in available if step % listed["every"] == 0]
+        if not steps_chosen:
             raise StudyError(
-                f"{place}/every: no step is a multiple of {listed['every']}; there are {shortened(available)}"
+                f"{key_path}/every: no step is a multiple of {listed['every']}; there are {shortened(available)}"
             )
     elif listed["count"] > len(available):
         raise StudyError(
-            f"{place}/count: {listed['count']} is not allowed; allowed: {len(available)} or less, as many as exist"
+            f"{key_path}/count: {listed['count']} is not allowed; allowed: {len(available)} or less, as many as exist"
         )
     else:
-        found = spread(sorted(available), listed["count"], listed["spacing"])
-    return sorted({*found, *also})
+        steps_chosen = spread(sorted(available), listed["count"], listed["spacing"])
+    return sorted({*steps_chosen, *also})
 
 
 def spread(steps: Sequence[int], count: int, spacing: str) -> list[int]:
@@ -171,13 +171,13 @@ def spread(steps: Sequence[int], count: int, spacing: str) -> list[int]:
     scale = [math.log1p(step) if spacing == "log" else float(step) for step in steps]
     if count == 1:
         return [steps[-1]]
-    found: list[int] = []
-    for place in range(count):
-        goal = scale[0] + (scale[-1] - scale[0]) * place / (count - 1)
-        first = found[-1] + 1 if found else 0
-        left = range(first, len(steps) - (count - 1 - place))
-        found.append(min(left, key=lambda number: abs(scale[number] - goal)))
-    return [steps[number] for number in found]
+    steps_chosen: list[int] = []
+    for index in range(count):
+        goal = scale[0] + (scale[-1] - scale[0]) * index / (count - 1)
+        first = steps_chosen[-1] + 1 if steps_chosen else 0
+        left = range(first, len(steps) - (count - 1 - index))
+        steps_chosen.append(min(left, key=lambda number: abs(scale[number] - goal)))
+    return [steps[number] for number in steps_chosen]
 
 
 def shortened(steps: Iterable[int]) -> str:
@@ -222,9 +222,9 @@ def equal_commits(name: str, family: Family, steps: Iterable[int], records: Path
     for ref, step in numbered(expression(name, family["pattern"]), refs).items():
         commits[min(refs[ref])].add(step)
     wanted = set(steps)
-    for own in commits.values():
-        if len(own & wanted) > 1:
-            yield f"{_told((name, step) for step in own & wanted)} are one commit of {family['repo']}"
+    for steps_of_commit in commits.values():
+        if len(steps_of_commit & wanted) > 1:
+            yield f"{_told((name, step) for step in steps_of_commit & wanted)} are one commit of {family['repo']}"
 
 
 def _weights(pinned: hub.Pin) -> dict[str, str]:
@@ -244,5 +244,6 @@ def _told(bases: Iterable[tuple[str, int]]) -> str:
     for family, step in bases:
         steps[family].append(step)
     return " and ".join(
-        f"step{'s' if len(own) > 1 else ''} {shortened(sorted(own))} of {family}" for family, own in steps.items()
+        f"step{'s' if len(steps_of_family) > 1 else ''} {shortened(sorted(steps_of_family))} of {family}"
+        for family, steps_of_family in steps.items()
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from workflow.models import chat, checkpoints
 from workflow.released import readers, runs
 from workflow.report import figures as figure_modules
 from workflow.report import summaries as summary_modules
-from workflow.settings import Family, Import, LmEval, Study, Target
+from workflow.settings import Family, Import, LmEval, Recipe, Study, Suite, Target
 from workflow.storage import tables
 from workflow.storage.files import check_readable, json_object
 from workflow.study import adopted, families, grid, indicators, selection
@@ -34,7 +34,7 @@ from workflow.training import objectives
 WIDTHS = ("hidden_size", "n_embd", "d_model")  # keys of a checkpoint's config for the width of its layers
 
 
-def read(config: Mapping[str, Any]) -> dict[str, Any]:
+def read(config: Mapping[str, Any]) -> Study:
     """The study of a config: defaults filled in, all names checked.
 
     Errors: MistakesError with a line for each mistake, which names the key, what was found and what is allowed.
@@ -49,7 +49,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
     valid, more, others = _valid(expanded) if expanded else (None, [], [])
     lines, places = [*lines, *more], [*places, *others]
     if valid:
-        study = {
+        defaults: dict[str, Any] = {
             "families": {},
             "suites": {},
             "imports": {},
@@ -57,8 +57,8 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
             "passages": None,
             "selection": None,
             "lm_eval": None,
-        } | valid
-        study, unread = _with_lm_eval(study)
+        }
+        study, unread = _with_lm_eval(cast(Study, defaults | valid))
         lines += unread
         registry.declare(study)
         lines += [line for line in _found(study) if not line.startswith(_blocks(places))]
@@ -69,21 +69,21 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _blocks(places: Iterable[configs.Place]) -> tuple[str, ...]:
     """How the lines on the blocks of some places begin."""
-    return tuple(f"config.yaml: {'/'.join(map(str, place[:2]))}" for place in places)
+    return tuple(f"config.yaml: {'/'.join(map(str, key_path[:2]))}" for key_path in places)
 
 
-def _with_lm_eval(study: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _with_lm_eval(study: Study) -> tuple[Study, list[str]]:
     """The study with the tasks of its block `lm_eval` among its tasks, and tests that name a group as the tasks of the group.
 
     Also a line for each mistake.
     """
     block: LmEval | None = study["lm_eval"]
     if block is None:
-        return dict(study), []
+        return study, []
     try:
         blocks, groups, lines = lm_eval_tasks.blocks(block, study["data_root"])
     except StudyError as error:
-        return dict(study), _lines(error)
+        return study, _lines(error)
     own = {**study["tasks"], **registry.study_modules(tasks)}
     lines += [
         f"config.yaml: lm_eval/tasks: the study has a task {name!r} of its own; set lm_eval/prefix, such as harness_"
@@ -91,7 +91,7 @@ def _with_lm_eval(study: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if name in own
     ]
     suites = {name: {**suite, "tests": _ungrouped(suite["tests"], groups)} for name, suite in study["suites"].items()}
-    return {**study, "tasks": {**blocks, **study["tasks"]}, "suites": suites}, lines
+    return cast(Study, {**study, "tasks": {**blocks, **study["tasks"]}, "suites": suites}), lines
 
 
 def _ungrouped(tests: Any, groups: Mapping[str, list[str]]) -> Any:
@@ -106,13 +106,13 @@ def _valid(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str],
 
     If a whole block is wrong, nothing counts as valid: other blocks would seem to name something unknown.
     """
-    found = configs.mistakes(config)
-    places = [place for place, _ in found]
-    inside = all(len(place) > 2 for place in places)
-    return configs.without(config, places) if inside else None, [line for _, line in found], places
+    mistakes_found = configs.mistakes(config)
+    places = [key_path for key_path, _ in mistakes_found]
+    inside = all(len(key_path) > 2 for key_path in places)
+    return configs.without(config, places) if inside else None, [line for _, line in mistakes_found], places
 
 
-def _found(study: Mapping[str, Any]) -> Iterator[str]:
+def _found(study: Study) -> Iterator[str]:
     """A line for each mistake in a study whose config fits the schema."""
     for check in CHECKS:
         try:
@@ -134,25 +134,25 @@ def _lines(error: StudyError | OSError) -> list[str]:
     return (told(error) or str(error)).splitlines()
 
 
-def _not_allowed(place: str, cases: Iterable[tuple[str, Any, bool, str]]) -> Iterator[str]:
+def _not_allowed(key_path: str, cases: Iterable[tuple[str, Any, bool, str]]) -> Iterator[str]:
     """A line for each case (key, value, whether it fits, what is allowed) that does not fit."""
-    for key, found, fits, allowed in cases:
+    for key, value, fits, allowed in cases:
         if not fits:
-            yield f"config.yaml: {place}/{key}: {found} is not allowed; allowed: {allowed}"
+            yield f"config.yaml: {key_path}/{key}: {value} is not allowed; allowed: {allowed}"
 
 
 # --- families ------------------------------------------------------------------------------------------------------------
 
 
-def _families(study: Mapping[str, Any]) -> Iterator[str]:
+def _families(study: Study) -> Iterator[str]:
     """Steps exist, sizes fit each other, checkpoints can be loaded, text to train on exists."""
     for name, family in study["families"].items():
         yield from _refusals(checkpoints.steps, name, family)
         if family["source"] == "trained":
-            place, block = f"families/{name}/pretraining", family["pretraining"]
-            yield from _pretraining(place, block)
+            key_path, block = f"families/{name}/pretraining", family["pretraining"]
+            yield from _pretraining(key_path, block)
             yield from _start(name, study["families"])
-            yield from _corpus(study, place, block)
+            yield from _corpus(study, key_path, block)
             named = sorted({*block.get("domains", []), *block.get("mix", {})}) or None
             yield from _text(study, block, named, "train")
         for step in _steps(name, family) if family["source"] == "folder" else []:
@@ -174,7 +174,7 @@ def _steps(name: str, family: Family) -> list[int]:
         return []
 
 
-def _pretraining(place: str, block: Mapping[str, Any]) -> Iterator[str]:
+def _pretraining(key_path: str, block: Mapping[str, Any]) -> Iterator[str]:
     """Sizes, shares and steps of a training that fit each other."""
     groups = objectives.OBJECTIVES[block["objective"]]
     weights, band = block.get("weights", {}), block.get("length", [0, 1])
@@ -188,45 +188,45 @@ def _pretraining(place: str, block: Mapping[str, Any]) -> Iterator[str]:
         ("sequence", block["sequence"], block["sequence"] <= context, f"context ({context}) or less"),
         ("save", max(block["save"]), max(block["save"]) <= block["steps"], f"steps ({block['steps']}) or less"),
     )
-    return _not_allowed(place, cases)
+    return _not_allowed(key_path, cases)
 
 
 def _start(name: str, all_families: Mapping[str, Any]) -> Iterator[str]:
     """A family that continues from another names one of its steps, without cycles; a folder to continue from can be loaded."""
-    seen, place = [name], f"families/{name}/pretraining/continue_from"
+    seen, key_path = [name], f"families/{name}/pretraining/continue_from"
     start = all_families[name]["pretraining"].get("continue_from", {})
     if "folder" in start:
         yield from _refusals(checkpoints.check, Path(start["folder"]))
     if "family" in start:
-        yield from unknown(f"{place}/family", [start["family"]], all_families)
+        yield from unknown(f"{key_path}/family", [start["family"]], all_families)
     if start.get("family") in all_families:
-        yield from unknown(f"{place}/step", [start["step"]], _steps(start["family"], all_families[start["family"]]))
+        yield from unknown(f"{key_path}/step", [start["step"]], _steps(start["family"], all_families[start["family"]]))
     while start.get("family") in all_families:
         if start["family"] in seen:
             chain = " -> ".join([*seen, start["family"]])
-            yield f"config.yaml: {place}: {chain} is a cycle; allowed: a family or folder that does not lead back here"
+            yield f"config.yaml: {key_path}: {chain} is a cycle; allowed: a family or folder that does not lead back here"
             return
         seen.append(start["family"])
         start = all_families[start["family"]].get("pretraining", {}).get("continue_from", {})
 
 
-def _corpus(study: Mapping[str, Any], place: str, block: Mapping[str, Any]) -> Iterator[str]:
+def _corpus(study: Study, key_path: str, block: Mapping[str, Any]) -> Iterator[str]:
     """A corpus of the hub is one of the study's, with the split that is read."""
     name = block["corpus"].removeprefix(corpora.HUB)
     if name == block["corpus"]:
         return
-    yield from unknown(f"{place}/corpus", [name], study["corpora"])
+    yield from unknown(f"{key_path}/corpus", [name], study["corpora"])
     if name in study["corpora"]:
-        yield from unknown(f"{place}/split", [block.get("split", "train")], study["corpora"][name]["splits"])
+        yield from unknown(f"{key_path}/split", [block.get("split", "train")], study["corpora"][name]["splits"])
 
 
 def _text(
-    study: Mapping[str, Any], block: Mapping[str, Any], domains: Sequence[str] | None, split: str, *place: str
+    study: Study, block: Mapping[str, Any], domains: Sequence[str] | None, split: str, *key_path: str
 ) -> Iterator[str]:
     """Text that no job makes is there, can be read, and has the domains."""
 
     def check() -> None:
-        root = corpora.folder(block, study["data_root"], *place)
+        root = corpora.folder(block, study["data_root"], *key_path)
         check_readable(corpora.files(root, domains, split))
 
     if not corpora.made(block["corpus"]):
@@ -236,7 +236,7 @@ def _text(
 # --- tasks that the study adds --------------------------------------------------------------------------------------------
 
 
-def _tasks(study: Mapping[str, Any]) -> Iterator[str]:
+def _tasks(study: Study) -> Iterator[str]:
     """Tasks that the config declares, and those of the study's modules that it names, are sound; each name is there once."""
     modules = registry.study_modules(tasks)
     for name, path in modules.items():
@@ -261,7 +261,7 @@ PLUGINS = {
 }
 
 
-def _plugins(study: Mapping[str, Any]) -> Iterator[str]:
+def _plugins(study: Study) -> Iterator[str]:
     """Modules that the study adds define what they have to, under names that Tunecast does not have."""
     for package, needed in PLUGINS.items():
         for name, path in registry.study_modules(package).items():
@@ -282,15 +282,15 @@ def _check_defined(path: Path, needed: Sequence[str]) -> None:
 
 def _task_metrics(name: str) -> Iterator[str]:
     """The metrics that a task of the study names are some of its method."""
-    found = task.load(name)
-    if found.metrics and not found.lm_eval:  # of which all are known
+    read = task.load(name)
+    if read.metrics and not read.lm_eval:  # of which all are known
         from workflow.evaluation import metrics  # slow to import, so only where a task names some
 
-        method = task.KINDS[found.kind].method
+        method = task.KINDS[read.kind].method
         methods = metrics.LABEL if method == "label" else (method,)
         known_metrics = [*metrics.METRICS, *registry.modules(further_metrics)]
         legal = [metric for metric in known_metrics if set(methods) & set(metrics.named(metric).methods)]
-        yield from unknown(f"tasks/{name}/metrics", found.metrics, legal)
+        yield from unknown(f"tasks/{name}/metrics", read.metrics, legal)
 
 
 def _known(names: Iterable[str]) -> list[str]:
@@ -298,13 +298,13 @@ def _known(names: Iterable[str]) -> list[str]:
     return [name for name in names if task.known(name) and not list(_refusals(task.load, name))]
 
 
-def _formats(place: str, names: Iterable[str], formats: Iterable[str]) -> Iterator[str]:
+def _formats(key_path: str, names: Iterable[str], formats: Iterable[str]) -> Iterator[str]:
     """Each of some tasks has a template in each format that it is used in."""
     for name in [name for name in names if task.load(name).kind != "messages"]:
         legal = prompts.formats(task.load(name))
         for format in [format for format in formats if format not in legal]:
             yield (
-                f"config.yaml: {place}: {name!r} has no template in format {format!r} that fits its fields; allowed: "
+                f"config.yaml: {key_path}: {name!r} has no template in format {format!r} that fits its fields; allowed: "
                 f"{', '.join(legal)}"
             )
 
@@ -312,21 +312,21 @@ def _formats(place: str, names: Iterable[str], formats: Iterable[str]) -> Iterat
 # --- models --------------------------------------------------------------------------------------------------------------
 
 
-def _models(study: Mapping[str, Any]) -> Iterator[str]:
+def _models(study: Study) -> Iterator[str]:
     """Families, steps, recipes and tasks exist; each task has a learning rate; LoRA ranks are below the layer width."""
     for number, block in enumerate(study["models"]):
-        place = f"models/{number}"
+        key_path = f"models/{number}"
         chosen = [name for name in _chosen(study, block) if name in study["families"]]
-        yield from unknown(f"{place}/families", block.get("families", []), study["families"])
-        yield from unknown(f"{place}/recipes", block["recipes"], study["recipes"])
-        yield from _training_tasks(f"{place}/train", block["train"], block["formats"])
+        yield from unknown(f"{key_path}/families", block.get("families", []), study["families"])
+        yield from unknown(f"{key_path}/recipes", block["recipes"], study["recipes"])
+        yield from _training_tasks(f"{key_path}/train", block["train"], block["formats"])
         families_there = {family: study["families"][family] for family in chosen}
         for recipe in [recipe for recipe in block["recipes"] if recipe in study["recipes"]]:
             own = study["recipes"][recipe]
-            yield from _chat(f"recipes/{recipe}", own, block["formats"], f"{place}/formats", families_there)
+            yield from _chat(f"recipes/{recipe}", own, block["formats"], f"{key_path}/formats", families_there)
         steps = {name: _steps(name, study["families"][name]) for name in chosen}
         if steps and all(steps.values()):
-            yield from unknown(f"{place}/steps", block.get("steps", []), itertools.chain(*steps.values()))
+            yield from unknown(f"{key_path}/steps", block.get("steps", []), itertools.chain(*steps.values()))
         for name in [name for name in block["recipes"] if name in study["recipes"]]:
             for train in block["train"]:
                 yield from _refusals(grid.recipe_for, study, name, train)
@@ -334,7 +334,7 @@ def _models(study: Mapping[str, Any]) -> Iterator[str]:
             yield from _rank(f"recipes/{name}", study["recipes"][name], study, steps)
 
 
-def _adopted(study: Mapping[str, Any]) -> Iterator[str]:
+def _adopted(study: Study) -> Iterator[str]:
     """Models that were tuned elsewhere have names of their own, keys that are stated, and files that can be loaded safely."""
     for name in study["adopted"]:
         if name in study["recipes"]:
@@ -343,27 +343,25 @@ def _adopted(study: Mapping[str, Any]) -> Iterator[str]:
         yield from _refusals(adopted.check, model, study)
 
 
-def _chosen(study: Mapping[str, Any], block: Mapping[str, Any]) -> Iterable[str]:
+def _chosen(study: Study, block: Mapping[str, Any]) -> Iterable[str]:
     """The families that a block of models is about."""
     return block.get("families", study["families"])
 
 
-def _searched(place: str, recipe: Mapping[str, Any], steps: Mapping[str, Sequence[int]]) -> Iterator[str]:
+def _searched(key_path: str, recipe: Recipe, steps: Mapping[str, Sequence[int]]) -> Iterator[str]:
     """The steps on which learning rates are tried exist in each fine-tuned family."""
-    for own in steps.values():
-        if own:
-            yield from unknown(place, recipe.get("search", {}).get("steps", []), own)
+    for steps_of_family in steps.values():
+        if steps_of_family:
+            yield from unknown(key_path, recipe.get("search", {}).get("steps", []), steps_of_family)
 
 
-def _rank(
-    place: str, recipe: Mapping[str, Any], study: Mapping[str, Any], steps: Mapping[str, Sequence[int]]
-) -> Iterator[str]:
+def _rank(key_path: str, recipe: Recipe, study: Study, steps: Mapping[str, Sequence[int]]) -> Iterator[str]:
     """Adapters are narrower than the layers, as far as the width is known from a family's files or its config."""
-    for name, own in steps.items():
-        width = _width(name, study["families"][name], own) if recipe["method"] == "lora" else None
+    for name, steps_of_family in steps.items():
+        width = _width(name, study["families"][name], steps_of_family) if recipe["method"] == "lora" else None
         if width is not None and recipe["lora_rank"] > width:
             allowed = f"{width} or less, the width of the layers of {name!r}"
-            yield f"config.yaml: {place}/lora_rank: {recipe['lora_rank']} is not allowed; allowed: {allowed}"
+            yield f"config.yaml: {key_path}/lora_rank: {recipe['lora_rank']} is not allowed; allowed: {allowed}"
 
 
 def _width(name: str, family: Family, steps: Sequence[int]) -> int | None:
@@ -380,7 +378,7 @@ def _width(name: str, family: Family, steps: Sequence[int]) -> int | None:
     return next((known[key] for key in WIDTHS if isinstance(known.get(key), int)), None)
 
 
-def _recipes(study: Mapping[str, Any]) -> Iterator[str]:
+def _recipes(study: Study) -> Iterator[str]:
     """A recipe sets `fraction` or `examples`, and has `search` if and only if it lists learning rates."""
     for name, recipe in study["recipes"].items():
         rates = recipe["learning_rate"]
@@ -396,18 +394,18 @@ def _recipes(study: Mapping[str, Any]) -> Iterator[str]:
         yield from _not_allowed(f"recipes/{name}", cases)
 
 
-def _training_tasks(place: str, found: Sequence[str], formats: Sequence[str]) -> Iterator[str]:
+def _training_tasks(key_path: str, names: Sequence[str], formats: Sequence[str]) -> Iterator[str]:
     """Each task is known and has a training split; conversations have one format."""
-    yield from unknown(place, found, task.names())
-    yield from _formats(place, _known(found), formats)
-    for name in _known(found):
+    yield from unknown(key_path, names, task.names())
+    yield from _formats(key_path, _known(names), formats)
+    for name in _known(names):
         if not task.load(name).train:
             legal = ", ".join(other for other in _known(task.names()) if task.load(other).train)
-            yield f"config.yaml: {place}: {name!r} has no training split; allowed: {legal}"
+            yield f"config.yaml: {key_path}: {name!r} has no training split; allowed: {legal}"
         if task.load(name).kind == "messages" and not set(formats) <= {"default", chat.FORMAT}:
             listed = ", ".join(formats)
             yield (
-                f"config.yaml: {place}: {name!r} holds conversations, which have no templates; {listed} are not allowed; "
+                f"config.yaml: {key_path}: {name!r} holds conversations, which have no templates; {listed} are not allowed; "
                 "allowed: default or chat, in a separate block of `models`"
             )
 
@@ -415,17 +413,17 @@ def _training_tasks(place: str, found: Sequence[str], formats: Sequence[str]) ->
 # --- suites, indicators, cohorts -------------------------------------------------------------------------------------------
 
 
-def _suites(study: Mapping[str, Any]) -> Iterator[str]:
+def _suites(study: Study) -> Iterator[str]:
     """Suites test tasks that have a test split; tests for each task are for tasks that are tuned on."""
     for name, suite in study["suites"].items():
-        place = f"suites/{name}/tests"
-        yield from _tests(place, grid.suite_tests(suite, "none"), suite["formats"])
+        key_path = f"suites/{name}/tests"
+        yield from _tests(key_path, grid.suite_tests(suite, "none"), suite["formats"])
         yield from _as_lm_eval(f"suites/{name}", suite)
         yield from _chat(f"suites/{name}", suite, suite["formats"], f"suites/{name}/formats", study["families"])
         if suite["metrics"]:
             yield from _further_metrics(f"suites/{name}/metrics", suite)
         if isinstance(suite["tests"], Mapping):
-            yield from unknown(place, suite["tests"], _trained_on(study))
+            yield from unknown(key_path, suite["tests"], _trained_on(study))
 
 
 def _chat(
@@ -459,14 +457,14 @@ def _without_template(name: str, family: Family) -> bool:
         return False  # others say so
 
 
-def _further_metrics(place: str, suite: Mapping[str, Any]) -> Iterator[str]:
+def _further_metrics(place: str, suite: Suite) -> Iterator[str]:
     """The metrics that a suite names are optional ones."""
     from workflow.evaluation import metrics  # slow to import, so only where a suite names some
 
     yield from unknown(place, suite["metrics"], metrics.optional())
 
 
-def _as_lm_eval(place: str, suite: Mapping[str, Any]) -> Iterator[str]:
+def _as_lm_eval(place: str, suite: Suite) -> Iterator[str]:
     """Tasks of lm-evaluation-harness are tested in its protocol, and without few-shot examples where their file says so."""
     for name in _known(grid.suite_tests(suite, "none")):
         harness = task.load(name).lm_eval
@@ -480,12 +478,12 @@ def _as_lm_eval(place: str, suite: Mapping[str, Any]) -> Iterator[str]:
             yield f"config.yaml: {place}/shots: {found}; allowed: [0]"
 
 
-def _trained_on(study: Mapping[str, Any]) -> Iterable[str]:
+def _trained_on(study: Study) -> Iterable[str]:
     """The tasks of the models; all tasks if one of them is unknown, so that no mistakes follow from that one."""
     return [*_known_or_all(grid.tuned_on_here(study)), *grid.trained_on(study)]
 
 
-def _tested(suite: Mapping[str, Any], train: str) -> Iterable[str]:
+def _tested(suite: Suite, train: str) -> Iterable[str]:
     """The tests of a suite for a task that is tuned on; all tasks if one of them is unknown."""
     return _known_or_all(grid.suite_tests(suite, train))
 
@@ -495,49 +493,51 @@ def _known_or_all(names: Iterable[str]) -> Iterable[str]:
     return names if set(names) <= set(task.names()) else task.names()
 
 
-def _tests(place: str, found: Sequence[str], formats: Sequence[str]) -> Iterator[str]:
+def _tests(key_path: str, names: Sequence[str], formats: Sequence[str]) -> Iterator[str]:
     """Each task is known, and has a test split and a template in each format."""
-    yield from unknown(place, found, task.names())
-    yield from _formats(place, _known(found), formats)
-    for name in _known(found):
+    yield from unknown(key_path, names, task.names())
+    yield from _formats(key_path, _known(names), formats)
+    for name in _known(names):
         if not task.load(name).test:
             legal = ", ".join(other for other in _known(task.names()) if task.load(other).test)
-            yield f"config.yaml: {place}: {name!r} has no test split; allowed: {legal}"
+            yield f"config.yaml: {key_path}: {name!r} has no test split; allowed: {legal}"
 
 
-def _indicators(study: Mapping[str, Any]) -> Iterator[str]:
+def _indicators(study: Study) -> Iterator[str]:
     """Indicators read what there is: a suite's tests and metrics, tasks with the split that is needed, text."""
     for name, block in study["indicators"].items():
-        place = f"indicators/{name}"
+        key_path = f"indicators/{name}"
         if block["measure"] == indicators.SCORED:
-            yield from _scored(place, block, study)
+            yield from _scored(key_path, block, study)
         elif block.get("rows") == "test":
-            yield from _tests(f"{place}/tests", block["tests"], [block.get("format", "default")])
+            yield from _tests(f"{key_path}/tests", block["tests"], [block.get("format", "default")])
         else:
             key = "train" if "train" in block else "tests"
-            yield from _training_tasks(f"{place}/{key}", indicators.tasks(block), [block.get("format", "default")])
+            yield from _training_tasks(f"{key_path}/{key}", indicators.tasks(block), [block.get("format", "default")])
         if "corpus" in block:
-            yield from _corpus(study, place, block)
-            yield from _text(study, block, block.get("domains"), block["split"], f"{place}/corpus")
+            yield from _corpus(study, key_path, block)
+            yield from _text(study, block, block.get("domains"), block["split"], f"{key_path}/corpus")
         if block["measure"] != indicators.SCORED and block.get("format") in (lm_eval_tasks.FORMAT, chat.FORMAT):
             found = f"{block['format']!r} is not allowed for {block['measure']!r}"
-            yield f"config.yaml: {place}/format: {found}; allowed: default, io, instruct"
+            yield f"config.yaml: {key_path}/format: {found}; allowed: default, io, instruct"
 
 
-def _scored(place: str, block: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[str]:
+def _scored(key_path: str, block: Mapping[str, Any], study: Study) -> Iterator[str]:
     """An indicator that is a mean of scores is of tests, shots, a format and a metric that its suite has."""
-    yield from unknown(f"{place}/suite", [block["suite"]], study["suites"])
+    yield from unknown(f"{key_path}/suite", [block["suite"]], study["suites"])
     if block["suite"] not in study["suites"]:
         return
     suite = study["suites"][block["suite"]]
     there = _tested(suite, "none")
-    yield from unknown(f"{place}/tests", block.get("tests", []), there)
-    yield from unknown(f"{place}/shots", [block["shots"]], suite["shots"])
-    yield from unknown(f"{place}/format", [block["format"]], suite["formats"])
-    yield from _metric(f"{place}/metric", block["metric"], suite, block.get("tests", grid.suite_tests(suite, "none")))
+    yield from unknown(f"{key_path}/tests", block.get("tests", []), there)
+    yield from unknown(f"{key_path}/shots", [block["shots"]], suite["shots"])
+    yield from unknown(f"{key_path}/format", [block["format"]], suite["formats"])
+    yield from _metric(
+        f"{key_path}/metric", block["metric"], suite, block.get("tests", grid.suite_tests(suite, "none"))
+    )
 
 
-def _metric(place: str, metric: str, suite: Mapping[str, Any], tests: Iterable[str]) -> Iterator[str]:
+def _metric(key_path: str, metric: str, suite: Suite, tests: Iterable[str]) -> Iterator[str]:
     """Each of some tests of a suite is scored in a metric."""
     from workflow.evaluation import (
         metrics,
@@ -546,48 +546,48 @@ def _metric(place: str, metric: str, suite: Mapping[str, Any], tests: Iterable[s
     for name in _known(tests):
         if task.load(name).test:
             legal = metrics.of(task.load(name), suite["labels"], tables.PREDICTIONS.names)
-            yield from unknown(f"{place}, test {name!r}", [metric], legal)
+            yield from unknown(f"{key_path}, test {name!r}", [metric], legal)
 
 
-def _cohorts(study: Mapping[str, Any]) -> Iterator[str]:
+def _cohorts(study: Study) -> Iterator[str]:
     """Cohorts are sound tables, or of families, indicators, recipes, suites and tests of the study."""
     for name, block in study["cohorts"].items():
         yield from _refusals(settings.check, name, block)
         if not settings.assembled(block):
             continue
-        place = f"cohorts/{name}"
-        yield from unknown(f"{place}/families", block.get("families", []), study["families"])
-        yield from unknown(f"{place}/indicators", block["indicators"], study["indicators"])
-        if all(own in study["families"] for own in _chosen(study, block)):
+        key_path = f"cohorts/{name}"
+        yield from unknown(f"{key_path}/families", block.get("families", []), study["families"])
+        yield from unknown(f"{key_path}/indicators", block["indicators"], study["indicators"])
+        if all(family in study["families"] for family in _chosen(study, block)):
             yield from _refusals(own_cohort.bases, study, block)
-        for target, how in block["targets"].items():
-            yield from _target(f"{place}/targets/{target}", how, study)
+        for target, target_block in block["targets"].items():
+            yield from _target(f"{key_path}/targets/{target}", target_block, study)
 
 
-def _target(place: str, how: Target, study: Mapping[str, Any]) -> Iterator[str]:
+def _target(key_path: str, target: Target, study: Study) -> Iterator[str]:
     """A target of a cohort is the mean of scores that the study makes."""
-    yield from unknown(f"{place}/recipe", [how["recipe"]], [*study["recipes"], *study["adopted"]])
-    yield from unknown(f"{place}/suite", [how["suite"]], study["suites"])
-    tunings = own_cohort.tunings(how)
-    yield from unknown(f"{place}/tests", dict.fromkeys(train for train, _ in tunings), _trained_on(study))
-    if how["suite"] not in study["suites"]:
+    yield from unknown(f"{key_path}/recipe", [target["recipe"]], [*study["recipes"], *study["adopted"]])
+    yield from unknown(f"{key_path}/suite", [target["suite"]], study["suites"])
+    tunings = own_cohort.tunings(target)
+    yield from unknown(f"{key_path}/tests", dict.fromkeys(train for train, _ in tunings), _trained_on(study))
+    if target["suite"] not in study["suites"]:
         return
-    suite = study["suites"][how["suite"]]
+    suite = study["suites"][target["suite"]]
     for train, test in tunings:
-        yield from unknown(f"{place}/tests/{train}", [test], _tested(suite, train))
-    if "metric" in how:
-        yield from _metric(f"{place}/metric", how["metric"], suite, dict.fromkeys(test for _, test in tunings))
+        yield from unknown(f"{key_path}/tests/{train}", [test], _tested(suite, train))
+    if "metric" in target:
+        yield from _metric(f"{key_path}/metric", target["metric"], suite, dict.fromkeys(test for _, test in tunings))
 
 
-def _selection(study: Mapping[str, Any]) -> Iterator[str]:
+def _selection(study: Study) -> Iterator[str]:
     """A selection's goal is a score that the study makes, and it has at least two candidates."""
     block = study["selection"]
     if block is None:
         return
     place, before = "selection", 0
-    names = {"families": study["families"], "recipes": study["recipes"], "indicators": study["indicators"]}
+    names: dict[str, Collection[str]] = {key: study[key] for key in ("families", "recipes", "indicators")}
     for key, known in names.items():
-        yield from (lines := list(unknown(f"{place}/{key}", block.get(key, []), known)))
+        yield from (lines := list(unknown(f"{place}/{key}", cast(Mapping[str, Any], block).get(key, []), known)))
         before += len(lines)
     target = {**block, "recipe": next(iter(study["recipes"]), "none")}
     lines = [*_target(place, cast(Target, target), study)] if study["recipes"] else []
@@ -610,7 +610,7 @@ def _selection(study: Mapping[str, Any]) -> Iterator[str]:
 # --- what is shown, and the files behind all of it -----------------------------------------------------------------------
 
 
-def _groups(study: Mapping[str, Any]) -> Iterator[str]:
+def _groups(study: Study) -> Iterator[str]:
     """Groups name tasks that are tuned on and tested; what is imported may be about any task."""
     anything = task.names() if study["imports"] else []
     tested = [test for suite in study["suites"].values() for test in _tested(suite, "none")]
@@ -620,51 +620,53 @@ def _groups(study: Mapping[str, Any]) -> Iterator[str]:
             yield from unknown(f"groups/{name}/{train}", tests, [*tested, *anything])
 
 
-def _imports(study: Mapping[str, Any]) -> Iterator[str]:
+def _imports(study: Study) -> Iterator[str]:
     """Imports have a known reader, its keys, valid patterns, and files that exist."""
     for name, block in study["imports"].items():
-        place = f"imports/{name}"
-        yield from unknown(f"{place}/reader", [block["reader"]], registry.modules(readers))
+        key_path = f"imports/{name}"
+        yield from unknown(f"{key_path}/reader", [block["reader"]], registry.modules(readers))
         if block["reader"] in registry.modules(readers):
-            yield from _import_keys(place, block)
+            yield from _import_keys(key_path, block)
             yield from _refusals(_check_released, block, study["released_root"])
         for number, pattern in enumerate(block.get("models", ())):
-            for key in sorted({"model", "revision", "path"} & set(pattern)):
-                yield from _refusals(runs.expression, pattern[key], f"{place}/models/{number}/{key}")
+            for key, expression in sorted(pattern.items()):
+                if key not in ("model", "revision", "path"):
+                    continue
+                yield from _refusals(runs.expression, expression, f"{key_path}/models/{number}/{key}")
 
 
 WHOLE_RELEASE = ("reader", "path", "source", "rename", "tokens_per_step")  # keys that a reader of one release takes
 
 
-def _import_keys(place: str, block: Import) -> Iterator[str]:
+def _import_keys(key_path: str, block: Import) -> Iterator[str]:
     """An import has the keys that its reader takes."""
     if hasattr(runs.reader(block), "FILES"):
         for key in sorted(set(block) - set(WHOLE_RELEASE)):
             yield (
-                f"config.yaml: {place}/{key}: is not allowed for the release that {block['reader']!r} reads; allowed: "
+                f"config.yaml: {key_path}/{key}: is not allowed for the release that {block['reader']!r} reads; allowed: "
                 f"{', '.join(WHOLE_RELEASE)}"
             )
     if ("columns" in block) != (block["reader"] == "table"):
         wanted = "missing; expected" if block["reader"] == "table" else "not allowed; allowed for reader table alone:"
-        yield f"config.yaml: {place}/columns: {wanted} what each column of the table holds"
+        yield f"config.yaml: {key_path}/columns: {wanted} what each column of the table holds"
 
 
 def _check_released(block: Import, root: str | None) -> None:
     """StudyError naming the first file that an import lacks, and its source."""
-    found = runs.input_files(block, root)
-    for path in found:
+    input_files = runs.input_files(block, root)
+    for path in input_files:
         if not Path(path).is_file():
             raise StudyError(f"{path}: missing; expected the release of {runs.cited(block)}")
-    check_readable(found)
+    check_readable(input_files)
 
 
-def _overlays(study: Mapping[str, Any]) -> Iterator[str]:
+def _overlays(study: Study) -> Iterator[str]:
     """Overlays pair families of the study with families of imported scores."""
     yield from unknown("overlays", study["overlays"], study["families"])
-    for own, imported in study["overlays"].items():
+    for family, imported in study["overlays"].items():
         if imported in study["families"] or not study["imports"]:
             yield (
-                f"config.yaml: overlays/{own}: {imported!r} is not allowed; allowed: a family of imported scores, "
+                f"config.yaml: overlays/{family}: {imported!r} is not allowed; allowed: a family of imported scores, "
                 "under the name that `rename` of the import gives it"
             )
 
@@ -677,7 +679,7 @@ NEEDED = {
 }
 
 
-def _shown(study: Mapping[str, Any]) -> Iterator[str]:
+def _shown(study: Study) -> Iterator[str]:
     """The study has what its figures and summaries need, as far as the config shows; imports may hold anything."""
     formats = [suite["formats"] for suite in study["suites"].values() if len(suite["formats"]) > 1]
     there = {
@@ -686,16 +688,17 @@ def _shown(study: Mapping[str, Any]) -> Iterator[str]:
         "suites": study["suites"],
         "formats": formats or study["imports"],
     }
-    for key, package in (("figures", figure_modules), ("summaries", summary_modules)):
+    asked = (("figures", study["figures"], figure_modules), ("summaries", study["summaries"], summary_modules))
+    for key, names, package in asked:
         legal = registry.modules(package)
-        yield from unknown(key, study[key], legal)
-        for name in [name for name in study[key] if name in legal]:
+        yield from unknown(key, names, legal)
+        for name in [name for name in names if name in legal]:
             for need in registry.constant(package, name, "NEEDS"):
                 if not there[need]:
                     yield f"config.yaml: {NEEDED[need]}, which {name!r} of {key} needs"
 
 
-def _rows(study: Mapping[str, Any]) -> Iterator[str]:
+def _rows(study: Study) -> Iterator[str]:
     """The local rows of each task, and passages for those whose contexts are found there, can be read."""
     for name in _known(grid.tasks(study)):
         yield from _refusals(grid.passage_files, study, name)
@@ -709,7 +712,7 @@ def _check_rows(name: str, root: str | None) -> None:
     check_readable(task.row_files(name, root))
 
 
-CHECKS: tuple[Callable[[Mapping[str, Any]], Iterator[str]], ...] = (
+CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
     _families,
     _tasks,
     _plugins,

@@ -21,7 +21,7 @@ from workflow.data import demonstrations, prompts
 from workflow.errors import StudyError
 from workflow.models import checkpoints
 from workflow.planning.resources import BYTES_PER_TOKEN, FORWARD, TRAINING, fetched, listed, trained_here
-from workflow.settings import Family
+from workflow.settings import Family, Study, Suite
 from workflow.storage import tables
 from workflow.study import adopted, grid
 from workflow.task import KINDS, Example, Task
@@ -106,7 +106,7 @@ def _tokens(texts: Sequence[str]) -> float:
     return sum(len(text.encode()) for text in texts) / len(texts) / BYTES_PER_TOKEN
 
 
-def estimate(study: Mapping[str, Any], sizes: Mapping[str, TaskSize]) -> pd.DataFrame:
+def estimate(study: Study, sizes: Mapping[str, TaskSize]) -> pd.DataFrame:
     """One row for each rule: columns rule, jobs, gpu_hours, gigabytes (of outputs that are kept); the sum last.
 
     sizes: of every task of the study. Errors: StudyError for a family whose parameters the config does not state.
@@ -159,7 +159,7 @@ class Stage(NamedTuple):
 
 
 def planned(
-    study: Mapping[str, Any],
+    study: Study,
     jobs: Mapping[str, Sequence[Mapping[str, str]]],
     resources: Path,
     benchmarks: Path,
@@ -173,17 +173,19 @@ def planned(
     Errors: StudyError for a family whose number of parameters is neither in the config nor known from a fetched base.
     """
     hours = hours or hours_on_gpu(study)
-    wanted = {rule: own for rule, own in jobs.items() if rule in ESTIMATED}
+    wanted = {rule: keys_of_jobs for rule, keys_of_jobs in jobs.items() if rule in ESTIMATED}
     work = _worker(study, resources) if wanted else None
-    for rule, own in jobs.items():
+    for rule, keys_of_jobs in jobs.items():
         known = _measured(benchmarks / rule, _paths(study, rule))
         if work and rule in wanted:
             before = sum(hours(work(rule, keys)) for keys, _ in known)
             scale = sum(taken * grid.gpus(study, keys) for keys, taken in known) / before if known else 1.0
-            yield Stage(rule, len(own), scale * sum(hours(work(rule, keys)) for keys in own), len(known))
+            yield Stage(
+                rule, len(keys_of_jobs), scale * sum(hours(work(rule, keys)) for keys in keys_of_jobs), len(known)
+            )
         elif known:
             mean = sum(taken for _, taken in known) / len(known)
-            yield Stage(rule, len(own), len(own) * mean, len(known))
+            yield Stage(rule, len(keys_of_jobs), len(keys_of_jobs) * mean, len(known))
 
 
 class Price(NamedTuple):
@@ -194,7 +196,7 @@ class Price(NamedTuple):
 
 
 def prices(
-    study: Mapping[str, Any], rule: str, jobs: Sequence[Mapping[str, str]], resources: Path, benchmarks: Path
+    study: Study, rule: str, jobs: Sequence[Mapping[str, str]], resources: Path, benchmarks: Path
 ) -> list[Price]:
     """The price of each job of a rule in ESTIMATED. resources, benchmarks: as in `planned`.
 
@@ -217,7 +219,7 @@ def measured_hours(folder: Path, paths: Sequence[str]) -> float:
     return sum(own for _, own in _measured(folder, set(paths)))
 
 
-def _paths(study: Mapping[str, Any], rule: str) -> set[str] | None:
+def _paths(study: Study, rule: str) -> set[str] | None:
     """Hive paths of a rule's jobs in the present study; other measured jobs may belong to removed parts. None: all count."""
     tables = {"try_rate": grid.trials, "tune": grid.models, "predict": grid.parts}
     if rule not in tables:
@@ -227,16 +229,16 @@ def _paths(study: Mapping[str, Any], rule: str) -> set[str] | None:
 
 def _measured(folder: Path, paths: set[str] | None) -> list[tuple[dict[str, str], float]]:
     """Keys and hours of wall time of the measured jobs of a rule; paths: those that count, all if None."""
-    found = []
+    measured = []
     for file in sorted(folder.rglob("*.tsv")):
         path = file.relative_to(folder).with_suffix("").as_posix()
         seconds = SECONDS.match(file.read_text(encoding="utf-8", errors="replace"))
         if seconds and (paths is None or path in paths):
-            found.append((tables.keys_of(file.relative_to(folder)), float(seconds[1]) / 3600))
-    return found
+            measured.append((tables.keys_of(file.relative_to(folder)), float(seconds[1]) / 3600))
+    return measured
 
 
-def _worker(study: Mapping[str, Any], resources: Path) -> Callable[[str, Mapping[str, str]], Work]:
+def _worker(study: Study, resources: Path) -> Callable[[str, Mapping[str, str]], Work]:
     """A function of rule and keys that returns the work of a job; cached, since many jobs share the same values."""
     known, parameters = sizes(grid.tasks(study), resources / "tasks"), _parameters(study, resources / "bases")
 
@@ -257,12 +259,12 @@ def _worker(study: Mapping[str, Any], resources: Path) -> Callable[[str, Mapping
     return work
 
 
-def _parameters(study: Mapping[str, Any], bases: Path | None = None) -> dict[str, float]:
+def _parameters(study: Study, bases: Path | None = None) -> dict[str, float]:
     """Parameters of each family's models. bases: folder of the manifests of fetched ones."""
     return {name: parameters_of(study, name, bases) for name in study["families"]}
 
 
-def parameters_of(study: Mapping[str, Any], name: str, bases: Path | None = None) -> float:
+def parameters_of(study: Study, name: str, bases: Path | None = None) -> float:
     """Parameters of a family's models: from the config, computed if it is trained here, or those of the family it starts from.
 
     Otherwise those of a fetched base, or those that the safetensors files of a local folder list.
@@ -270,11 +272,10 @@ def parameters_of(study: Mapping[str, Any], name: str, bases: Path | None = None
     stated, block = study["estimate"]["parameters"], study["families"][name].get("pretraining")
     if name in stated:
         return stated[name]
-    start = (block or {"continue_from": {}}).get("continue_from")
-    if start is None:
+    if block and "continue_from" not in block:
         return trained_here(block).parameters
-    if "family" in start:
-        return parameters_of(study, start["family"], bases)
+    if block and "family" in block["continue_from"]:
+        return parameters_of(study, block["continue_from"]["family"], bases)
     for manifest in sorted(bases.glob(f"family={name}/*/base.json")) if bases else ():
         return fetched(str(manifest)).parameters
     if study["families"][name]["source"] == "folder" and (counted := _in_folder(name, study["families"][name])):
@@ -298,7 +299,7 @@ def _in_folder(name: str, family: Family) -> int:
 
 
 def _tuning(
-    study: Mapping[str, Any], model: Mapping[str, Any], sizes: Mapping[str, TaskSize], parameters: Mapping[str, float]
+    study: Study, model: Mapping[str, Any], sizes: Mapping[str, TaskSize], parameters: Mapping[str, float]
 ) -> Work:
     """The work of one fine-tuning."""
     recipe, size = study["recipes"][model["recipe"]], sizes[model["train"]]
@@ -309,7 +310,7 @@ def _tuning(
 
 
 def _prediction(
-    study: Mapping[str, Any], part: Mapping[str, Any], sizes: Mapping[str, TaskSize], parameters: Mapping[str, float]
+    study: Study, part: Mapping[str, Any], sizes: Mapping[str, TaskSize], parameters: Mapping[str, float]
 ) -> Work:
     """The work of one part of a cell."""
     suite, number = study["suites"][part["suite"]], parameters[part["family"]]
@@ -322,12 +323,12 @@ def _prediction(
     return Work(number, operations, written, suite["gpus"])
 
 
-def _rows_predicted(study: Mapping[str, Any], part: Mapping[str, Any], sizes: Mapping[str, TaskSize]) -> int:
+def _rows_predicted(study: Study, part: Mapping[str, Any], sizes: Mapping[str, TaskSize]) -> int:
     """Rows of the predictions of one part of a cell."""
     return sum(_limited(study["suites"][part["suite"]], sizes[test]) for test, _, _ in _evaluations(study, part))
 
 
-def _evaluations(study: Mapping[str, Any], part: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+def _evaluations(study: Study, part: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
     """Test, format and number of few-shot examples of each evaluation of a part."""
     suite = study["suites"][part["suite"]]
     return (
@@ -337,12 +338,12 @@ def _evaluations(study: Mapping[str, Any], part: Mapping[str, Any]) -> Iterator[
     )
 
 
-def _limited(suite: Mapping[str, Any], size: TaskSize) -> int:
+def _limited(suite: Suite, size: TaskSize) -> int:
     """Test rows of a task that a suite evaluates."""
     return min(suite.get("limit", size.test), size.test)
 
 
-def _row_tokens(suite: Mapping[str, Any], test: Task, size: TaskSize, shots: int, context: int) -> tuple[float, float]:
+def _row_tokens(suite: Suite, test: Task, size: TaskSize, shots: int, context: int) -> tuple[float, float]:
     """Tokens read and written for one row of a test."""
     prompt = min(context, shots * (size.prompt + size.answer) + size.prompt)
     method = KINDS[test.kind].method
@@ -361,7 +362,7 @@ def _row_tokens(suite: Mapping[str, Any], test: Task, size: TaskSize, shots: int
     return prompt, KINDS[test.kind].new_tokens if method == "label" else suite["new_tokens"]
 
 
-def hours_on_gpu(study: Mapping[str, Any]) -> Callable[[Work], float]:
+def hours_on_gpu(study: Study) -> Callable[[Work], float]:
     """A function that returns the GPU-hours of work at the speed that the study's `estimate` block states.
 
     Several GPUs share the work, which leaves the GPU-hours the same.

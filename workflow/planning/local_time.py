@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from workflow.planning import costs, resources
 from workflow.planning.costs import Stage, Work
+from workflow.settings import Study
 from workflow.study import grid
 
 ORDER = 512  # of the square matrices whose product is timed
@@ -44,28 +44,33 @@ def hours_on_core(rate: float) -> Callable[[Work], float]:
     return hours
 
 
-def stages(
-    study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]], place: Path, rate: float
-) -> Iterator[Stage]:
+def stages(study: Study, jobs: Mapping[str, Sequence[Mapping[str, str]]], folder: Path, rate: float) -> Iterator[Stage]:
     """Estimated hours on one core of the jobs left to run, for every rule.
 
-    jobs: rule -> keys of each; place: the study's folder; rate: operations in a second of one core.
+    jobs: rule -> keys of each; folder: the study's folder; rate: operations in a second of one core.
     Errors: StudyError for a family whose number of parameters is neither in the config nor known from a fetched base.
     """
     hours = hours_on_core(rate)
     known = {
         stage.rule: stage
-        for stage in costs.planned(study, jobs, place / "resources", place / "results/benchmarks", hours)
+        for stage in costs.planned(study, jobs, folder / "resources", folder / "results/benchmarks", hours)
     }
-    for rule, own in jobs.items():
+    for rule, keys_of_jobs in jobs.items():
         if rule in known:
             yield known[rule]
         elif rule == "pretrain":
-            yield Stage(rule, len(own), sum(hours(_pretraining(study, keys["family"])) for keys in own), 0)
+            yield Stage(
+                rule, len(keys_of_jobs), sum(hours(_pretraining(study, keys["family"])) for keys in keys_of_jobs), 0
+            )
         elif rule == "measure":
-            yield Stage(rule, len(own), sum(hours(_measuring(study, keys["family"], place)) for keys in own), 0)
+            yield Stage(
+                rule,
+                len(keys_of_jobs),
+                sum(hours(_measuring(study, keys["family"], folder)) for keys in keys_of_jobs),
+                0,
+            )
         else:
-            yield Stage(rule, len(own), len(own) * OTHER / 3600, 0)
+            yield Stage(rule, len(keys_of_jobs), len(keys_of_jobs) * OTHER / 3600, 0)
 
 
 def whole(stages: Sequence[Stage], cores: int) -> float:
@@ -74,17 +79,17 @@ def whole(stages: Sequence[Stage], cores: int) -> float:
     return max(sum(stage.hours for stage in stages) / cores, longest / min(cores, PARALLEL))
 
 
-def _pretraining(study: Mapping[str, Any], family: str) -> Work:
+def _pretraining(study: Study, family: str) -> Work:
     """The work of the pre-training of a family."""
     block = study["families"][family]["pretraining"]
     parameters = costs.parameters_of(study, family)
     return Work(parameters, resources.TRAINING * parameters * block["batch"] * block["sequence"] * block["steps"])
 
 
-def _measuring(study: Mapping[str, Any], family: str, place: Path) -> Work:
+def _measuring(study: Study, family: str, folder: Path) -> Work:
     """The work of all indicators of one base, whose tests have rows as long as those of the study's tasks on average."""
-    parameters = costs.parameters_of(study, family, place / "resources/bases")
-    prepared = place / "resources/tasks"
+    parameters = costs.parameters_of(study, family, folder / "resources/bases")
+    prepared = folder / "resources/tasks"
     lengths = [size.prompt + size.answer for size in costs.sizes(grid.tasks(study), prepared).values()]
     size, rows = resources.Size(parameters, 0.0), SimpleNamespace(tasks=sorted(map(str, prepared.glob("*.parquet"))))
     mean = sum(lengths) / len(lengths) if lengths else resources.MEAN_TOKENS

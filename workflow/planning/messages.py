@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from workflow.errors import StudyError
 from workflow.models import revisions
 from workflow.planning import costs, local_time
+from workflow.settings import Study
 from workflow.storage import hub
 from workflow.study import grid
 
@@ -28,7 +29,7 @@ LONGEST = 3  # rules whose time is printed
 SHORT = "if memory ran out, run fewer jobs at once or request more (--set-resources {rule}:mem_mb=MB)"
 
 
-def begin(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str]]], cores: int | None = None) -> None:
+def begin(study: Study, jobs: Mapping[str, Sequence[Mapping[str, str]]], cores: int | None = None) -> None:
     """Print the lines of `beginning` for the study in the working directory.
 
     cores: of this machine, if it runs all jobs and has no GPU.
@@ -38,15 +39,15 @@ def begin(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Mapping[str, str
 
 
 def beginning(
-    study: Mapping[str, Any],
+    study: Study,
     jobs: Mapping[str, Sequence[Mapping[str, str]]],
-    place: Path = Path(),
+    folder: Path = Path(),
     rate: float = 0.0,
     cores: int = 1,
 ) -> Iterator[str]:
     """Lines on the size of a study, the jobs left to run and the time that they take.
 
-    jobs: rule -> keys of each job that will run; place: the study's folder; rate: operations in a second of one of the cores
+    jobs: rule -> keys of each job that will run; folder: the study's folder; rate: operations in a second of one of the cores
     of this machine if it runs all jobs without a GPU, 0 otherwise.
     """
     models, cells = grid.models(study), grid.cells(study)
@@ -65,15 +66,15 @@ def beginning(
         _counted(len(cells), "cell"),
     ]
     yield f"Study: {', '.join(part for part in parts if part)}."
-    yield from _equal(study, place)
-    yield f"To do: {', '.join(f'{len(own)} {rule}' for rule, own in jobs.items())}."
+    yield from _equal(study, folder)
+    yield f"To do: {', '.join(f'{len(keys_of_jobs)} {rule}' for rule, keys_of_jobs in jobs.items())}."
     try:
-        yield from _on_cores(study, jobs, place, rate, cores) if rate else _on_gpu(study, jobs, place)
+        yield from _on_cores(study, jobs, folder, rate, cores) if rate else _on_gpu(study, jobs, folder)
     except StudyError as error:
         yield f"The time of the jobs is unknown: {error}."
 
 
-def _equal(study: Mapping[str, Any], place: Path) -> Iterator[str]:
+def _equal(study: Study, folder: Path) -> Iterator[str]:
     """Warnings of bases on the hub with equal weights, as far as their commits are known."""
     hosted = {name: family for name, family in study["families"].items() if family["source"] == "hub"}
     if not hosted:
@@ -81,7 +82,7 @@ def _equal(study: Mapping[str, Any], place: Path) -> Iterator[str]:
     pins: dict[tuple[str, int], hub.Pin] = {}
     unknown: dict[str, list[int]] = {name: [] for name in hosted}
     for family, step in grid.bases({**study, "families": hosted}).itertuples(index=False, name=None):
-        path = place / "resources/pins/bases" / grid.path({"family": family, "step": step}, grid.BASE_KEYS)
+        path = folder / "resources/pins/bases" / grid.path({"family": family, "step": step}, grid.BASE_KEYS)
         if (pin := path.with_suffix(".json")).is_file():
             pins[family, step] = hub.read_pin(pin)
         else:
@@ -89,14 +90,14 @@ def _equal(study: Mapping[str, Any], place: Path) -> Iterator[str]:
     for name, steps in unknown.items():
         yield from (
             f"Warning: {line}."
-            for line in revisions.equal_commits(name, hosted[name], steps, place / revisions.RECORDS)
+            for line in revisions.equal_commits(name, hosted[name], steps, folder / revisions.RECORDS)
         )
     yield from (f"Warning: {line}." for line in revisions.equal_weights(pins))
 
 
-def _on_gpu(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place: Path) -> Iterator[str]:
+def _on_gpu(study: Study, jobs: Mapping[str, Sequence[Any]], folder: Path) -> Iterator[str]:
     """Line on the summed time of GPU jobs and the source of the estimate."""
-    stages = list(costs.planned(study, jobs, place / "resources", place / "results/benchmarks"))
+    stages = list(costs.planned(study, jobs, folder / "resources", folder / "results/benchmarks"))
     if not stages:
         return
     whole = duration(3600 * sum(stage.hours for stage in stages))
@@ -107,11 +108,9 @@ def _on_gpu(study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place: 
     yield f"GPU jobs take about {whole} of one GPU ({parts}): {'; '.join(known)}."
 
 
-def _on_cores(
-    study: Mapping[str, Any], jobs: Mapping[str, Sequence[Any]], place: Path, rate: float, cores: int
-) -> Iterator[str]:
+def _on_cores(study: Study, jobs: Mapping[str, Sequence[Any]], folder: Path, rate: float, cores: int) -> Iterator[str]:
     """Line on the time by the clock of all jobs on the cores of this machine, and the source of the estimate."""
-    stages = list(local_time.stages(study, jobs, place, rate))
+    stages = list(local_time.stages(study, jobs, folder, rate))
     whole = duration(3600 * local_time.whole(stages, cores))
     longest = sorted(stages, key=lambda stage: -stage.hours)[:LONGEST]
     seen, on = sum(stage.measured for stage in stages), _counted(cores, "core")
@@ -167,8 +166,8 @@ def failures(failed: Sequence[Failed], said: str) -> Iterator[str]:
     for job in sorted(failed, key=lambda job: job.number):
         together.setdefault(job.group or job.number, []).append(job)
     for jobs in together.values():
-        found = [line for job in jobs if (line := _told_by_log(job, said))]
-        yield from found or [_told_by_snakemake(jobs[0], said)]
+        lines = [line for job in jobs if (line := _told_by_log(job, said))]
+        yield from lines or [_told_by_snakemake(jobs[0], said)]
 
 
 def _told_by_log(job: Failed, said: str) -> str | None:
@@ -186,10 +185,10 @@ def _told_by_log(job: Failed, said: str) -> str | None:
 def _told_by_snakemake(job: Failed, said: str) -> str:
     """The line on a job whose log does not show the failure."""
     why = _of_submission(job, said)
-    for found in re.finditer(rf"^(\w+) in rule {job.rule}\b.*\n(?P<why>.*(?:\n(?!\[|\s*$).*)?)", said, re.MULTILINE):
-        numbered = re.match(r"Job (\d+) ", found["why"])
+    for match in re.finditer(rf"^(\w+) in rule {job.rule}\b.*\n(?P<why>.*(?:\n(?!\[|\s*$).*)?)", said, re.MULTILINE):
+        numbered = re.match(r"Job (\d+) ", match["why"])
         if numbered is None or int(numbered[1]) == job.number:
-            why = " ".join(found["why"].split())
+            why = " ".join(match["why"].split())
     if why is None:
         why = "the log is empty" if Path(job.log).is_file() else "no log; it may have been killed before it started"
     submitted = _submission(job, said)
@@ -200,11 +199,11 @@ def _submission(job: Failed, said: str) -> str | None:
     """Path of the cluster's log of a job or of its group; None if it was not submitted to a cluster."""
     if job.group:
         head = rf"^ {{4}}message: Error in group {re.escape(job.group)}\n"
-        found = re.findall(rf"{head} {{4}}log: (.+?) \(check", said, re.MULTILINE)
-        return found[-1] if found else None
+        matches = re.findall(rf"{head} {{4}}log: (.+?) \(check", said, re.MULTILINE)
+        return matches[-1] if matches else None
     block = rf"^Error in rule {job.rule}:\n(?: {{4}}.*\n)*? {{4}}jobid: {job.number}\n(?: {{4}}.*\n)*?"
-    found = re.findall(rf"{block} {{4}}log: (.+?) \(check", said, re.MULTILINE)
-    logs = found[-1].split(", ") if found else []
+    matches = re.findall(rf"{block} {{4}}log: (.+?) \(check", said, re.MULTILINE)
+    logs = matches[-1].split(", ") if matches else []
     return next((path for path in logs if path != job.log), None)
 
 

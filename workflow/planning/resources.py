@@ -18,7 +18,7 @@ from workflow import task
 from workflow.data import corpora
 from workflow.jobs import devices
 from workflow.models import checkpoints
-from workflow.settings import Family, Pretraining
+from workflow.settings import Family, Pretraining, Study, Suite
 from workflow.study import grid, indicators
 from workflow.training import objectives
 
@@ -52,7 +52,7 @@ class Size(NamedTuple):
     layers_times_width: float
 
 
-def asked(study: Mapping[str, Any], stage: Callable[..., Needs]) -> dict[str, Callable[..., int]]:
+def asked(study: Study, stage: Callable[..., Needs]) -> dict[str, Callable[..., int]]:
     """Resource functions of a rule: the needs of the stage, doubled at the second attempt, tripled at the third.
 
     If a function reads a file that does not exist yet, Snakemake calls it again when the job is ready.
@@ -67,7 +67,7 @@ def asked(study: Mapping[str, Any], stage: Callable[..., Needs]) -> dict[str, Ca
     return {name: resource(name) for name in NAMES}
 
 
-def pretraining(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
+def pretraining(study: Study, wildcards: Any, input: Any) -> Needs:
     """Needs of a pre-training: MB, MB, minutes. From scratch it runs on the CPU; from a checkpoint, on a GPU if there is one."""
     block = study["families"][wildcards.family]["pretraining"]
     size, tokens = _start_size(block, input), block["batch"] * block["sequence"]
@@ -77,7 +77,7 @@ def pretraining(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     return {"mem_mb": memory, "gpu_mem_mb": memory if "continue_from" in block else 0, "runtime": minutes}
 
 
-def tuning(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
+def tuning(study: Study, wildcards: Any, input: Any) -> Needs:
     """Needs of a fine-tuning, or of a trial of a learning rate: MB, MB, minutes."""
     recipe = study["recipes"][wildcards.recipe]
     size = model_size(study, wildcards.family, input.base)
@@ -101,7 +101,7 @@ def _spread(needs: Needs, gpus: int, weights: float) -> Needs:
     }  # fmt: skip
 
 
-def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
+def prediction(study: Study, wildcards: Any, input: Any) -> Needs:
     """Needs of a part of a cell: MB, MB, minutes."""
     suite = study["suites"][wildcards.suite]
     size = model_size(study, wildcards.family, input.base)
@@ -122,30 +122,30 @@ def prediction(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
     return _spread(needs | {"mem_mb": PROCESS}, gpus, state)
 
 
-def _written(test: str, suite: Mapping[str, Any]) -> bool:
+def _written(test: str, suite: Suite) -> bool:
     """Whether a test generates text."""
     method = task.KINDS[task.load(test).kind].method
     return method in ("generate", "answer") or (method == "label" and suite["labels"] != "score")
 
 
-def measuring(study: Mapping[str, Any], wildcards: Any, input: Any) -> Needs:
+def measuring(study: Study, wildcards: Any, input: Any) -> Needs:
     """Needs of a base's indicators, one after the other in one process: MB, MB, minutes."""
     size = model_size(study, wildcards.family, input.base)
     state = activations = seconds = 0.0
-    for block in indicators.run_for(study).values():
-        own, kept, operations = _measured(block, size, input, _text_bytes(study, block))
-        state, activations = max(state, own), max(activations, kept)
+    for block in indicators.run_for(study["indicators"]).values():
+        weights, kept, operations = _measured(block, size, input, _text_bytes(study, block))
+        state, activations = max(state, weights), max(activations, kept)
         seconds += operations / GPU_SPEED[block["precision"]]
     return _needs(state, activations, seconds)
 
 
-def operations_of_indicators(study: Mapping[str, Any], size: Size, input: Any, tokens: float) -> float:
+def operations_of_indicators(study: Study, size: Size, input: Any, tokens: float) -> float:
     """Operations of all indicators of a base. input: has the paths of prepared tasks as `tasks`; tokens: of a row of a task."""
-    blocks = indicators.run_for(study).values()
+    blocks = indicators.run_for(study["indicators"]).values()
     return sum(_measured(block, size, input, _text_bytes(study, block), tokens)[2] for block in blocks)
 
 
-def _text_bytes(study: Mapping[str, Any], block: Mapping[str, Any]) -> float:
+def _text_bytes(study: Study, block: Mapping[str, Any]) -> float:
     """Bytes of text that an indicator reads completely; 0 for text that another job makes, since generated text is small."""
     if "corpus" not in block or "documents" in block or corpora.made(block["corpus"]):
         return 0.0
@@ -202,7 +202,7 @@ def _rows(parts: Sequence[str]) -> int:
     return total
 
 
-def model_size(study: Mapping[str, Any], family: str, base: str) -> Size:
+def model_size(study: Study, family: str, base: str) -> Size:
     """Size of a family's models: computed from the config if it is trained here, else read from a fetched base.
 
     base: path of the manifest that `fetch` writes. Errors: FileNotFoundError while it is needed and not yet there.
@@ -238,15 +238,15 @@ def _place(name: str, family: Family, base: str) -> Path | None:
 
 
 @functools.cache
-def fetched(base: str, place: Path | None = None) -> Size:
+def fetched(base: str, folder: Path | None = None) -> Size:
     """Size of a base: parameters as the headers of its weight files list them, layers and width from its config.
 
-    place: its present folder, if not the one in its manifest.
+    folder: its present folder, if not the one in its manifest.
 
     If the config has other names for these, LAYERS layers are assumed: a model has 12 x layers x width^2 parameters
     (Kaplan et al., table 1).
     """
-    manifest = checkpoints.read_base(base, place)
+    manifest = checkpoints.read_base(base, folder)
     return checkpoint(Path(manifest["path"]), manifest["files"])
 
 

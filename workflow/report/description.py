@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from workflow.models import checkpoints
 from workflow.report.pages import plain
+from workflow.settings import Study
 from workflow.study import grid
 
 PACKAGES = (*("snakemake", "numpy", "pandas", "matplotlib"), *("torch", "transformers", "peft", "datasets", "pyarrow"))
@@ -20,7 +21,7 @@ MOST = 3
 LACKING = ("missing_cells",)  # checks of the audit that report missing cells
 
 
-def describe(study: Mapping[str, Any], analysis: pd.DataFrame, audit: pd.DataFrame) -> str:
+def describe(study: Study, analysis: pd.DataFrame, audit: pd.DataFrame) -> str:
     """The description in reStructuredText; analysis, audit: the study's tables."""
     parts = {
         "Families": list(_families(study, analysis)),
@@ -37,7 +38,7 @@ def describe(study: Mapping[str, Any], analysis: pd.DataFrame, audit: pd.DataFra
     return "\n\n".join(["Tunecast: pre-training checkpoints before and after fine-tuning.", *blocks]) + "\n"
 
 
-def _families(study: Mapping[str, Any], analysis: pd.DataFrame) -> Iterator[str]:
+def _families(study: Study, analysis: pd.DataFrame) -> Iterator[str]:
     """Each family with its source and steps; those of imported scores by the steps that occur."""
     for name, family in study["families"].items():
         steps = checkpoints.steps(name, family)
@@ -50,7 +51,7 @@ def _families(study: Mapping[str, Any], analysis: pd.DataFrame) -> Iterator[str]
             yield f"{name}: a table of bases, {cohort['path']}"
 
 
-def _models(study: Mapping[str, Any]) -> Iterator[str]:
+def _models(study: Study) -> Iterator[str]:
     """Each recipe with the tasks that are fine-tuned with it."""
     models = grid.models(study)
     for recipe, members in models[models["recipe"] != "none"].groupby("recipe", sort=False):
@@ -60,7 +61,7 @@ def _models(study: Mapping[str, Any]) -> Iterator[str]:
         yield f"by {recipe} ({how}), {len(members)} models: {'; '.join(parts)}"
 
 
-def _suites(study: Mapping[str, Any]) -> Iterator[str]:
+def _suites(study: Study) -> Iterator[str]:
     """Each suite with its tests, formats and shots."""
     for name, suite in study["suites"].items():
         tests = grid.suite_tests(suite, "none")
@@ -69,7 +70,7 @@ def _suites(study: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name} ({suite['protocol']}): {_listed('test', tests)}; {ways}{limit}"
 
 
-def _missing(study: Mapping[str, Any], audit: pd.DataFrame) -> Iterator[str]:
+def _missing(study: Study, audit: pd.DataFrame) -> Iterator[str]:
     """Steps that the study leaves out, and missing cells that the audit reports."""
     for name, family in study["families"].items():
         saved = set(family.get("pretraining", {}).get("save", []))

@@ -9,23 +9,23 @@ from workflow.forecasting import results
 from workflow.storage import tables
 
 with job("audit", snakemake) as log:
-    found = snakemake.input
-    paths = {name: [Path(path) for path in found[name]] for name in ("predictions", "bases", "tasks")}
+    files = snakemake.input
+    paths = {name: [Path(path) for path in files[name]] for name in ("predictions", "bases", "tasks")}
     material = inputs.AuditInputs(
-        tables.read(found.scores),
-        tables.read(found.analysis),
+        tables.read(files.scores),
+        tables.read(files.analysis),
         paths["predictions"],
         paths["bases"],
         paths["tasks"],
         snakemake.params.groups,
-        results.load(snakemake.params.cohorts, *map(Path, found.forecasting)) if found.forecasting else (),
-        tables.read(Path(found.indicators[0])) if found.indicators else None,
+        results.load(snakemake.params.cohorts, *map(Path, files.forecasting)) if files.forecasting else (),
+        tables.read(Path(files.indicators[0])) if files.indicators else None,
         snakemake.params.indicators,
         snakemake.params.holes,
-        tables.frame(tables.gather([Path(path) for path in found.released], [], tables.RELEASED)),
+        tables.frame(tables.gather([Path(path) for path in files.released], [], tables.RELEASED)),
     )
     rows = inputs.findings(material)
     for row in rows:
-        place = " ".join(f"{key}={row[key]}" for key in ("cohort", *inputs.KEYS) if key in row)
-        log.info("%s %s %s: %s", row["severity"], row["check"], place, row["evidence"])
+        row_name = " ".join(f"{key}={row[key]}" for key in ("cohort", *inputs.KEYS) if key in row)
+        log.info("%s %s %s: %s", row["severity"], row["check"], row_name, row["evidence"])
     tables.write(rows, tables.AUDIT, Path(snakemake.output[0]))

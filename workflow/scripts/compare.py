@@ -8,6 +8,6 @@ from workflow.forecasting import leaderboards, results
 
 with job("compare", snakemake) as log:
     name, block = snakemake.wildcards.cohort, snakemake.params.cohort
-    (found,) = results.load({name: block}, *map(Path, snakemake.input.gathered))
-    log.info("%d of %d follow", found.comparison["follows"].sum(), len(found.comparison))
-    leaderboards.write(found.comparison, Path(snakemake.output.csv), Path(snakemake.output.markdown))
+    (result,) = results.load({name: block}, *map(Path, snakemake.input.gathered))
+    log.info("%d of %d follow", result.comparison["follows"].sum(), len(result.comparison))
+    leaderboards.write(result.comparison, Path(snakemake.output.csv), Path(snakemake.output.markdown))

@@ -12,12 +12,12 @@ from workflow.storage import tables
 with job("forecast", snakemake) as log:
     split, block = snakemake.wildcards.split, snakemake.params.cohort
     table = cohorts.read(block)
-    found = forecast_accuracy.forecast(
+    forecasts = forecast_accuracy.forecast(
         table, block, split, Resampling(**snakemake.params.statistics), progress(log, f"fits of {split}")
     )
     log.info("%d bases of %d units", len(table.rows), len(set(table.units)))
-    log.info("%d rounds; %s", len(splits.rounds(table, split)), {name: len(rows) for name, rows in found.items()})
+    log.info("%d rounds; %s", len(splits.rounds(table, split)), {name: len(rows) for name, rows in forecasts.items()})
     schemas = {"forecasts": tables.FORECASTS, "rankings": tables.RANKINGS, "importance": tables.IMPORTANCE}
     packages = {name: version(name) for name in ("lightgbm", "scikit-learn")}
     for name, schema in schemas.items():
-        tables.write(found[name], schema, Path(snakemake.output[name]), packages=packages)
+        tables.write(forecasts[name], schema, Path(snakemake.output[name]), packages=packages)

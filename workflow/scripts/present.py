@@ -9,14 +9,14 @@ from workflow.report import description, pages, presenting
 from workflow.storage import files
 
 with job("present", snakemake) as log:
-    found, made = snakemake.input, snakemake.output
+    inputs, outputs = snakemake.input, snakemake.output
     study = presenting.Study(
-        snakemake.params.study, [Path(path) for path in found.tables], [Path(path) for path in found.figures]
+        snakemake.params.study, [Path(path) for path in inputs.tables], [Path(path) for path in inputs.figures]
     )
     shown = list(presenting.made(study))
     log.info("%d pages", len(shown))
-    with files.whole(Path(made.pages)) as folder:
+    with files.whole(Path(outputs.pages)) as folder:
         presenting.write(shown, folder)
-    files.write_text(pages.captions((page.place, page.caption) for page in shown), Path(made.captions))
+    files.write_text(pages.captions((page.place, page.caption) for page in shown), Path(outputs.captions))
     text = description.describe(config_checks.read(snakemake.config), study.tables["analysis"], study.tables["audit"])
-    files.write_text(text, Path(made.description))
+    files.write_text(text, Path(outputs.description))

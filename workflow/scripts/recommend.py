@@ -16,8 +16,8 @@ from workflow.study import grid
 
 def seconds(paths: list[str]) -> list[float]:
     """Wall time of each job in seconds; an empty list if any was not measured."""
-    found = [float(pd.read_csv(path, sep="\t")["s"].iloc[-1]) for path in paths if Path(path).is_file()]
-    return found if len(found) == len(paths) else []
+    measured = [float(pd.read_csv(path, sep="\t")["s"].iloc[-1]) for path in paths if Path(path).is_file()]
+    return measured if len(measured) == len(paths) else []
 
 
 with job("recommend", snakemake) as log:

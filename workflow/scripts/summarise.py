@@ -10,13 +10,13 @@ from workflow.storage import files, tables
 from workflow.storage.markdown import markdown
 
 with job("summarise", snakemake) as log:
-    found = snakemake.input
+    inputs = snakemake.input
     material = summaries.StudyTables(
         snakemake.params.study,
-        tables.read(found.scores),
-        tables.read(found.analysis),
-        [Path(path) for path in found.bases],
-        [Path(path) for path in found.tasks],
+        tables.read(inputs.scores),
+        tables.read(inputs.analysis),
+        [Path(path) for path in inputs.bases],
+        [Path(path) for path in inputs.tasks],
         Path("results/benchmarks"),
     )
     table = registry.module(summaries, snakemake.wildcards.summary).summarise(material)

@@ -8,10 +8,10 @@ from workflow.forecasting import leaderboards, results
 
 with job("tabulate", snakemake) as log:
     name, block = snakemake.wildcards.cohort, snakemake.params.cohort
-    (found,) = results.load({name: block}, *map(Path, snakemake.input.gathered))
+    (result,) = results.load({name: block}, *map(Path, snakemake.input.gathered))
     for made, (csv, markdown) in zip(
         leaderboards.TABLES.values(), zip(*[iter(snakemake.output)] * 2, strict=True), strict=True
     ):
-        table = made(found)
+        table = made(result)
         log.info("%s: %d rows", csv, len(table))
         leaderboards.write(table, Path(csv), Path(markdown))

@@ -20,10 +20,10 @@ with job("try_rate", snakemake) as log:
     paths |= {"state": snakemake.params.state, "folder": snakemake.params.folder}
     start = setup.read(keys, recipe, paths, log, held=True)
     tried = multi_gpu.tune_and_validate if recipe["gpus"] > 1 else finetuning.tune_and_validate
-    how = recipe, SEED, padding(start.tokenizer), start.state, progress(log, "try_rate")
+    settings = recipe, SEED, padding(start.tokenizer), start.state, progress(log, "try_rate")
     try:
         with start.recorded(Path(snakemake.params.record)):
-            losses = tried(start.model, start.rows, list(start.held.values()), *how)
+            losses = tried(start.model, start.rows, list(start.held.values()), *settings)
     except DivergedError as error:
         log.warning("%s", error)
         losses = finetuning.unmeasured(start.held.values())

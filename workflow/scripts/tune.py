@@ -18,9 +18,9 @@ with job("tune", snakemake) as log:
     paths |= {"state": snakemake.params.state, "folder": snakemake.params.folder}
     start = setup.read(keys, recipe, paths, log)
     tune = multi_gpu.tune if recipe["gpus"] > 1 else finetuning.tune
-    how = recipe, int(keys["seed"]), padding(start.tokenizer), start.state, progress(log, "tune")
+    settings = recipe, int(keys["seed"]), padding(start.tokenizer), start.state, progress(log, "tune")
     with start.recorded(Path(snakemake.params.record)):
-        history = tune(start.model, start.rows, *how)
+        history = tune(start.model, start.rows, *settings)
     tables.write(history, tables.HISTORY, Path(snakemake.output.history), **start.lineage)
     loading.save(start.model, start.tokenizer, Path(snakemake.output.model), start.lineage)
     start.state.remove()

@@ -72,14 +72,14 @@ def check(path: Path | str) -> None:
 def _check(sealed: Path, path: Path) -> None:
     """Compare the files at or below `path` with the checksums of `sealed`, which is `path` or a parent folder."""
     noted = _noted(sealed)
-    found = _files(path) if path.exists() else []
-    for file in found:
+    files_found = _files(path) if path.exists() else []
+    for file in files_found:
         name = file.relative_to(sealed.parent).as_posix()
         if noted.get(name) != digest_once(file):
             raise StudyError(_differs(file, sealed))
     for name in noted:
         file = sealed.parent / name
-        if (file == path or path in file.parents) and file not in found:
+        if (file == path or path in file.parents) and file not in files_found:
             raise StudyError(f"{file}: missing, although {place(sealed)} lists it; {_remedy(sealed)}")
 
 

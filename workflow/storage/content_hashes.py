@@ -60,9 +60,9 @@ class Memory:
         """The hash of a file, computed by `make` if it is not cached."""
         stat = path.stat()
         key, state = f"{kind} {path.absolute()}", [stat.st_size, stat.st_mtime_ns]
-        found = self.known.get(key)
-        if found and found[:2] == state:
-            return found[2]
+        entry = self.known.get(key)
+        if entry and entry[:2] == state:
+            return entry[2]
         made = make(path)
         if time.time_ns() - stat.st_mtime_ns > RECENT:
             self.known[key] = [*state, made]
@@ -80,9 +80,9 @@ class Memory:
 @functools.cache
 def memory() -> Memory:
     """The hash cache of the study in the current working directory."""
-    found = Memory(MEMORY)
-    atexit.register(found.save)
-    return found
+    loaded = Memory(MEMORY)
+    atexit.register(loaded.save)
+    return loaded
 
 
 def of_file(path: Path | str) -> str:
@@ -95,13 +95,13 @@ def of_files(paths: Iterable[Path | str], root: Path | None = None) -> dict[str,
 
     A folder that is moved as a whole keeps these names. Errors: StudyError for two files with the same name.
     """
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for path in map(Path, paths):
         name = path.relative_to(root).as_posix() if root else f"{path.parent.name}/{path.name}"
-        if name in found:
+        if name in hashes:
             raise StudyError(f"{path}: the name {name!r} appears twice; expected files in folders of different names")
-        found[name] = of_file(path)
-    return found
+        hashes[name] = of_file(path)
+    return hashes
 
 
 def of_checkpoint(files: Sequence[Path], recorded: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -115,18 +115,18 @@ def of_checkpoint(files: Sequence[Path], recorded: Mapping[str, Any] | None) -> 
     if recorded is None:
         return {file.name: file.stat().st_size for file in files}
     told, dates = recorded.get("contents", {}), recorded.get("dates", {})
-    found: dict[str, Any] = {}
+    hashes: dict[str, Any] = {}
     for file in files:
         stat, known = file.stat(), recorded["files"].get(file.name)
         if known is None:
-            found[file.name] = stat.st_size
+            hashes[file.name] = stat.st_size
         elif known["bytes"] == stat.st_size and (
             dates.get(file.name) == stat.st_mtime_ns or of_file(file) == known["sha256"]
         ):
-            found[file.name] = told.get(file.name, known["bytes"])
+            hashes[file.name] = told.get(file.name, known["bytes"])
         else:
-            found[file.name] = of_file(file)
-    return found
+            hashes[file.name] = of_file(file)
+    return hashes
 
 
 def of_code(*modules: str | Path, without: Sequence[str] = ()) -> str:
@@ -190,12 +190,12 @@ def _unread(source: str, without: Sequence[str]) -> Iterator[Span]:
     text, starts = source.encode(), _starts(list(io.StringIO(source)))
     defined = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(ast.parse(source)):
-        found: list[Any] = []
+        values: list[Any] = []
         if isinstance(node, defined) and ast.get_docstring(node) is not None:
-            found = [node.body[0]]
+            values = [node.body[0]]
         elif isinstance(node, ast.Call):
-            found = [keyword for keyword in node.keywords if keyword.arg in without]
-        for part in found:
+            values = [keyword for keyword in node.keywords if keyword.arg in without]
+        for part in values:
             stop = starts[part.end_lineno - 1] + part.end_col_offset
             behind = COMMA.match(text, stop) if isinstance(part, ast.keyword) else None
             yield starts[part.lineno - 1] + part.col_offset, behind.end() if behind else stop

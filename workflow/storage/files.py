@@ -64,7 +64,7 @@ def csv_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         raise StudyError(f"{path}: not CSV in UTF-8: {error}") from error
     if not header:
         raise StudyError(f"{path}: is empty; expected CSV with a header")
-    if again := [name for place, name in enumerate(header) if name in header[:place]]:
+    if again := [name for index, name in enumerate(header) if name in header[:index]]:
         raise StudyError(f"{path}: column {again[0]!r} appears twice; expected each name once")
     for number, cells in enumerate(rows, start=1):
         if len(cells) != len(header):
@@ -85,14 +85,14 @@ def number(text: str) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def stated_number(found: Any) -> float:
+def stated_number(stated: Any) -> float:
     """A number in a table or in JSON, also as text (see `number`); `nan` is allowed.
 
     Errors: ValueError or TypeError for anything else.
     """
-    stated = isinstance(found, str) and found.strip().lower() != "nan"
-    value = number(found) if stated else float(found)
-    if isinstance(found, bool) or (stated and math.isnan(value)):
+    stated = isinstance(stated, str) and stated.strip().lower() != "nan"
+    value = number(stated) if stated else float(stated)
+    if isinstance(stated, bool) or (stated and math.isnan(value)):
         raise ValueError("no number")
     return value
 
@@ -106,17 +106,17 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield (place := f"{path}, row {number}"), _object(line, place)
+                yield (row_name := f"{path}, row {number}"), _object(line, row_name)
 
 
-def _object(line: bytes, place: str) -> dict[str, Any]:
+def _object(line: bytes, row_name: str) -> dict[str, Any]:
     """The JSON object of a line."""
     try:
         row = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
-        raise StudyError(f"{place}: not a JSON object in UTF-8: {error}") from error
+        raise StudyError(f"{row_name}: not a JSON object in UTF-8: {error}") from error
     if not isinstance(row, dict):
-        raise StudyError(f"{place}: found a JSON {type(row).__name__}, expected an object")
+        raise StudyError(f"{row_name}: found a JSON {type(row).__name__}, expected an object")
     return row
 
 
@@ -211,17 +211,17 @@ def scratch(path: Path) -> Iterator[Path]:
     Processes that write to the same path, such as two studies that share `resources`, do not disturb each other: the last
     one to finish wins. Leftovers of killed processes are removed first if that is safe (see `_abandoned`).
     """
-    own = path.with_name(f".{path.name}.{process_name()}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{process_name()}.unfinished")
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished*"):
         if _abandoned(left):
             with contextlib.suppress(OSError):  # files of another user cannot always be removed
                 _remove(left)
     try:
-        yield own
+        yield unfinished
     finally:
         with contextlib.suppress(OSError):  # a file that could not be written may not exist
-            _remove(own)
+            _remove(unfinished)
 
 
 def _put(unfinished: Path, path: Path) -> None:

@@ -50,10 +50,10 @@ def refs(repo: str, kind: str = "model") -> dict[str, set[str]]:
         names = [path for path in root.rglob("*") if path.is_file()]
         return {path.relative_to(root).as_posix(): {path.read_text().strip()} for path in names}
     listing = patiently(lambda: HfApi().list_repo_refs(repo, repo_type=kind))
-    found: dict[str, set[str]] = {}
+    commits: dict[str, set[str]] = {}
     for ref in [*listing.branches, *listing.tags]:
-        found.setdefault(ref.name, set()).add(ref.target_commit)
-    return found
+        commits.setdefault(ref.name, set()).add(ref.target_commit)
+    return commits
 
 
 def snapshot(repo: str, kind: str, commit: str) -> Path:
@@ -119,13 +119,13 @@ def _listed_files(api: Any, repo: str, kind: str, commit: str) -> dict[str, dict
 def _cached_files(repo: str, kind: str, commit: str) -> dict[str, dict[str, Any]]:
     """Files of a commit in the cache, where a blob is named by the hub's hash."""
     folder = _storage(repo, kind) / "snapshots" / commit
-    found = {}
+    cached = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         blob = path.resolve().name
         named = {40: "git", 64: "sha256"}.get(len(blob)) if re.fullmatch("[0-9a-f]+", blob) else None
         stated = {named: blob} if named else {"sha256": digest(path)}
-        found[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, **stated}
-    return found
+        cached[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, **stated}
+    return cached
 
 
 def pin_dataset(repo: str, subset: str | None, reference: str | None, folders: bool) -> dict[str, Any]:
@@ -144,11 +144,11 @@ def pin_dataset(repo: str, subset: str | None, reference: str | None, folders: b
         str(split): [str(path).removeprefix(root) for path in paths]
         for split, paths in builder.config.data_files.items()
     }
-    own = {*CARDS, *itertools.chain.from_iterable(splits.values())}
+    names = {*CARDS, *itertools.chain.from_iterable(splits.values())}
     features = builder.info.features
     return {
         **whole,
-        "files": {name: stated for name, stated in whole["files"].items() if name in own},
+        "files": {name: stated for name, stated in whole["files"].items() if name in names},
         "loader": type(builder).__module__.rsplit(".", 1)[1],
         "options": _options(builder.config),
         "features": features.to_dict() if features else None,
@@ -176,10 +176,10 @@ def rows(pinned: Pin, split: str) -> Iterator[dict[str, Any]]:
     """
     import datasets
 
-    place = pinned["repo"]
+    source = pinned["repo"]
     if split not in pinned["splits"]:
-        raise StudyError(f"{place}: has no split {split!r}; allowed: {', '.join(pinned['splits'])}")
-    with errors(place):
+        raise StudyError(f"{source}: has no split {split!r}; allowed: {', '.join(pinned['splits'])}")
+    with errors(source):
         folder, _ = fetched(pinned)
     files = [str(folder / name) for name in pinned["splits"][split]]
     features = datasets.Features.from_dict(pinned["features"]) if pinned["features"] else None
@@ -196,7 +196,7 @@ def rows(pinned: Pin, split: str) -> Iterator[dict[str, Any]]:
             **(blanks | pinned["options"]),
         )
     except Exception as error:  # each reader raises exceptions of its own
-        raise StudyError(f"{place}: split {split!r} cannot be read: {first_line(error)}") from error
+        raise StudyError(f"{source}: split {split!r} cannot be read: {first_line(error)}") from error
 
 
 def fetched(pinned: Pin) -> tuple[Path, dict[str, dict[str, Any]]]:
@@ -329,7 +329,7 @@ def _answer(error: BaseException | None) -> HfHubHTTPError | None:
 
 
 @contextmanager
-def errors(place: str) -> Iterator[None]:
+def errors(source: str) -> Iterator[None]:
     """Context manager: turn any exception of the hub's client into a StudyError of one line."""
     try:
         yield
@@ -337,7 +337,7 @@ def errors(place: str) -> Iterator[None]:
         raise
     except Exception as error:  # the client raises some twenty unrelated classes
         # Neither the message nor the chain: they quote addresses and headers, in which credentials can stand.
-        raise StudyError(f"{place}: {_reason(error)}") from None
+        raise StudyError(f"{source}: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:

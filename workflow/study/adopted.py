@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from workflow.errors import StudyError
 from workflow.models import checkpoints, revisions, tuned_elsewhere
-from workflow.settings import Format
+from workflow.settings import Format, Study
 from workflow.storage.files import csv_rows, json_object
 
 STATED = ("family", "step", "train", "format", "seed")  # of a model: by the pattern, the table or the block
@@ -29,7 +29,7 @@ class Model:
     revision: str | None = None
 
 
-def models(study: Mapping[str, Any]) -> list[Model]:
+def models(study: Study) -> list[Model]:
     """All models of a study that were tuned elsewhere, in the order of the config.
 
     Errors: StudyError naming the folder, row or revision whose keys are not stated or not sound, or that repeats a model.
@@ -45,7 +45,7 @@ def models(study: Mapping[str, Any]) -> list[Model]:
     return found
 
 
-def _of_block(recipe: str, block: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[Model]:
+def _of_block(recipe: str, block: Mapping[str, Any], study: Study) -> Iterator[Model]:
     """The models of one block."""
     place = f"config.yaml: adopted/{recipe}"
     given = [key for key in ("repo", "path", "table") if key in block]
@@ -122,7 +122,7 @@ def _listed(place: str, block: Mapping[str, Any]) -> Iterator[Source]:
         yield where, stated, {"folder": Path(block.get("path", ".")) / folder}
 
 
-def _with_base(where: str, known: dict[str, Any], folder: Path | None, study: Mapping[str, Any]) -> dict[str, Any]:
+def _with_base(where: str, known: dict[str, Any], folder: Path | None, study: Study) -> dict[str, Any]:
     """Keys with family and step as local adapters name their base, where nothing else states them."""
     lacking = [key for key in ("family", "step") if key not in known]
     if not lacking or folder is None or not tuned_elsewhere.is_adapter(folder):
@@ -142,7 +142,7 @@ def _with_base(where: str, known: dict[str, Any], folder: Path | None, study: Ma
     return {**known, **found[0]}
 
 
-def _keys(where: str, known: Mapping[str, Any], recipe: str, study: Mapping[str, Any]) -> dict[str, Any]:
+def _keys(where: str, known: Mapping[str, Any], recipe: str, study: Study) -> dict[str, Any]:
     """The keys of a model, checked."""
     for key in STATED:
         if key not in known:
@@ -168,7 +168,7 @@ def _keys(where: str, known: Mapping[str, Any], recipe: str, study: Mapping[str,
     return {**own, "recipe": recipe, "seed": int(keys["seed"])}
 
 
-def check(model: Model, study: Mapping[str, Any]) -> None:
+def check(model: Model, study: Study) -> None:
     """StudyError unless a model in a local folder can be loaded safely, and names no other base than its own."""
     if model.folder is None:
         return

@@ -59,9 +59,9 @@ def validated(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def mistakes(config: Mapping[str, Any]) -> list[tuple[Place, str]]:
     """Mistakes of a config by the schema: the key path of each, and a line about it."""
-    found = Validator(schema()).iter_errors(config)
+    errors = Validator(schema()).iter_errors(config)
     causes = sorted(
-        (cause for error in found for cause in _causes(error)), key=lambda cause: [*map(str, cause.absolute_path)]
+        (cause for error in errors for cause in _causes(error)), key=lambda cause: [*map(str, cause.absolute_path)]
     )
     lines = [line for cause in causes for line in _lines(cause)]
     return list(dict.fromkeys([*lines, *_infinite(config)]))
@@ -70,13 +70,13 @@ def mistakes(config: Mapping[str, Any]) -> list[tuple[Place, str]]:
 def without(config: Mapping[str, Any], places: Iterable[Place]) -> dict[str, Any] | None:
     """A valid config made by removing the values at some key paths, so that the rest can be checked; None if impossible."""
     left = copy.deepcopy(dict(config))
-    for place in sorted(set(places), key=lambda place: (len(place), str(place)), reverse=True):
+    for key_path in sorted(set(places), key=lambda key_path: (len(key_path), str(key_path)), reverse=True):
         value: Any = left
-        for key in place[:-1]:
+        for key in key_path[:-1]:
             value = value[key]
-        if not place:
+        if not key_path:
             return None
-        del value[place[-1]]
+        del value[key_path[-1]]
     return None if mistakes(left) else validated(left)
 
 
@@ -135,19 +135,19 @@ def _causes(error: ValidationError) -> Iterator[ValidationError]:
 
 def _lines(error: ValidationError) -> Iterator[tuple[Place, str]]:
     """Key path and line of each mistake that a schema error is about."""
-    place = tuple(error.absolute_path)
-    text = f"config.yaml: {'/'.join(map(str, place)) or 'top level'}"
+    key_path = tuple(error.absolute_path)
+    text = f"config.yaml: {'/'.join(map(str, key_path)) or 'top level'}"
     if error.validator == "additionalProperties":
         known = sorted(error.schema.get("properties", {}))
         for key in sorted(set(error.instance) - set(known), key=str):
-            yield (*place, key), f"{text}: unknown key {key!r}; allowed: {', '.join(known)}{meant(key, known)}"
+            yield (*key_path, key), f"{text}: unknown key {key!r}; allowed: {', '.join(known)}{meant(key, known)}"
     elif error.validator == "required":
         for key in error.validator_value:
             if key not in error.instance:
-                yield place, f"{text}: key {key!r} is missing; required: {', '.join(error.validator_value)}"
+                yield key_path, f"{text}: key {key!r} is missing; required: {', '.join(error.validator_value)}"
     else:
         named = (error.instance,) if "propertyNames" in error.absolute_schema_path else ()
-        yield (*place, *named), f"{text}: {_refused(error)}"
+        yield (*key_path, *named), f"{text}: {_refused(error)}"
 
 
 def _refused(error: ValidationError) -> str:
@@ -155,26 +155,26 @@ def _refused(error: ValidationError) -> str:
     if error.validator == "not":
         return f"{error.instance!r} is reserved; choose another name"
     siblings = error.parent.context if error.parent else [error]
-    own = [cause for cause in siblings if cause.absolute_path == error.absolute_path]
-    words = [word for cause in own if cause.validator == "enum" for word in cause.validator_value]
-    allowed = " or ".join(dict.fromkeys(map(allowed_by, own)))
+    same_path = [cause for cause in siblings if cause.absolute_path == error.absolute_path]
+    words = [word for cause in same_path if cause.validator == "enum" for word in cause.validator_value]
+    allowed = " or ".join(dict.fromkeys(map(allowed_by, same_path)))
     return f"{shown(error.instance)} is not allowed; allowed: {allowed}{meant(error.instance, words)}"
 
 
-def meant(found: object, allowed: Iterable[object]) -> str:
+def meant(value: object, allowed: Iterable[object]) -> str:
     """End of a line about an unknown name: the allowed name that it is most similar to, if there is one."""
     words = {str(word).casefold(): str(word) for word in allowed}
-    near = difflib.get_close_matches(str(found).casefold(), words, n=1, cutoff=NEAR)
+    near = difflib.get_close_matches(str(value).casefold(), words, n=1, cutoff=NEAR)
     return f"; did you mean {words[near[0]]!r}?" if near else ""
 
 
-def unknown(place: str, found: Iterable[object], allowed: Iterable[object]) -> Iterator[str]:
+def unknown(key_path: str, values: Iterable[object], allowed: Iterable[object]) -> Iterator[str]:
     """A line for each name at a key path that is not allowed there."""
     legal = sorted(set(allowed), key=lambda name: (isinstance(name, str), name))
-    for name in found:
+    for name in values:
         if name not in legal:
             listed = ", ".join(map(str, legal)) or "none"
-            yield f"config.yaml: {place}: {name!r} is not known; allowed: {listed}{meant(name, legal)}"
+            yield f"config.yaml: {key_path}: {name!r} is not known; allowed: {listed}{meant(name, legal)}"
 
 
 def _infinite(value: Any, path: Place = ()) -> Iterator[tuple[Place, str]]:

@@ -6,12 +6,13 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
 from workflow.errors import StudyError
 from workflow.models import revisions
+from workflow.settings import Family
 from workflow.storage.files import csv_rows, number
 
 KEY = "id"  # column with the name of a row
@@ -30,11 +31,11 @@ def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
     families: dict[str, Any] = {}
     members: dict[str, list[str]] = {}
     for name, family in config.get("families", {}).items():
-        for own, block in _found(name, family):
-            if own in families:
-                raise StudyError(f"config.yaml: families/{name}: {own!r} appears twice; expected each name once")
-            families[own] = block
-            members.setdefault(name, []).append(own)
+        for member, block in _found(name, family):
+            if member in families:
+                raise StudyError(f"config.yaml: families/{name}: {member!r} appears twice; expected each name once")
+            families[member] = block
+            members.setdefault(name, []).append(member)
     return _naming({**config, "families": families}, members) if families else dict(config)
 
 
@@ -42,7 +43,7 @@ def _naming(config: Mapping[str, Any], members: Mapping[str, list[str]]) -> dict
     """A config in which lists of families have all families of an entry instead of its name."""
 
     def named(block: Mapping[str, Any]) -> dict[str, Any]:
-        listed = [own for name in block["families"] for own in members.get(name, [name])]
+        listed = [member for name in block["families"] for member in members.get(name, [name])]
         return {**block, "families": list(dict.fromkeys(listed))}
 
     def each(blocks: Iterable[Any]) -> list[Any]:
@@ -55,7 +56,7 @@ def _naming(config: Mapping[str, Any], members: Mapping[str, list[str]]) -> dict
         changed["cohorts"] = dict(zip(config["cohorts"], each(config["cohorts"].values()), strict=True))
     if "estimate" in config:
         sizes = config["estimate"]["parameters"].items()
-        parameters = {own: size for name, size in sizes for own in members.get(name, [name])}
+        parameters = {member: size for name, size in sizes for member in members.get(name, [name])}
         changed["estimate"] = {**config["estimate"], "parameters": parameters}
     return changed
 
@@ -65,8 +66,8 @@ def _found(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str
     if "table" in family:
         yield from _rows(name, family) if family["source"] == "trained" else _manifest(name, family)
     elif family["source"] in PLACES and "repos" not in family:
-        for own, block in _placed(name, family):
-            yield from _matched(own, block)
+        for member, block in _placed(name, family):
+            yield from _matched(member, block)
     else:
         yield name, dict(family)
 
@@ -91,9 +92,9 @@ def _placed(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[st
             raise StudyError(f"config.yaml: families/{name}/values: {one!r} is in neither {key} nor pattern")
     rest = {one: listed for one, listed in values.items() if one in in_pattern and one not in wanted}
     for given in itertools.product(*(values[one] for one in wanted)):
-        found = dict(zip(wanted, map(str, given), strict=True))
-        block = _filled_in(family, found, (key, "pattern"))
-        yield _named(name, found), block | ({"values": rest} if rest else {})
+        values_of = dict(zip(wanted, map(str, given), strict=True))
+        block = _filled_in(family, values_of, (key, "pattern"))
+        yield _named(name, values_of), block | ({"values": rest} if rest else {})
 
 
 def _matched(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -110,7 +111,7 @@ def _matched(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[s
         for values in _values(name, family, wanted, there.values()):
             block = _filled_in(family, values, ("pattern",))
             if family["source"] == "hub" and not listed:
-                block["steps"] = revisions.chosen(name, steps, revisions.steps_on_hub(name, block, refs))
+                block["steps"] = revisions.chosen(name, steps, revisions.steps_on_hub(name, cast(Family, block), refs))
             yield _named(name, values), block
 
 
@@ -130,17 +131,19 @@ def _values(name: str, family: Mapping[str, Any], wanted: list[str], matches: It
 
     Errors: StudyError if nothing matches or a listed value does not exist.
     """
-    place = f"config.yaml: families/{name}"
+    key_path = f"config.yaml: families/{name}"
     there = [{one: match[one] for one in wanted} for match in matches]
     found = [dict(pairs) for pairs in sorted({tuple(values.items()) for values in there}, key=_order)]
     if wanted and not found:
-        raise StudyError(f"{place}/pattern: nothing in {family[PLACES[family['source']]]} matches {family['pattern']}")
+        raise StudyError(
+            f"{key_path}/pattern: nothing in {family[PLACES[family['source']]]} matches {family['pattern']}"
+        )
     taken = {one: list(map(str, listed)) for one, listed in family.get("values", {}).items()}
     for one, listed in taken.items():
         known = list(dict.fromkeys(values[one] for values in found))
         for value in listed:
             if value not in known:
-                raise StudyError(f"{place}/values/{one}: {value!r} does not exist; allowed: {', '.join(known)}")
+                raise StudyError(f"{key_path}/values/{one}: {value!r} does not exist; allowed: {', '.join(known)}")
     return [values for values in found if all(values[one] in listed for one, listed in taken.items())] or [{}]
 
 
@@ -153,8 +156,8 @@ def _filled_in(family: Mapping[str, Any], values: Mapping[str, str], keys: Itera
     """A family with values in place of names in braces; each value also becomes a field of the family."""
     block = {key: value for key, value in family.items() if key != "values"}
     block |= {key: revisions.filled(block[key], values) for key in keys}
-    own = {one: int(value) if value.isdigit() else value for one, value in values.items()}
-    return block | ({"fields": {**own, **family.get("fields", {})}} if own else {})
+    filled = {one: int(value) if value.isdigit() else value for one, value in values.items()}
+    return block | ({"fields": {**filled, **family.get("fields", {})}} if filled else {})
 
 
 def _named(name: str, values: Mapping[str, str]) -> str:
@@ -169,43 +172,43 @@ def _named(name: str, values: Mapping[str, str]) -> str:
 def _manifest(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The families of a table of bases: one for each `id`, or one in all."""
     path, header, rows = _table(name, family)
-    place = "repo" if family["source"] == "hub" else "folder"
-    for column in ("step", *([] if place == "repo" and "repo" in family else [place])):
+    source_column = "repo" if family["source"] == "hub" else "folder"
+    for column in ("step", *([] if source_column == "repo" and "repo" in family else [source_column])):
         if column not in header:
             raise StudyError(f"{path}: column {column!r} is missing; found {', '.join(header)}")
     groups: dict[str, list[tuple[str, dict[str, str]]]] = {}
     for count, row in enumerate(rows, start=1):
         groups.setdefault(row.get(KEY, "").strip(), []).append((f"{path}, row {count}", row))
     shared = {key: value for key, value in family.items() if key not in ("table", "repo")}
-    for own, listed in groups.items():
-        if KEY in header and not own:
+    for member, listed in groups.items():
+        if KEY in header and not member:
             raise StudyError(f"{listed[0][0]}: column {KEY!r} is blank, expected a name")
-        entries = [_base(where, row, place, family) for where, row in listed]
-        block = shared | {"repos" if place == "repo" else "folders": entries, "fields": _common(listed, family)}
+        entries = [_base(where, row, source_column, family) for where, row in listed]
+        block = shared | {"repos" if source_column == "repo" else "folders": entries, "fields": _common(listed, family)}
         tokens = {int(row["step"]): _tokens(where, row) for where, row in listed if row.get("tokens", "").strip()}
-        yield f"{name}-{own}" if own else name, block | ({"tokens": tokens} if tokens else {})
+        yield f"{name}-{member}" if member else name, block | ({"tokens": tokens} if tokens else {})
 
 
-def _base(where: str, row: Mapping[str, str], place: str, family: Mapping[str, Any]) -> dict[str, Any]:
+def _base(where: str, row: Mapping[str, str], column: str, family: Mapping[str, Any]) -> dict[str, Any]:
     """One base of a table: its step, and its repository and revision, or its folder."""
     cells = {key: row.get(key, "").strip() for key in OF_A_BASE}
     if not cells["step"].isdecimal():
         raise StudyError(f"{where}: step is {row['step']!r}, expected a whole number")
-    found = cells[place] or (family.get("repo", "") if place == "repo" else "")
-    if not found:
-        raise StudyError(f"{where}: column {place!r} is blank")
-    if place == "folder" and (Path(found).is_absolute() or ".." in Path(found).parts):
-        raise StudyError(f"{where}: folder {found!r} points outside {family['path']}; expected a folder inside it")
-    stated = {"revision": cells["revision"]} if place == "repo" and cells["revision"] else {}
-    return {"step": int(cells["step"]), place: found, **stated}
+    source = cells[column] or (family.get("repo", "") if column == "repo" else "")
+    if not source:
+        raise StudyError(f"{where}: column {column!r} is blank")
+    if column == "folder" and (Path(source).is_absolute() or ".." in Path(source).parts):
+        raise StudyError(f"{where}: folder {source!r} points outside {family['path']}; expected a folder inside it")
+    stated = {"revision": cells["revision"]} if column == "repo" and cells["revision"] else {}
+    return {"step": int(cells["step"]), column: source, **stated}
 
 
 def _tokens(where: str, row: Mapping[str, str]) -> float:
     """The tokens of a row."""
-    found = number(row["tokens"])
-    if not found > 0:
+    tokens = number(row["tokens"])
+    if not tokens > 0:
         raise StudyError(f"{where}: tokens is {row['tokens']!r}, expected a number above 0")
-    return found
+    return tokens
 
 
 def _common(rows: list[tuple[str, dict[str, str]]], family: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,9 +240,9 @@ def _rows(name: str, family: Mapping[str, Any]) -> Iterator[tuple[str, dict[str,
 def _table(name: str, family: Mapping[str, Any]) -> tuple[Path, list[str], list[dict[str, str]]]:
     """Path, header and rows of a family's table."""
     path = Path(family["table"])
-    place = f"config.yaml: families/{name}/table"
+    key_path = f"config.yaml: families/{name}/table"
     if path.is_absolute() or ".." in path.parts:
-        raise StudyError(f"{place}: {str(path)!r} points outside the study's folder; expected a CSV file inside it")
+        raise StudyError(f"{key_path}: {str(path)!r} points outside the study's folder; expected a CSV file inside it")
     if not path.is_file():
         raise StudyError(f"{path}: missing; expected the CSV file that families/{name}/table names")
     header, rows = csv_rows(path)
@@ -249,10 +252,10 @@ def _table(name: str, family: Mapping[str, Any]) -> tuple[Path, list[str], list[
     return path, header, rows
 
 
-def _given(place: str, row: Mapping[str, str]) -> dict[str, Any]:
+def _given(row_name: str, row: Mapping[str, str]) -> dict[str, Any]:
     """The filled cells of a row: as JSON where a cell is JSON, else as text."""
     if not row[KEY].strip():
-        raise StudyError(f"{place}: column {KEY!r} is blank, expected a name")
+        raise StudyError(f"{row_name}: column {KEY!r} is blank, expected a name")
     return {key: _value(text.strip()) for key, text in row.items() if key != KEY and text.strip()}
 
 
@@ -264,14 +267,14 @@ def _value(text: str) -> Any:
         return text
 
 
-def _settings(place: str, given: Mapping[str, Any], family: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(row_name: str, given: Mapping[str, Any], family: Mapping[str, Any]) -> dict[str, Any]:
     """The pretraining keys of a row; a mix is named, and defined in the family's `mixes`."""
     settings = dict(given)
     if "mix" in given:
         mixes = family.get("mixes", {})
         if str(given["mix"]) not in mixes:
             raise StudyError(
-                f"{place}: mix {given['mix']!r} is not known; allowed: {', '.join(mixes) or 'none (mixes is missing)'}"
+                f"{row_name}: mix {given['mix']!r} is not known; allowed: {', '.join(mixes) or 'none (mixes is missing)'}"
             )
         settings["mix"] = mixes[str(given["mix"])]
     return settings
@@ -296,8 +299,8 @@ def fields(families: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     for name, family in families.items():
         block = family.get("pretraining", {})
-        own = {key: _field(block[key]) for key in STATED if key in block}
-        rows.append({"family": name, **own, **family.get("fields", {})})
+        stated = {key: _field(block[key]) for key in STATED if key in block}
+        rows.append({"family": name, **stated, **family.get("fields", {})})
     table = pd.DataFrame(rows, columns=list(dict.fromkeys(key for row in rows for key in row)) or ["family"])
     table = table.astype(object).where(table.notna(), NO_VALUE).infer_objects()
     varied = [column for column in table if column == "family" or table[column].nunique() > 1]

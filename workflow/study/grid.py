@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -13,6 +13,7 @@ from workflow.data import corpora
 from workflow.data.demonstrations import shots
 from workflow.errors import MistakesError, StudyError
 from workflow.models import checkpoints
+from workflow.settings import Recipe, Study, Suite
 from workflow.study import adopted, indicators
 from workflow.study import config as configs
 
@@ -27,14 +28,14 @@ UNTOUCHED = {"train": "none", "format": "none", "recipe": "none", "seed": 0}
 WHOLE = "all"  # name of the only part of a cell
 
 
-def collected(study: Mapping[str, Any]) -> list[str]:
+def collected(study: Study) -> list[str]:
     """The corpora that a study reads from the hub."""
     trained = [family["pretraining"] for family in study["families"].values() if "pretraining" in family]
     names = {block["corpus"] for block in (*trained, *study["indicators"].values()) if "corpus" in block}
     return sorted(name.removeprefix(corpora.HUB) for name in names if name.startswith(corpora.HUB))
 
 
-def passage_files(study: Mapping[str, Any], name: str) -> list[str]:
+def passage_files(study: Study, name: str) -> list[str]:
     """The files of passages that a task's contexts are retrieved from; none for a task without contexts.
 
     Errors: StudyError if a task needs passages and the config has none.
@@ -52,23 +53,23 @@ def passage_files(study: Mapping[str, Any], name: str) -> list[str]:
     return [str(path) for path in corpora.files(folder, block.get("domains"), block["split"])]
 
 
-def trained_on(study: Mapping[str, Any]) -> set[str]:
+def trained_on(study: Study) -> set[str]:
     """All tasks that models of the study were fine-tuned on, here or elsewhere."""
     return tuned_on_here(study) | {model.keys["train"] for model in adopted.models(study)}
 
 
-def tuned_on_here(study: Mapping[str, Any]) -> set[str]:
+def tuned_on_here(study: Study) -> set[str]:
     """All tasks that the study fine-tunes on."""
     return {name for block in study["models"] for name in block["train"]}
 
 
-def bases(study: Mapping[str, Any]) -> pd.DataFrame:
+def bases(study: Study) -> pd.DataFrame:
     """One row for each base: columns BASE_KEYS."""
     rows = [(name, step) for name, family in study["families"].items() for step in checkpoints.steps(name, family)]
     return pd.DataFrame(rows, columns=BASE_KEYS)
 
 
-def models(study: Mapping[str, Any]) -> pd.DataFrame:
+def models(study: Study) -> pd.DataFrame:
     """One row for each model: untouched bases (recipe `none`), models fine-tuned here, models fine-tuned elsewhere. Columns
     MODEL_KEYS."""
     all_bases = bases(study)
@@ -84,13 +85,13 @@ def models(study: Mapping[str, Any]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[MODEL_KEYS].drop_duplicates(ignore_index=True)
 
 
-def tuned_here(study: Mapping[str, Any]) -> pd.DataFrame:
+def tuned_here(study: Study) -> pd.DataFrame:
     """One row for each model that the study tunes itself: columns MODEL_KEYS."""
     all_models = models(study)
     return all_models[~all_models["recipe"].isin(["none", *study.get("adopted", {})])]
 
 
-def trials(study: Mapping[str, Any]) -> pd.DataFrame:
+def trials(study: Study) -> pd.DataFrame:
     """One row for each trial of a listed learning rate; `rate` is its index in the list: columns TRIAL_KEYS.
 
     A trial runs on the bases of `search/steps`, by default on the last base that is fine-tuned.
@@ -98,37 +99,38 @@ def trials(study: Mapping[str, Any]) -> pd.DataFrame:
     rows = []
     for keys, tuned in models(study).groupby(CHOICE_KEYS, sort=False):
         family, train, format, name = keys
-        search = study["recipes"].get(name, {}).get("search")
-        if search is None:
+        if "search" not in study["recipes"].get(name, ()):
             continue
+        search = study["recipes"][name]["search"]
         steps = search.get("steps", [int(tuned["step"].max())])
         for step, rate in itertools.product(steps, range(len(study["recipes"][name]["learning_rate"]))):
             rows.append((family, step, train, format, name, rate))
     return pd.DataFrame(rows, columns=TRIAL_KEYS)
 
 
-def recipe_for(study: Mapping[str, Any], name: str, train: str) -> dict[str, Any]:
+def recipe_for(study: Study, name: str, train: str) -> Recipe:
     """A recipe for a task, with the task's learning rate if rates differ by task.
 
     Errors: StudyError if there is no rate for this task.
     """
-    found = study["recipes"][name]
-    rates = found["learning_rate"]
+    recipe = study["recipes"][name]
+    rates = recipe["learning_rate"]
     if not isinstance(rates, Mapping):
-        return found
+        return recipe
     if train not in rates:
         raise StudyError(
             f"config.yaml: recipes/{name}/learning_rate: {train!r} is missing; the recipe fine-tunes on this task"
         )
-    return {**found, "learning_rate": rates[train]}
+    return {**recipe, "learning_rate": rates[train]}
 
 
-def at_rate(recipe: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+def at_rate(recipe: Recipe, learning_rate: float) -> Recipe:
     """A recipe with one of its listed learning rates, without the settings of the search."""
-    return {**recipe, "learning_rate": learning_rate, "search": {"validation": recipe["search"]["validation"]}}
+    search = {"validation": recipe["search"]["validation"]}
+    return cast(Recipe, {**recipe, "learning_rate": learning_rate, "search": search})
 
 
-def cells(study: Mapping[str, Any]) -> pd.DataFrame:
+def cells(study: Study) -> pd.DataFrame:
     """One row for each model and suite that evaluates it: columns CELL_KEYS."""
     all_models = models(study)
     tables = []
@@ -138,7 +140,7 @@ def cells(study: Mapping[str, Any]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[CELL_KEYS] if tables else pd.DataFrame(columns=CELL_KEYS)
 
 
-def parts(study: Mapping[str, Any]) -> pd.DataFrame:
+def parts(study: Study) -> pd.DataFrame:
     """One row for each prediction job: a cell in one or several parts, columns PART_KEYS."""
     all_cells = cells(study)
     rows = [
@@ -150,7 +152,7 @@ def parts(study: Mapping[str, Any]) -> pd.DataFrame:
     return all_cells.merge(pd.DataFrame(rows, columns=["suite", "train", "tests"]), how="left", on=["suite", "train"])
 
 
-def part_names(suite: Mapping[str, Any], train: str) -> list[str]:
+def part_names(suite: Suite, train: str) -> list[str]:
     """The parts of a cell: WHOLE, or one for each test for an untouched base on a suite that lists tests for each task.
 
     Several fine-tuning tasks share the tests of such a base. Each test is predicted once, and a new task adds only its own
@@ -159,12 +161,12 @@ def part_names(suite: Mapping[str, Any], train: str) -> list[str]:
     return suite_tests(suite, train) if train == "none" and isinstance(suite["tests"], Mapping) else [WHOLE]
 
 
-def part_tests(suite: Mapping[str, Any], train: str, part: str) -> list[str]:
+def part_tests(suite: Suite, train: str, part: str) -> list[str]:
     """The tests of one part of a cell."""
     return suite_tests(suite, train) if part == WHOLE else [part]
 
 
-def slice_of(study: Mapping[str, Any], train: str, suite: str) -> pd.DataFrame:
+def slice_of(study: Study, train: str, suite: str) -> pd.DataFrame:
     """The parts of a fine-tuning task and its untouched bases on a suite: columns PART_KEYS.
 
     Errors: StudyError for a task or suite that the study lacks.
@@ -181,14 +183,14 @@ def slice_of(study: Mapping[str, Any], train: str, suite: str) -> pd.DataFrame:
     return table[meant & (table["suite"] == suite)]
 
 
-def gpus(study: Mapping[str, Any], keys: Mapping[str, str]) -> int:
+def gpus(study: Study, keys: Mapping[str, str]) -> int:
     """GPUs of a job on a machine with GPUs: as its suite says, else its recipe, else one."""
     if "suite" in keys:
         return study["suites"][keys["suite"]]["gpus"]
     return study["recipes"][keys["recipe"]]["gpus"] if "recipe" in keys else 1
 
 
-def suite_tests(suite: Mapping[str, Any], train: str) -> list[str]:
+def suite_tests(suite: Suite, train: str) -> list[str]:
     """The tests of a suite for a model fine-tuned on a task; all tests for the untouched base (`none`)."""
     if not isinstance(suite["tests"], Mapping):
         return suite["tests"]
@@ -197,7 +199,7 @@ def suite_tests(suite: Mapping[str, Any], train: str) -> list[str]:
     return suite["tests"].get(train, [])
 
 
-def tests(study: Mapping[str, Any]) -> pd.DataFrame:
+def tests(study: Study) -> pd.DataFrame:
     """One row for each test of each suite: columns suite and TEST_KEYS."""
     rows = [
         (name, *row)
@@ -208,7 +210,7 @@ def tests(study: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["suite", *TEST_KEYS])
 
 
-def tasks(study: Mapping[str, Any]) -> list[str]:
+def tasks(study: Study) -> list[str]:
     """All tasks of the study, for fine-tuning, tests or indicators, sorted."""
     tested = {test for suite in study["suites"].values() for test in suite_tests(suite, "none")}
     measured = {name for block in study["indicators"].values() for name in indicators.tasks(block)}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workflow.data.demonstrations import Rows, drawn, sample
+from workflow.settings import Indicator
 
 CONTRACT = 2  # raised when the meaning of a measure changes; 2: texts without the tokenizer's EOS
 SCORED = "kshot"  # the measure that is computed from scores, without a run of the base
@@ -34,7 +35,7 @@ def answered(settings: Mapping[str, Any], train: Rows, test: Rows) -> tuple[list
     Few-shot examples are drawn as in a suite. A row that is an example in any draw is not scored.
     """
     shown = [drawn(train or test, settings["shots"], settings["seed"] + draw) for draw in range(settings["draws"])]
-    used = {row for own in shown for row, _ in own}
+    used = {row for row_key in shown for row, _ in row_key}
     rows = train if settings["rows"] == "train" else test
     return shown, sample([row for row in rows if row[0] not in used], settings.get("limit"), settings["seed"])
 
@@ -44,9 +45,9 @@ def weights(settings: Mapping[str, Any]) -> str:
     return "fp32" if settings["measure"] == "tuning_probe" else settings["precision"]
 
 
-def run_for(study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The indicators of a study that need a run of the base, by name."""
-    return {name: block for name, block in study["indicators"].items() if block["measure"] != SCORED}
+def run_for(blocks: Mapping[str, Indicator]) -> dict[str, Indicator]:
+    """The indicators among some blocks of a study that need a run of the base, by name."""
+    return {name: block for name, block in blocks.items() if block["measure"] != SCORED}
 
 
 def transform(settings: Mapping[str, Any]) -> str:

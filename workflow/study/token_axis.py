@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from workflow.models import checkpoints
-from workflow.settings import Family
+from workflow.settings import Family, Study
 from workflow.storage import tables
 
 Seen = Mapping[str, Mapping[int, float]]  # family -> step -> tokens
@@ -30,8 +30,8 @@ NAMED = re.compile(r"(?<![a-z])tokens([0-9]+(?:\.[0-9]+)?[KMBT]?)(?![0-9A-Za-z])
 
 def named(name: str) -> float | None:
     """The tokens in the name of a revision or folder, such as `step1000-tokens4B`; None without any."""
-    found = NAMED.search(name)
-    return number(found[1]) if found else None
+    match = NAMED.search(name)
+    return number(match[1]) if match else None
 
 
 def number(text: str) -> float:
@@ -40,9 +40,9 @@ def number(text: str) -> float:
     return float(text.rstrip("KMBT")) * sizes.get(text[-1], 1.0)
 
 
-def of_study(study: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+def of_study(study: Study) -> dict[str, dict[int, float]]:
     """The tokens of the steps of a study's families, as far as the config or the names of folders have them."""
-    return {name: found for name, family in study["families"].items() if (found := of_family(name, family))}
+    return {name: tokens for name, family in study["families"].items() if (tokens := of_family(name, family))}
 
 
 def of_family(name: str, family: Family) -> dict[int, float]:
@@ -50,14 +50,16 @@ def of_family(name: str, family: Family) -> dict[int, float]:
     `tokens`, or names of folders.
     """
     steps = checkpoints.steps(name, family)
-    how = family.get("pretraining")
-    per_step = family.get("tokens_per_step") or (how["batch"] * how["sequence"] if how else None)
+    pretraining = family.get("pretraining")
+    per_step = family.get("tokens_per_step") or (
+        pretraining["batch"] * pretraining["sequence"] if pretraining else None
+    )
     if per_step:
         return {step: float(step * per_step) for step in steps}
     if "tokens" in family:
         table = {int(step): float(tokens) for step, tokens in family["tokens"].items()}
         return {step: float(at(table, step) or 0.0) for step in steps}
-    there = {step: named(place.name) for step in steps if (place := checkpoints.folder(name, family, step))}
+    there = {step: named(folder.name) for step in steps if (folder := checkpoints.folder(name, family, step))}
     return {step: tokens for step, tokens in there.items() if tokens is not None}
 
 
@@ -67,16 +69,19 @@ def with_tokens(table: pa.Table, known: Seen, pins: Iterable[Mapping[str, Any]])
     known: tokens of the study's families; pins: of bases on the hub (`hub.pin`), each with its `path`, whose revision may
     have the tokens.
     """
-    found = {family: {int(step): float(tokens) for step, tokens in own.items()} for family, own in known.items()}
+    known_tokens = {
+        family: {int(step): float(tokens) for step, tokens in tokens_of_family.items()}
+        for family, tokens_of_family in known.items()
+    }
     for pin in pins:
         keys = tables.keys_of(pin["path"])
         tokens = named(str(pin.get("revision") or ""))
         if tokens is not None:
-            found.setdefault(keys["family"], {}).setdefault(int(keys["step"]), tokens)
+            known_tokens.setdefault(keys["family"], {}).setdefault(int(keys["step"]), tokens)
     rows = zip(*(table[name].to_pylist() for name in ("family", "step", "tokens")), strict=True)
-    column = [found.get(family, {}).get(step) if own is None else own for family, step, own in rows]
-    place = table.column_names.index("tokens")
-    return table.set_column(place, table.schema.field("tokens"), pa.array(column, pa.float64()))
+    column = [known_tokens.get(family, {}).get(step) if stated is None else stated for family, step, stated in rows]
+    index = table.column_names.index("tokens")
+    return table.set_column(index, table.schema.field("tokens"), pa.array(column, pa.float64()))
 
 
 def seen(scores: pd.DataFrame) -> dict[str, dict[int, float]]:
@@ -84,10 +89,10 @@ def seen(scores: pd.DataFrame) -> dict[str, dict[int, float]]:
     if "tokens" not in scores:
         return {}
     known = scores[["family", "step", "tokens"]].dropna().drop_duplicates()
-    found: dict[str, dict[int, float]] = {}
+    known_tokens: dict[str, dict[int, float]] = {}
     for family, step, tokens in known.itertuples(index=False, name=None):
-        found.setdefault(family, {})[int(step)] = float(tokens)
-    return found
+        known_tokens.setdefault(family, {})[int(step)] = float(tokens)
+    return known_tokens
 
 
 def at(tokens: Mapping[int, float], step: float) -> float | None:
@@ -126,11 +131,11 @@ class Axis:
 
 def axis(scores: pd.DataFrame, shown: pd.DataFrame) -> Axis:
     """The axis for some rows, columns family and step: tokens if they are known for each step."""
-    found = seen(scores)
-    there = {(family, step) for family, own in found.items() for step in own}
+    tokens = seen(scores)
+    there = {(family, step) for family, tokens_of_family in tokens.items() for step in tokens_of_family}
     steps = shown[["family", "step"]].drop_duplicates().itertuples(index=False, name=None)
     wanted = {(family, int(step)) for family, step in steps}
-    return Axis(found if wanted and wanted <= there else None)
+    return Axis(tokens if wanted and wanted <= there else None)
 
 
 def amount(tokens: float) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from workflow.models import checkpoints
-from workflow.settings import Study
+from workflow.settings import Recipe, Study
 from workflow.storage import tables
 from workflow.study import grid
 from workflow.training import learning_rate_search
@@ -79,7 +79,7 @@ def _facts(folder: Path, subfolder: str, keys: Mapping[str, Any]) -> dict[str, A
     return facts if checkpoints.identity(checkpoints.read_base(manifest)) == facts["base"] else None
 
 
-def _recipe(study: Study, keys: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+def _recipe(study: Study, keys: Mapping[str, Any], learning_rate: float) -> Recipe:
     """Return the recipe of a model, at this learning rate if the recipe lists several."""
     recipe = grid.recipe_for(study, keys["recipe"], keys["train"])
     listed = isinstance(recipe["learning_rate"], list) and learning_rate in recipe["learning_rate"]

@@ -23,7 +23,7 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """Errors for indicators that are not comparable; warnings for different package versions and values that are not finite."""
     if material.indicators is None:
         return
-    for name, block in indicators.run_for({"indicators": material.measures}).items():
+    for name, block in indicators.run_for(material.measures).items():
         rows = material.indicators[material.indicators["indicator"] == name]
         for column, (severity, difference) in COLUMNS.items():
             if column != "tokenization" or block["per"] == "token":

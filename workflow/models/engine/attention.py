@@ -167,8 +167,8 @@ def forward(
     """
     unsupported = [name for name in ("position_bias", "block_mask", "cache") if others.get(name) is not None]
     if attention_mask is not None or unsupported or packing is None:
-        found = ", ".join(unsupported) or ("no packing" if packing is None else "a mask of the model's own")
-        raise StudyError(f"{type(module).__name__}: attention asks for {found}, which packed rows do not support")
+        reason = ", ".join(unsupported) or ("no packing" if packing is None else "a mask of the model's own")
+        raise StudyError(f"{type(module).__name__}: attention asks for {reason}, which packed rows do not support")
     if query.dtype != value.dtype:  # rotary embeddings leave fp32 behind under autocast
         query, key = query.to(value.dtype), key.to(value.dtype)
     settings = AttentionSettings(_number(module), scaling, dropout, sliding_window, softcap, s_aux)

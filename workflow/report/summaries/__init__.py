@@ -6,17 +6,16 @@ their full precision in the frame and the CSV file; the Markdown file rounds the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from workflow.errors import StudyError
 from workflow.models import checkpoints
-from workflow.settings import Base
+from workflow.settings import Base, Study
 from workflow.storage import tables
 from workflow.storage.markdown import INTERVAL
 
@@ -31,7 +30,7 @@ class StudyTables:
     of the bases; prepared: tasks as prepared rows; benchmarks: folder with Snakemake's measurements of jobs.
     """
 
-    study: Mapping[str, Any]
+    study: Study
     scores: pd.DataFrame
     analysis: pd.DataFrame
     manifests: Sequence[Path]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import pandas as pd
 
 from workflow.released import runs
 from workflow.report.summaries import StudyTables
+from workflow.settings import Family
 from workflow.study import token_axis
 
 READS = ("families", "imports")
@@ -37,7 +38,7 @@ def summarise(material: StudyTables) -> pd.DataFrame:
             {
                 "family": name,
                 "source": family["source"],
-                "place": _place(family),
+                "place": _place(cast(Family, family)),
                 "steps": len(steps_of_family),
                 **row,
                 **known,
@@ -46,7 +47,7 @@ def summarise(material: StudyTables) -> pd.DataFrame:
     return pd.DataFrame(rows).convert_dtypes()
 
 
-def _place(family: Mapping[str, Any]) -> str | None:
+def _place(family: Family) -> str | None:
     """Repository, repositories or folder of a family; None if it is trained in the study."""
     repos = dict.fromkeys(entry["repo"] for entry in family.get("repos", []))
     return family.get("repo") or family.get("path") or ", ".join(repos) or None
