@@ -45,7 +45,7 @@ def with_entry(path: str, value: Any) -> dict[str, Any]:
 # What is wrong: (entry, its value, what the line says).
 BAD: dict[str, tuple[str, Any, str]] = {
     "unknown top-level key": (
-        "recipies", {}, "top level: unknown key 'recipies'; allowed: adopted, cohorts, corpora, data_root, estimate, families, figures, "
+        "recipies", {}, "top level: unknown key 'recipies'; allowed: adopted, cohorts, corpora, data_root, estimate, "
     ),
     "no suites": ("suites", GONE, "indicators/kshot/suite: 'formats' is not known; allowed: none"),
     "empty suites": ("suites", {}, "suites: {} is not allowed; allowed: at least one entry"),
