@@ -262,14 +262,14 @@ def test_a_row_that_does_not_fit_is_named(changes: Any, row: Any, message: str) 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"options": ["x", "y"], "answer": 2}, "field 'answer': found 2, expected the place of a choice, 0 to 1"),
+        ({"options": ["x", "y"], "answer": 2}, "field 'answer': found 2, expected the index of a choice, 0 to 1"),
         (
             {"options": ["x", "y"], "answer": True},
-            "field 'answer': found True, expected the place of a choice, or one of 'x', 'y'",
+            "field 'answer': found True, expected the index of a choice, or one of 'x', 'y'",
         ),
         (
             {"options": ["x", "x"], "answer": "x"},
-            "field 'answer': found 'x', expected the place of a choice, or one of 'x', 'x'",
+            "field 'answer': found 'x', expected the index of a choice, or one of 'x', 'x'",
         ),
         ({"options": ["x"], "answer": 0}, "field 'options': found ['x'], expected a list of at least two choices"),
         (

@@ -353,10 +353,10 @@ class Reader:
             return self._keyed(choices, keys, value)
         if isinstance(value, int) and not isinstance(value, bool):
             if not 0 <= value < len(choices):
-                raise FieldError(self.answer, value, f"the place of a choice, 0 to {len(choices) - 1}")
+                raise FieldError(self.answer, value, f"the index of a choice, 0 to {len(choices) - 1}")
             return {"answer": choices[value], "choices": choices, "gold": value}
         if choices.count(value) != 1:
-            raise FieldError(self.answer, value, "the place of a choice, or one of " + ", ".join(map(shown, choices)))
+            raise FieldError(self.answer, value, "the index of a choice, or one of " + ", ".join(map(shown, choices)))
         return _chosen(choices, value)
 
     def _keyed(self, choices: tuple[str, ...], keys: Any, value: Any) -> dict[str, Any]:

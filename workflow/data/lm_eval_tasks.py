@@ -590,12 +590,12 @@ def _text(shape: Shape, row: Row, choices: Sequence[str] | None) -> str | int:
             found = _literal("doc_to_text", found)
     several = type(found) is int and choices is not None and 0 <= found < len(choices)
     if not isinstance(found, str) and not several:
-        raise FieldError("doc_to_text", found, "text" + (", or the place of a choice" if choices else ""))
+        raise FieldError("doc_to_text", found, "text" + (", or the index of a choice" if choices else ""))
     return found
 
 
 def _target(shape: Shape, row: Row, choices: Sequence[str] | None) -> Any:
-    """The target of a row: text, the place of a choice, or a list."""
+    """The target of a row: text, the index of a choice, or a list."""
     found: Any = list(shape.target) if isinstance(shape.target, tuple) else shape.target
     if isinstance(found, str) and found in row:
         found = row[found]
@@ -634,7 +634,7 @@ def _references(target: Any, choices: Sequence[str] | None) -> tuple[str, ...]:
     """The texts that count as right."""
     if choices is not None:
         if type(target) is not int or not 0 <= target < len(choices):
-            raise FieldError("doc_to_target", target, f"the place of a choice, 0 to {len(choices) - 1}")
+            raise FieldError("doc_to_target", target, f"the index of a choice, 0 to {len(choices) - 1}")
         return (choices[target],)
     return tuple(map(str, target)) if isinstance(target, list) else (str(target),)
 

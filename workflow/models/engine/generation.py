@@ -287,8 +287,8 @@ def _checked(number: int, first: torch.Tensor | None) -> Callable[[torch.Tensor,
             apart = (scores.float() - first).nan_to_num(posinf=0, neginf=0).abs().mean()
             if apart > 0.1 * first.nan_to_num(posinf=0, neginf=0).std():
                 raise StudyError(
-                    "transformers' generate gives this model other positions than the model counts by itself, so its texts would "
-                    "be wrong; leave out tests with generated answers"
+                    "this model and `generate` of transformers count positions differently, so generated texts would be wrong; "
+                    "leave out tests with generated answers"
                 )
         return scores
 
