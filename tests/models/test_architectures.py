@@ -36,7 +36,9 @@ def test_scores_losses_and_texts_are_those_of_one_row_loops(tmp_path: Path, mode
 def test_texts_that_generate_would_write_with_other_positions_are_refused(tmp_path: Path) -> None:
     """RoBERTa counts positions from its padding's id on, `generate` from 0; scores and losses, read before, agree."""
     [one] = architectures.tried("xlm-roberta", ["bos"], tmp_path)
-    assert one.outcome == "refused" and one.why.startswith("transformers' generate gives this model other positions")
+    assert one.outcome == "refused" and one.why.startswith(
+        "this model and `generate` of transformers count positions differently"
+    )
 
 
 def test_the_sweep_sees_an_eos_behind_every_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
