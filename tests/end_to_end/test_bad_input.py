@@ -76,7 +76,7 @@ JOBS = {
     ),
     "score": Job(
         "score", {"scores": SCORED, "rows": ITEMS}, {"predictions": PREDICTED},
-        {"statistics": WHOLE["statistics"], "stemmer": False}, PART,
+        {"statistics": WHOLE["statistics"], "stemmer": False, "further": []}, PART,
     ),
     "gather": Job("gather", ["results/scores.parquet"], {"parts": [SCORED]}, {"table": "scores"}, {"table": "scores"}),
     "gather items": Job("gather", [GATHERED], {"parts": [ITEMS]}, {"table": "items"}, {"table": "items"}),

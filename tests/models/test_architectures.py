@@ -44,7 +44,7 @@ def test_texts_that_generate_would_write_with_other_positions_are_refused(tmp_pa
 def test_the_sweep_sees_an_eos_behind_every_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what the tokenizer itself puts around a text, as before; in one token the losses differ by far more than rounding."""
 
-    def around(tokenizer, texts, **how):
+    def around(tokenizer, texts, templated=False, **how):
         found = tokenizer(list(texts), return_offsets_mapping=True, verbose=False, **how)
         ends = [[end for _, end in offsets] for offsets in found["offset_mapping"]]
         return [encoding.Tokenized(*pair) for pair in zip(found["input_ids"], ends, strict=True)]

@@ -207,4 +207,4 @@ def test_what_is_missing_is_cut_short():
 def test_tables_are_named_by_their_place_and_described_by_themselves(tmp_path: Path):
     assert presenting.named(Path("results/tables/x.csv")) == "tables/x"
     tables.write([], tables.FINDINGS, tmp_path / "f.parquet")
-    assert pages.described(tmp_path / "f.parquet")["statement"] == "what was found, in one sentence"
+    assert pages.described(tmp_path / "f.parquet")["statement"] == "the finding in one sentence"

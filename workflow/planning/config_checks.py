@@ -458,10 +458,13 @@ def _without_template(name: str, family: Family) -> bool:
 
 
 def _further_metrics(place: str, suite: Suite) -> Iterator[str]:
-    """The metrics that a suite names are optional ones."""
+    """The metrics that a suite names are optional ones, and those of the study can be loaded."""
     from workflow.evaluation import metrics  # slow to import, so only where a suite names some
 
-    yield from unknown(place, suite["metrics"], metrics.optional())
+    legal = metrics.optional()
+    yield from unknown(place, suite["metrics"], legal)
+    for name in [name for name in suite["metrics"] if name in legal]:
+        yield from _refusals(metrics.named, name)
 
 
 def _as_lm_eval(place: str, suite: Suite) -> Iterator[str]:

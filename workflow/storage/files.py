@@ -90,9 +90,9 @@ def stated_number(stated: Any) -> float:
 
     Errors: ValueError or TypeError for anything else.
     """
-    stated = isinstance(stated, str) and stated.strip().lower() != "nan"
-    value = number(stated) if stated else float(stated)
-    if isinstance(stated, bool) or (stated and math.isnan(value)):
+    is_text = isinstance(stated, str) and stated.strip().lower() != "nan"
+    value = number(stated) if is_text else float(stated)
+    if isinstance(stated, bool) or (is_text and math.isnan(value)):
         raise ValueError("no number")
     return value
 

@@ -63,7 +63,9 @@ class FindingTables:
 
     @cached_property
     def within_one(self) -> bool:
-        """Whether all scores of the study lie between 0 and 1."""
+        """Whether all scores of the study are known to lie between 0 and 1."""
+        if ANALYSIS not in self.tables:
+            return False
         scores = selection.only(self.analysis, "performance")["value"].dropna()
         return bool(len(scores)) and bool(scores.between(0, 1).all())
 
