@@ -275,8 +275,8 @@ def _pretraining(question: Question, analysis: pd.DataFrame, significant: Collec
         else:
             row = (forecasts if known.empty else known).iloc[-1]
             text = (
-                f"no forecast of more pre-training of {family}: forecasts of held-out steps fail or cannot be tested, or the "
-                "last scores fall short of them"
+                f"no forecast of more pre-training of {family}: scores of held-out steps cannot be forecast or are too few "
+                "to try, or the last scores are lower than earlier steps forecast"
                 if known.empty
                 else _change(question, row, row.name in significant)
             )
