@@ -75,7 +75,10 @@ def _unknown(
     who = f"{sort_of({**sort, 'group': None})}{about(gains, sort, 'recipe')}"
     fallen: Any = dict(siblings(whole, row, KEYS)).get("shortfall", {}).get("p_value")
     if pd.isna(row["value"]):
-        why = "a forecast needs four curves with the same steps, and in them three steps or more before a held-out step at that distance"
+        why = (
+            "a forecast needs four curves with the same steps, and in them three steps or more before a held-out step "
+            "at that distance"
+        )
     elif row["p_value"] < 1 - material.level and fallen < 1 - COVERAGE:
         why = (
             f"the last scores are lower than earlier steps forecast, so the run may have turned down (p = {fallen:.3f})"
