@@ -124,8 +124,8 @@ def _children(inner: Node, branches: Iterable[Node], root: Node) -> Iterator[tup
     """Keys of a block, or of its alternatives, whose values are objects with keys of their own."""
     for part in (inner, *branches):
         for name, node in part.get("properties", {}).items():
-            if _is_block(found := config.resolved(node, root), root):
-                yield name, found
+            if _is_block(node_below := config.resolved(node, root), root):
+                yield name, node_below
 
 
 def _is_block(node: Node, root: Node) -> bool:

@@ -74,10 +74,12 @@ def module(package: ModuleType, name: str) -> ModuleType:
         file = path(package, name)
         if file.parent == Path(package.__path__[0]):
             raise
-        place = os.path.relpath(file)
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(place)]
+        relative = os.path.relpath(file)
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(relative)
+        ]
         line = getattr(error, "lineno", None) or (lines[-1] if lines else 1)
-        raise StudyError(f"{place}, line {line}: {type(error).__name__}: {first_line(error)}") from error
+        raise StudyError(f"{relative}, line {line}: {type(error).__name__}: {first_line(error)}") from error
 
 
 def study_modules(package: ModuleType) -> dict[str, Path]:
@@ -101,8 +103,8 @@ def sources(package: ModuleType, name: str) -> list[Path]:
     """The files of a module's code without `.py`, as `content_hashes.of_code` takes them; of a study's module also those that
     modules of its folder share."""
     file = path(package, name)
-    own = file.parent != Path(package.__path__[0])
-    shared = sorted(file.parent.glob("_*.py")) if own else []
+    of_study = file.parent != Path(package.__path__[0])
+    shared = sorted(file.parent.glob("_*.py")) if of_study else []
     return [each.with_suffix("") for each in (file, *shared)]
 
 

@@ -118,8 +118,8 @@ class AuditInputs:
             wanted = [*grid.TEST_KEYS, *columns]
             read = Part(tables.read(part, wanted).reindex(columns=wanted))
             shared = keys | {"protocol": facts["suite_settings"]["protocol"]}
-            for test, place in read.tests():
-                yield TestRows(shared | test, read, place)
+            for test, test_rows in read.tests():
+                yield TestRows(shared | test, read, test_rows)
 
     def read(self, names: Iterable[str]) -> None:
         """Read all predictions once for several checks, whose `read` tells what they need of one test (see `checks`)."""
@@ -129,12 +129,12 @@ class AuditInputs:
         seen: set[tuple[Any, ...]] = set()
         for test in self.predictions(*columns) if wanted else ():
             for name, check in wanted.items():
-                place = (name, *(test.keys[key] for key in getattr(check, "FIRST", ())))
-                if len(place) > 1 and place in seen:
+                slot = (name, *(test.keys[key] for key in getattr(check, "FIRST", ())))
+                if len(slot) > 1 and slot in seen:
                     continue
-                seen.add(place)
-                if (found := check.read(test, self)) is not None:
-                    self._read[name].append(found)
+                seen.add(slot)
+                if (content := check.read(test, self)) is not None:
+                    self._read[name].append(content)
 
     def readings(self, check: str) -> list[Any]:
         """What a check's `read` found in each test of each cell, None left out. check: its module's name."""
@@ -146,12 +146,12 @@ class AuditInputs:
     @cached_property
     def settings(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """The keys of each part's cell with its recorded facts: suite settings, base, versions."""
-        found = []
+        entries = []
         for part in self.parts:
             keys = tables.keys_of(part)
             cell = {name: int(keys[name]) if name in ("step", "seed") else keys[name] for name in grid.CELL_KEYS}
-            found.append((cell, tables.check_origin(part)))
-        return found
+            entries.append((cell, tables.check_origin(part)))
+        return entries
 
     @cached_property
     def contexts(self) -> dict[tuple[str, int], int | None]:
@@ -174,9 +174,9 @@ class AuditInputs:
     @cached_property
     def imported(self) -> pd.DataFrame:
         """Imported scores: those of cells without predictions in this study."""
-        own = {tuple(keys.values()) for keys, _ in self.settings}
+        predicted = {tuple(keys.values()) for keys, _ in self.settings}
         cells = self.scores[grid.CELL_KEYS].itertuples(index=False, name=None)
-        return self.scores[np.array([cell not in own for cell in cells], dtype=bool)]
+        return self.scores[np.array([cell not in predicted for cell in cells], dtype=bool)]
 
     @cached_property
     def imported_tests(self) -> frozenset[str]:
@@ -216,8 +216,8 @@ def findings_of(material: AuditInputs, check: ModuleType) -> Iterator[dict[str, 
     if hasattr(check, "check"):
         yield from check.check(material)
     else:
-        for own in (one for one in material.forecasting if len(one.cohort.rows) > 1):
-            yield from ({"cohort": own.name, **finding} for finding in check.check_cohort(own))
+        for forecasts in (one for one in material.forecasting if len(one.cohort.rows) > 1):
+            yield from ({"cohort": forecasts.name, **finding} for finding in check.check_cohort(forecasts))
 
 
 def finding(severity: str, rows: pd.DataFrame, evidence: str, **figures: float | None) -> dict[str, Any]:

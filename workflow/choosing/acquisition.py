@@ -61,7 +61,7 @@ def first(candidates: Candidates, count: int, generator: np.random.Generator) ->
     )
     chosen = list(dict.fromkeys([*chosen, last]))[:count]
     while len(chosen) < min(count, len(mean)):
-        distance = np.min([((indicators - indicators[place]) ** 2).sum(axis=1) for place in chosen], axis=0)
+        distance = np.min([((indicators - indicators[index]) ** 2).sum(axis=1) for index in chosen], axis=0)
         worth = norm.cdf(mean) * (distance + 1e-9) * (prices.mean() / prices)
         worth[chosen] = -np.inf
         chosen.append(int(worth.argmax()))
@@ -70,4 +70,4 @@ def first(candidates: Candidates, count: int, generator: np.random.Generator) ->
 
 def order(values: Values, left: Sequence[int]) -> list[int]:
     """Return the candidates that are left by value, the highest first."""
-    return sorted(left, key=lambda place: -values[place])
+    return sorted(left, key=lambda index: -values[index])

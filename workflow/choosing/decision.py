@@ -88,16 +88,16 @@ def decide(
     known = surrogate.posterior(prior, tried, values, noise)
     pick = picked(known, eligible or tried)
     losing, changing, beaten = _chances(known, pick, noise, goal)
-    left = [place for place in range(len(candidates)) if place not in set(tried)]
+    left = [index for index in range(len(candidates)) if index not in set(tried)]
     settled = not left or (losing <= goal.delta and len(tried) >= FEWEST)
-    out = [place for place in range(len(candidates)) if place != pick and beaten[place] <= goal.delta / len(candidates)]
+    out = [index for index in range(len(candidates)) if index != pick and beaten[index] <= goal.delta / len(candidates)]
     proposals = _batch(known, candidates, values, noise, batch, rule) if left else []
     return Decision(pick, known.mean, known.deviation, losing, changing, out, settled, proposals)
 
 
 def picked(known: Posterior, eligible: Sequence[int]) -> int:
     """Return the candidate with the highest posterior mean of some that are tuned, the first of equals."""
-    return int(max(eligible, key=lambda place: known.mean[place]))
+    return int(max(eligible, key=lambda index: known.mean[index]))
 
 
 def _beginning(
@@ -106,11 +106,11 @@ def _beginning(
     """Return the state of a race with too few scores for a posterior: it begins with candidates chosen by indicators alone."""
     generator = np.random.default_rng([goal.seed, len(candidates)])
     wanted = acquisition.first(candidates, START + len(tried), generator)
-    new = [place for place in wanted if place not in set(tried)][: max(batch, START)]
+    new = [index for index in wanted if index not in set(tried)][: max(batch, START)]
     unknown = np.full(len(candidates), np.nan)
     scores = dict(zip(tried, values, strict=True))
-    pick = max(eligible, key=lambda place: scores[place]) if len(tried) else None
-    proposals = [Proposal(place, float("nan"), float(candidates.prices[place])) for place in new]
+    pick = max(eligible, key=lambda index: scores[index]) if len(tried) else None
+    proposals = [Proposal(index, float("nan"), float(candidates.prices[index])) for index in new]
     return Decision(pick, unknown, unknown, 1.0, 1.0, [], False, proposals[: START - len(tried)])
 
 
@@ -138,12 +138,12 @@ def _batch(
     tried, scores = list(known.tried), np.asarray(values, dtype=float)
     while len(proposals) < size and len(tried) < len(candidates):
         worth = acquisition.RULES[rule](known)
-        place = acquisition.order(
+        index = acquisition.order(
             worth / candidates.prices, [n for n in range(len(candidates)) if n not in set(tried)]
         )[0]
-        proposals.append(Proposal(place, float(worth[place]), float(candidates.prices[place])))
+        proposals.append(Proposal(index, float(worth[index]), float(candidates.prices[index])))
         if len(proposals) < size:
-            tried, scores, noise = [*tried, place], np.append(scores, known.mean[place]), _with_another(noise)
+            tried, scores, noise = [*tried, index], np.append(scores, known.mean[index]), _with_another(noise)
             known = surrogate.posterior(known.prior, tried, scores, noise)
     return proposals
 
@@ -157,9 +157,9 @@ def _own(noise: Values) -> float:
 
 def _with_another(noise: Values) -> Values:
     """Return the covariance of noise with one more candidate, whose noise is like that of the others."""
-    own = _own(noise)
-    shared = float(np.diag(noise).mean()) - own
+    variances = _own(noise)
+    shared = float(np.diag(noise).mean()) - variances
     wider = np.full((len(noise) + 1, len(noise) + 1), shared)
     wider[:-1, :-1] = noise
-    wider[-1, -1] = shared + own
+    wider[-1, -1] = shared + variances
     return wider

@@ -45,8 +45,8 @@ def measured(block: Selection, tuned: Sequence[Candidate], scores: pd.DataFrame,
     total, count = sum(weights), len(tuned)
     values, noise, by_seed = np.zeros(count), np.zeros((count, count)), []
     for (train, test), weight in zip(pairs(block), weights, strict=True):
-        own, sign = _scores(block, scores, train, test)
-        table = pd.DataFrame({one: own.get(one) for one in tuned}, dtype=float)  # seeds by candidates
+        selected, sign = _scores(block, scores, train, test)
+        table = pd.DataFrame({one: selected.get(one) for one in tuned}, dtype=float)  # seeds by candidates
         values += sign * weight / total * table.mean().to_numpy()
         by_seed.append(sign * weight / total * table.to_numpy())
         noise += (weight / total) ** 2 * _over_rows(block, items, train, test, tuned)
@@ -71,12 +71,12 @@ def _scores(
         "shots": block["shots"],
         "suite": block["suite"],
     }
-    own = scores[(scores[list(keys)] == pd.Series(keys)).all(axis=1)]
-    own = own[own["metric"] == block["metric"]] if "metric" in block else metric_names.primary(own)
-    if own.empty:
+    selected = scores[(scores[list(keys)] == pd.Series(keys)).all(axis=1)]
+    selected = selected[selected["metric"] == block["metric"]] if "metric" in block else metric_names.primary(selected)
+    if selected.empty:
         raise StudyError(f"config.yaml: selection/tests: no score of {test!r} after fine-tuning on {train!r} was found")
-    better = metric_names.better(own["metric"].iloc[0])
-    grouped = own.set_index("seed").groupby(CANDIDATE_KEYS[:2] if untouched else CANDIDATE_KEYS)["value"]
+    better = metric_names.better(selected["metric"].iloc[0])
+    grouped = selected.set_index("seed").groupby(CANDIDATE_KEYS[:2] if untouched else CANDIDATE_KEYS)["value"]
     return {(key[0], int(key[1]), *key[2:]): rows for key, rows in grouped}, -1 if better == "lower" else 1
 
 
@@ -89,10 +89,10 @@ def _over_rows(block: Selection, items: pd.DataFrame, train: str, test: str, tun
         "shots": block["shots"],
         "suite": block["suite"],
     }
-    own = items[(items[list(keys)] == pd.Series(keys)).all(axis=1)]
-    metric = block.get("metric") or metric_names.preferred(test, own["metric"].unique())
-    own = own[own["metric"] == metric]
-    by_row = own.groupby([*CANDIDATE_KEYS, "id"])["value"].mean().unstack(CANDIDATE_KEYS)
+    selected = items[(items[list(keys)] == pd.Series(keys)).all(axis=1)]
+    metric = block.get("metric") or metric_names.preferred(test, selected["metric"].unique())
+    selected = selected[selected["metric"] == metric]
+    by_row = selected.groupby([*CANDIDATE_KEYS, "id"])["value"].mean().unstack(CANDIDATE_KEYS)
     rows = by_row[list(tuned)].to_numpy(dtype=float)
     return np.cov(rows, rowvar=False).reshape(len(tuned), len(tuned)) / len(rows)
 
@@ -125,11 +125,11 @@ class Budget:
         """Return the places in the batch that can be paid, in its order, up to the first that cannot."""
         kept: list[int] = []
         hours = self.spent
-        for place, one in enumerate(decision.batch):
+        for index, one in enumerate(decision.batch):
             hours += one.price if self.measured else 0.0
             if tuned + len(kept) + 1 > self.tunings or hours > self.hours:
                 break
-            kept.append(place)
+            kept.append(index)
         return kept
 
 
@@ -137,7 +137,7 @@ def judged(known: Candidates, facts: Measured, names: Sequence[Candidate], goal:
     """Return the state of the race; a candidate below the floor counts as the worst one and is never the pick."""
     values = np.where(facts.allowed, facts.values, facts.values.min(initial=np.inf))
     places = [list(names).index(one) for one in facts.candidates]
-    eligible = [place for place, allowed in zip(places, facts.allowed, strict=True) if allowed]
+    eligible = [index for index, allowed in zip(places, facts.allowed, strict=True) if allowed]
     return decide(known, places, values, facts.noise, goal, size, eligible=eligible)
 
 
@@ -153,8 +153,8 @@ def sentence(
     if not facts.allowed.any():
         return f"No tuned candidate keeps the floor; {cost}."
     family, step, recipe = names[decision.pick]
-    place = facts.candidates.index(names[decision.pick])
-    score = f"{abs(facts.values[place]):.3f} ± {1.96 * float(facts.noise[place, place]) ** 0.5:.3f}"
+    index = facts.candidates.index(names[decision.pick])
+    score = f"{abs(facts.values[index]):.3f} ± {1.96 * float(facts.noise[index, index]) ** 0.5:.3f}"
     end = {"settled": " The answer is settled.", "budget": " The budget is spent.", None: ""}[ended]
     end += "" if facts.seeds > 1 else " One seed each: this is about these tuned models."
     name = f"{family} at step {step} with {recipe}"
@@ -179,19 +179,19 @@ def rows(
     values = dict(zip(facts.candidates, facts.values, strict=True))
     improvement = {one.candidate: one.value for one in decision.batch}
     table = []
-    for place, name in enumerate(names):
-        state = "tuned" if name in values else "next" if place in batch else "out" if place in decision.out else "left"
-        known = bool(np.isfinite(decision.mean[place]))
+    for index, name in enumerate(names):
+        state = "tuned" if name in values else "next" if index in batch else "out" if index in decision.out else "left"
+        known = bool(np.isfinite(decision.mean[index]))
         table.append(
             dict(zip(CANDIDATE_KEYS, name, strict=True))
             | {
-                "state": "pick" if place == decision.pick else state,
+                "state": "pick" if index == decision.pick else state,
                 "value": values.get(name),
-                "expected": float(decision.mean[place]) if known else None,
-                "deviation": float(decision.deviation[place]) if known else None,
-                "improvement": _number(improvement.get(place)),
+                "expected": float(decision.mean[index]) if known else None,
+                "deviation": float(decision.deviation[index]) if known else None,
+                "improvement": _number(improvement.get(index)),
                 "hours": prices.get(name),
-                "reason": _reason(state, place, decision, improvement),
+                "reason": _reason(state, index, decision, improvement),
             }
         )
     return table
@@ -201,12 +201,12 @@ def _number(value: float | None) -> float | None:
     return None if value is None or np.isnan(value) else value
 
 
-def _reason(state: str, place: int, decision: Decision, improvement: Mapping[int, float]) -> str:
+def _reason(state: str, index: int, decision: Decision, improvement: Mapping[int, float]) -> str:
     """Return why a candidate is in its state."""
-    if state == "next" and np.isnan(improvement.get(place, np.nan)):
+    if state == "next" and np.isnan(improvement.get(index, np.nan)):
         return "to begin with: high indicators, and unlike the others that the race begins with"
     if state == "next":
-        return f"highest expected improvement for its price: {improvement[place]:.4f}"
+        return f"highest expected improvement for its price: {improvement[index]:.4f}"
     if state == "out":
         return "hardly any chance to be better than the pick"
     return "fine-tuned" if state == "tuned" else "less expected improvement for its price"

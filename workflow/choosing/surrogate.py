@@ -82,13 +82,13 @@ class _Parts:
     def drawn(self, generator: np.random.Generator) -> Values:
         """Return a covariance with hyperparameters drawn from their prior."""
         scale = np.exp(generator.normal(0.0, SCALE))
-        linear, smooth, fields, run, own = generator.dirichlet(SHARES)
+        linear, smooth, fields, run, alone = generator.dirichlet(SHARES)
         covariance = linear * (self.features * _sparse(generator, self.features.shape[1])) @ self.features.T
         lengths = np.exp(generator.normal(*LENGTHS)) * self.apart.shape[2]
         together = np.exp(-self.apart @ (lengths * _sparse(generator, self.apart.shape[2])) / 2)
         covariance = covariance + smooth * together + fields * self._by_field(generator)
         covariance += run * np.where(self.same_run, np.exp(-2 * self.near.sum(axis=2)), 0.0)
-        return scale * (covariance + own * np.eye(len(covariance))) + LEVEL
+        return scale * (covariance + alone * np.eye(len(covariance))) + LEVEL
 
     def _by_field(self, generator: np.random.Generator) -> Values:
         """Return the sum of a covariance for each field: equal labels, near numbers."""
@@ -137,16 +137,16 @@ class Posterior:
         generator = np.random.default_rng([seed, len(self.tried)])
         numbers = generator.multinomial(count, self.weights)
         return np.concatenate(
-            [self._drawn(int(place), int(numbers[place]), generator) for place in np.flatnonzero(numbers)]
+            [self._drawn(int(index), int(numbers[index]), generator) for index in np.flatnonzero(numbers)]
         )
 
-    def _drawn(self, place: int, count: int, generator: np.random.Generator) -> Values:
+    def _drawn(self, index: int, count: int, generator: np.random.Generator) -> Values:
         """Return scores drawn with one draw of hyperparameters, shape (count, n)."""
-        free = self.prior.roots[place] @ generator.standard_normal((len(self.prior), count))
+        free = self.prior.roots[index] @ generator.standard_normal((len(self.prior), count))
         measured = free[self.tried] + self.noise @ generator.standard_normal((len(self.tried), count))
-        known = self.prior.covariances[place][self.tried]
-        correction = known.T @ cho_solve((self.roots[place], True), measured)
-        return (self.means[place][:, None] + self.unit * (free - correction)).T
+        known = self.prior.covariances[index][self.tried]
+        correction = known.T @ cho_solve((self.roots[index], True), measured)
+        return (self.means[index][:, None] + self.unit * (free - correction)).T
 
 
 def posterior(prior: Prior, tried: Sequence[int], values: Values, noise: Values) -> Posterior:

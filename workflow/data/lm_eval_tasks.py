@@ -113,15 +113,15 @@ def blocks(
     Errors: StudyError for a folder that is missing.
     """
     root, prefix = lm_eval_yaml.folder(settings["include_path"]), settings.get("prefix", "")
-    found, groups, lines = lm_eval_yaml.found(lm_eval_yaml.TaskFiles(root), settings["tasks"])
+    configs, groups, lines = lm_eval_yaml.found(lm_eval_yaml.TaskFiles(root), settings["tasks"])
     shared = {"seed": settings["fewshot_seed"], "root": str(root), "data_root": data_root}
-    for name in [name for name in found if not NAME.fullmatch(prefix + name)]:
+    for name in [name for name in configs if not NAME.fullmatch(prefix + name)]:
         lines.append(
-            f"{found[name]['file']}: task: {name!r} cannot be part of a path; allowed: names that match {NAME.pattern}"
+            f"{configs[name]['file']}: task: {name!r} cannot be part of a path; allowed: names that match {NAME.pattern}"
         )
     made = {
         prefix + name: {"lm_eval": entry["config"], "file": entry["file"], "folder": name, **shared}
-        for name, entry in found.items()
+        for name, entry in configs.items()
         if NAME.fullmatch(prefix + name)
     }
     return made, {prefix + name: [prefix + task for task in listed] for name, listed in groups.items()}, lines
@@ -235,28 +235,28 @@ def _mistakes(config: Mapping[str, Any], block: Mapping[str, Any]) -> Iterator[s
             yield from check(config, output) if check is not _of_rows else _of_rows(config, block)
 
 
-def _tagged(value: Any, place: str = "") -> Iterator[tuple[str, Tagged]]:
+def _tagged(value: Any, key_path: str = "") -> Iterator[tuple[str, Tagged]]:
     """The values that a tag of YAML marks, by the path of their key."""
     if isinstance(value, Tagged):
-        yield place, value
+        yield key_path, value
     entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     for key, entry in entries:
-        yield from _tagged(entry, f"{place}/{key}" if place else str(key))
+        yield from _tagged(entry, f"{key_path}/{key}" if key_path else str(key))
 
 
-def _of_document(config: Mapping[str, Any], output: str, place: str = "") -> Iterator[str]:
+def _of_document(config: Mapping[str, Any], output: str, key_path: str = "") -> Iterator[str]:
     """Text, target and choices are there, of a type that the harness reads, and valid templates."""
     needed = DOCUMENT if output == "multiple_choice" else DOCUMENT[:2]
-    for key in () if place else needed:
+    for key in () if key_path else needed:
         if key not in config:
             yield f"{key}: missing; {output} needs {', '.join(needed)}"
     allowed = {"doc_to_text": (str, int), "doc_to_target": (str, int, list), "doc_to_choice": (str, list, dict)}
     plain = {key: (str,) for key in ("description", "gen_prefix", *DELIMITERS)}
     for key, types in {**allowed, **plain}.items():
         if key in config and (not isinstance(config[key], types) or isinstance(config[key], bool)):
-            yield f"{place}{key}: found {shown(config[key])}, expected {_listed(types)}"
+            yield f"{key_path}{key}: found {shown(config[key])}, expected {_listed(types)}"
         elif isinstance(config.get(key), str) and key not in DELIMITERS:
-            yield from _of_template(f"{place}{key}", config[key])
+            yield from _of_template(f"{key_path}{key}", config[key])
 
 
 TYPES = {str: "text", int: "a whole number", list: "a list", dict: "keys with values", bool: "true or false"}
@@ -264,7 +264,7 @@ TYPES = {str: "text", int: "a whole number", list: "a list", dict: "keys with va
 
 def _listed(types: Sequence[type]) -> str:
     """Types in words."""
-    return " or ".join(TYPES[own] for own in types)
+    return " or ".join(TYPES[kind] for kind in types)
 
 
 def _of_template(key: str, text: str) -> Iterator[str]:
@@ -310,7 +310,7 @@ def _of_files(config: Mapping[str, Any], files: Any, block: Mapping[str, Any]) -
         return
     fewshot = config.get("fewshot_config")
     explicit = fewshot.get("split") if isinstance(fewshot, Mapping) else None
-    for split in [config[own] for own in SPLITS if own in config] + ([explicit] if explicit else []):
+    for split in [config[split_key] for split_key in SPLITS if split_key in config] + ([explicit] if explicit else []):
         if split not in named:
             yield f"{key}: split {split!r} is missing; expected a file for each split that is read"
     roots = [
@@ -350,20 +350,20 @@ def _of_fewshot(config: Mapping[str, Any], output: str) -> Iterator[str]:
 
 def _of_generation(config: Mapping[str, Any], output: str) -> Iterator[str]:
     """Text is generated greedily, up to stop strings."""
-    found, key = config.get("generation_kwargs", {}), "generation_kwargs"
-    if not isinstance(found, Mapping):
-        yield f"{key}: found {shown(found)}, expected keys with values"
+    settings, key = config.get("generation_kwargs", {}), "generation_kwargs"
+    if not isinstance(settings, Mapping):
+        yield f"{key}: found {shown(settings)}, expected keys with values"
         return
-    for name in [name for name in found if name not in ("until", "do_sample", "temperature", *TOKENS)]:
+    for name in [name for name in settings if name not in ("until", "do_sample", "temperature", *TOKENS)]:
         yield f"{key}/{name}: is not supported; allowed: until, do_sample, temperature, {TOKENS[0]}"
-    until = found.get("until", [])
+    until = settings.get("until", [])
     if not isinstance(until, str) and not (isinstance(until, list) and all(isinstance(stop, str) for stop in until)):
         yield f"{key}/until: found {shown(until)}, expected text or a list of texts"
-    if found.get("do_sample") or (float(found.get("temperature") or 0) and "do_sample" not in found):
+    if settings.get("do_sample") or (float(settings.get("temperature") or 0) and "do_sample" not in settings):
         yield f"{key}: samples text (do_sample, temperature); expected greedy generation: do_sample: false"
     for name in TOKENS:
-        if found.get(name) is not None and (type(found[name]) is not int or found[name] < 1):
-            yield f"{key}/{name}: found {shown(found[name])}, expected a whole number from 1"
+        if settings.get(name) is not None and (type(settings[name]) is not int or settings[name] < 1):
+            yield f"{key}/{name}: found {shown(settings[name])}, expected a whole number from 1"
 
 
 def _of_metrics(config: Mapping[str, Any], output: str) -> Iterator[str]:
@@ -415,11 +415,11 @@ def _of_filters(config: Mapping[str, Any], output: str) -> Iterator[str]:
                 yield from _of_expression(f"{key}/regex_pattern", step["regex_pattern"])
 
 
-def _arguments(place: str, entry: Mapping[str, Any], options: Mapping[str, type]) -> Iterator[str]:
+def _arguments(key_path: str, entry: Mapping[str, Any], options: Mapping[str, type]) -> Iterator[str]:
     """Arguments are of their types."""
-    for key, own in options.items():
-        if key in entry and (not isinstance(entry[key], own) or (own is int and isinstance(entry[key], bool))):
-            yield f"{place}/{key}: found {shown(entry[key])}, expected {TYPES[own]}"
+    for key, kind in options.items():
+        if key in entry and (not isinstance(entry[key], kind) or (kind is int and isinstance(entry[key], bool))):
+            yield f"{key_path}/{key}: found {shown(entry[key])}, expected {TYPES[kind]}"
 
 
 def _of_expression(key: str, pattern: Any) -> Iterator[str]:
@@ -569,48 +569,48 @@ def _choices(choice: Any, row: Row) -> list[str] | None:
     """The choices of a row; None where the task has none."""
     if choice is None:
         return None
-    found = choice
+    listed = choice
     if isinstance(choice, str):
-        found = row[choice] if choice in row else _literal("doc_to_choice", rendered("doc_to_choice", choice, row))
+        listed = row[choice] if choice in row else _literal("doc_to_choice", rendered("doc_to_choice", choice, row))
     if (
-        not isinstance(found, list | tuple)
-        or len(found) < 1
-        or not all(isinstance(entry, str) and entry for entry in found)
+        not isinstance(listed, list | tuple)
+        or len(listed) < 1
+        or not all(isinstance(entry, str) and entry for entry in listed)
     ):
-        raise FieldError("doc_to_choice", found, "a list of texts that are not empty")
-    return list(found)
+        raise FieldError("doc_to_choice", listed, "a list of texts that are not empty")
+    return list(listed)
 
 
 def _text(shape: Shape, row: Row, choices: Sequence[str] | None) -> str | int:
     """The text of a row; the place of the right one among choices that are contexts themselves."""
-    found: Any = shape.text
-    if isinstance(found, str):
-        found = row[found] if found in row else rendered("doc_to_text", found, row)
-        if isinstance(found, str) and found.isdigit() and choices is not None and shape.text not in row:
-            found = _literal("doc_to_text", found)
-    several = type(found) is int and choices is not None and 0 <= found < len(choices)
-    if not isinstance(found, str) and not several:
-        raise FieldError("doc_to_text", found, "text" + (", or the index of a choice" if choices else ""))
-    return found
+    value: Any = shape.text
+    if isinstance(value, str):
+        value = row[value] if value in row else rendered("doc_to_text", value, row)
+        if isinstance(value, str) and value.isdigit() and choices is not None and shape.text not in row:
+            value = _literal("doc_to_text", value)
+    several = type(value) is int and choices is not None and 0 <= value < len(choices)
+    if not isinstance(value, str) and not several:
+        raise FieldError("doc_to_text", value, "text" + (", or the index of a choice" if choices else ""))
+    return value
 
 
 def _target(shape: Shape, row: Row, choices: Sequence[str] | None) -> Any:
     """The target of a row: text, the index of a choice, or a list."""
-    found: Any = list(shape.target) if isinstance(shape.target, tuple) else shape.target
-    if isinstance(found, str) and found in row:
-        found = row[found]
-    elif isinstance(found, str):
-        found = rendered("doc_to_target", found, row)
-        if found.isdigit() and choices is not None:
-            return _literal("doc_to_target", found)
-        if len(found) >= 2 and found[0] == "[" and found[-1] == "]":
+    value: Any = list(shape.target) if isinstance(shape.target, tuple) else shape.target
+    if isinstance(value, str) and value in row:
+        value = row[value]
+    elif isinstance(value, str):
+        value = rendered("doc_to_target", value, row)
+        if value.isdigit() and choices is not None:
+            return _literal("doc_to_target", value)
+        if len(value) >= 2 and value[0] == "[" and value[-1] == "]":
             try:
-                return ast.literal_eval(found)
+                return ast.literal_eval(value)
             except (SyntaxError, ValueError):
-                return found
-    if found is None or (isinstance(found, list) and not found):
-        raise FieldError("doc_to_target", found, "a text, a number, or a list that is not empty")
-    return found
+                return value
+    if value is None or (isinstance(value, list) and not value):
+        raise FieldError("doc_to_target", value, "a text, a number, or a list that is not empty")
+    return value
 
 
 def _literal(key: str, text: str) -> Any:
@@ -673,12 +673,12 @@ def shown_rows(
 
 
 def _shown(
-    harness: HarnessTask, draw: random.Random, pool: Sequence[tuple[str, Example]], own: str, shots: int
+    harness: HarnessTask, draw: random.Random, pool: Sequence[tuple[str, Example]], row_key: str, shots: int
 ) -> Rows:
-    """The few-shot examples of one row. own: its hash."""
+    """The few-shot examples of one row. row_key: its hash."""
     if not shots:
         return []
-    others = [row for row in pool if row[1].fields["row"] != own] if harness.excludes else list(pool)
+    others = [row for row in pool if row[1].fields["row"] != row_key] if harness.excludes else list(pool)
     needed = shots + (harness.excludes and harness.sampler == "default")
     if len(others) < shots or len(pool) < needed:
         raise StudyError(f"{shots} few-shot examples need at least {needed} rows to draw from; found {len(pool)}")
@@ -686,7 +686,7 @@ def _shown(
         return others[:shots]
     drawn = draw.sample(list(pool), needed)
     if harness.excludes:
-        drawn = [row for row in drawn if row[1].fields["row"] != own][:shots]
+        drawn = [row for row in drawn if row[1].fields["row"] != row_key][:shots]
     return drawn if len(drawn) == shots else draw.sample(others, shots)
 
 

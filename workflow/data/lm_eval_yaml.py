@@ -93,13 +93,13 @@ class TaskFiles:
         if path in including:
             raise StudyError(f"{path}: includes itself; expected files that do not")
         if path not in self.configs:
-            own = self._own(path)
-            listed = own.pop("include", None) or []
+            content = self._own(path)
+            listed = content.pop("include", None) or []
             merged: dict[str, Any] = {}
             for name in listed if isinstance(listed, list) else [listed]:
                 included = self.config(self._included(path, name), (*including, path))
                 merged |= {key: value for key, value in included.items() if key != "task_list"}
-            self.configs[path] = merged | own
+            self.configs[path] = merged | content
         return dict(self.configs[path])
 
     def _own(self, path: Path) -> dict[str, Any]:
@@ -108,9 +108,9 @@ class TaskFiles:
             content = yaml.load(self._text(path), Loader=Loader)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            place = f"{path}, line {mark.line + 1}" if mark else str(path)
+            location = f"{path}, line {mark.line + 1}" if mark else str(path)
             reason = getattr(error, "problem", None) or first_line(error)
-            raise StudyError(f"{place}: not valid YAML: {reason}") from error
+            raise StudyError(f"{location}: not valid YAML: {reason}") from error
         if not isinstance(content, dict):
             raise StudyError(f"{path}: found {shown(content)}, expected keys with values")
         return content
@@ -130,10 +130,10 @@ class TaskFiles:
         """The file that another one includes, which has to lie in the folder."""
         if not isinstance(name, str):
             raise StudyError(f"{path}: include: found {shown(name)}, expected the name of a file, or a list of names")
-        found = Path(os.path.normpath(path.parent / name))
-        if not found.resolve().is_relative_to(self.root.resolve()):
+        file = Path(os.path.normpath(path.parent / name))
+        if not file.resolve().is_relative_to(self.root.resolve()):
             raise StudyError(f"{path}: include: {name!r} is outside the folder {self.root}; allowed: files inside it")
-        return found
+        return file
 
     def _declared(self, path: Path, seen: frozenset[Path] = frozenset()) -> dict[str, set[str]]:
         """The words of the keys of KEYS in a file and in those that it includes: what it may be found by, without parsing it.
@@ -156,12 +156,12 @@ class TaskFiles:
     @functools.cached_property
     def index(self) -> dict[str, list[Path]]:
         """The files that may be or contain a task, group or tag of a name, in the order of their paths."""
-        found: dict[str, list[Path]] = {}
+        files_of_name: dict[str, list[Path]] = {}
         for path in self.files:
             words = self._declared(path)
             for name in words["task"] | words["group"] | words["tag"]:
-                found.setdefault(name, []).append(path)
-        return found
+                files_of_name.setdefault(name, []).append(path)
+        return files_of_name
 
     def lookup(self, name: str) -> Named:
         """What a name stands for: the task or group of that name, else the tasks with this tag.
@@ -247,22 +247,22 @@ OF_GROUPS = ("group", "group_alias", "task", "tag", "aggregate_metric_list", "ag
 
 
 def _members(
-    files: TaskFiles, place: str, config: Mapping[str, Any], changes: Mapping[str, Any], within: Sequence[str]
+    files: TaskFiles, location: str, config: Mapping[str, Any], changes: Mapping[str, Any], within: Sequence[str]
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The tasks of a group; its other keys, and those beside a member's name, replace keys of the member."""
     listed = config.get("task")
     if not isinstance(listed, list) or not listed:
-        raise StudyError(f"{place}: task: found {shown(listed)}, expected a list of tasks and groups")
+        raise StudyError(f"{location}: task: found {shown(listed)}, expected a list of tasks and groups")
     shared = {**{key: value for key, value in config.items() if key not in OF_GROUPS}, **changes}
     for entry in listed:
         if isinstance(entry, str):
             yield from _tasks(files, entry, shared, within)
         elif isinstance(entry, Mapping) and isinstance(entry.get("group"), str) and "task" in entry:
-            yield from _members(files, place, entry, shared, within)
+            yield from _members(files, location, entry, shared, within)
         elif isinstance(entry, Mapping) and isinstance(entry.get("task", entry.get("group")), str):
-            own = {key: value for key, value in entry.items() if key not in ("task", "group")}
-            yield from _tasks(files, entry.get("task", entry.get("group")), {**shared, **own}, within)
+            overrides = {key: value for key, value in entry.items() if key not in ("task", "group")}
+            yield from _tasks(files, entry.get("task", entry.get("group")), {**shared, **overrides}, within)
         else:
             raise StudyError(
-                f"{place}: task: found {shown(entry)}, expected the name of a task or group, alone or as `task`"
+                f"{location}: task: found {shown(entry)}, expected the name of a task or group, alone or as `task`"
             )

@@ -91,8 +91,8 @@ def template(task: Task, format: str) -> str:
 
 def _template(task: Task, format: str) -> str | None:
     """The task's template in a format; in `chat` its own for `instruct` may stand for it."""
-    own = task.templates.get(format) or (task.templates.get("instruct") if format == "chat" else None)
-    return own or FORMATS[format].get(task.kind)
+    text = task.templates.get(format) or (task.templates.get("instruct") if format == "chat" else None)
+    return text or FORMATS[format].get(task.kind)
 
 
 def formats(task: Task) -> list[str]:

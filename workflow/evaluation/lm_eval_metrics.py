@@ -38,18 +38,22 @@ def of(harness: HarnessTask) -> dict[str, Metric]:
 
 def _right(scores: Iterable[NDArray[np.float64]], rows: pd.DataFrame) -> Values:
     """Return 1 where the highest score is that of the right choice, else 0."""
-    return np.array([float(own.argmax() == gold) for own, gold in zip(scores, rows["gold"], strict=True)])
+    return np.array(
+        [float(choice_scores.argmax() == gold) for choice_scores, gold in zip(scores, rows["gold"], strict=True)]
+    )
 
 
 def _per(rows: pd.DataFrame, length: Callable[[str], int]) -> list[NDArray[np.float64]]:
     """Return log-probabilities of choices divided by their lengths."""
     pairs = zip(rows["logprobs"], rows["choices"], strict=True)
-    return [np.asarray(own, dtype=float) / [float(length(choice)) for choice in choices] for own, choices in pairs]
+    return [
+        np.asarray(logprobs, dtype=float) / [float(length(choice)) for choice in choices] for logprobs, choices in pairs
+    ]
 
 
 def acc(rows: pd.DataFrame) -> Values:
     """Return accuracy by log-probability."""
-    return _right((np.asarray(own, dtype=float) for own in rows["logprobs"]), rows)
+    return _right((np.asarray(logprobs, dtype=float) for logprobs in rows["logprobs"]), rows)
 
 
 def acc_norm(rows: pd.DataFrame) -> Values:
@@ -64,7 +68,9 @@ def acc_bytes(rows: pd.DataFrame) -> Values:
 
 def acc_mutual_info(rows: pd.DataFrame) -> Values:
     """Return accuracy by log-probability less that of the choice without a context."""
-    return _right((np.subtract(own, prior) for own, prior in zip(rows["logprobs"], rows["priors"], strict=True)), rows)
+    return _right(
+        (np.subtract(logprobs, prior) for logprobs, prior in zip(rows["logprobs"], rows["priors"], strict=True)), rows
+    )
 
 
 CHOSEN: dict[str, Metric] = {
@@ -111,10 +117,10 @@ def _matched(
     text: str, regex_pattern: str = r"#### (\-?[0-9\.\,]+)", group_select: int = 0, fallback: str = "[invalid]"
 ) -> str:
     """Return the match number `group_select` of a pattern, of its groups the first that is not empty."""
-    found = re.findall(regex_pattern, text)
-    if not found:
+    matches = re.findall(regex_pattern, text)
+    if not matches:
         return fallback
-    match = found[group_select]
+    match = matches[group_select]
     groups = [match] if isinstance(match, str) else [group for group in match if group]
     return (groups[0] if groups else fallback).strip()
 

@@ -209,15 +209,15 @@ def accuracy_unconditional(rows: pd.DataFrame) -> Values:
 def answer_probability(rows: pd.DataFrame) -> Values:
     """Return the probability of the right choice, normalised over all choices of the row."""
     chosen = zip(rows["logprobs"], gold(rows), strict=True)
-    return np.array([np.exp(own[place] - np.logaddexp.reduce(own)) for own, place in chosen])
+    return np.array([np.exp(logprobs[index] - np.logaddexp.reduce(logprobs)) for logprobs, index in chosen])
 
 
 def bits_per_byte(rows: pd.DataFrame) -> Values:
     """Return the negative log-probability of the right answer after the prompt, in bits per UTF-8 byte; lower is better."""
     return np.array(
         [
-            -own[place] / np.log(2) / len(choices[place].encode())
-            for own, place, choices in zip(rows["logprobs"], gold(rows), rows["choices"], strict=True)
+            -logprobs[index] / np.log(2) / len(choices[index].encode())
+            for logprobs, index, choices in zip(rows["logprobs"], gold(rows), rows["choices"], strict=True)
         ]
     )
 
@@ -449,8 +449,8 @@ def checked(
     cells = [key for key in keys if key != "id"]
     seen: dict[tuple[Any, ...], int] = {}
     for number, table in enumerate(tables):
-        own = table.select(cells).to_pandas(strings_to_categorical=True).drop_duplicates()
-        heads = list(own.itertuples(index=False, name=None))
+        distinct = table.select(cells).to_pandas(strings_to_categorical=True).drop_duplicates()
+        heads = list(distinct.itertuples(index=False, name=None))
         shared = sorted({seen[head] for head in heads if head in seen})
         check_scores(pa.concat_tables([*(again(other) for other in shared if again), table]), keys)
         seen |= dict.fromkeys(heads, number)
@@ -482,10 +482,10 @@ def named(name: str) -> PerRow | Overall:
     """
     if name in METRICS:
         return METRICS[name]
-    found = getattr(registry.module(further_metrics, name), "METRIC", None)
-    if not isinstance(found, PerRow | Overall):
+    metric = getattr(registry.module(further_metrics, name), "METRIC", None)
+    if not isinstance(metric, PerRow | Overall):
         raise StudyError(f"metrics/{name}.py: found no METRIC; expected a line `METRIC = PerRow(...)`")
-    return found
+    return metric
 
 
 def optional() -> list[str]:

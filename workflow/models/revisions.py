@@ -43,23 +43,23 @@ def expression(name: str, pattern: str) -> re.Pattern[str]:
     return compiled(mistake, pattern)
 
 
-def compiled(place: str, pattern: str) -> re.Pattern[str]:
+def compiled(key_path: str, pattern: str) -> re.Pattern[str]:
     """Return a pattern of folders or revisions as an expression.
 
     `{step}` stands for digits, any other name in braces for letters, digits and `. _ -`, `*` for anything; `{{` and `}}` for
-    braces. A `*` beside `{step}` never matches a digit of the step. place: of the pattern in the config, for errors.
+    braces. A `*` beside `{step}` never matches a digit of the step. key_path: of the pattern in the config, for errors.
     Errors: StudyError unless each name appears once and apart from others, and none leads out of a folder.
     """
-    place = f"{place}: {pattern!r} is not allowed; expected a name"
+    key_path = f"{key_path}: {pattern!r} is not allowed; expected a name"
     parts = [part for part in PLACEHOLDER.split(pattern) if part]
     if re.search(r"[/\\]|\.\.", pattern):
-        raise StudyError(f"{place} without / and ..")
+        raise StudyError(f"{key_path} without / and ..")
     names = [part for part in parts if _stands_for_text(part) and part != "*"]
     if len(set(names)) < len(names):
-        raise StudyError(f"{place} with each name in braces once")
+        raise StudyError(f"{key_path} with each name in braces once")
     for first, other in itertools.pairwise(parts):
         if _stands_for_text(first) and _stands_for_text(other) and {first, other} != {"*", f"{{{STEP}}}"}:
-            raise StudyError(f"{place} with text between {first} and {other}")
+            raise StudyError(f"{key_path} with text between {first} and {other}")
     sides = zip(["", *parts], parts, [*parts[1:], ""], strict=False)
     return re.compile("".join(_expressed(*three) for three in sides), re.DOTALL)
 

@@ -60,8 +60,8 @@ def check(folder: Path) -> None:
     check_settings(folder / checkpoints.ADAPTER)
     if not (folder / WEIGHTS).is_file():
         pickled = [path.name for path in folder.iterdir() if path.match("adapter_model.*")]
-        found = f"found {', '.join(pickled)}; convert to safetensors" if pickled else "found none"
-        raise StudyError(f"{folder}: weights of the adapters are missing; expected {WEIGHTS}, {found}")
+        mistake = f"found {', '.join(pickled)}; convert to safetensors" if pickled else "found none"
+        raise StudyError(f"{folder}: weights of the adapters are missing; expected {WEIGHTS}, {mistake}")
     checkpoints.check_header(folder / WEIGHTS)
 
 
@@ -91,9 +91,9 @@ def check_settings(path: Path) -> dict[str, Any]:
             "true, false, gaussian or orthogonal, which leave the base as it is; convert the adapters",
         ),
     )
-    for key, found, fits, allowed in cases:
+    for key, value, fits, allowed in cases:
         if not fits:
-            raise StudyError(f"{path}: {key!r} is {shown(found)}; allowed: {allowed}")
+            raise StudyError(f"{path}: {key!r} is {shown(value)}; allowed: {allowed}")
     rank = settings.get("r")
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
         raise StudyError(f"{path}: 'r' is {shown(rank)}; expected the rank of the adapters")
@@ -107,17 +107,17 @@ def named_bases(settings: Mapping[str, Any], families: Mapping[str, Family]) -> 
     before it belongs to another machine.
     """
     name, revision = str(settings.get("base_model_name_or_path") or ""), settings.get("revision")
-    found = []
+    bases = []
     for family, block in families.items():
         if block["source"] == "hub":
-            found += [(family, step) for step in _hub_steps(family, block, name, revision)]
+            bases += [(family, step) for step in _hub_steps(family, block, name, revision)]
             continue
         for step in checkpoints.steps(family, block):
             folder = checkpoints.folder(family, block, step) or checkpoints.trained_here(family, step)
             if _ends_alike(Path(name), folder):
-                found.append((family, step))
-    exact = [base for base in found if _is_same(name, families[base[0]], *base)]
-    return exact or found
+                bases.append((family, step))
+    exact = [base for base in bases if _is_same(name, families[base[0]], *base)]
+    return exact or bases
 
 
 def _hub_steps(name: str, family: Family, repo: str, revision: Any) -> list[int]:
@@ -150,24 +150,28 @@ def _is_same(named: str, family: Family, name: str, step: int) -> bool:
     return bool(named) and Path(named).exists() and folder.exists() and os.path.samefile(named, folder)
 
 
-def check_base(place: str, settings: Mapping[str, Any], base: tuple[str, int], families: Mapping[str, Family]) -> None:
+def check_base(
+    model_name: str, settings: Mapping[str, Any], base: tuple[str, int], families: Mapping[str, Family]
+) -> None:
     """Raise StudyError if adapters name another base than the one that they are tied to, as far as the name tells."""
     named, tied = str(settings.get("base_model_name_or_path") or ""), families[base[0]]
-    found = named_bases(settings, families)
-    if found and base not in found:
-        others = ", ".join(f"step {step} of {family}" for family, step in found)
-        raise StudyError(f"{place}: was tuned from {shown(named)}, which is {others}, not step {base[1]} of {base[0]}")
-    own = {tied["repo"]} if "repo" in tied else {entry["repo"] for entry in tied.get("repos", ())}
-    if own and named not in own and REPOSITORY.fullmatch(named) and not Path(named).exists():
-        raise StudyError(f"{place}: was tuned from {shown(named)}, but {base[0]} is {', '.join(sorted(own))}")
-    if own and named in own and not found:
+    stated_bases = named_bases(settings, families)
+    if stated_bases and base not in stated_bases:
+        others = ", ".join(f"step {step} of {family}" for family, step in stated_bases)
+        raise StudyError(
+            f"{model_name}: was tuned from {shown(named)}, which is {others}, not step {base[1]} of {base[0]}"
+        )
+    repos = {tied["repo"]} if "repo" in tied else {entry["repo"] for entry in tied.get("repos", ())}
+    if repos and named not in repos and REPOSITORY.fullmatch(named) and not Path(named).exists():
+        raise StudyError(f"{model_name}: was tuned from {shown(named)}, but {base[0]} is {', '.join(sorted(repos))}")
+    if repos and named in repos and not stated_bases:
         revision = shown(settings.get("revision"))
         raise StudyError(
-            f"{place}: was tuned from revision {revision} of {named}, which is not step {base[1]} of {base[0]}"
+            f"{model_name}: was tuned from revision {revision} of {named}, which is not step {base[1]} of {base[0]}"
         )
 
 
-def pin(place: str, repo: str, revision: str | None) -> dict[str, Any]:
+def pin(model_name: str, repo: str, revision: str | None) -> dict[str, Any]:
     """Return what the hub has for a tuned model (`hub.pin`): commit and files.
 
     Errors: StudyError if it holds neither adapters nor a complete checkpoint as safetensors.
@@ -178,10 +182,12 @@ def pin(place: str, repo: str, revision: str | None) -> dict[str, Any]:
         if checkpoints.ADAPTER not in top_level:
             return checkpoints.needed(f"{repo} at {revision or 'main'}", top_level)
         if WEIGHTS not in top_level:
-            raise StudyError(f"{place}: {repo} at {revision or 'main'}: {WEIGHTS} is missing; convert to safetensors")
+            raise StudyError(
+                f"{model_name}: {repo} at {revision or 'main'}: {WEIGHTS} is missing; convert to safetensors"
+            )
         return list(FILES)
 
-    with hub.errors(f"{place}: {repo}"):
+    with hub.errors(f"{model_name}: {repo}"):
         return hub.pin(repo, "model", revision, wanted)
 
 
@@ -191,27 +197,27 @@ def take(folder: Path, base: Base, output: Path, lineage: Mapping[str, Any]) -> 
     The files are linked where the file system can, since full weights are large. lineage: what is known of the model.
     Errors: StudyError if it cannot be loaded safely, or its size is not that of the base.
     """
-    found = files(folder)
+    names = files(folder)
     if not is_adapter(folder):
         _check_size(folder, Path(base["path"]))
     with whole(output) as unfinished:
         unfinished.mkdir(parents=True, exist_ok=True)
-        for path in found:
+        for path in names:
             _link(path.resolve(), unfinished / path.name)
         method = "lora" if is_adapter(folder) else "full"
         (unfinished / LINEAGE).write_text(
             dumped({**lineage, "method": method, "base": checkpoints.identity(base)}), encoding="utf-8"
         )
-    return found
+    return names
 
 
 def _check_size(folder: Path, base: Path) -> None:
     """Raise StudyError unless a tuned model has the architecture and size of its base."""
-    own, other = (json_object(path / "config.json") for path in (folder, base))
+    config, other = (json_object(path / "config.json") for path in (folder, base))
     for key in SAME_SIZE:
-        if own.get(key) != other.get(key):
+        if config.get(key) != other.get(key):
             raise StudyError(
-                f"{folder / 'config.json'}: {key!r} is {shown(own.get(key))}, that of its base {shown(other.get(key))}; "
+                f"{folder / 'config.json'}: {key!r} is {shown(config.get(key))}, that of its base {shown(other.get(key))}; "
                 "expected a model that was tuned from this base"
             )
 

@@ -84,11 +84,11 @@ def _with_lm_eval(study: Study) -> tuple[Study, list[str]]:
         blocks, groups, lines = lm_eval_tasks.blocks(block, study["data_root"])
     except StudyError as error:
         return study, _lines(error)
-    own = {**study["tasks"], **registry.study_modules(tasks)}
+    other_tasks = {**study["tasks"], **registry.study_modules(tasks)}
     lines += [
         f"config.yaml: lm_eval/tasks: the study has a task {name!r} of its own; set lm_eval/prefix, such as harness_"
         for name in blocks
-        if name in own
+        if name in other_tasks
     ]
     suites = {name: {**suite, "tests": _ungrouped(suite["tests"], groups)} for name, suite in study["suites"].items()}
     return cast(Study, {**study, "tasks": {**blocks, **study["tasks"]}, "suites": suites}), lines
@@ -265,11 +265,11 @@ def _plugins(study: Study) -> Iterator[str]:
     """Modules that the study adds define what they have to, under names that Tunecast does not have."""
     for package, needed in PLUGINS.items():
         for name, path in registry.study_modules(package).items():
-            place = os.path.relpath(path)
+            file = os.path.relpath(path)
             if name.startswith("_"):
                 continue
             if (Path(package.__path__[0]) / f"{name}.py").is_file():
-                yield f"{place}: Tunecast already has a module {name!r}; rename the file"
+                yield f"{file}: Tunecast already has a module {name!r}; rename the file"
             else:
                 yield from _refusals(_check_defined, path, needed)
 
@@ -322,8 +322,8 @@ def _models(study: Study) -> Iterator[str]:
         yield from _training_tasks(f"{key_path}/train", block["train"], block["formats"])
         families_there = {family: study["families"][family] for family in chosen}
         for recipe in [recipe for recipe in block["recipes"] if recipe in study["recipes"]]:
-            own = study["recipes"][recipe]
-            yield from _chat(f"recipes/{recipe}", own, block["formats"], f"{key_path}/formats", families_there)
+            recipe_block = study["recipes"][recipe]
+            yield from _chat(f"recipes/{recipe}", recipe_block, block["formats"], f"{key_path}/formats", families_there)
         steps = {name: _steps(name, study["families"][name]) for name in chosen}
         if steps and all(steps.values()):
             yield from unknown(f"{key_path}/steps", block.get("steps", []), itertools.chain(*steps.values()))
@@ -427,18 +427,18 @@ def _suites(study: Study) -> Iterator[str]:
 
 
 def _chat(
-    place: str, block: Mapping[str, Any], formats: Sequence[str], where: str, all_families: Mapping[str, Any]
+    key_path: str, block: Mapping[str, Any], formats: Sequence[str], where: str, all_families: Mapping[str, Any]
 ) -> Iterator[str]:
     """Only format `chat` has a system message; it needs checkpoints with a chat template, and not the published protocol.
 
-    place: of the block, a suite or recipe; where: of the formats.
+    key_path: of the block, a suite or recipe; where: of the formats.
     """
     if "system" in block and chat.FORMAT not in formats:
-        yield f"config.yaml: {place}/system: is not used by {where} ({', '.join(formats)}); allowed with format chat"
+        yield f"config.yaml: {key_path}/system: is not used by {where} ({', '.join(formats)}); allowed with format chat"
     if chat.FORMAT not in formats:
         return
     if block.get("protocol") == "published":
-        yield f"config.yaml: {place}/protocol: 'published' is not allowed with format chat; allowed: sound"
+        yield f"config.yaml: {key_path}/protocol: 'published' is not allowed with format chat; allowed: sound"
     for name in [name for name, family in all_families.items() if _without_template(name, family)]:
         yield f"config.yaml: {where}: 'chat' needs a chat template, which the checkpoints of {name!r} do not have"
 
@@ -457,28 +457,29 @@ def _without_template(name: str, family: Family) -> bool:
         return False  # others say so
 
 
-def _further_metrics(place: str, suite: Suite) -> Iterator[str]:
+def _further_metrics(key_path: str, suite: Suite) -> Iterator[str]:
     """The metrics that a suite names are optional ones, and those of the study can be loaded."""
     from workflow.evaluation import metrics  # slow to import, so only where a suite names some
 
     legal = metrics.optional()
-    yield from unknown(place, suite["metrics"], legal)
+    yield from unknown(key_path, suite["metrics"], legal)
     for name in [name for name in suite["metrics"] if name in legal]:
         yield from _refusals(metrics.named, name)
 
 
-def _as_lm_eval(place: str, suite: Suite) -> Iterator[str]:
+def _as_lm_eval(key_path: str, suite: Suite) -> Iterator[str]:
     """Tasks of lm-evaluation-harness are tested in its protocol, and without few-shot examples where their file says so."""
     for name in _known(grid.suite_tests(suite, "none")):
         harness = task.load(name).lm_eval
         if harness and suite["protocol"] != "sound":
-            found = f"{suite['protocol']!r} is not allowed for {name!r}, a task of lm_eval"
-            yield f"config.yaml: {place}/protocol: {found}; allowed: sound"
+            mistake = f"{suite['protocol']!r} is not allowed for {name!r}, a task of lm_eval"
+            yield f"config.yaml: {key_path}/protocol: {mistake}; allowed: sound"
         if not harness and FILE in suite["shots"]:
-            yield f"config.yaml: {place}/shots: 'file' is not allowed for {name!r}, which no task file defines; allowed: numbers"
+            mistake = f"'file' is not allowed for {name!r}, which no task file defines"
+            yield f"config.yaml: {key_path}/shots: {mistake}; allowed: numbers"
         if harness and harness.shots == 0 and any(number for number in suite["shots"] if number != FILE):
-            found = f"{suite['shots']} is not allowed for {name!r}, whose file sets num_fewshot: 0"
-            yield f"config.yaml: {place}/shots: {found}; allowed: [0]"
+            mistake = f"{suite['shots']} is not allowed for {name!r}, whose file sets num_fewshot: 0"
+            yield f"config.yaml: {key_path}/shots: {mistake}; allowed: [0]"
 
 
 def _trained_on(study: Study) -> Iterable[str]:
@@ -521,8 +522,8 @@ def _indicators(study: Study) -> Iterator[str]:
             yield from _corpus(study, key_path, block)
             yield from _text(study, block, block.get("domains"), block["split"], f"{key_path}/corpus")
         if block["measure"] != indicators.SCORED and block.get("format") in (lm_eval_tasks.FORMAT, chat.FORMAT):
-            found = f"{block['format']!r} is not allowed for {block['measure']!r}"
-            yield f"config.yaml: {key_path}/format: {found}; allowed: default, io, instruct"
+            mistake = f"{block['format']!r} is not allowed for {block['measure']!r}"
+            yield f"config.yaml: {key_path}/format: {mistake}; allowed: default, io, instruct"
 
 
 def _scored(key_path: str, block: Mapping[str, Any], study: Study) -> Iterator[str]:
@@ -587,27 +588,27 @@ def _selection(study: Study) -> Iterator[str]:
     block = study["selection"]
     if block is None:
         return
-    place, before = "selection", 0
+    key_path, before = "selection", 0
     names: dict[str, Collection[str]] = {key: study[key] for key in ("families", "recipes", "indicators")}
     for key, known in names.items():
-        yield from (lines := list(unknown(f"{place}/{key}", cast(Mapping[str, Any], block).get(key, []), known)))
+        yield from (lines := list(unknown(f"{key_path}/{key}", cast(Mapping[str, Any], block).get(key, []), known)))
         before += len(lines)
     target = {**block, "recipe": next(iter(study["recipes"]), "none")}
-    lines = [*_target(place, cast(Target, target), study)] if study["recipes"] else []
+    lines = [*_target(key_path, cast(Target, target), study)] if study["recipes"] else []
     yield from lines
     tests = dict.fromkeys(test for _, test in selection.pairs(block))
-    yield from unknown(f"{place}/weights", block.get("weights", {}), tests)
+    yield from unknown(f"{key_path}/weights", block.get("weights", {}), tests)
     if before or lines:
         return
     for train in selection.trains(block):
         tested = _tested(study["suites"][block["suite"]], train)
-        yield from unknown(f"{place}/floor/tests", block.get("floor", {"tests": []})["tests"], tested)
+        yield from unknown(f"{key_path}/floor/tests", block.get("floor", {"tests": []})["tests"], tested)
     for line in _refusals(own_cohort.bases, study, {"fields": block["fields"]}):
-        yield line.replace("cohorts: field", f"{place}/fields:")
+        yield line.replace("cohorts: field", f"{key_path}/fields:")
     count = len(selection.candidates(cast(Study, study)))
     if count < 2:
         wanted = "at least 2, bases and recipes that `models` fine-tunes on the goal's tasks"
-        yield f"config.yaml: {place}: a choice among {count} is not allowed; allowed: {wanted}"
+        yield f"config.yaml: {key_path}: a choice among {count} is not allowed; allowed: {wanted}"
 
 
 # --- what is shown, and the files behind all of it -----------------------------------------------------------------------

@@ -204,19 +204,24 @@ def prices(
     """
     work, hours = _worker(study, resources), hours_on_gpu(study)
     taken = {
-        grid.path(keys, ESTIMATED[rule]): own * grid.gpus(study, keys)
-        for keys, own in _measured(benchmarks / rule, _paths(study, rule))
+        grid.path(keys, ESTIMATED[rule]): hours_taken * grid.gpus(study, keys)
+        for keys, hours_taken in _measured(benchmarks / rule, _paths(study, rule))
     }
     estimates = [hours(work(rule, keys)) for keys in jobs]
     places = [grid.path(keys, ESTIMATED[rule]) for keys in jobs]
-    known = [(taken[place], own) for place, own in zip(places, estimates, strict=True) if place in taken]
-    scale = sum(own for own, _ in known) / sum(own for _, own in known) if known else 1.0
-    return [Price(own, taken.get(place, scale * own)) for place, own in zip(places, estimates, strict=True)]
+    known = [(taken[path], hours_taken) for path, hours_taken in zip(places, estimates, strict=True) if path in taken]
+    scale = (
+        sum(hours_taken for hours_taken, _ in known) / sum(hours_taken for _, hours_taken in known) if known else 1.0
+    )
+    return [
+        Price(hours_taken, taken.get(path, scale * hours_taken))
+        for path, hours_taken in zip(places, estimates, strict=True)
+    ]
 
 
 def measured_hours(folder: Path, paths: Sequence[str]) -> float:
     """Wall time in hours of the jobs of a rule with these hive paths that were measured. folder: the rule's measurements."""
-    return sum(own for _, own in _measured(folder, set(paths)))
+    return sum(hours_taken for _, hours_taken in _measured(folder, set(paths)))
 
 
 def _paths(study: Study, rule: str) -> set[str] | None:
@@ -284,16 +289,16 @@ def parameters_of(study: Study, name: str, bases: Path | None = None) -> float:
 
 
 @functools.cache
-def _header_sum(place: Path) -> int:
+def _header_sum(file: Path) -> int:
     """Numbers that the safetensors files of a folder hold, from their headers alone."""
-    return sum(listed(path) for path in sorted(place.glob("*.safetensors")))
+    return sum(listed(path) for path in sorted(file.glob("*.safetensors")))
 
 
 def _in_folder(name: str, family: Family) -> int:
     """Parameters of the last checkpoint of a family in a local folder; 0 without safetensors files that can be read."""
-    place = checkpoints.folder(name, family, max(checkpoints.steps(name, family)))
+    folder = checkpoints.folder(name, family, max(checkpoints.steps(name, family)))
     try:
-        return 0 if place is None else _header_sum(place)
+        return 0 if folder is None else _header_sum(folder)
     except (OSError, ValueError):
         return 0  # the job that reads the weights says what is wrong with them
 

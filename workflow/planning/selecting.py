@@ -59,11 +59,11 @@ def play(
     decision = race.judged(known, facts, names, goal, block["batch"])
     kept = [] if decision.settled else budget.affordable(decision, len(tuned))
     ended = "settled" if decision.settled else None if kept else "budget"
-    batch = [decision.batch[place].candidate for place in kept]
+    batch = [decision.batch[index].candidate for index in kept]
     shown = {name: price.expected for name, price in zip(names, prices, strict=True)} if budget.measured else {}
     return Round(
         race.rows(decision, names, facts, batch, shown),
-        [names[place] for place in batch],
+        [names[index] for index in batch],
         ended,
         race.sentence(decision, names, facts, goal, budget, ended),
     )
@@ -78,8 +78,8 @@ KINDS = {
 
 def _gathered(parts: Iterable[Path], kind: str) -> pd.DataFrame:
     """Return the parts of a kind in one table."""
-    own = [path for path in parts if Path(path).parts[1] == kind]
-    return tables.frame(tables.gather(own, *KINDS[kind]))
+    of_kind = [path for path in parts if Path(path).parts[1] == kind]
+    return tables.frame(tables.gather(of_kind, *KINDS[kind]))
 
 
 def _described(
@@ -91,10 +91,16 @@ def _described(
     used = {name: study["indicators"][name] for name in selection.indicator_names(study)}
     values = aggregation.values(measures, used, scores) if used else pd.DataFrame(columns=aggregation.VALUES)
     by_base = {
-        name: {(family, int(step)): float(value) for family, step, value in own[["family", "step", "value"]].to_numpy()}
-        for name, own in values.groupby("indicator", sort=False)
+        name: {
+            (family, int(step)): float(value)
+            for family, step, value in values_of_indicator[["family", "step", "value"]].to_numpy()
+        }
+        for name, values_of_indicator in values.groupby("indicator", sort=False)
     }
-    indicators = {name: [own.get(one[:2], np.nan) for one in names] for name, own in by_base.items()}
+    indicators = {
+        name: [values_of_indicator.get(one[:2], np.nan) for one in names]
+        for name, values_of_indicator in by_base.items()
+    }
     fields = block["fields"]
     config = {
         (base["family"], base["step"]): base["config"]
@@ -146,9 +152,9 @@ def _shared(study: Study, names: Sequence[Candidate], folder: Path) -> float:
     bases = [grid.path({"family": family, "step": step}, grid.BASE_KEYS) for family, step, _ in names]
     scored = [grid.path(row, grid.PART_KEYS) for row in selection.untouched(study, names).to_dict("records")]
     trials = [grid.path(row, grid.TRIAL_KEYS) for row in grid.trials(study).to_dict("records")]
-    own = folder / "results/benchmarks"
+    benchmarks = folder / "results/benchmarks"
     jobs = {"measure": bases, "predict": scored, "try_rate": trials}
-    return sum(costs.measured_hours(own / rule, paths) for rule, paths in jobs.items())
+    return sum(costs.measured_hours(benchmarks / rule, paths) for rule, paths in jobs.items())
 
 
 ORDER = ["pick", "next", "tuned", "left", "out"]

@@ -93,10 +93,10 @@ def remember() -> None:
             plain = getattr(function, "__func__", function)
             if not isinstance(plain, FunctionType):
                 return original(function)
-            place = plain, plain is function
-            if place not in known:
-                known[place] = original(function)
-            return known[place]
+            cache_key = plain, plain is function
+            if cache_key not in known:
+                known[cache_key] = original(function)
+            return known[cache_key]
 
         return get_function_params
 

@@ -30,12 +30,12 @@ def write(scores: pd.DataFrame, folder: Path, time: str) -> int:
     """
     count = 0
     for keys, rows in scores[scores["value"].notna()].groupby([*grid.MODEL_KEYS, *WAY], sort=True):
-        own = dict(zip([*grid.MODEL_KEYS, *WAY], keys, strict=True))
-        way = f"suite={own['suite']}/format={own['test_format']}/shots={own['shots']}"
-        place = f"{way}/{model_name(own)}/step{own['step']}"
+        model_keys = dict(zip([*grid.MODEL_KEYS, *WAY], keys, strict=True))
+        way = f"suite={model_keys['suite']}/format={model_keys['test_format']}/shots={model_keys['shots']}"
+        file_name = f"{way}/{model_name(model_keys)}/step{model_keys['step']}"
         name = f"results_{time.replace(':', '-')}.json"
-        _put(lm_eval(own, rows, time), folder / "lm_eval" / place / name)
-        _put(every_eval_ever(own, rows, time), folder / "every_eval_ever" / place / "record.json")
+        _put(lm_eval(model_keys, rows, time), folder / "lm_eval" / file_name / name)
+        _put(every_eval_ever(model_keys, rows, time), folder / "every_eval_ever" / file_name / "record.json")
         count += 2
     return count
 
@@ -59,12 +59,16 @@ def lm_eval(keys: Mapping[str, Any], rows: pd.DataFrame, time: str) -> dict[str,
     of_test = {test: rows[rows["test"] == test] for test in tests}
     shots = int(keys["shots"])
     return {
-        "results": {test: {"alias": test, **_metrics(own)} for test, own in of_test.items()},
+        "results": {test: {"alias": test, **_metrics(rows_of_test)} for test, rows_of_test in of_test.items()},
         "configs": {test: {"task": test, "num_fewshot": shots} for test in tests},
         "versions": dict.fromkeys(tests, 1),
         "n-shot": dict.fromkeys(tests, shots),
-        "higher_is_better": {test: dict(_directions(own)) for test, own in of_test.items()},
-        "n-samples": {test: {"original": n, "effective": n} for test, own in of_test.items() if (n := _rows(own))},
+        "higher_is_better": {test: dict(_directions(rows_of_test)) for test, rows_of_test in of_test.items()},
+        "n-samples": {
+            test: {"original": n, "effective": n}
+            for test, rows_of_test in of_test.items()
+            if (n := _rows(rows_of_test))
+        },
         "config": {
             "model": "hf",
             "model_args": {"pretrained": model_name(keys), "revision": f"step{keys['step']}"},
@@ -79,11 +83,11 @@ def lm_eval(keys: Mapping[str, Any], rows: pd.DataFrame, time: str) -> dict[str,
 
 def _metrics(rows: pd.DataFrame) -> dict[str, Any]:
     """The metrics of one test, each with its standard error."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for row in rows.to_dict("records"):
-        found[f"{row['metric']},none"] = float(row["value"])
-        found[f"{row['metric']}_stderr,none"] = _known(row["error"]) if _known(row["error"]) is not None else "N/A"
-    return found
+        results[f"{row['metric']},none"] = float(row["value"])
+        results[f"{row['metric']}_stderr,none"] = _known(row["error"]) if _known(row["error"]) is not None else "N/A"
+    return results
 
 
 def _directions(rows: pd.DataFrame) -> Iterator[tuple[str, bool]]:

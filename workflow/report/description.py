@@ -57,8 +57,8 @@ def _models(study: Study) -> Iterator[str]:
     for recipe, members in models[models["recipe"] != "none"].groupby("recipe", sort=False):
         keys = {"task": "train", "format": "format", "seed": "seed"}
         parts = [_listed(noun, members[key].unique()) for noun, key in keys.items()]
-        how = "tuned elsewhere" if recipe in study["adopted"] else study["recipes"][recipe]["method"]
-        yield f"by {recipe} ({how}), {len(members)} models: {'; '.join(parts)}"
+        method = "tuned elsewhere" if recipe in study["adopted"] else study["recipes"][recipe]["method"]
+        yield f"by {recipe} ({method}), {len(members)} models: {'; '.join(parts)}"
 
 
 def _suites(study: Study) -> Iterator[str]:

@@ -21,14 +21,14 @@ CHECKED = {"scores": [*grid.TEST_KEYS, "metric"], "items": [*grid.TEST_KEYS, "me
 with job("gather", snakemake) as log:
     name = snakemake.params.table
     parts, keys = [Path(part) for part in snakemake.input.parts], KEYS[name]
-    found = tables.pieces(parts, keys, SCHEMAS[name])
+    pieces = tables.pieces(parts, keys, SCHEMAS[name])
     if name == "scores":
         pins = [json_object(Path(path)) | {"path": path} for path in snakemake.input.get("pins", [])]
         table = tables.gather(parts, keys, SCHEMAS[name])
-        found = iter([token_axis.with_tokens(table, snakemake.params.get("tokens", {}), pins)])
+        pieces = iter([token_axis.with_tokens(table, snakemake.params.get("tokens", {}), pins)])
     if name in CHECKED:
-        found = metrics.checked(
-            found, [*keys, *CHECKED[name]], lambda number: tables.gather([parts[number]], keys, SCHEMAS[name])
+        pieces = metrics.checked(
+            pieces, [*keys, *CHECKED[name]], lambda number: tables.gather([parts[number]], keys, SCHEMAS[name])
         )
-    rows = tables.save_pieces(found, tables.keyed(keys, SCHEMAS[name]), Path(snakemake.output[0]))
+    rows = tables.save_pieces(pieces, tables.keyed(keys, SCHEMAS[name]), Path(snakemake.output[0]))
     log.info("%d rows from %d parts", rows, len(parts))

@@ -11,7 +11,9 @@ from workflow.storage import files, hub, tables
 with job("prefetch", snakemake) as log:
     pins = {path: hub.read_pin(path) for path in snakemake.input}
     bases = {path: tables.keys_of(Path(path)) for path in pins if "/bases/" in path}
-    for line in revisions.equal_weights({(own["family"], int(own["step"])): pins[path] for path, own in bases.items()}):
+    for line in revisions.equal_weights(
+        {(base_keys["family"], int(base_keys["step"])): pins[path] for path, base_keys in bases.items()}
+    ):
         log.warning("%s", line)
         print(f"Warning: {line}.", file=sys.stderr)
     hub.prefetch(list(pins.values()), log.info)

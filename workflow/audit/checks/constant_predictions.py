@@ -31,14 +31,14 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     )
     claimed = {(train, test) for group in material.groups.values() for train, tests in group.items() for test in tests}
     sizes = table.groupby(TEST_KEYS).size()
-    found = table[table["share"] >= CONSTANT].copy()
-    error = np.sqrt(found["chance"] * (1 - found["chance"]) / found["n"])
-    apart = (found["accuracy"] - found["chance"]).abs() > ERRORS * error
-    pairs = np.array([pair in claimed for pair in zip(found["train"], found["test"], strict=True)], dtype=bool)
-    labels = found["test"].map(method_of) == "label"
-    found["severity"] = np.where(labels | apart | pairs, "warning", "note")
-    sort = np.where(found["train"] == "none", 0, np.where(found["train"] == found["test"], 1, 2))
-    for (*keys, severity, _), rows in found.groupby([*TEST_KEYS, "severity", sort]):
+    constant = table[table["share"] >= CONSTANT].copy()
+    error = np.sqrt(constant["chance"] * (1 - constant["chance"]) / constant["n"])
+    apart = (constant["accuracy"] - constant["chance"]).abs() > ERRORS * error
+    pairs = np.array([pair in claimed for pair in zip(constant["train"], constant["test"], strict=True)], dtype=bool)
+    labels = constant["test"].map(method_of) == "label"
+    constant["severity"] = np.where(labels | apart | pairs, "warning", "note")
+    sort = np.where(constant["train"] == "none", 0, np.where(constant["train"] == constant["test"], 1, 2))
+    for (*keys, severity, _), rows in constant.groupby([*TEST_KEYS, "severity", sort]):
         evidence = _evidence(rows, int(sizes[tuple(keys)]))
         yield finding(severity, rows, evidence, value=float(rows["share"].max()), limit=CONSTANT, n=len(rows))
 
@@ -63,17 +63,17 @@ def read(test: TestRows, material: AuditInputs) -> dict[str, Any] | None:
 
 def _predicted(test: TestRows) -> NDArray[np.int64]:
     """The predicted choice of each row (`metrics.predicted`)."""
-    if all(len(own) for own in test["logprobs"]):
+    if all(len(scores) for scores in test["logprobs"]):
         return metrics.largest(test["logprobs"])
     return metrics.predicted(test.rows.assign(protocol=test.keys["protocol"]))
 
 
-def _name(test: pd.DataFrame, place: int) -> str:
+def _name(test: pd.DataFrame, label: int) -> str:
     """The label at a position of the choices; the position where each row has choices of its own."""
-    if place < 0:
+    if label < 0:
         return "no label"
-    names = {row[place] for row in test["choices"] if place < len(row)}
-    return f"'{names.pop()}'" if len(names) == 1 else f"choice {place + 1}"
+    names = {row[label] for row in test["choices"] if label < len(row)}
+    return f"'{names.pop()}'" if len(names) == 1 else f"choice {label + 1}"
 
 
 def _evidence(rows: pd.DataFrame, count: int) -> str:

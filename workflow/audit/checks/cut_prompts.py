@@ -53,7 +53,7 @@ def _severity(share: float) -> str:
 def _suspect(test: TestRows, context: int | None) -> bool:
     """Whether any prompt may have a flaw, judged by the longest prompt and answer: most tests have none."""
     lengths = (test["prompt_tokens"], test["output_tokens"], np.concatenate(list(test["candidate_tokens"])))
-    longest = sum(float(np.nanmax(own, initial=0)) for own in lengths)
+    longest = sum(float(np.nanmax(tokens, initial=0)) for tokens in lengths)
     long = context is not None and longest > context
     return long or bool(test["truncated"].any()) or bool((test["shots_used"] < test.keys["shots"]).any())
 
@@ -73,12 +73,12 @@ def read(test: TestRows, material: AuditInputs) -> dict[str, Any]:
         "short": rows["shots_used"] < keys["shots"],
         "long": beyond > 0,
     }
-    if not any(own.any() for own in flawed.values()):
+    if not any(affected.any() for affected in flawed.values()):
         return {"family": keys["family"]}
     lost = {"truncated": rows["cut_tokens"], "short": rows["cut_tokens"], "long": beyond}
     return {key: keys[key] for key in KEYS} | {
-        **{flaw: float(own.mean()) for flaw, own in flawed.items()},
-        **{f"{flaw}_tokens": lost[flaw][own].astype(float) for flaw, own in flawed.items()},
+        **{flaw: float(affected.mean()) for flaw, affected in flawed.items()},
+        **{f"{flaw}_tokens": lost[flaw][affected].astype(float) for flaw, affected in flawed.items()},
         "longest": int(rows["prompt_tokens"].max()),
         "n": len(rows),
     }

@@ -16,14 +16,14 @@ LIMIT = 0.0  # a single such row is a flaw of the protocol
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """A warning for each test with few-shot examples among its scored rows; a note where the examples are not recorded."""
     table = pd.DataFrame(material.readings(__name__), columns=[*TEST_KEYS, "unknown", "scored", "n", "ids"])
-    for _, found in table[table["scored"] > 0].groupby(TEST_KEYS):
-        worst = found.loc[found["scored"].idxmax()]
+    for _, rows_of_test in table[table["scored"] > 0].groupby(TEST_KEYS):
+        worst = rows_of_test.loc[rows_of_test["scored"].idxmax()]
         share = worst["scored"] / worst["n"]
         evidence = (
             f"{worst['scored']} of {worst['n']} scored rows are also few-shot examples, with their answer in their own prompt: "
             f"{listed(worst['ids'])}"
         )
-        yield finding("warning", found, evidence, value=share, limit=LIMIT, n=int(worst["n"]))
+        yield finding("warning", rows_of_test, evidence, value=share, limit=LIMIT, n=int(worst["n"]))
     if len(unknown := table[table["unknown"]]):
         evidence = (
             f"the few-shot predictions of {len(unknown)} tests do not record the ids of the examples, so whether scored rows are "

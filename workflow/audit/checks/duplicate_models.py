@@ -101,13 +101,19 @@ def _scores(scores: pd.DataFrame) -> Iterator[dict[str, Any]]:
         return
     pairs = _agreeing(table.to_numpy(dtype=float), _chance(scores, table))
     models = pd.DataFrame(list(table.index), columns=MODEL)
-    found = pairs.assign(
+    compared_pairs = pairs.assign(
         one=models.loc[pairs["first"], "family"].to_numpy(), other=models.loc[pairs["second"], "family"].to_numpy()
     )
-    found["start"] = (_early(models)[found["first"]] & _early(models)[found["second"]]).astype(bool)
-    found = found[(found["equal"] == found["compared"]) | (found["one"] != found["other"])]
-    for (_, _, start, _), own in found.groupby(["one", "other", "start", found["equal"] == found["compared"]]):
-        yield _pairs_finding(models, own, start, len(table) * (len(table) - 1) // 2)
+    compared_pairs["start"] = (
+        _early(models)[compared_pairs["first"]] & _early(models)[compared_pairs["second"]]
+    ).astype(bool)
+    compared_pairs = compared_pairs[
+        (compared_pairs["equal"] == compared_pairs["compared"]) | (compared_pairs["one"] != compared_pairs["other"])
+    ]
+    for (_, _, start, _), stretch in compared_pairs.groupby(
+        ["one", "other", "start", compared_pairs["equal"] == compared_pairs["compared"]]
+    ):
+        yield _pairs_finding(models, stretch, start, len(table) * (len(table) - 1) // 2)
 
 
 def _early(models: pd.DataFrame) -> Any:
@@ -130,20 +136,20 @@ def _chance(scores: pd.DataFrame, table: pd.DataFrame) -> Any:
 def _agreeing(values: Any, chance: Any) -> pd.DataFrame:
     """Pairs of models that agree in all their tests, or in nearly all of at least ENOUGH tests, and in more than chance
     explains: columns first, second, equal, compared, expected. values: shape (models, tests)."""
-    found, limit = [], np.log(CERTAIN / (len(values) * (len(values) - 1) / 2))
+    agreeing, limit = [], np.log(CERTAIN / (len(values) * (len(values) - 1) / 2))
     for first in range(len(values) - 1):
         both = ~np.isnan(values[first + 1 :]) & ~np.isnan(values[first])
         same = values[first + 1 :] == values[first]
         equal, compared = same.sum(axis=1), both.sum(axis=1)
         near = (equal == compared) | ((compared >= ENOUGH) & (equal >= NEARLY * compared))
-        for place in np.flatnonzero(near & (equal >= FEWEST)):
+        for index in np.flatnonzero(near & (equal >= FEWEST)):
             # A union bound over which tests do not tie.
-            missing = int(compared[place] - equal[place])
-            bound = np.log(chance[same[place]]).sum() + missing * np.log(max(1, compared[place]))
+            missing = int(compared[index] - equal[index])
+            bound = np.log(chance[same[index]]).sum() + missing * np.log(max(1, compared[index]))
             if bound < limit:
-                expected = float(chance[both[place]].sum())
-                found.append((first, first + 1 + place, equal[place], compared[place], expected))
-    return pd.DataFrame(found, columns=["first", "second", "equal", "compared", "expected"])
+                expected = float(chance[both[index]].sum())
+                agreeing.append((first, first + 1 + index, equal[index], compared[index], expected))
+    return pd.DataFrame(agreeing, columns=["first", "second", "equal", "compared", "expected"])
 
 
 def _pairs_finding(models: pd.DataFrame, pairs: pd.DataFrame, start: bool, compared_pairs: int) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def read(test: TestRows, material: AuditInputs) -> dict[str, Any] | None:
     answers that become empty."""
     if method_of(test.keys["test"]) != "answer":
         return None
-    empty = [not metrics.plain(metrics.first_line_of(own)) for own in test["output"]]
+    empty = [not metrics.plain(metrics.first_line_of(output)) for output in test["output"]]
     if not any(empty):
         return None
     rows = test.rows[empty]

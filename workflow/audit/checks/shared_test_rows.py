@@ -24,9 +24,9 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     """A warning for each indicator and target of a cohort of the study's own bases with test rows in common."""
     cohorts = _cohorts(material)
     scored = _scored(material) if cohorts else {}
-    for own in cohorts:
-        read = {name: _of_indicator(material, material.measures[name], scored) for name in own.cohort.indicators}
-        targets = {name: _of_target(block, scored) for name, block in own.block["scored"].items()}
+    for forecasts in cohorts:
+        read = {name: _of_indicator(material, material.measures[name], scored) for name in forecasts.cohort.indicators}
+        targets = {name: _of_target(block, scored) for name, block in forecasts.block["scored"].items()}
         for (name, ids), (target, others) in itertools.product(read.items(), targets.items()):
             shared = {test: len(rows & others.get(test, set())) for test, rows in ids.items()}
             if total := sum(shared.values()):
@@ -36,7 +36,7 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
                     "noise is in both, so the indicator appears to forecast better than it would on other rows"
                 )
                 figures = {"value": float(total), "limit": LIMIT, "n": sum(map(len, others.values()))}
-                yield {"cohort": own.name, **finding("warning", own.cohort.rows, evidence, **figures)}
+                yield {"cohort": forecasts.name, **finding("warning", forecasts.cohort.rows, evidence, **figures)}
 
 
 def _scored(material: AuditInputs) -> Scored:
@@ -51,14 +51,20 @@ def read(test: TestRows, material: AuditInputs) -> tuple[tuple[Any, ...], set[st
 
 def _cohorts(material: AuditInputs) -> list[Forecasting]:
     """Cohorts of the study's own bases."""
-    return [own for own in material.forecasting if "scored" in own.block and len(own.cohort.rows) > 1]
+    return [
+        forecasts
+        for forecasts in material.forecasting
+        if "scored" in forecasts.block and len(forecasts.cohort.rows) > 1
+    ]
 
 
 def _of_indicator(material: AuditInputs, settings: Mapping[str, Any], scored: Scored) -> Ids:
     """The ids of the test rows that an indicator reads, by test."""
     if settings["measure"] == indicators.SCORED:
-        own = material.scores[(material.scores["recipe"] == "none") & (material.scores["suite"] == settings["suite"])]
-        tests = settings.get("tests") or own.loc[own["metric"] == settings["metric"], "test"].unique()
+        scores = material.scores[
+            (material.scores["recipe"] == "none") & (material.scores["suite"] == settings["suite"])
+        ]
+        tests = settings.get("tests") or scores.loc[scores["metric"] == settings["metric"], "test"].unique()
         key = ("none", "none", settings["suite"])
         return {test: scored.get((*key, test, settings["format"], settings["shots"]), set()) for test in tests}
     if settings.get("rows") == "test":
@@ -70,11 +76,11 @@ def _answered(material: AuditInputs, settings: Mapping[str, Any], test: str) -> 
     """The ids of a test's rows whose answers an indicator reads."""
     rows, known = material.examples(test, ["id", "split"]), task.load(test)
     # Only the ids are read, so the rows come without their examples.
-    train, own = (
+    train, tests_read = (
         [(row, cast(Any, None)) for row in rows.loc[rows["split"] == split, "id"]]
         for split in (known.train, known.test)
     )
-    return {row for row, _ in indicators.answered(settings, train, own)[1]}
+    return {row for row, _ in indicators.answered(settings, train, tests_read)[1]}
 
 
 def _of_target(target: Target, scored: Scored) -> Ids:

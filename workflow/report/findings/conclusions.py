@@ -70,10 +70,13 @@ def _forgetting(material: FindingTables) -> Iterator[dict[str, Any]]:
     the two.
     """
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
-    whole = [selection.related(rows, own) for own in ({"in_domain", "instructed"}, {"out_of_domain", "cross_task"})]
-    sure = pd.concat([material.significant(own) for own in whole])
+    whole = [
+        selection.related(rows, relations)
+        for relations in ({"in_domain", "instructed"}, {"out_of_domain", "cross_task"})
+    ]
+    sure = pd.concat([material.significant(relations) for relations in whole])
     for _, members in rows.groupby([*selection.PLACE, "recipe"], sort=False):
-        home, others = (own[own.index.isin(members.index)] for own in whole)
+        home, others = (relations[relations.index.isin(members.index)] for relations in whole)
         if others.empty:
             continue
         significant, benefits = sure[others.index], sure[home.index] & (home["value"] > 0)

@@ -87,8 +87,8 @@ class Answer:
     def at_top(self, metric: str) -> float | None:
         """Another metric of the best checkpoint on the test, as a mean over seeds; None where it was not computed."""
         where = self.where | {"metric": metric, "family": self.top["family"], "step": self.top["step"]}
-        found = tables.matching(self.inputs.table("scores"), where)["value"]
-        return float(found.mean()) if len(found) else None
+        values = tables.matching(self.inputs.table("scores"), where)["value"]
+        return float(values.mean()) if len(values) else None
 
     @cached_property
     def constant(self) -> bool:

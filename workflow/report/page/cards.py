@@ -144,11 +144,11 @@ def _gain(answer: Answer) -> str:
         "metric": answer.where["metric"],
     }
     keys |= {name: answer.where[name] for name in ("test", "test_format", "shots")}
-    place = {"family": answer.top["family"], "step": answer.top["step"]}
-    base = tables.matching(answer.inputs.table("scores"), keys | place)["value"]
+    base_keys = {"family": answer.top["family"], "step": answer.top["step"]}
+    base = tables.matching(answer.inputs.table("scores"), keys | base_keys)["value"]
     rows = answer.inputs.material.rows("tuning_difference", "difference_of_means")
     names = ("train", "format", "recipe", "suite", "test", "test_format", "shots")
-    change = tables.matching(rows, place | {name: answer.where[name] for name in names})
+    change = tables.matching(rows, base_keys | {name: answer.where[name] for name in names})
     if base.empty or change.empty:
         return "The untouched checkpoint was not tested."
     row = change.iloc[0]
@@ -159,11 +159,13 @@ def _gain(answer: Answer) -> str:
 
 def _methods(recipes: Sequence[Answer]) -> str:
     """The best score of each recipe."""
-    best = [f"{METHODS.get(own.method, own.method)} ({own.recipe}) {own.top['value']:.3f}" for own in recipes]
-    if len({own.method for own in recipes}) > 1:
+    best = [
+        f"{METHODS.get(answer.method, answer.method)} ({answer.recipe}) {answer.top['value']:.3f}" for answer in recipes
+    ]
+    if len({answer.method for answer in recipes}) > 1:
         return f"{'; '.join(best)}."
-    if not {own.method for own in recipes} <= set(METHODS):
-        return f"Imported: {', '.join(own.method for own in recipes)}."
+    if not {answer.method for answer in recipes} <= set(METHODS):
+        return f"Imported: {', '.join(answer.method for answer in recipes)}."
     first, missing = METHODS.get(recipes[0].method, recipes[0].method), "LoRA was"
     missing = missing if recipes[0].method == "full" else "full fine-tuning was"
     tail = f" Recipes: {'; '.join(best)}." if len(recipes) > 1 else ""
@@ -202,14 +204,14 @@ def spent(seconds: float) -> str:
 def _found(recipes: Sequence[Answer]) -> pd.DataFrame:
     """The findings about a task's answers."""
     findings = recipes[0].inputs.table("findings")
-    statements = [text for own in recipes for text in own.rows["statement"]]
+    statements = [text for answer in recipes for text in answer.rows["statement"]]
     return findings[findings["statement"].isin(statements)] if len(findings) else findings
 
 
 def _statements(recipes: Sequence[Answer]) -> list[str]:
     """The sentences about a task in full."""
     topics = ("answer", "pretraining", "cheapest")
-    return [text for own in recipes for text in own.rows.loc[own.rows["topic"].isin(topics), "statement"]]
+    return [text for answer in recipes for text in answer.rows.loc[answer.rows["topic"].isin(topics), "statement"]]
 
 
 def _marks(answer: Answer) -> list[tuple[str, int, str]]:

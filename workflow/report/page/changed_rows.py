@@ -68,7 +68,7 @@ def _browser(answer: Answer) -> Browser | None:
     won, lost = pair[change > 0], pair[change < 0]
     texts = _prompts(answer)
     seed = int(answer.inputs.settings["statistics"]["seed"])
-    rows = [_changed(row, own is won, texts) for own in (won, lost) for row in _sampled(own, seed)]
+    rows = [_changed(row, changed is won, texts) for changed in (won, lost) for row in _sampled(changed, seed)]
     name = answer.inputs.checkpoint(answer.top["family"], answer.top["step"])
     return Browser(answer.task, name, answer.where["metric"], len(won), len(lost), int((change == 0).sum()), rows)
 
@@ -81,11 +81,11 @@ def _sampled(rows: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
 
 def _pair(answer: Answer) -> pd.DataFrame | None:
     """Predictions and scores of each row, before and after fine-tuning with the first seed."""
-    place = answer.where | {"family": answer.top["family"], "step": int(answer.top["step"])}
-    at = answer.scored[(answer.scored["family"] == place["family"]) & (answer.scored["step"] == place["step"])]
+    base_keys = answer.where | {"family": answer.top["family"], "step": int(answer.top["step"])}
+    at = answer.scored[(answer.scored["family"] == base_keys["family"]) & (answer.scored["step"] == base_keys["step"])]
     if at.empty:
         return None
-    sides = [_side(answer, place | UNTOUCHED), _side(answer, place | {"seed": int(at["seed"].min())})]
+    sides = [_side(answer, base_keys | UNTOUCHED), _side(answer, base_keys | {"seed": int(at["seed"].min())})]
     if any(side is None for side in sides):
         return None
     before, after = sides
@@ -107,8 +107,8 @@ def _read(
 ) -> pd.DataFrame | None:
     """The rows of one test in the files of a model."""
     paths = answer.inputs.cell_parts(folder, where)
-    found = [tables.matching(tables.read(path, columns), keys) for path in paths]
-    rows = pd.concat(found) if found else pd.DataFrame()
+    tables_read = [tables.matching(tables.read(path, columns), keys) for path in paths]
+    rows = pd.concat(tables_read) if tables_read else pd.DataFrame()
     return rows if len(rows) else None
 
 
@@ -120,7 +120,7 @@ def _prompts(answer: Answer) -> dict[str, str]:
         return {}
     read, _, rows = task.tested(name, path)
     protocol = answer.inputs.settings["suites"][answer.suite]["protocol"]
-    return {row: prompts.prompt(read, own.fields, answer.where["test_format"], protocol) for row, own in rows}
+    return {row: prompts.prompt(read, example.fields, answer.where["test_format"], protocol) for row, example in rows}
 
 
 def _changed(row: Mapping[str, Any], won: bool, texts: Mapping[str, str]) -> Changed:
@@ -144,7 +144,7 @@ def _candidates(row: Mapping[str, Any]) -> list[tuple[str, float, float, bool]]:
         return []
     gold = -1 if pd.isna(row["gold_after"]) else int(row["gold_after"])
     listed = enumerate(zip(row["choices_after"], before, after, strict=True))
-    return [(text, float(first), float(then), place == gold) for place, (text, first, then) in listed][:LISTED]
+    return [(text, float(first), float(then), index == gold) for index, (text, first, then) in listed][:LISTED]
 
 
 def shortened(text: str) -> str:

@@ -110,13 +110,13 @@ def _curves(
     looks = _looks(dict.fromkeys(names[names != BASE]))
     traces = [
         trace
-        for place, value in enumerate(order[:PANELS])
-        for trace in _lines(inputs, rows[rows[panel] == value], names, looks, place)
+        for index, value in enumerate(order[:PANELS])
+        for trace in _lines(inputs, rows[rows[panel] == value], names, looks, index)
     ]
     panels = [{"title": value, "y": axis(value)} for value in order[:PANELS]]
     if baselines:
         traces += [
-            trace for place, value in enumerate(order[:PANELS]) for trace in _baselines(inputs, rows, value, place)
+            trace for index, value in enumerate(order[:PANELS]) for trace in _baselines(inputs, rows, value, index)
         ]
     columns = [panel, *(name for name in ROWS if name != panel), "value", "low", "high", "n"]
     numbers = rows.sort_values(["family", panel, line, "step"])[list(dict.fromkeys(columns))]
@@ -144,26 +144,26 @@ def _line_names(rows: pd.DataFrame, line: str) -> pd.Series:
 
 def _looks(names: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Colour, dash and marker of each line."""
-    found = {BASE: {"colour": "ink", "dash": "solid", "symbol": "circle-open"}}
-    for place, name in enumerate(names):
-        round_, place_ = divmod(place, len(COLOURS))
-        symbol = SYMBOLS[place % len(SYMBOLS)]
-        found[name] = {"colour": COLOURS[place_], "dash": DASHES[round_ % len(DASHES)], "symbol": symbol}
-    return found
+    looks = {BASE: {"colour": "ink", "dash": "solid", "symbol": "circle-open"}}
+    for index, name in enumerate(names):
+        round_, place_ = divmod(index, len(COLOURS))
+        symbol = SYMBOLS[index % len(SYMBOLS)]
+        looks[name] = {"colour": COLOURS[place_], "dash": DASHES[round_ % len(DASHES)], "symbol": symbol}
+    return looks
 
 
 def _lines(
-    inputs: PageInputs, rows: pd.DataFrame, names: pd.Series, looks: Mapping[str, dict[str, str]], place: int
+    inputs: PageInputs, rows: pd.DataFrame, names: pd.Series, looks: Mapping[str, dict[str, str]], panel: int
 ) -> Iterator[dict[str, Any]]:
     """The lines of a panel: each family and name is one."""
     several = rows["family"].nunique() > 1
-    own = names[rows.index]
-    for number, ((family, _, name), line) in enumerate(rows.groupby(["family", "suite", own], sort=False)):
+    name_of_row = names[rows.index]
+    for number, ((family, _, name), line) in enumerate(rows.groupby(["family", "suite", name_of_row], sort=False)):
         line = line.sort_values("step")
         label = f"{name} ({family})" if several and name != family else name
         # Lines that coincide stay visible: later ones are thinner and their markers smaller.
         size = max(5, 11 - 2 * number)
-        yield {"panel": place, "name": label, "group": label, **looks[name], "size": size} | _points(
+        yield {"panel": panel, "name": label, "group": label, **looks[name], "size": size} | _points(
             inputs, family, line
         )
 
@@ -194,12 +194,14 @@ def _axes(traces: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in places if all(None not in trace["x"][name] for trace in traces if "x" in trace)]
 
 
-def _baselines(inputs: PageInputs, rows: pd.DataFrame, test: str, place: int) -> Iterator[dict[str, Any]]:
+def _baselines(inputs: PageInputs, rows: pd.DataFrame, test: str, panel: int) -> Iterator[dict[str, Any]]:
     """Chance and majority of a test as level lines."""
-    own = rows[rows["test"] == test].iloc[0]
-    found = selection.baseline_values(inputs.table("scores"), family=own["family"], suite=own["suite"], test=test)
-    for (name, value), dash in zip(found.items(), ("dot", "dash"), strict=False):
-        yield {"panel": place, "name": name, "group": name, "colour": "muted", "dash": dash, "level": round(value, 5)}
+    first_row = rows[rows["test"] == test].iloc[0]
+    values = selection.baseline_values(
+        inputs.table("scores"), family=first_row["family"], suite=first_row["suite"], test=test
+    )
+    for (name, value), dash in zip(values.items(), ("dot", "dash"), strict=False):
+        yield {"panel": panel, "name": name, "group": name, "colour": "muted", "dash": dash, "level": round(value, 5)}
 
 
 def _losses(inputs: PageInputs) -> Chart | None:
@@ -210,7 +212,7 @@ def _losses(inputs: PageInputs) -> Chart | None:
     order, steps = sorted(rows["train"].unique()), sorted(rows["step"].unique())
     looks = _looks(dict.fromkeys(f"step {step}" for step in steps))
     traces = []
-    for place, task in enumerate(order[:PANELS]):
+    for panel, task in enumerate(order[:PANELS]):
         for (family, step, recipe, seed), line in rows[rows["train"] == task].groupby(
             ["family", "step", "recipe", "seed"]
         ):
@@ -218,7 +220,7 @@ def _losses(inputs: PageInputs) -> Chart | None:
             name = f"step {step}"
             label = f"{family} step {step}, {recipe}, seed {seed}"
             points = {"x": {"update": line["update"].astype(int).tolist()}, "y": _numbers(line["loss"])}
-            traces.append({"panel": place, "name": label, "group": name, **looks[name], "size": 0, **points})
+            traces.append({"panel": panel, "name": label, "group": name, **looks[name], "size": 0, **points})
     panels = [{"title": task, "y": "training loss"} for task in order[:PANELS]]
     figure = {"panels": panels, "traces": traces[:400], "axes": ["update"], "shared": True}
     alt = "Training loss against optimizer update, one panel for each task, one line for each fine-tuned checkpoint."
@@ -241,7 +243,10 @@ def _forecasts(inputs: PageInputs) -> Chart | None:
     if rows.empty:
         return None
     groups = list(rows.groupby(["cohort", "target"], sort=False))[:PANELS]
-    traces = [_dots(place, own.sort_values("value", ascending=False).head(12)) for place, (_, own) in enumerate(groups)]
+    traces = [
+        _dots(panel, members.sort_values("value", ascending=False).head(12))
+        for panel, (_, members) in enumerate(groups)
+    ]
     panels = [{"title": f"{target} ({cohort})", "y": "pairs in the right order"} for (cohort, target), _ in groups]
     figure = {"panels": panels, "traces": traces, "axes": ["forecaster"], "shared": True}
     alt = "Share of pairs of bases that each forecaster orders correctly, with interval; a panel for each target; chance is 0.5."
@@ -250,9 +255,9 @@ def _forecasts(inputs: PageInputs) -> Chart | None:
     return Chart("forecasts", "How well indicators forecast the order of bases", alt, figure, columns, numbers, 0)
 
 
-def _dots(place: int, rows: pd.DataFrame) -> dict[str, Any]:
+def _dots(panel: int, rows: pd.DataFrame) -> dict[str, Any]:
     """The forecasters of a target as dots with intervals."""
     points = {"x": {"forecaster": rows["forecaster"].astype(str).tolist()}, "y": _numbers(rows["value"])}
     points |= {name: _numbers(rows[name]) for name in ("low", "high")}
     name = {"name": "forecaster", "group": "forecaster", "colour": COLOURS[0], "dash": "solid", "symbol": "circle"}
-    return {"panel": place, **name, "size": 9, "dots": True, **points}
+    return {"panel": panel, **name, "size": 9, "dots": True, **points}

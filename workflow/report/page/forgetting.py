@@ -63,11 +63,11 @@ def _at_floor(answer: Answer, test: str) -> bool:
     scores = answer.inputs.scores
     keys = {"family": answer.top["family"], "step": answer.top["step"], "suite": answer.suite, "train": "none"}
     keys |= {"test": test, "test_format": answer.where["test_format"], "shots": answer.where["shots"]}
-    found = tables.matching(scores, keys)
-    if found.empty:
+    base_scores = tables.matching(scores, keys)
+    if base_scores.empty:
         return False
-    row = found.iloc[0]
-    place = {"family": row["family"], "suite": row["suite"], "test": test}
-    chance = selection.baseline_values(answer.inputs.table("scores"), **place).get("chance", 0.0)
+    row = base_scores.iloc[0]
+    test_keys = {"family": row["family"], "suite": row["suite"], "test": test}
+    chance = selection.baseline_values(answer.inputs.table("scores"), **test_keys).get("chance", 0.0)
     low = row["value"] if pd.isna(row["low"]) else row["low"]
     return bool(low <= chance)

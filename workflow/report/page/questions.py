@@ -77,8 +77,8 @@ def questions(inputs: PageInputs) -> Iterator[Question]:
 
 def summary(section: str, rows: pd.DataFrame, inputs: PageInputs) -> str:
     """One sentence on all findings of a section."""
-    own = SUMMARIES.get(section)
-    return (own(rows, inputs) if own else None) or _counted(rows)
+    summarise = SUMMARIES.get(section)
+    return (summarise(rows, inputs) if summarise else None) or _counted(rows)
 
 
 def _counted(rows: pd.DataFrame) -> str:

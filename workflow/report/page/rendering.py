@@ -159,7 +159,9 @@ def study_line(inputs: PageInputs) -> str:
     scores = inputs.scores
     if scores.empty:
         return ""
-    families = [f"{name} ({own['step'].nunique()} checkpoints)" for name, own in scores.groupby("family", sort=False)]
+    families = [
+        f"{name} ({members['step'].nunique()} checkpoints)" for name, members in scores.groupby("family", sort=False)
+    ]
     listed = ", ".join(families[:4]) + (f" and {len(families) - 4} more families" if len(families) > 4 else "")
     tuned = scores[scores["train"] != "none"]
     models = tuned[["family", "step", "train", "format", "recipe", "seed"]].drop_duplicates()

@@ -54,8 +54,8 @@ def _row_values(answer: Answer, base: dict[str, Any]) -> pd.Series | None:
     seeds = answer.scored.loc[answer.scored["step"] == base["step"], "seed"].unique()
     paths = [path for seed in seeds for path in answer.inputs.cell_parts("items", where | {"seed": seed})]
     keys = {name: where[name] for name in ("test", "test_format", "shots", "metric")}
-    found = [tables.matching(tables.read(path), keys) for path in paths]
-    rows = pd.concat(found) if found else pd.DataFrame()
+    tables_read = [tables.matching(tables.read(path), keys) for path in paths]
+    rows = pd.concat(tables_read) if tables_read else pd.DataFrame()
     return rows.groupby("id")["value"].mean() if len(rows) else None
 
 
