@@ -19,8 +19,16 @@ ROOT = Path(__file__).parents[2]
 Server = warm_start.Server
 
 
+@pytest.fixture(scope="module", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Processes that tests start can be interrupted, even if the tests run in the background of a shell, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server(interruptible: None) -> Iterator[Server]:
     """A server that has imported a module of the standard library which nothing else imports."""
     server = Server(("colorsys",), environment())
     yield server
