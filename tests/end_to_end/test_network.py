@@ -168,7 +168,7 @@ def test_equal_weights_are_told_before_any_download(tmp_path: Path) -> None:
 
 
 def test_models_tuned_elsewhere_come_from_the_hub(tmp_path: Path) -> None:
-    model = save_checkpoint(tmp_path / "hub/lab/olmo/main")
+    model = save_checkpoint(tmp_path / "hub/lab/olmo/main", seed=0)
     torch.manual_seed(1)
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
     adapted.peft_config["default"].base_model_name_or_path = "lab/olmo"
