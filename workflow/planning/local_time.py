@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,24 +52,14 @@ def stages(study: Study, jobs: Mapping[str, Sequence[Mapping[str, str]]], folder
     Errors: StudyError for a family whose number of parameters is neither in the config nor known from a fetched base.
     """
     hours = hours_on_core(rate)
-    known = {
-        stage.rule: stage
-        for stage in costs.planned(study, jobs, folder / "resources", folder / "results/benchmarks", hours)
-    }
+    planned = costs.planned(study, jobs, folder / "resources", folder / "results/benchmarks", hours)
+    known = {stage.rule: stage for stage in planned}
     for rule, keys_of_jobs in jobs.items():
         if rule in known:
             yield known[rule]
-        elif rule == "pretrain":
-            yield Stage(
-                rule, len(keys_of_jobs), sum(hours(_pretraining(study, keys["family"])) for keys in keys_of_jobs), 0
-            )
-        elif rule == "measure":
-            yield Stage(
-                rule,
-                len(keys_of_jobs),
-                sum(hours(_measuring(study, keys["family"], folder)) for keys in keys_of_jobs),
-                0,
-            )
+        elif rule in MODEL_WORK:
+            of_family = functools.cache(functools.partial(MODEL_WORK[rule], study, folder))
+            yield Stage(rule, len(keys_of_jobs), sum(hours(of_family(keys["family"])) for keys in keys_of_jobs), 0)
         else:
             yield Stage(rule, len(keys_of_jobs), len(keys_of_jobs) * OTHER / 3600, 0)
 
@@ -79,14 +70,14 @@ def whole(stages: Sequence[Stage], cores: int) -> float:
     return max(sum(stage.hours for stage in stages) / cores, longest / min(cores, PARALLEL))
 
 
-def _pretraining(study: Study, family: str) -> Work:
+def _pretraining(study: Study, folder: Path, family: str) -> Work:
     """The work of the pre-training of a family."""
     block = study["families"][family]["pretraining"]
-    parameters = costs.parameters_of(study, family)
+    parameters = costs.parameters_of(study, family, folder / "resources/bases")
     return Work(parameters, resources.TRAINING * parameters * block["batch"] * block["sequence"] * block["steps"])
 
 
-def _measuring(study: Study, family: str, folder: Path) -> Work:
+def _measuring(study: Study, folder: Path, family: str) -> Work:
     """The work of all indicators of one base, whose tests have rows as long as those of the study's tasks on average."""
     parameters = costs.parameters_of(study, family, folder / "resources/bases")
     prepared = folder / "resources/tasks"
@@ -94,3 +85,6 @@ def _measuring(study: Study, family: str, folder: Path) -> Work:
     size, rows = resources.Size(parameters, 0.0), SimpleNamespace(tasks=sorted(map(str, prepared.glob("*.parquet"))))
     mean = sum(lengths) / len(lengths) if lengths else resources.MEAN_TOKENS
     return Work(parameters, resources.operations_of_indicators(study, size, rows, mean))
+
+
+MODEL_WORK: dict[str, Callable[[Study, Path, str], Work]] = {"pretrain": _pretraining, "measure": _measuring}
