@@ -57,6 +57,14 @@ def measured(block: Selection, tuned: Sequence[Candidate], scores: pd.DataFrame,
     return Measured(list(tuned), values, noise, seeds, _allowed(block, tuned, scores))
 
 
+def _of_test(block: Selection, rows: pd.DataFrame, train: str, test: str) -> pd.DataFrame:
+    """Return the rows of one test, evaluated as the selection says, of models that are fine-tuned on one task."""
+    keys = {"train": train, "test": test, "test_format": block["format"]} | {
+        key: block[key] for key in ("shots", "suite")
+    }
+    return rows[(rows[list(keys)] == pd.Series(keys)).all(axis=1)]
+
+
 def _scores(
     block: Selection, scores: pd.DataFrame, train: str, test: str, untouched: bool = False
 ) -> tuple[dict[Any, pd.Series], int]:
@@ -64,14 +72,7 @@ def _scores(
 
     Errors: StudyError where there is none.
     """
-    keys = {
-        "train": train,
-        "test": test,
-        "test_format": block["format"],
-        "shots": block["shots"],
-        "suite": block["suite"],
-    }
-    selected = scores[(scores[list(keys)] == pd.Series(keys)).all(axis=1)]
+    selected = _of_test(block, scores, train, test)
     selected = selected[selected["metric"] == block["metric"]] if "metric" in block else metric_names.primary(selected)
     if selected.empty:
         raise StudyError(f"config.yaml: selection/tests: no score of {test!r} after fine-tuning on {train!r} was found")
@@ -82,14 +83,7 @@ def _scores(
 
 def _over_rows(block: Selection, items: pd.DataFrame, train: str, test: str, tuned: Sequence[Candidate]) -> Values:
     """Return the covariance of the candidates' means over the rows of a test, shape (tuned, tuned)."""
-    keys = {
-        "train": train,
-        "test": test,
-        "test_format": block["format"],
-        "shots": block["shots"],
-        "suite": block["suite"],
-    }
-    selected = items[(items[list(keys)] == pd.Series(keys)).all(axis=1)]
+    selected = _of_test(block, items, train, test)
     metric = block.get("metric") or metric_names.preferred(test, selected["metric"].unique())
     selected = selected[selected["metric"] == metric]
     by_row = selected.groupby([*CANDIDATE_KEYS, "id"])["value"].mean().unstack(CANDIDATE_KEYS)

@@ -13,7 +13,6 @@ from workflow import task
 from workflow.data import prompts
 from workflow.report.page.answers import Answer, answers
 from workflow.report.page.inputs import PageInputs
-from workflow.storage import tables
 from workflow.study.grid import UNTOUCHED
 
 SAMPLED = 5  # rows won, and rows lost, that are shown
@@ -95,21 +94,11 @@ def _pair(answer: Answer) -> pd.DataFrame | None:
 def _side(answer: Answer, where: Mapping[str, Any]) -> pd.DataFrame | None:
     """Predictions of one model on the test, with the metric of each row."""
     keys = {name: where[name] for name in ("test", "test_format", "shots")}
-    predicted = _read(answer, "predictions", where, keys, PREDICTED)
-    scored = _read(answer, "items", where, keys | {"metric": where["metric"]}, None)
-    if predicted is None or scored is None:
+    predicted = answer.inputs.cell_rows("predictions", where, keys, PREDICTED)
+    scored = answer.inputs.cell_rows("items", where, keys | {"metric": where["metric"]})
+    if predicted.empty or scored.empty:
         return None
     return predicted.merge(scored[["id", "value"]], on="id")
-
-
-def _read(
-    answer: Answer, folder: str, where: Mapping[str, Any], keys: Mapping[str, Any], columns: list[str] | None
-) -> pd.DataFrame | None:
-    """The rows of one test in the files of a model."""
-    paths = answer.inputs.cell_parts(folder, where)
-    tables_read = [tables.matching(tables.read(path, columns), keys) for path in paths]
-    rows = pd.concat(tables_read) if tables_read else pd.DataFrame()
-    return rows if len(rows) else None
 
 
 def _prompts(answer: Answer) -> dict[str, str]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from workflow.evaluation import metric_names
 from workflow.report.findings import FindingTables
+from workflow.storage import tables
 from workflow.study import grid, token_axis
 
 TUNED_KEYS = ("family", "step", "train", "format", "recipe", "suite")
@@ -73,6 +74,13 @@ class PageInputs:
         """The name of a checkpoint in a sentence: `step 1000 (2.1B tokens) of mini`."""
         return f"{self.step_name(family, step)} of {family}"
 
-    def cell_parts(self, folder: str, where: Mapping[str, Any]) -> list[Path]:
-        """The files of a folder (`predictions`, `items`) about one model and suite. where: keys of the model and its suite."""
-        return sorted((self.results / folder / grid.path(where, grid.CELL_KEYS)).glob("tests=*/part.parquet"))
+    def cell_rows(
+        self, folder: str, where: Mapping[str, Any], keys: Mapping[str, Any], columns: list[str] | None = None
+    ) -> pd.DataFrame:
+        """The rows of one model and suite in a folder (`predictions`, `items`) that have some keys; empty if there are none.
+
+        where: keys of the model and its suite; columns: those to read, all by default.
+        """
+        paths = sorted((self.results / folder / grid.path(where, grid.CELL_KEYS)).glob("tests=*/part.parquet"))
+        parts = [tables.matching(tables.read(path, columns), keys) for path in paths]
+        return pd.concat(parts) if parts else pd.DataFrame()

@@ -8,7 +8,6 @@ import pandas as pd
 
 from workflow.analysis.power import units_needed
 from workflow.report.page.answers import Answer
-from workflow.storage import tables
 
 SEEDS = 3  # to begin with, where the variance between seeds is unknown
 
@@ -52,10 +51,9 @@ def _row_values(answer: Answer, base: dict[str, Any]) -> pd.Series | None:
     """The metric on each row, a mean over seeds."""
     where = answer.where | {"family": base["family"], "step": int(base["step"])}
     seeds = answer.scored.loc[answer.scored["step"] == base["step"], "seed"].unique()
-    paths = [path for seed in seeds for path in answer.inputs.cell_parts("items", where | {"seed": seed})]
     keys = {name: where[name] for name in ("test", "test_format", "shots", "metric")}
-    tables_read = [tables.matching(tables.read(path), keys) for path in paths]
-    rows = pd.concat(tables_read) if tables_read else pd.DataFrame()
+    parts = [answer.inputs.cell_rows("items", where | {"seed": seed}, keys) for seed in seeds]
+    rows = pd.concat(parts) if parts else pd.DataFrame()
     return rows.groupby("id")["value"].mean() if len(rows) else None
 
 
