@@ -12,7 +12,9 @@
 
   const extent = (figure, axis) => {
     const places = figure.traces.filter((trace) => trace.x && typeof trace.x[axis][0] === "number").flatMap((trace) => trace.x[axis]);
-    return places.length ? [Math.min(...places), Math.max(...places)] : [0, 1];
+    if (!places.length) return [0, 1];
+    const first = Math.min(...places), last = Math.max(...places), margin = 0.04 * (last - first) || 0.5;
+    return [first - margin, last + margin]; // beyond the scores: at one place with a score, a level could take its hover
   };
 
   const hover = (trace, index, axis) => {
@@ -52,16 +54,15 @@
     return made;
   };
 
-  const drawn = new Map();
+  const states = new Map();
+  const drawn = new Set();
   const draw = (element) => {
-    const figure = figures[element.dataset.key];
-    const state = drawn.get(element) || { axis: figure.axes[0] || Object.keys(figure.traces[0].x)[0], off: new Set() };
+    const figure = figures[element.dataset.key], state = states.get(element);
     const plot = element.querySelector(".plot");
     const traces = figure.traces.map((trace) => toTrace(figure, trace, state.axis, state.off));
     const options = { displaylogo: false, displayModeBar: false, plotlyServerURL: "", showSendToCloud: false };
     Plotly.react(plot, traces, layout(figure, state.axis, plot.clientWidth), options);
-    if (!drawn.has(element)) controls(element, figure, state);
-    drawn.set(element, state);
+    drawn.add(element);
   };
 
   const controls = (element, figure, state) => {
@@ -93,12 +94,15 @@
   const seen = new IntersectionObserver((entries) => entries.forEach((entry) => {
     if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target); }
   }), { rootMargin: "300px" });
-  all.forEach((element) => { // room from the start, so that links lead to their place
+  all.forEach((element) => { // room for figure and controls from the start, so that nothing moves under a reader or a link
     const figure = figures[element.dataset.key], plot = element.querySelector(".plot");
+    const state = { axis: figure.axes[0] || Object.keys(figure.traces[0].x)[0], off: new Set() };
+    states.set(element, state);
+    controls(element, figure, state);
     plot.style.minHeight = `${layout(figure, figure.axes[0] || "step", plot.clientWidth).height}px`;
     seen.observe(element);
   });
-  const again = () => drawn.forEach((_, element) => draw(element));
+  const again = () => drawn.forEach(draw);
   let width = window.innerWidth;
   window.addEventListener("resize", () => { if (window.innerWidth !== width) { width = window.innerWidth; again(); } });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
