@@ -185,6 +185,20 @@ def test_identical_bases_share_the_chance() -> None:
     assert one(rows(levels), "answer")["probability"] == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_identical_bases_are_no_evidence_that_a_base_far_below_them_is_the_best(share: float) -> None:
+    """Four bases with the same result on all rows, one that is wrong on 15 % of rows more: more than five standard errors."""
+    right = np.arange(ROWS) < share * ROWS
+    worse = right & (np.arange(ROWS) >= 0.15 * ROWS)
+    ids = tuple(map(str, range(ROWS)))
+    levels = [Sample(keys(step), right[None].astype(float), ids) for step in (1, 2, 4, 5)]
+    levels.append(Sample(keys(3), worse[None].astype(float), ids))
+    (question,) = best_base.questions(levels, {}, HOW)
+    assert dict(zip(question.bases, question.probability.round(3), strict=True)) == {
+        ("mini", step): 0.0 if step == 3 else 0.25 for step in (1, 2, 3, 4, 5)
+    }
+
+
 def test_regret_of_a_pick_is_what_it_loses_and_ties_are_averaged() -> None:
     generator = np.random.default_rng(0)
     levels = [sample(step, share, generator, 3) for step, share in ((1, 0.5), (2, 0.9), (3, 0.7))]

@@ -73,7 +73,9 @@ class Question:
     def probability(self) -> Values:
         """Probability of each base to be the best (`chances`), shape (bases,). Equal bases share it."""
         inputs = (self.values, self.resampled - self.values[:, None], self.noise)
-        return chances(*(self.sign * values for values in inputs))
+        values, errors, noise = (self.sign * array for array in inputs)
+        first, same, counts = _alike_on_all_rows(values, noise)
+        return (chances(values[first], errors[first], noise[first]) / counts)[same]
 
     @property
     def top(self) -> int:
@@ -122,6 +124,18 @@ class Question:
         train, test = self.tests[0]
         known = {"train": train, "test": test, "format": self.way["test_format"], **self.way}
         return known | {"metric": self.metric}
+
+
+def _alike_on_all_rows(values: Values, noise: Values) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Bases with the same result on all rows as one candidate each: index of its first base, candidate of each base, number
+    of its bases.
+
+    The noise of their difference is 0. As several candidates they would be evidence that true scores hardly differ at all,
+    so that a base far below them could have the highest one.
+    """
+    table = np.column_stack([values, noise]).round(12)
+    _, first, same, counts = np.unique(table, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    return first, same.reshape(-1), counts
 
 
 def chances(values: Values, errors: Values, noise: Values) -> Values:
