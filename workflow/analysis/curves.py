@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow.analysis.evidence import Difference, Level
+from workflow.analysis.fits import Fits, fits, remaining
 from workflow.statistics import Resampling, student_tail, student_width
 
 Values = NDArray[np.float64]
@@ -164,15 +165,13 @@ class Knot:
 class Bends:
     """Continuous lines with one knot, over given steps.
 
-    knots: the candidates, shape (knots,); rest: projections on their residuals, shape (knots, steps, steps); slopes: weights
-    of each step's value in the slope before and after, shape (2, knots, steps); straight: projection on the residuals of the
-    straight line.
+    knots: the candidates, shape (knots,); fits: the straight line, and what each knot adds to it; slopes: weights of each
+    step's value in the slope before and after, shape (2, knots, steps).
     """
 
     knots: Values
-    rest: Values
+    fits: Fits
     slopes: Values
-    straight: Values
 
 
 @lru_cache
@@ -183,14 +182,12 @@ def bends(steps: tuple[float, ...]) -> Bends:
     """
     x, places = np.array(steps), _places(steps)
     knots = np.union1d(np.linspace(places[1], places[-2], CANDIDATES), places[1:-1])
-    shape = (len(knots), len(x))
-    beyond = np.maximum(x - knots[:, None], 0)
-    basis = np.stack([np.ones(shape), np.broadcast_to(x, shape) / PER, beyond / PER], axis=-1)
+    straight = np.stack([np.ones(len(x)), x / PER], axis=-1)
+    beyond = np.maximum(x - knots[:, None], 0) / PER
+    basis = np.concatenate([np.broadcast_to(straight, (len(knots), *straight.shape)), beyond[..., None]], axis=-1)
     weights = np.linalg.pinv(basis)
     slopes = np.stack([weights[:, 1], weights[:, 1] + weights[:, 2]])
-    flat = basis[0, :, :2]
-    whole = np.eye(len(x))
-    return Bends(knots, whole - basis @ weights, slopes, whole - flat @ np.linalg.pinv(flat))
+    return Bends(knots, fits(straight, beyond), slopes)
 
 
 def _places(steps: Sequence[float]) -> list[float]:
@@ -210,36 +207,42 @@ def bendable(curve: Curve) -> bool:
 
 @dataclass(frozen=True)
 class Simulated:
-    """Simulated noise of a curve, and the residuals of each knot's line on it.
+    """Simulated noise of a curve, and what a straight line and each bend leave of it.
 
-    sampled, scattered: noise of rows and seeds, and of variance 1 between steps, shape (resamples, steps); squares: residual
-    sums of squares of the first, of the product of both, and of the second, shape (3, knots, resamples).
+    sampled, scattered: noise of rows and seeds, and of variance 1 between steps, shape (resamples, steps); straight: residual
+    sums of squares of a straight line, of the first, of the product of both, and of the second, shape (3, resamples); bent:
+    products of each bend's unit vector with both, shape (2, knots, resamples).
     """
 
     sampled: Values
     scattered: Values
-    squares: Values
+    straight: Values
+    bent: Values
+
+    def left_by_line(self, scatter: float) -> Values:
+        """Residual sums of squares of the straight line on pure noise, shape (resamples,)."""
+        return self.straight[0] + 2 * scatter * self.straight[1] + scatter**2 * self.straight[2]
 
     def left(self, scatter: float) -> Values:
         """Residual sums of squares of each knot's line on pure noise, shape (knots, resamples)."""
-        return self.squares[0] + 2 * scatter * self.squares[1] + scatter**2 * self.squares[2]
+        return remaining(self.left_by_line(scatter), (self.bent[0] + scatter * self.bent[1]) ** 2)
 
 
 def simulations(curve: Curve, candidates: Bends, resampling: Resampling) -> Simulated:
-    """Seeded draws of a curve's noise, and the residual sums of squares of each candidate knot."""
+    """Seeded draws of a curve's noise, and what the straight line and each candidate knot leave of it."""
     sampled, scattered = _noises(curve, resampling)
-    first, second = (candidates.rest @ noise.T for noise in (sampled, scattered))
-    squares = np.stack([(a * b).sum(axis=1) for a, b in ((first, first), (first, second), (second, second))])
-    return Simulated(sampled, scattered, squares)
+    first, second = (candidates.fits.beyond(noise.T) for noise in (sampled, scattered))
+    straight = np.stack([(a * b).sum(axis=0) for a, b in ((first, first), (first, second), (second, second))])
+    bent = np.stack([candidates.fits.own @ rest for rest in (first, second)])
+    return Simulated(sampled, scattered, straight, bent)
 
 
-def noise_around(curve: Curve, rest: Values, freedom: int, resampling: Resampling) -> Values:
-    """Simulated noise of a curve around a fit: rows, seeds and scatter between steps, shape (resamples, steps).
+def scatter_between(left: Values, expected: Values, freedom: int) -> Values:
+    """Standard deviation between steps beyond what resamples explain, for each residual sum of squares.
 
-    rest: projection on the fit's residuals, shape (steps, steps); freedom: its degrees of freedom.
+    expected: the same sum for noise of resamples alone; freedom: degrees of freedom of the fit.
     """
-    left = ((rest @ curve.values) ** 2).sum()
-    return drawn_noise(curve, float(_scatter(left, rest, curve.noise, freedom)), resampling)
+    return np.sqrt(np.maximum(0, left - expected) / freedom)
 
 
 def drawn_noise(curve: Curve, scatter: float | Values, resampling: Resampling) -> Values:
@@ -253,11 +256,16 @@ def drawn_noise(curve: Curve, scatter: float | Values, resampling: Resampling) -
 
 def _noises(curve: Curve, resampling: Resampling) -> tuple[Values, Values]:
     """Noise of rows and seeds, and of variance 1 between steps, both of shape (resamples, steps)."""
-    generator = np.random.default_rng([resampling.seed, len(curve.steps)])
-    shape = (resampling.resamples, len(curve.steps))
+    first, second = _normal(resampling.seed, (resampling.resamples, len(curve.steps)))
     spread, axes = np.linalg.eigh(curve.noise)
-    sampled = generator.standard_normal(shape) * np.sqrt(np.maximum(spread, 0)) @ axes.T
-    return sampled, generator.standard_normal(shape)
+    return first * np.sqrt(np.maximum(spread, 0)) @ axes.T, second
+
+
+@lru_cache(maxsize=8)
+def _normal(seed: int, shape: tuple[int, int]) -> tuple[Values, Values]:
+    """Two samples of the standard normal distribution, the same for all curves with as many steps."""
+    generator = np.random.default_rng([seed, shape[1]])
+    return generator.standard_normal(shape), generator.standard_normal(shape)
 
 
 def knot(curve: Curve, resampling: Resampling) -> Knot:
@@ -270,25 +278,18 @@ def knot(curve: Curve, resampling: Resampling) -> Knot:
     likelihood, F distribution), and is never narrower than rows and seeds make it. curve: `bendable`.
     """
     candidates = bends(tuple(curve.steps))
-    left = ((candidates.rest @ curve.values) ** 2).sum(axis=1)
-    best = int(left.argmin())
-    scatter = _scatter(left, candidates.rest, curve.noise, len(curve.steps) - 3)
+    left, expected = candidates.fits.squares(curve.values), candidates.fits.expected(curve.noise)
+    best, freedom = int(left.argmin()), len(curve.steps) - 3
+    scatter = scatter_between(left, expected, freedom)
     simulated = simulations(curve, candidates, resampling)
     bent = _straight_p_value(curve, candidates, left[best], simulated, resampling.level)
     low, high = float(curve.steps[0]), float(curve.steps[-1])
     if bent <= 1 - resampling.level:
         accepted = _knot_p_values(curve, candidates, left, scatter, simulated, resampling.level) > 1 - resampling.level
         low, high = _ends(curve.steps, candidates.knots, accepted, best)
-    before, after = (
-        _slope(curve, candidates, weights, left, scatter, resampling.level) for weights in candidates.slopes
-    )
+    seen = expected / freedom + scatter**2
+    before, after = (_slope(curve, weights, left, scatter, seen, resampling.level) for weights in candidates.slopes)
     return Knot(float(candidates.knots[best]), low, high, bent, before, after)
-
-
-def _scatter(left: Values, rest: Values, noise: Values, freedom: int) -> Values:
-    """Standard deviation between steps beyond what resamples explain, for each residual sum of squares."""
-    explained = np.einsum("...ij,ji->...", rest, noise)
-    return np.sqrt(np.maximum(0, left - explained) / freedom)
 
 
 def _ratio(worse: Values, best: Values, least: float = 0.0) -> Values:
@@ -313,24 +314,32 @@ def _p_value(seen: tuple[float, float], drawn: tuple[Values, Values], level: flo
 
 def _straight_p_value(curve: Curve, candidates: Bends, best: float, simulated: Simulated, level: float) -> float:
     """P-value of the straight line against the best knot, by simulation."""
-    straight = ((candidates.straight @ curve.values) ** 2).sum()
-    scatter = float(_scatter(straight, candidates.straight, curve.noise, len(curve.steps) - 2))
-    noise = simulated.sampled + scatter * simulated.scattered
-    drawn = ((noise @ candidates.straight) ** 2).sum(axis=1)
-    return _p_value((straight, best), (drawn, simulated.left(scatter).min(axis=0)), level)
+    line_alone = candidates.fits.without_own()
+    straight, expected = line_alone.squares(curve.values)[0], line_alone.expected(curve.noise)[0]
+    scatter = float(scatter_between(straight, expected, len(curve.steps) - 2))
+    drawn = simulated.left_by_line(scatter), simulated.left(scatter).min(axis=0)
+    return _p_value((straight, best), drawn, level)
 
 
 def _knot_p_values(
     curve: Curve, candidates: Bends, left: Values, scatter: Values, simulated: Simulated, level: float
 ) -> Values:
-    """P-value of each candidate knot against the best one, by simulation of the candidate's fit with noise."""
-    fits = curve.values - candidates.rest @ curve.values
-    p_values = np.empty(len(left))
-    for index, (fit, scattered) in enumerate(zip(fits, scatter, strict=True)):
-        missed = candidates.rest @ fit
-        noise = simulated.sampled + scattered * simulated.scattered
-        drawn = (missed**2).sum(axis=1)[:, None] + 2 * missed @ noise.T + simulated.left(scattered)
-        p_values[index] = _p_value((left[index], left.min()), (drawn[index], drawn.min(axis=0)), level)
+    """P-value of each candidate knot against the best one, by simulation of the candidate's fit with noise.
+
+    Beyond the straight line, a candidate's fit is a multiple of its own unit vector, so what each knot explains of a
+    simulated curve is the square of one number: the product of its vector with that fit and with the noise.
+    """
+    own = candidates.fits.own
+    heights, products = own @ candidates.fits.beyond(curve.values), own @ own.T
+    p_values, explained = np.empty(len(left)), np.empty_like(simulated.bent[0])
+    for index, (height, scattered) in enumerate(zip(heights, scatter, strict=True)):
+        np.multiply(simulated.bent[1], scattered, out=explained)
+        explained += simulated.bent[0]
+        own_left = remaining(simulated.left_by_line(scattered), explained[index] ** 2)
+        explained += height * products[index][:, None]
+        most = np.maximum(explained.max(axis=0), -explained.min(axis=0))
+        best_left = np.maximum(0, own_left - (most**2 - explained[index] ** 2))
+        p_values[index] = _p_value((left[index], left.min()), (own_left, best_left), level)
     return p_values
 
 
@@ -341,14 +350,17 @@ def _ends(steps: Values, knots: Values, accepted: NDArray[np.bool_], best: int) 
     return float(ends[inside[0]]), float(ends[inside[-1] + 2])
 
 
-def _slope(curve: Curve, candidates: Bends, weights: Values, left: Values, scatter: Values, level: float) -> Slope:
-    """A slope at the best knot with the interval over all knots. weights: those of the slope, shape (knots, steps)."""
+def _slope(curve: Curve, weights: Values, left: Values, scatter: Values, seen: Values, level: float) -> Slope:
+    """A slope at the best knot with the interval over all knots.
+
+    weights: those of the slope, shape (knots, steps); left, scatter, seen: residual sum of squares of each knot, standard
+    deviation between steps, and mean square that both kinds of noise lead to, shape (knots,).
+    """
     best, freedom = int(left.argmin()), len(curve.steps) - 4
     slopes = weights @ curve.values
     # A slope error of d adds d^2 / spread to the squares; noise that all steps share widens the interval but adds no squares.
-    sampled = np.maximum(np.einsum("ki,ij,kj->k", weights, curve.noise, weights), 0)
+    sampled = np.maximum(((weights @ curve.noise) * weights).sum(axis=1), 0)
     squares = (weights**2).sum(axis=1)
-    seen = np.einsum("kij,ji->k", candidates.rest, curve.noise) / (len(curve.steps) - 3) + scatter**2
     widening = np.divide(sampled / squares + scatter**2, seen, out=np.ones(len(left)), where=seen > ROUNDING)
     spread = squares * np.maximum(widening, 1)
     room = left[best] * (1 + student_width(level, freedom) ** 2 / freedom) - left

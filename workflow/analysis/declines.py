@@ -7,14 +7,18 @@ exceeds the largest difference of curves that do not fall (a scan with dyadic wi
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import scipy  # its submodules are imported when they are used
 from numpy.typing import NDArray
 
 from workflow.analysis.curves import Curve, drawn_noise
+from workflow.analysis.fits import NOTHING as ROUNDING
+from workflow.analysis.fits import remaining
 from workflow.statistics import NORMAL, Resampling, student_tail
 
 Values = NDArray[np.float64]
@@ -42,28 +46,6 @@ class Decline:
     n: int
 
 
-@dataclass(frozen=True)
-class Contrasts:
-    """runs: indices of the first and last steps of both runs, (contrasts, 4); weights: of each step, (contrasts, steps)."""
-
-    runs: NDArray[np.int64]
-    weights: Values
-
-
-@lru_cache
-def contrasts(steps: int) -> Contrasts:
-    """All runs of some lengths against all later runs that end at the last step."""
-    runs, rows = [], []
-    for tail in (length for length in LENGTHS if length <= steps // 2):
-        for length in LENGTHS:
-            for start in range(steps - tail - length + 1):
-                row = np.zeros(steps)
-                row[start : start + length], row[-tail:] = 1 / length, -1 / tail
-                runs.append((start, start + length - 1, steps - tail, steps - 1))
-                rows.append(row)
-    return Contrasts(np.array(runs), np.array(rows))
-
-
 def settled(curve: Curve) -> Curve:
     """The steps of a curve that are compared: those of the last two decades."""
     recent = curve.steps >= curve.steps[-1] / SETTLED
@@ -85,56 +67,99 @@ def decline(curve: Curve, resampling: Resampling) -> Decline:
     curve = settled(curve)
     scan = Scan(curve)
     largest_scatter = scan.largest_scatter(resampling.level)
-    largest = scan.ratios(drawn_noise(curve, largest_scatter, resampling).T).max(axis=0)
+    largest = scan.largest(drawn_noise(curve, largest_scatter, resampling).T)
     bound = float(np.quantile(largest, resampling.level))
-    ratios = scan.ratios(curve.values[:, None])[:, 0]
-    top = int(ratios.argmax())
-    value, error = float(scan.weights[top] @ curve.values), float(scan.errors(curve.values[:, None])[top, 0])
-    freedom = _freedom(scan.freedom, scan.sampled[top], scan.squares[top] * largest_scatter**2)
-    ends = [float(step) for step in curve.steps[scan.runs[top]]]
+    top = scan.top(curve.values)
+    freedom = _freedom(scan.freedom, top.sampled, top.squares * largest_scatter**2)
+    ends = [float(step) for step in curve.steps[list(top.run)]]
     return Decline(
         (ends[0], ends[1]),
         (ends[2], ends[3]),
-        value,
-        value - bound * error,
-        _p_value(float(ratios[top]), largest, bound, resampling.level, freedom),
+        top.value,
+        top.value - bound * top.error,
+        _p_value(top.ratio, largest, bound, resampling.level, freedom),
         len(curve.steps),
     )
+
+
+class Contrast(NamedTuple):
+    """A run of steps against the last steps.
+
+    run: places of the first and the last step of both; value: difference of their means; error: its standard error; sampled:
+    variance by rows and seeds; squares: variance that scatter of variance 1 between steps adds.
+    """
+
+    run: tuple[int, int, int, int]
+    value: float
+    error: float
+    sampled: float
+    squares: float
+
+    @property
+    def ratio(self) -> float:
+        """The difference in standard errors; 0 if the error is 0, which means that the noise is unknown."""
+        return self.value / self.error if self.error > NOTHING else 0.0
 
 
 class Scan:
     """All contrasts of a curve with their standard errors, for its own values and for simulated ones.
 
-    runs, weights: of `contrasts`; sampled: variance of each contrast by rows and seeds; squares: variance that scatter of
-    variance 1 between steps adds, both of shape (contrasts,); freedom: of the scatter between steps.
+    A contrast is a run of some length against the last steps of some length. freedom: degrees of freedom of the scatter
+    between steps.
     """
 
     def __init__(self, curve: Curve) -> None:
         """Compute what does not depend on the values. curve: `settled`."""
-        pairs = contrasts(len(curve.steps))
-        self.curve, self.runs, self.weights = curve, pairs.runs, pairs.weights
-        self.sampled = np.maximum(0, np.einsum("ci,ij,cj->c", self.weights, curve.noise, self.weights))
-        self.squares = (self.weights**2).sum(axis=1)
+        self.curve = curve
         self._bends = _curvatures(curve.steps)
-        self._explained = float(np.einsum("bi,ij,bj->b", self._bends, curve.noise, self._bends).mean())
+        explained = ((self._bends @ curve.noise) * self._bends).sum(axis=1)
+        self._explained = float(np.where(explained > ROUNDING * curve.noise.max(), explained, 0).mean())
         self.freedom = _freedom_of(self._bends)
+        self._sampled = {lengths: _sampled(curve.noise, *lengths) for lengths in _lengths(len(curve.steps))}
 
-    def ratios(self, values: Values) -> Values:
-        """All differences divided by their standard errors, shape (contrasts, curves). values: shape (steps, curves)."""
-        return _ratio(self.weights @ values, self.errors(values))
+    def largest(self, curves: Values) -> Values:
+        """The largest difference in standard errors of each curve, shape (curves,). curves: shape (steps, curves)."""
+        largest = np.full(curves.shape[1], -np.inf)
+        for _, differences, variances in self._groups(curves):
+            squares = np.abs(differences) * differences  # with the sign, since only the root of the largest is needed
+            ratios = np.divide(squares, variances, out=np.zeros_like(squares), where=variances > NOTHING**2)
+            np.maximum(largest, ratios.max(axis=0), out=largest)
+        return np.sign(largest) * np.sqrt(np.abs(largest))
 
-    def errors(self, values: Values) -> Values:
-        """Standard errors of all contrasts, shape (contrasts, curves)."""
-        return np.sqrt(self.sampled[:, None] + self.squares[:, None] * self._scatters(values))
+    def top(self, values: Values) -> Contrast:
+        """The contrast with the largest difference in standard errors of one curve, shape (steps,); if several have it, such
+        as all if the noise is unknown, that with the largest difference.
+        """
+        return max(self._tops(values), key=lambda contrast: (contrast.ratio, contrast.value))
 
-    def _scatters(self, values: Values) -> Values:
+    def _tops(self, values: Values) -> Iterator[Contrast]:
+        """The same for each two lengths."""
+        last = len(values) - 1
+        for (tail, length), differences, variances in self._groups(values[:, None]):
+            value, error = differences[:, 0], np.sqrt(variances[:, 0])
+            ratios = np.divide(value, error, out=np.zeros_like(value), where=error > NOTHING)
+            start = int(np.lexsort((value, ratios))[-1])
+            run, sampled = (start, start + length - 1, last - tail + 1, last), float(self._sampled[tail, length][start])
+            yield Contrast(run, float(value[start]), float(error[start]), sampled, 1 / length + 1 / tail)
+
+    def _groups(self, curves: Values) -> Iterator[tuple[tuple[int, int], Values, Values]]:
+        """Contrasts of the same two lengths: these, their differences and the variances of these, both (contrasts, curves)."""
+        scatters, curves = self._scatters(curves), np.ascontiguousarray(curves)
+        means = {length: _run_means(curves, length) for length in {length for both in self._sampled for length in both}}
+        for (tail, length), sampled in self._sampled.items():
+            differences = means[length][: len(sampled)] - means[tail][-1]
+            yield (tail, length), differences, sampled[:, None] + (1 / length + 1 / tail) * scatters
+
+    def _scatters(self, curves: Values) -> Values:
         """Variance between steps beyond rows and seeds of each curve: a mean square over inner steps.
 
         With many steps the largest quarter is left out, so that the few steps where a curve turns or falls count little.
         """
-        squares = np.sort((self._bends @ values) ** 2, axis=0)
-        counted = len(squares) - (len(squares) // 4 if len(squares) >= MANY else 0)
-        return np.maximum(0, squares[:counted].mean(axis=0) / _smallest(counted / len(squares)) - self._explained)
+        squares = (curves.T @ self._bends.T) ** 2
+        count = squares.shape[1]
+        counted = count - (count // 4 if count >= MANY else 0)
+        smallest = np.partition(squares, counted - 1, axis=1)[:, :counted]
+        return np.maximum(0, smallest.mean(axis=1) / _smallest(counted / count) - self._explained)
 
     def largest_scatter(self, level: float) -> float:
         """One-sided upper confidence bound of the standard deviation between steps beyond rows and seeds.
@@ -148,6 +173,33 @@ class Scan:
         return max(0.0, largest - self._explained) ** 0.5
 
 
+def _lengths(steps: int) -> list[tuple[int, int]]:
+    """Lengths of the last steps and of the runs before them."""
+    return [
+        (tail, length)
+        for tail, length in itertools.product(LENGTHS, LENGTHS)
+        if tail <= steps // 2 and tail + length <= steps
+    ]
+
+
+def _run_means(values: Values, length: int) -> Values:
+    """Means of all runs of some length, shape (steps - length + 1, …). values: shape (steps, …)."""
+    runs = len(values) - length + 1
+    return np.sum([values[start : start + runs] for start in range(length)], axis=0) / length
+
+
+def _sampled(noise: Values, tail: int, length: int) -> Values:
+    """Variances of the differences of all runs before the last steps and these, shape (runs,).
+
+    noise: covariance of the steps, shape (steps, steps).
+    """
+    runs = len(noise) - tail - length + 1
+    with_run, with_tail = _run_means(noise, length)[:runs], noise[:, -tail:].mean(axis=1)
+    of_runs = sum(with_run[np.arange(runs), np.arange(runs) + place] for place in range(length)) / length
+    between = _run_means(with_tail, length)[:runs]
+    return remaining(of_runs + with_tail[-tail:].mean(), 2 * between)
+
+
 def _smallest(share: float) -> float:
     """Mean of the smallest share of squares of a standard normal variable."""
     return float(scipy.special.chdtr(3, scipy.special.chdtri(1, 1 - share))) / share
@@ -157,11 +209,6 @@ def _freedom_of(bends: Values) -> float:
     """Degrees of freedom of the mean square of inner steps, which share their neighbours (Box 1954)."""
     products = bends @ bends.T
     return float(np.trace(products) ** 2 / (products**2).sum())
-
-
-def _ratio(differences: Values, errors: Values) -> Values:
-    """Differences divided by their errors; 0 where the error is 0, which means that the noise is unknown."""
-    return np.divide(differences, errors, out=np.zeros_like(errors), where=errors > NOTHING)
 
 
 def _curvatures(steps: Values) -> Values:

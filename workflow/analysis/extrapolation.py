@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from workflow.analysis.laws import LAWS, scaled
+from workflow.analysis.laws import LAWS, fits_of, scaled
 from workflow.statistics import ROUNDING, student_tail
 
 Values = NDArray[np.float64]
@@ -68,51 +68,73 @@ class Forecast:
 
 
 def forecast(steps: Values, values: Values, at: float, level: float, sign: int = 1) -> Forecast | None:
-    """Scores at a later step; None if the error is unknown: too few curves, or no held-out steps that far ahead.
+    """Scores of `Series` at a later step."""
+    return Series(steps, values).forecast(at, level, sign)
 
-    steps: shape (steps,), ascending; values: shape (curves, steps), of one sort; level: of the interval; sign: -1 if less is
-    better.
+
+class Series:
+    """Curves of one sort over the same steps, with the errors of forecasts from earlier steps.
+
+    steps: shape (steps,), ascending; values: shape (curves, steps).
     """
-    ahead = np.log(at / steps[-1])
-    trials = list(_trials(steps, values, ahead))
-    if len({cut for cut, _ in trials}) < CUTS or len(values) < FEWEST:
-        return None
-    errors = np.stack([missed for _, missed in trials], axis=-1)
-    combined, weights = _crossed(errors), stacked(errors)
-    gain, p_value = _gain(errors[0], combined)
-    if _gain(errors[FORECASTERS.index(LINE)], combined)[0] <= 0:
-        p_value = 1.0
-    centre = weights @ forecasts(steps, values, at)
-    half = _quantile(np.abs(combined), level) * scale(steps, values)
-    fallen = shortfall(steps, sign * values, sign * errors)
-    return Forecast(centre, centre - half, centre + half, gain, p_value, len(trials), fallen)
 
+    def __init__(self, steps: Values, values: Values) -> None:
+        """Nothing is fitted yet."""
+        self.steps, self.values = steps, values
 
-def shortfall(steps: Values, values: Values, errors: Values) -> float:
-    """One-sided p-value of no decline in the last steps beyond the forecast from earlier ones.
+    @cached_property
+    def _off(self) -> dict[int, Values]:
+        """Scaled errors at all steps after a cut: number of steps before it -> shape (forecasters, curves, steps after it)."""
+        return {
+            cut: (self.values[:, cut:] - forecasts(self.steps[:cut], self.values[:, :cut], self.steps[cut:]))
+            / _positive(scale(self.steps[:cut], self.values[:, :cut]))[:, None]
+            for cut in range(FEWEST, len(self.steps))
+            if self.steps[cut - 1] >= self.steps[-1] / ORIGINS
+        }
 
-    The run is cut off at each step in its second half. The errors after each cut, averaged for each curve and tested by
-    Student's t over curves, are below 0 if the run has turned down. The result is the smallest p-value, multiplied by the
-    number of cuts (Bonferroni). The weights of each curve's combination are learned from the other curves. errors: as in
-    `stacked`.
-    """
-    fold = np.arange(errors.shape[1]) % FOLDS
-    weights = np.stack([stacked(errors[:, fold != number]) for number in range(min(FOLDS, errors.shape[1]))], axis=1)[
-        :, fold
-    ]
-    cuts = [cut for cut in range(FEWEST, len(steps)) if steps[cut - 1] >= steps[-1] / TURN]
-    p_values = [_below(_behind(steps, values, cut, weights)) for cut in cuts]
-    return min(1.0, len(cuts) * min(p_values, default=1.0))
+    def forecast(self, at: float, level: float, sign: int = 1) -> Forecast | None:
+        """Scores at a later step; None if the error is unknown: too few curves, or no held-out steps that far ahead.
 
+        level: of the interval; sign: -1 if less is better.
+        """
+        trials = list(self._trials(np.log(at / self.steps[-1]))) if len(self.values) >= FEWEST else []
+        if len(trials) < CUTS:
+            return None
+        errors = np.concatenate(trials, axis=-1)
+        crossed = crossed_weights(errors)
+        combined = np.einsum("fc,fct->ct", crossed, errors)
+        gain, p_value = _gain(errors[0], combined)
+        if _gain(errors[FORECASTERS.index(LINE)], combined)[0] <= 0:
+            p_value = 1.0
+        centre = stacked(_condensed(errors), combined.size) @ forecasts(self.steps, self.values, np.array([at]))[..., 0]
+        half = _quantile(np.abs(combined), level) * scale(self.steps, self.values)
+        fallen = self._shortfall(crossed, sign)
+        return Forecast(centre, centre - half, centre + half, gain, p_value, combined.shape[1], fallen)
 
-def _behind(steps: Values, values: Values, cut: int, weights: Values) -> Values:
-    """Mean scaled error of each curve's combination on the steps after a cut, shape (curves,)."""
-    known = steps[:cut], values[:, :cut]
-    off = [
-        (weights * (values[:, later] - forecasts(*known, float(steps[later])))).sum(axis=0)
-        for later in range(cut, len(steps))
-    ]
-    return np.mean(off, axis=0) / _positive(scale(*known))
+    def _trials(self, ahead: float) -> Iterator[Values]:
+        """Errors on held-out steps at about the requested distance, in log steps, after each cut that has such steps: shape
+        (forecasters, curves, steps).
+        """
+        for cut, off in self._off.items():
+            distance = np.log(self.steps[cut:] / self.steps[cut - 1])
+            reached = (ahead / REACH <= distance) & (distance <= ahead * REACH)
+            if reached.any():
+                yield off[..., reached]
+
+    def _shortfall(self, weights: Values, sign: int) -> float:
+        """One-sided p-value of no decline in the last steps beyond the forecast from earlier ones.
+
+        The run is cut off at each step in its second half. The errors after each cut, averaged for each curve and tested by
+        Student's t over curves, are below 0 if the run has turned down. The result is the smallest p-value, multiplied by
+        the number of cuts (Bonferroni). weights: of each curve's combination, learned from other curves, shape (forecasters,
+        curves); sign: -1 if less is better.
+        """
+        behind = [
+            sign * np.einsum("fc,fct->ct", weights, off).mean(axis=1)
+            for cut, off in self._off.items()
+            if self.steps[cut - 1] >= self.steps[-1] / TURN
+        ]
+        return min(1.0, len(behind) * min(map(_below, behind), default=1.0))
 
 
 def _below(errors: Values) -> float:
@@ -129,59 +151,37 @@ def _positive(scatter: Values) -> Values:
     return np.where(scatter > 0, scatter, 1.0)
 
 
-def forecasts(steps: Values, values: Values, at: float) -> Values:
-    """Forecast of each of FORECASTERS for a later step, shape (forecasters, curves)."""
-    key = tuple(steps)
-    fixed = values @ _fixed(key, at).T
-    smooth = [_smooth(name, key, at) for name in SMOOTH]
-    return np.concatenate([fixed.T, [_best(rest, weights, values) for rest, weights in smooth]])
+def forecasts(steps: Values, values: Values, later: Values) -> Values:
+    """Forecast of each of FORECASTERS for later steps, shape (forecasters, curves, later steps).
+
+    steps: shape (steps,); values: shape (curves, steps); later: shape (later steps,).
+    """
+    means = [np.repeat(values[:, -n:].mean(axis=1)[:, None], len(later), axis=1) for n in (1, *RECENT)]
+    lines = [_line(_recent(steps, factor), steps, values, later) for factor in LINES]
+    return np.stack([*means, *lines, *(_law(law, steps, values, later) for law in SMOOTH)])
 
 
-def _best(rests: Values, weights: Values, values: Values) -> Values:
-    """Forecasts by the best-fitting shape of each curve, shape (curves,)."""
-    left = (np.einsum("kij,cj->kci", rests, values) ** 2).sum(axis=-1)
-    return (weights @ values.T)[left.argmin(axis=0), np.arange(len(values))]
+def _line(recent: NDArray[np.intp], steps: Values, values: Values, later: Values) -> Values:
+    """Forecasts by a line in log steps through some steps, shape (curves, later steps)."""
+    log_steps = np.log(scaled(steps, steps[-1]))[recent]
+    inverse = np.linalg.pinv(np.stack([np.ones(len(recent)), log_steps], axis=-1))
+    return values[:, recent] @ inverse.T @ np.stack([np.ones(len(later)), np.log(later / steps[-1])])
+
+
+def _law(law: str, steps: Values, values: Values, later: Values) -> Values:
+    """Forecasts by the best-fitting shape of a law over the last two decades, shape (curves, later steps)."""
+    recent, at = _recent(steps, WINDOW), later / steps[-1]
+    positions, known = scaled(steps, steps[-1])[recent], values[:, recent]
+    fitted, shapes = fits_of((law,), tuple(positions)), LAWS[law](float(positions[0]))
+    best = fitted.squares_of_many(known.T).argmin(axis=0)
+    ahead = {one: shapes[one](at) - shapes[one](positions).mean() for one in set(best)}
+    slopes = (fitted.own[best] * known).sum(axis=1) / fitted.lengths[best]
+    return known.mean(axis=1)[:, None] + slopes[:, None] * np.stack([ahead[one] for one in best])
 
 
 def _recent(steps: Values, factor: float) -> NDArray[np.intp]:
     """Indices of the steps within a factor of the last, at least the last four."""
     return np.flatnonzero(steps >= min(steps[-1] / factor, steps[-FEWEST]))
-
-
-@lru_cache
-def _fixed(key: tuple[float, ...], at: float) -> Values:
-    """Weights of each step's value in the forecasts without a shape, shape (forecasters, steps)."""
-    steps = np.array(key)
-    rows = [np.where(np.arange(len(steps)) >= len(steps) - n, 1 / min(n, len(steps)), 0) for n in (1, *RECENT)]
-    log_steps = np.log(scaled(steps, steps[-1]))
-    for factor in LINES:
-        recent = _recent(steps, factor)
-        row = np.zeros(len(steps))
-        row[recent] = np.array([1, np.log(at / steps[-1])]) @ np.linalg.pinv(
-            np.stack([np.ones(len(recent)), log_steps[recent]], axis=-1)
-        )
-        rows.append(row)
-    return np.array(rows)
-
-
-@lru_cache
-def _smooth(law: str, key: tuple[float, ...], at: float) -> tuple[Values, Values]:
-    """A law over the last two decades: projections on its residuals, (shapes, steps, steps), and its forecasts, (shapes,
-    steps).
-    """
-    steps = np.array(key)
-    recent = _recent(steps, WINDOW)
-    positions = scaled(steps, steps[-1])[recent]
-    rests, weights = [], []
-    for shape in LAWS[law](float(positions[0])):
-        basis = np.stack([np.ones(len(recent)), shape(positions)], axis=-1)
-        inverse = np.linalg.pinv(basis)
-        rest, row = np.zeros((len(recent), len(steps))), np.zeros(len(steps))
-        rest[:, recent] = np.eye(len(recent)) - basis @ inverse
-        row[recent] = np.array([1.0, float(shape(np.array([at / steps[-1]]))[0])]) @ inverse
-        rests.append(rest)
-        weights.append(row)
-    return np.array(rests), np.array(weights)
 
 
 def scale(steps: Values, values: Values) -> Values:
@@ -198,43 +198,39 @@ def scale(steps: Values, values: Values) -> Values:
     return np.sqrt((squares + squares.mean()) / 2)
 
 
-def _trials(steps: Values, values: Values, ahead: float) -> Iterator[tuple[int, Values]]:
-    """Scaled errors of all forecasters on held-out steps at the requested distance: number of steps before the cut, and
-    errors of shape (forecasters, curves).
+def stacked(errors: Values, count: int) -> Values:
+    """Weights of the forecasters: not negative, with sum 1.
+
+    errors: shape (rows, forecasters), or fewer rows with the same sums of products (`_condensed`); count: number of rows
+    that they stand for.
     """
-    for cut in range(FEWEST, len(steps)):
-        if steps[cut - 1] < steps[-1] / ORIGINS:
-            continue
-        steps_before, known = steps[:cut], values[:, :cut]
-        scatter = _positive(scale(steps_before, known))
-        for later in range(cut, len(steps)):
-            if ahead / REACH <= np.log(steps[later] / steps_before[-1]) <= ahead * REACH:
-                yield (
-                    cut,
-                    (values[:, later] - forecasts(steps_before, known, float(steps[later]))) / scatter,
-                )
-
-
-def stacked(errors: Values) -> Values:
-    """Weights of the forecasters: not negative, with sum 1. errors: shape (forecasters, …)."""
-    flat = errors.reshape(len(errors), -1).T
-    size = len(flat) * max(float((flat**2).mean(axis=0).min()), 1e-12)
+    size = count * max(float((errors**2).sum(axis=0).min()) / count, 1e-12)
     pull, whole = np.sqrt(TOWARDS_EQUAL * size), 1e3 * np.sqrt(size)
-    count = len(errors)
-    system = np.concatenate([flat, pull * np.eye(count), np.full((1, count), whole)])
-    wanted = np.concatenate([np.zeros(len(flat)), np.full(count, pull / count), [whole]])
+    forecasters = errors.shape[1]
+    system = np.concatenate([errors, pull * np.eye(forecasters), np.full((1, forecasters), whole)])
+    wanted = np.concatenate([np.zeros(len(errors)), np.full(forecasters, pull / forecasters), [whole]])
     weights = nnls(system, wanted)[0]
     return weights / weights.sum()
 
 
-def _crossed(errors: Values) -> Values:
-    """Errors of the combination on each curve, with weights from the other curves: shape (curves, trials)."""
-    fold = np.arange(errors.shape[1]) % FOLDS
-    combined = np.empty(errors.shape[1:])
-    for number in np.unique(fold):
-        weights = stacked(errors[:, fold != number])
-        combined[fold == number] = np.tensordot(weights, errors[:, fold == number], axes=1)
-    return combined
+def _condensed(errors: Values) -> Values:
+    """As few rows as forecasters with the same sums of squares and products. errors: shape (forecasters, …)."""
+    return np.asarray(np.linalg.qr(errors.reshape(len(errors), -1).T, mode="r"))
+
+
+def crossed_weights(errors: Values) -> Values:
+    """Weights of each curve's combination, learned from the curves of other folds: shape (forecasters, curves).
+
+    errors: shape (forecasters, curves, trials).
+    """
+    curves, trials = errors.shape[1:]
+    fold = np.arange(curves) % FOLDS
+    parts = [_condensed(errors[:, fold == number]) for number in range(min(FOLDS, curves))]
+    weights = [
+        stacked(np.concatenate(parts[:number] + parts[number + 1 :]), trials * int((fold != number).sum()))
+        for number in range(len(parts))
+    ]
+    return np.stack(weights, axis=1)[:, fold]
 
 
 def _gain(baseline: Values, combined: Values) -> tuple[float, float]:

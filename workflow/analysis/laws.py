@@ -9,13 +9,13 @@ batch size.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.analysis.curves import Curve, bends, noise_around
+from workflow.analysis.curves import ROUNDING, Curve, bends, drawn_noise, scatter_between
+from workflow.analysis.fits import NOTHING, Fits, fits
 from workflow.statistics import Resampling
 
 Values = NDArray[np.float64]
@@ -32,6 +32,7 @@ ONSET = 0.5  # the latest onset of a rise, as a share of the steps so far; a lat
 LONGEST = 1.5  # the slowest exponential's time constant, in training lengths so far
 BEND = "bend"
 START = 100
+ALIKE = 1e-12  # residual sums of squares that differ by less than this share of a curve's are equal except for rounding
 
 
 def _power(first: float) -> list[Shape]:
@@ -93,54 +94,17 @@ def scaled(steps: Values, to: float) -> Values:
     return np.maximum(steps, steps[steps > 0].min() / 2) / to
 
 
-@lru_cache
-def shapes(law: str, steps: tuple[float, ...], at: tuple[float, ...] = ()) -> Values:
-    """Design matrices of a law over steps and, after them, over later ones, shape (shapes, steps + at, 2)."""
-    positions = scaled(np.array(steps), steps[-1])
-    places = np.concatenate([positions, np.array(at) / steps[-1]])
-    columns = [shape(places) for shape in LAWS[law](float(positions[0]))]
-    return np.stack([np.stack([np.ones_like(places), column], axis=-1) for column in columns])
+@lru_cache(maxsize=1024)  # forecasts fit three laws to the steps before each of hundreds of cuts
+def fits_of(laws: tuple[str, ...], positions: tuple[float, ...]) -> Fits:
+    """Fits of all shapes of some laws. positions: `scaled` steps, ascending."""
+    columns = [shape(np.array(positions)) for law in laws for shape in LAWS[law](positions[0])]
+    return fits(np.ones((len(positions), 1)), np.stack(columns))
 
 
-@lru_cache
-def straight_and_bent(steps: tuple[float, ...]) -> dict[str, Values]:
-    """Design matrices of the straight line and of lines with a bend, shapes (1, steps, 2) and (knots, steps, 3)."""
-    x, knots = np.array(steps), bends(steps).knots
-    flat = np.stack([np.ones_like(x), x / x[-1]], axis=-1)
-    beyond = np.maximum(x - knots[:, None], 0) / x[-1]
-    both = np.broadcast_to(flat, (len(knots), *flat.shape))
-    return {"straight_line": flat[None], BEND: np.concatenate([both, beyond[..., None]], axis=-1)}
-
-
-def bases(steps: tuple[float, ...]) -> dict[str, Values]:
-    """All models that held-out steps compare: name -> design matrices, shape (shapes, steps, parameters)."""
-    return {**straight_and_bent(steps), **{law: shapes(law, steps) for law in LAWS}}
-
-
-@lru_cache
-def _rests(steps: tuple[float, ...]) -> Values:
-    """Projections on the residuals of all shapes of all laws, shape (shapes of all laws, steps, steps)."""
-    whole = np.concatenate([shapes(law, steps) for law in LAWS])
-    return np.eye(len(steps)) - whole @ np.linalg.pinv(whole)
-
-
-@dataclass(frozen=True)
-class Without:
-    """Fits without one step.
-
-    spaces: orthonormal bases, shape (shapes, steps - 1, parameters); weights: of the other steps in the prediction of the
-    left-out step, shape (shapes, steps - 1).
-    """
-
-    spaces: Values
-    weights: Values
-
-
-@lru_cache(maxsize=512)
-def _without(name: str, steps: tuple[float, ...], index: int) -> Without:
-    basis = bases(steps)[name]
-    others = np.delete(basis, index, axis=1)
-    return Without(np.linalg.qr(others)[0], np.einsum("kp,kpn->kn", basis[:, index], np.linalg.pinv(others)))
+def all_fits(steps: Values) -> dict[str, Fits]:
+    """All models that held-out steps compare."""
+    positions, bent = tuple(scaled(steps, steps[-1])), bends(tuple(steps)).fits
+    return {"straight_line": bent.without_own(), BEND: bent, **{law: fits_of((law,), positions) for law in LAWS}}
 
 
 def held_out(curve: Curve) -> dict[str, float]:
@@ -148,19 +112,25 @@ def held_out(curve: Curve) -> dict[str, float]:
 
     Each step is left out in turn, except the first and the last, which would be extrapolated.
     """
-    steps = tuple(curve.steps)
-    inner = range(1, len(steps) - 1)
     return {
-        name: float(np.sqrt(np.mean([_missed(name, steps, curve.values, index) ** 2 for index in inner])))
-        for name in bases(steps)
+        name: float(np.sqrt(np.mean(_missed(model, curve.values)[1:-1] ** 2)))
+        for name, model in all_fits(curve.steps).items()
     }
 
 
-def _missed(name: str, steps: tuple[float, ...], values: Values, index: int) -> float:
-    """Error of the best fit to the other steps at a step."""
-    fitted, rest = _without(name, steps, index), np.delete(values, index)
-    caught = (np.einsum("knp,n->kp", fitted.spaces, rest) ** 2).sum(axis=1)
-    return float(values[index] - fitted.weights[caught.argmax()] @ rest)
+def _missed(model: Fits, values: Values) -> Values:
+    """Error of the best fit to the other steps at each step, shape (steps,).
+
+    A residual divided by one minus the leverage of its step is the error of the fit without that step, which lowers the
+    residual sum of squares by the product of both (Cook & Weisberg 1982, section 2.2). A fit that the other steps do not
+    determine is not the best. Of equally good ones, such as knots before the second of the other steps, the first counts.
+    """
+    residuals, free = model.residuals(values), 1 - model.leverages()
+    known = free > NOTHING
+    errors = np.divide(residuals, free, out=np.zeros_like(residuals), where=known)
+    left = np.where(known, (residuals**2).sum(axis=1)[:, None] - residuals * errors, np.inf)
+    best = left.min(axis=0) + ALIKE * (model.beyond(values) ** 2).sum()
+    return errors[(left <= best).argmax(axis=0), np.arange(len(values))]
 
 
 def law_p_value(curve: Curve, resampling: Resampling) -> float:
@@ -169,22 +139,18 @@ def law_p_value(curve: Curve, resampling: Resampling) -> float:
     By simulation (Cox 1961; Williams 1970) of curves of that law with this curve's noise: how often a bend fits them better
     than every law by at least as much.
     """
-    steps = tuple(curve.steps)
-    smooth, bent = _rests(steps), bends(steps).rest
-    left = _squares(smooth, curve.values[:, None])[:, 0]
+    positions = tuple(scaled(curve.steps, curve.steps[-1]))
+    smooth, bent = fits_of(tuple(LAWS), positions), bends(tuple(curve.steps)).fits
+    left = smooth.squares(curve.values)
     best = int(left.argmin())
-    noise = noise_around(curve, smooth[best], len(steps) - 3, resampling)
-    drawn = (curve.values - smooth[best] @ curve.values)[:, None] + noise.T
-    seen = left[best] - _squares(bent, curve.values[:, None]).min()
-    simulated_law, simulated_bend = _squares(smooth, drawn).min(axis=0), _squares(bent, drawn).min(axis=0)
-    ratio = seen / max(float(left[best] - seen), 1e-20)
-    ratios = (simulated_law - simulated_bend) / np.maximum(simulated_bend, 1e-20)
+    scatter = scatter_between(left, smooth.expected(curve.noise), len(positions) - 3)[best]
+    fitted = curve.values - smooth.residuals(curve.values)[best]
+    drawn = fitted[:, None] + drawn_noise(curve, scatter, resampling).T
+    seen = left[best] - bent.squares(curve.values).min()
+    simulated_law, simulated_bend = (model.squares_of_many(drawn).min(axis=0) for model in (smooth, bent))
+    ratio = seen / max(float(left[best] - seen), ROUNDING)
+    ratios = (simulated_law - simulated_bend) / np.maximum(simulated_bend, ROUNDING)
     return float((1 + (ratios >= ratio).sum()) / (1 + len(ratios)))
-
-
-def _squares(rests: Values, curves: Values) -> Values:
-    """Residual sums of squares of curves, shape (steps, curves), for projections of shape (shapes, steps, steps)."""
-    return ((rests @ curves) ** 2).sum(axis=1)
 
 
 def thinned(curve: Curve) -> Sequence[Curve]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from workflow.analysis.evidence import PAIR_KEYS, Evidence, Level
-from workflow.analysis.extrapolation import Forecast, forecast
+from workflow.analysis.extrapolation import Forecast, Series
 from workflow.statistics import NORMAL, ROUNDING, Resampling, normal, student_width, tested
 
 LINE = [key for key in PAIR_KEYS if key != "step"]
@@ -82,9 +82,10 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of all curves of one sort over the same steps."""
     values = np.array([[level.value for level in line] for line in lines])
+    series, sign = Series(steps, values), -1 if lines[0][0].better == "lower" else 1
     for factor in FURTHER:
         later = round(factor * steps[-1])
-        prediction = forecast(steps, values, float(later), COVERAGE, -1 if lines[0][0].better == "lower" else 1)
+        prediction = series.forecast(float(later), COVERAGE, sign)
         gain, p_value, fallen = (
             (None, None, None) if prediction is None else (prediction.gain, prediction.p_value, prediction.fallen)
         )
