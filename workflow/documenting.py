@@ -6,6 +6,7 @@ Run `python -m workflow.documenting` or `make docs`.
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from workflow import task
+from workflow.data import prompts
 from workflow.storage import tables
 from workflow.study import config
 
@@ -281,11 +283,38 @@ def _allowed(node: Node, root: Node) -> str:
 
 TASKS = """\
 Tasks to fine-tune on or to test on. These come with Tunecast; a study can have [tasks of its own](adding.md#a-dataset). Rows come
-from the dataset on the hub, or from `data_root`. Licences are as their dataset cards state them.
+from the dataset on the hub, or from `data_root`. Licences are copied from the dataset cards.
 
-The kind says how a task is answered. `inference` and `paraphrase`: one of the label words. `choice`: the answer option with the
-highest log-probability. `answer`: a short generated text, scored by exact match and F1. `summary` and `question`: a
-generated text, scored with ROUGE. `messages`: conversations to fine-tune on only.
+The kind of a task gives its prompts and its `method`, which says how the model answers:
+
+| kind | method | answer | primary metric |
+|---|---|---|---|
+| `inference`, `paraphrase` | `label` | the label word with the highest log-probability | accuracy |
+| `choice` | `rank` | the answer option with the highest log-probability | accuracy |
+| `answer` | `answer` | a short generated answer to a question | exact match |
+| `summary` | `generate` | a generated summary | ROUGE-L |
+| `question` | `generate` | a generated *question*, for a context and its answer | ROUGE-L |
+| `messages` | | conversations, to fine-tune on only | |
+
+Names that end in `_context` are questions with a passage. Those that end in `_ood` have rows of another domain. The tasks
+`mini_…` belong to a generated world, in which the truth is known: `mini_facts` asks for facts that the pre-training text
+states, `mini_inference` needs a skill that few texts show, and `mini_control` has random labels, so that no model can learn
+it.
+"""
+
+
+FORMATS = """\
+## Prompt formats
+
+`default`, `io` and `instruct` are the formats of Sun and Dredze (arXiv 2408.06663, Table 5). `chat` puts the prompt of
+`instruct` into the checkpoint's own chat template. `lm_eval` is the format of tasks from lm-evaluation-harness, which bring
+their own prompts. Names in braces are fields of a row. The answer follows the prompt.
+"""
+
+AUDIT = """\
+The audit looks for what makes scores misleading. Each finding is in `results/audit.parquet` with its evidence and a severity:
+an error makes a number wrong, a warning weakens what may be concluded from it, a note is worth knowing. Warnings and errors
+are shown beside the findings and recommendations that they affect. A study can have [checks of its own](adding.md).
 """
 
 
@@ -327,7 +356,27 @@ def task_list() -> str:
             _joined(f"`{name}`", one.kind, source, _split(one, one.train), _split(one, one.test), one.licence or "")
         )
     head = "| task | kind | dataset | training split | test split | licence |\n|---|---|---|---|---|---|"
-    return MADE.format(home="workflow/tasks/") + f"# Tasks\n\n{TASKS}\n" + "\n".join([head, *lines]) + "\n"
+    return (
+        MADE.format(home="workflow/tasks/")
+        + f"# Tasks\n\n{TASKS}\n"
+        + "\n".join([head, *lines, "", FORMATS, *_formats()])
+        + "\n"
+    )
+
+
+def _formats() -> Iterator[str]:
+    """The prompt formats with their templates for a task of each kind that has one."""
+    yield "| kind | format | prompt |\n|---|---|---|"
+    for kind in ("inference", "paraphrase", "choice", "answer", "summary", "question"):
+        for name in ("default", "io", "instruct"):
+            yield _joined(kind, f"`{name}`", f"`{json.dumps(prompts.FORMATS[name][kind], ensure_ascii=False)}`")
+
+
+def checks() -> str:
+    """The page of the audit: each check with the first line of its docstring."""
+    return (
+        MADE.format(home="workflow/audit/checks/") + f"# Audit\n\n{AUDIT}\n{_modules(ROOT / 'workflow/audit/checks')}\n"
+    )
 
 
 def _split(one: task.Task, split: str | None) -> str:
@@ -347,6 +396,7 @@ PAGES = {
     "rules.md": rules,
     "tables.md": columns,
     "tasks.md": task_list,
+    "audit.md": checks,
     "contributing.md": lambda: copied("CONTRIBUTING.md"),
     "changelog.md": lambda: copied("CHANGELOG.md"),
 }
