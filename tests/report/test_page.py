@@ -107,7 +107,7 @@ def test_two_seeds_and_a_high_probability_make_an_answer_clear() -> None:
     scores = pd.concat([study.tables["scores"], again[again["train"] != "none"]])
     (card,) = cards.cards(page_study.inputs(recommendations=study.tables["recommendations"], scores=scores))
     assert card.badge == "clear" and "2 seeds" in card.score
-    assert dict(card.facts)["What settles it"] == "Settled at the level of the intervals."
+    assert dict(card.facts)["What would settle it"] == "Settled at the level of the intervals."
 
 
 def test_an_answer_is_about_one_number_of_shots() -> None:
@@ -134,13 +134,13 @@ def test_lora_and_full_share_a_card_the_better_first() -> None:
 
 def test_a_drop_is_named_and_a_floor_has_nothing_to_forget() -> None:
     (card,) = cards.cards(page_study.inputs())
-    assert dict(card.facts)["Forgets"].startswith("1 of 1 other tests: essay −0.200.")
+    assert dict(card.facts)["Forgetting"].startswith("1 of 1 other tests drops significantly: essay −0.200.")
     scores, analysis = (page_study.inputs().tables[name] for name in ("scores", "analysis"))
     scores.loc[(scores["test"] == "essay") & (scores["train"] == "none"), ["value", "low"]] = 0.0
     analysis["p_value"] = 1.0
     (card,) = cards.cards(page_study.inputs(scores=scores, analysis=analysis))
-    assert dict(card.facts)["Forgets"] == (
-        "None of 1 other tests drops significantly. 1 start at chance or 0: nothing to lose."
+    assert dict(card.facts)["Forgetting"] == (
+        "None of 1 other tests drops significantly. 1 starts at chance or 0, so nothing can be lost there."
     )
 
 

@@ -132,7 +132,7 @@ def test_the_first_screen_holds_the_answer(window: browser.Browser, page: Path, 
     )
     assert visible and visible[0] < HEIGHT
     top = window.run("return document.body.innerText")
-    assert "Which checkpoint should you fine-tune?" in top and re.search(r"\d of \d+ tasks? ha", top)
+    assert "Which checkpoint should you fine-tune?" in top and re.search(r"\d of \d+ answers", top)
 
 
 def hovered(window: browser.Browser, key: str) -> str:

@@ -109,12 +109,12 @@ def _facts(recipes: Sequence[Answer]) -> Iterator[tuple[str, str]]:
     """The lines of a card."""
     answer = recipes[0]
     yield "How sure", chance(answer)
-    yield "Untouched", _gain(answer) if answer.tuned and not answer.is_mean else ""
+    yield "Before fine-tuning", _gain(answer) if answer.tuned and not answer.is_mean else ""
     yield "Full or LoRA", _methods(recipes) if answer.tuned else ""
-    yield "Forgets", forgetting(answer).text if answer.tuned and not answer.is_mean else ""
-    yield "Train on?", later(answer)
+    yield "Forgetting", forgetting(answer).text if answer.tuned and not answer.is_mean else ""
+    yield "More pre-training?", later(answer)
     yield "Cost", cost(answer) if answer.tuned and not answer.is_mean else ""
-    yield "What settles it", settling(answer)
+    yield "What would settle it", settling(answer)
 
 
 def chance(answer: Answer) -> str:
@@ -131,7 +131,7 @@ def chance(answer: Answer) -> str:
     if answer.trivial:
         name, value = answer.trivial
         text += f" No checkpoint is shown to beat {name} ({value:.3f})."
-    return text + (" Other seeds are not in it." if answer.tuned and answer.seeds < 2 else "")
+    return text + (" This does not account for other seeds." if answer.tuned and answer.seeds < 2 else "")
 
 
 def _gain(answer: Answer) -> str:
@@ -154,7 +154,7 @@ def _gain(answer: Answer) -> str:
     row = change.iloc[0]
     bounds = "" if pd.isna(row["low"]) else f" ({signed(row['low'], '.2f')} to {signed(row['high'], '.2f')})"
     verdict = "" if pd.isna(row["low"]) or row["low"] > 0 or row["high"] < 0 else "; not shown to help"
-    return f"{base.iloc[0]:.3f}; tuning adds {signed(row['value'])}{bounds}{verdict}."
+    return f"{base.iloc[0]:.3f}; fine-tuning adds {signed(row['value'])}{bounds}{verdict}."
 
 
 def _methods(recipes: Sequence[Answer]) -> str:
@@ -192,7 +192,7 @@ def cost(answer: Answer) -> str:
         return "Not measured here: the scores were imported." if not answer.inputs.settings["families"] else ""
     rows = hours[(hours["stage"] == "tune") & (hours["train"] == answer.task)]
     jobs, total = int(rows["measured"].sum()), float(rows["hours"].sum())
-    return f"{jobs} fine-tunings took {spent(3600 * total)}." if jobs else "Not measured."
+    return f"{jobs} fine-tunings took {spent(3600 * total)} in all." if jobs else "Not measured."
 
 
 def spent(seconds: float) -> str:
@@ -232,17 +232,18 @@ def lead(shown: Sequence[Card], inputs: PageInputs) -> list[str]:
     counts = Counter(card.badge for card in shown)
     clear = counts.pop("clear", 0)
     kinds = ", ".join(f"{badge} ({number})" for badge, number in counts.most_common())
-    first = f"{clear} of {len(shown)} tasks have a clearly best checkpoint" + (
-        f"; the others: {kinds}." if kinds else "."
-    )
+    means = sum(card.title.endswith(" (mean)") for card in shown)
+    parts = f" ({len(shown) - means} on a task, {means} on a mean of tests)" if means else ""
+    first = f"{clear} of {len(shown)} answers{parts} {'names' if clear == 1 else 'name'} a clearly best checkpoint."
+    first += f" Of the others: {kinds}." if kinds else ""
     audit = inputs.table("audit")
     severe = Counter(audit["severity"]) if len(audit) else Counter()
     marked = sum(bool(card.marks) for card in shown)
     second = f"The audit has {severe['error']} errors and {severe['warning']} warnings; "
     tops = Counter(card.headline for card in shown if " tie, " not in card.headline)
     name, number = tops.most_common(1)[0] if tops else ("", 0)
-    best = [f"Highest score most often: {name} ({number} of {len(shown)} tasks)."] if number > 1 else []
-    return [first, *best, f"{second}{marked} of {len(shown)} answers carry a mark."]
+    best = [f"Highest score most often: {name} ({number} of {len(shown)})."] if number > 1 else []
+    return [first, *best, f"{second}{marked} of {len(shown)} answers have an audit warning or error."]
 
 
 def conditions(row: dict[str, Any]) -> dict[str, Any]:

@@ -30,12 +30,14 @@ class Forgetting:
         """As one sentence."""
         if not self.tests:
             return "No other test was run."
-        floor = f" {len(self.floors)} start at chance or 0: nothing to lose." if self.floors else ""
+        start = "starts" if len(self.floors) == 1 else "start"
+        floor = f" {len(self.floors)} {start} at chance or 0, so nothing can be lost there." if self.floors else ""
         if not self.drops:
             return f"None of {self.tests} other tests drops significantly.{floor}"
         worst = self.drops[0]
         most = f"{worst['test']} {signed(worst['value'])}" + (" most" if len(self.drops) > 1 else "")
-        return f"{len(self.drops)} of {self.tests} other tests: {most}.{floor}"
+        drop = "drops" if len(self.drops) == 1 else "drop"
+        return f"{len(self.drops)} of {self.tests} other tests {drop} significantly: {most}.{floor}"
 
 
 def forgetting(answer: Answer) -> Forgetting:

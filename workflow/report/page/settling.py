@@ -21,7 +21,7 @@ def settling(answer: Answer) -> str:
     clear = answer.top["probability"] >= answer.inputs.level and len(answer.tied) == 1
     if answer.tuned and answer.seeds < 2:
         # Rows alone cannot settle it, so their number is not named beside this.
-        return f"{SEEDS} seeds or more for each checkpoint; one says nothing of their variance."
+        return f"{SEEDS} seeds or more for each checkpoint; one seed does not show how much seeds differ."
     if clear:
         return "Settled at the level of the intervals."
     parts = [text for text in (_seeds(answer), _rows(answer)) if text]
