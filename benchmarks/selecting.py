@@ -1,9 +1,15 @@
 """How many fine-tunings it takes to find the best checkpoint: replays on tables whose scores are all known.
 
-Run from the repository's root: `PYTHONPATH=. python benchmarks/selecting.py replay --replays 200 --out replays.jsonl`, then
-`… selecting.py tables --out replays.jsonl`, which prints Markdown tables. A replay that is in the file is not run again. Tables:
-the 50 published variants (three targets), released scores of OLMo-1B (`--amuro`), released scores of Pythia (`--pythia`), and a
-finished study's cohort (`--study`).
+Run from the repository's root, each with `--amuro`, `--pythia` and `--study`, the folders of their tables:
+
+1. `PYTHONPATH=. python benchmarks/selecting.py settings --out settings.jsonl --chosen chosen.json`: replays of each setting of
+   the method on each table. For each source of tables it writes the setting that finds the best soonest on all other sources.
+2. `… selecting.py replay --replays 200 --out replays.jsonl --chosen chosen.json`: each table is played with the setting that was
+   chosen without its source; without `--chosen`, with the constants of the library.
+3. `… selecting.py tables --out replays.jsonl` prints Markdown tables.
+
+A replay that is in the file is not run again. Tables: the 50 published variants (three targets), released scores of OLMo-1B
+(`--amuro`), released scores of Pythia (`--pythia`), and the cohorts of finished studies (`--study`).
 
 Each replay has its own seed, which decides ties and random starts. `--noise none`: scores are as in the table, and the question
 is which candidate the full grid would pick. `--noise grids`: each replay has a grid of its own, the table's scores with an error
@@ -14,10 +20,12 @@ replay measures them with such an error; then even tuning all may miss the best.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+import itertools
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,19 +95,16 @@ def amuro(folder: Path) -> Iterator[Table]:
         own = own.groupby("step")[["value", "error"]].mean()
         if len(own) < 8 or np.ptp(own["value"]) < SMALL:
             continue
-        indicators = {name: base.loc[own.index, name].to_numpy() for name in base}
-        known = candidates.described(
-            [str(step) for step in own.index],
-            indicators,
-            {"step": own.index.to_numpy(float)},
-            [0] * len(own),
-            None,
-            list(own.index),
-        )
+        every = {name: base.loc[own.index, name].to_numpy() for name in base}
+        few = {"same test": every[test], "all tests": base.loc[own.index].rank().mean(axis=1).to_numpy()}
         error = np.sqrt(PAIRED) * own["error"].fillna(0.01).to_numpy()
-        yield Table(
-            f"{train} to {test}", "amuro", known, own["value"].to_numpy(), error, indicators, own.index.to_numpy()
-        )
+        for indicators, said in ((few, ""), (every, f", {len(every)} indicators")):
+            steps = own.index.to_numpy(float)
+            known = candidates.described(
+                [str(step) for step in own.index], indicators, {"step": steps}, [0] * len(own), None, list(steps)
+            )
+            name = f"{train} to {test}{said}"
+            yield Table(name, "amuro", known, own["value"].to_numpy(), error, indicators, steps)
 
 
 def vars_of(model: str, test: str) -> dict[str, Any]:
@@ -168,7 +173,7 @@ def study(folder: Path) -> Iterator[Table]:
             [str(step) for step in steps], indicators, {"step": steps}, [0] * len(steps), None, list(steps)
         )
         error = np.sqrt(PAIRED) * np.maximum(own["error"].to_numpy(float), 0.005)
-        yield Table(f"default study {test}", "study", known, own["value"].to_numpy(float), error, indicators, steps)
+        yield Table(f"{folder.name} {test}", "study", known, own["value"].to_numpy(float), error, indicators, steps)
 
 
 # Methods: a table, what is measured of it, a generator and a budget in tunings -> (tried, pick after each, other facts)
@@ -248,7 +253,7 @@ def plain_process(fields: bool) -> Callable[..., Played]:
 
 
 def race(
-    rule: str = decision.RULE, random_start: bool = False, features: str = "all", noisy: bool = False, stop: bool = True
+    rule: str | None = None, random_start: bool = False, features: str = "all", noisy: bool = False, stop: bool = True
 ) -> Callable[..., Played]:
     """The library's decision. features: `all`, or `fields` or `indicators` alone; stop: whether to note the rule of stopping."""
 
@@ -256,7 +261,7 @@ def race(
         own, seed = shown(table, features), int(rng.integers(2**31))
         goal = decision.Goal(EPSILON, DELTA, seed)
         variances = table.errors**2 if noisy else np.zeros(len(measured))
-        first = acquisition.first(own, decision.START, rng)
+        first = acquisition.first(prior(table.name, features, seed % 4), own.prices, decision.START, seed % 4)
         tried = list(map(int, rng.permutation(len(measured))[: decision.START])) if random_start else first
         picks = in_order(tried, measured, decision.START)[1]
         losing = [1.0] * len(picks)
@@ -269,7 +274,7 @@ def race(
             losing[len(tried) - 1 :] = [chances]
             if len(tried) >= budget:
                 return tried, picks, {"losing": losing}
-            worth = acquisition.RULES[rule](known) / own.prices
+            worth = acquisition.RULES[rule or decision.RULE](known) / own.prices
             worth[tried] = -np.inf
             tried = [*tried, int(worth.argmax())]
 
@@ -315,12 +320,86 @@ def methods(table: Table, noise: str) -> dict[str, Callable[..., Played]]:
     return {name: method for name, method in own.items() if name != "last step first" or table.step is not None}
 
 
+# Settings: constants of the library that are chosen without the tables that they are shown on. The rule of acquisition is not
+# among them: rules differ most where candidates differ in price, and the tables with prices are all of one source.
+
+Setting = dict[str, Any]
+CHOICES: dict[str, dict[str, Any]] = {
+    "TREND": {"weak": (0.0, 1.0), "middle": (0.0, 2.0), "strong": (1.0, 3.0)},
+    "SHARES": {"smooth": (1.0, 0.5, 1.0, 1.0, 0.5, 0.3), "rough": (1.0, 0.5, 1.0, 0.5, 0.5, 1.0)},
+    "START": {"two": 2, "three": 3},
+}
+
+
+def settings() -> dict[str, Setting]:
+    """Every combination of choices: its name and its constants."""
+    combined = itertools.product(*(own.items() for own in CHOICES.values()))
+    return {
+        ", ".join(name for name, _ in parts): dict(zip(CHOICES, (value for _, value in parts), strict=True))
+        for parts in combined
+    }
+
+
+@contextlib.contextmanager
+def applied(setting: Mapping[str, Any]) -> Iterator[None]:
+    """Within it, the library has these constants."""
+    places = {name: surrogate if hasattr(surrogate, name) else decision for name in setting}
+    before = {name: getattr(place, name) for name, place in places.items()}
+    for name, place in places.items():
+        setattr(place, name, setting[name])
+    try:
+        prior.cache_clear()
+        yield
+    finally:
+        for name, place in places.items():
+            setattr(place, name, before[name])
+        prior.cache_clear()
+
+
+def choose(given: argparse.Namespace) -> None:
+    """Replay each setting and write, for each source, the one that is best on the other sources."""
+    known = settings()
+    for name, setting in ({"random order": {}} | known).items():
+        with applied(setting):
+            method = at_random if name == "random order" else race(stop=False)
+            replay(given, {name: method}, TABLES.values())
+    rows = pd.DataFrame(map(json.loads, given.out.read_text().splitlines()))
+    cost = rows.assign(cost=rows.apply(until_right, axis=1)).pivot_table(
+        index=["source", "table"], columns="method", values="cost"
+    )
+    relative = cost[list(known)].div(cost["random order"], axis=0).groupby("source").mean()
+    picked = {source: str(relative.drop(index=source).mean().idxmin()) for source in relative.index}
+    shown = [
+        {
+            "left out": source,
+            "chosen on the others": name,
+            "cost there": relative.loc[source, name],
+            "best setting there": relative.loc[source].idxmin(),
+            "its cost": relative.loc[source].min(),
+            "worst cost": relative.loc[source].max(),
+        }
+        for source, name in picked.items()
+    ]
+    print(markdown(pd.DataFrame(shown).round(3)))
+    print(f"\nOn all sources: {relative.mean().idxmin()}")
+    given.chosen.write_text(json.dumps({source: known[name] for source, name in picked.items()}, indent=2))
+
+
+def until_right(row: pd.Series) -> float:
+    """The share of the price of all after which the pick of a replay is right and stays so; all if it never is."""
+    wrong = np.flatnonzero(np.array(row["losses"]) > MARGIN + 1e-9)
+    first = 0 if not len(wrong) else int(wrong[-1]) + 1
+    return float(row["shares"][first]) if first < len(row["shares"]) else 1.0
+
+
 # Replays
 
 
-def replays(table: Table, name: str, noise: str, numbers: Sequence[int], budget: int) -> Iterator[dict[str, Any]]:
+def replays(
+    table: Table, name: str, method: Callable[..., Played], noise: str, numbers: Sequence[int], budget: int
+) -> Iterator[dict[str, Any]]:
     """Losses of the pick after each tuning, and what the tunings cost as a share of tuning all."""
-    method, prices = methods(table, noise)[name], table.candidates.prices
+    prices = table.candidates.prices
     for number in numbers:
         rng = np.random.default_rng([number, 1])
         drawn = np.random.default_rng([number, 2]).normal(size=len(table.truth)) * table.errors
@@ -344,24 +423,29 @@ def replays(table: Table, name: str, noise: str, numbers: Sequence[int], budget:
 def all_tables(given: argparse.Namespace) -> Iterator[Table]:
     """The tables whose files are there."""
     yield from variants()
-    for folder, read in ((given.amuro, amuro), (given.pythia, pythia), (given.study, study)):
-        if folder:
+    for folders, read in (([given.amuro], amuro), ([given.pythia], pythia), (given.study, study)):
+        for folder in filter(None, folders):
             yield from read(folder)
 
 
 def run(given: argparse.Namespace) -> None:
     """Run the replays that the file lacks."""
+    chosen = json.loads(given.chosen.read_text()) if given.chosen else {}
+    for table in TABLES.values():
+        wanted = {n: m for n, m in methods(table, given.noise).items() if not given.methods or n in given.methods}
+        with applied(chosen.get(table.source, {})):
+            replay(given, wanted, [table])
+
+
+def replay(given: argparse.Namespace, wanted: Mapping[str, Callable[..., Played]], tables: Iterable[Table]) -> None:
+    """Append to the file those replays of some methods that it lacks."""
     lines = given.out.read_text().splitlines() if given.out.exists() else []
     done = {tuple(row[key] for key in ("table", "method", "noise", "replay")) for row in map(json.loads, lines)}
     with given.out.open("a") as file:
-        for table in TABLES.values():
-            for name in methods(table, given.noise):
-                if given.methods and name not in given.methods:
-                    continue
-                left = [n for n in range(given.replays) if (table.name, name, given.noise, n) not in done]
-                for row in replays(table, name, given.noise, left, given.budget):
-                    file.write(json.dumps(row) + "\n")
-                    file.flush()
+        for table, (name, method) in itertools.product(tables, wanted.items()):
+            left = [n for n in range(given.replays) if (table.name, name, given.noise, n) not in done]
+            for row in replays(table, name, method, given.noise, left, given.budget):
+                file.write(json.dumps(row) + "\n")
 
 
 # Results
@@ -430,7 +514,7 @@ def stops(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["replay", "tables"])
+    parser.add_argument("action", choices=["settings", "replay", "tables"])
     parser.add_argument("--out", type=Path, default=Path("replays.jsonl"))
     parser.add_argument("--replays", type=int, default=20)
     parser.add_argument("--budget", type=int, default=25, help="tunings of a replay at most")
@@ -440,10 +524,12 @@ if __name__ == "__main__":
     parser.add_argument(
         "--epsilon", type=float, default=EPSILON, help="loss that the rule of stopping accepts; one in each file"
     )
-    for source in ("amuro", "pythia", "study"):
+    for source in ("amuro", "pythia"):
         parser.add_argument(f"--{source}", type=Path, help="folder of its files")
+    parser.add_argument("--study", type=Path, nargs="*", default=[], help="folders of finished studies")
+    parser.add_argument("--chosen", type=Path, help="file of the settings that were chosen for each source")
     given = parser.parse_args()
     begun = tuple(given.tables or [""])
     EPSILON = given.epsilon
     TABLES |= {table.name: table for table in all_tables(given) if table.name.startswith(begun)}
-    {"replay": run, "tables": tables_of}[given.action](given)
+    {"settings": choose, "replay": run, "tables": tables_of}[given.action](given)

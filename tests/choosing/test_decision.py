@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from running import ROOT
-from scipy.stats import norm
+from scipy.stats import norm, t
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 
 from workflow.choosing import acquisition, candidates, decision, surrogate
@@ -23,7 +23,7 @@ NOISE = np.diag([0.01, 0.02, 0.01]) ** 2
 
 
 def prior_of(*covariances: kernels.Kernel) -> surrogate.Prior:
-    return surrogate.Prior(np.stack([kernel(FEATURES) for kernel in covariances]))
+    return surrogate.Prior(np.stack([kernel(FEATURES) for kernel in covariances]), np.zeros((len(covariances), 5)))
 
 
 def fitted(kernel: kernels.Kernel) -> tuple[GaussianProcessRegressor, float, float]:
@@ -57,6 +57,32 @@ def test_one_draw_is_the_process_of_scikit_learn() -> None:
     known = surrogate.posterior(prior_of(kernel), TRIED, SCORES, NOISE)
     assert known.mean == pytest.approx(centre + unit * mean, abs=1e-9)
     assert known.deviation == pytest.approx(unit * deviation, abs=1e-6)
+
+
+def test_a_trend_is_what_the_process_deviates_from() -> None:
+    kernel, trend = 1.3 * kernels.RBF(0.7) + kernels.ConstantKernel(1.0), np.array([0.0, 0.4, 1.0, 1.5, 2.0])
+    centre, unit = SCORES.mean(), SCORES.std()
+    alpha = np.diag(NOISE) / unit**2 + surrogate.JITTER
+    model = GaussianProcessRegressor(kernel, optimizer=None, alpha=alpha)
+    model.fit(FEATURES[TRIED], (SCORES - centre) / unit - trend[TRIED])
+    prior = surrogate.Prior(kernel(FEATURES)[None], trend[None])
+    known = surrogate.posterior(prior, TRIED, SCORES, NOISE)
+    assert known.mean == pytest.approx(centre + unit * (trend + model.predict(FEATURES)), abs=1e-9)
+    drawn = prior.draws(200_000, seed=0)
+    assert drawn.mean(axis=0) == pytest.approx(trend, abs=0.02)
+    assert np.cov(drawn.T) == pytest.approx(kernel(FEATURES), abs=0.03)
+
+
+def test_progress_is_the_share_of_a_run() -> None:
+    known = candidates.described(list("abcd"), {}, {}, ["r", "r", "s", "s"], None, [10, 40, 100, 50])
+    assert known.progress == pytest.approx(candidates.normal_scores(np.array([0.25, 1.0, 1.0, 0.5])))
+    assert candidates.described(list("ab"), {}, {}).progress.tolist() == [0.0, 0.0]
+
+
+def test_the_prior_expects_high_indicators_and_late_steps_to_be_good() -> None:
+    known = candidates.described(list("abcd"), {"i": [1, 4, 3, 2]}, {}, [0] * 4, None, [2, 1, 4, 3])
+    slopes = np.linalg.lstsq(np.column_stack([known.indicators, known.progress]), surrogate.prior(known, 0).means.T)[0]
+    assert (slopes > 0).all(), "in each draw"
 
 
 def test_draws_of_hyperparameters_weigh_by_their_marginal_likelihood() -> None:
@@ -123,11 +149,18 @@ def test_a_race_finds_the_best_and_stops() -> None:
     last, tuned = decisions[-1], sum(len(one.batch) for one in decisions[:-1])
     assert last.pick is not None and truth.max() - truth[last.pick] <= 0.01
     assert last.losing <= 0.05 and tuned < 15
-    low = [place for place in range(30) if truth[place] < 0.5]
-    assert len(set(low) & set(last.out)) > len(low) / 4, "much of what is far below the pick is out"
     assert all(truth[place] <= truth[last.pick] + 0.01 for place in last.out)
     assert last.pick not in last.out
     assert raced(known, truth, Goal(0.01, 0.05, 0))[-1].losing == last.losing, "the same seed, the same race"
+
+
+def test_what_is_far_below_the_pick_is_out() -> None:
+    known, truth = line(30)
+    tried = [*range(0, 25, 4), 27, 28, 29]
+    seen = decision.decide(known, tried, truth[tried], np.zeros((10, 10)), Goal(0.01, 0.05, 0))
+    low = [place for place in range(30) if truth[place] < 0.5]
+    assert len(set(low) & set(seen.out)) > len(low) / 2
+    assert seen.pick not in seen.out and all(truth[place] < truth.max() for place in seen.out)
 
 
 def test_a_batch_has_different_candidates_and_none_that_is_tuned() -> None:
@@ -154,12 +187,36 @@ def test_all_tuned_is_settled() -> None:
     assert last.settled and last.pick == 3 and last.losing == 0.0 and last.batch == []
 
 
-def test_a_race_begins_with_good_and_unlike_candidates() -> None:
-    known, _ = line(30)
+def test_a_race_begins_with_what_adds_most_to_the_best() -> None:
+    means, covariance = np.array([[1.0, 0.9, 0.5, -9.0]]), np.eye(4)
+    covariance[0, 1] = covariance[1, 0] = 0.999  # the second is like the first, and no better
+    prior = surrogate.Prior(covariance[None], means)
+    assert acquisition.first(prior, np.ones(4), 3, 0)[:2] == [0, 2]
+    assert acquisition.first(prior, np.array([1.0, 1.0, 9999.0, 1.0]), 2, 0) == [0, 1], "for its price"
+    # E max(f2 - f0, 0) of a difference with mean -.5 and variance 2, against f1 - f0 with mean -.1 and variance .002
+    gain = 2**0.5 * (norm.pdf(0.5 / 2**0.5) - 0.5 / 2**0.5 * norm.sf(0.5 / 2**0.5))
+    drawn = prior.draws(200_000, 1)
+    assert np.maximum(drawn[:, 2] - drawn[:, 0], 0).mean() == pytest.approx(gain, abs=5e-3)
+
+
+def test_a_race_begins_with_late_steps_of_high_indicators() -> None:
+    known = candidates.described(list("abcdef"), {"i": range(6)}, {}, [0] * 6, None, range(6))
     begun = decision.decide(known, [], np.zeros(0), np.zeros((0, 0)), Goal(0.01, 0.05, 0), 3)
-    numbers = [one.candidate for one in begun.batch]
-    assert numbers[0] == int(known.indicators[:, 0].argmax())
-    assert len(set(numbers)) == decision.START and not begun.settled and begun.pick is None
+    assert begun.batch[0].candidate == 5
+    assert len({one.candidate for one in begun.batch}) == 3 and not begun.settled and begun.pick is None
+    single = decision.decide(known, [], np.zeros(0), np.zeros((0, 0)), Goal(0.01, 0.05, 0), 1)
+    assert len(single.batch) == decision.START, "one score says nothing of the others"
+
+
+@pytest.mark.parametrize("count", [5, 9])
+def test_chances_have_the_tails_of_student(count: int) -> None:
+    tried, scores = list(range(count)), np.linspace(0, 1, count)
+    prior = surrogate.Prior(np.eye(count + 1)[None] + np.ones((1, count + 1, count + 1)), np.zeros((1, count + 1)))
+    known = surrogate.posterior(prior, tried, scores, np.zeros((count, count)))
+    away = (scores[-1] + 0.5 - known.mean[-1]) / known.deviation[-1]  # the pick's score is known, so it does not vary
+    losing = decision._chances(known, count - 1, np.zeros((count, count)), Goal(0.5, 0.05, 0))[0]
+    assert losing == pytest.approx(t.sf(away, count - 1), abs=3 * (0.25 / decision.DRAWS) ** 0.5)
+    assert losing > norm.sf(away)
 
 
 @pytest.mark.slow
@@ -170,7 +227,7 @@ def test_published_variants_take_a_quarter_of_the_tunings(monkeypatch: pytest.Mo
     for table in selecting.variants():
         monkeypatch.setitem(selecting.TABLES, table.name, table)
         for noise in ("none", "grids"):
-            rows = list(selecting.replays(table, "race", noise, range(2), 13))
+            rows = list(selecting.replays(table, "race", selecting.METHODS["race"], noise, range(2), 13))
             assert all(row["losses"][-1] <= selecting.MARGIN + 1e-9 for row in rows), table.name
 
 
@@ -182,17 +239,11 @@ def test_replays_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(ROOT)
     table = next(selecting.variants())
     monkeypatch.setitem(selecting.TABLES, table.name, table)
-    given = argparse.Namespace(out=tmp_path / "out", noise="none", methods=["random order"], replays=2, budget=5)
+    given = argparse.Namespace(
+        out=tmp_path / "out", noise="none", methods=["random order"], replays=2, budget=5, chosen=None
+    )
     selecting.run(given)
     first = given.out.read_text()
     given.replays = 3
     selecting.run(given)
     assert given.out.read_text().startswith(first) and len(given.out.read_text().splitlines()) == 3
-
-
-def test_a_race_begins_with_the_last_step_of_the_best_run_too() -> None:
-    known = candidates.described(
-        list("abcdef"), {"i": [0.1, 0.9, 0.8, 0.2, 0.3, 0.4]}, {}, [0, 0, 0, 1, 1, 1], None, [1, 2, 3, 1, 2, 3]
-    )
-    begun = decision.decide(known, [], np.zeros(0), np.zeros((0, 0)), Goal(0.01, 0.05, 0), 3)
-    assert [one.candidate for one in begun.batch][:2] == [1, 2]

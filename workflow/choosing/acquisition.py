@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from workflow.choosing.candidates import Candidates
-from workflow.choosing.surrogate import Posterior
+from workflow.choosing.surrogate import Posterior, Prior
 
 Values = NDArray[np.float64]
+
+STARTING = 4000  # draws from the prior
 
 
 def expected_improvement(posterior: Posterior, margin: float = 0.0) -> Values:
@@ -43,28 +44,19 @@ RULES: dict[str, Callable[[Posterior], Values]] = {
 }
 
 
-def first(candidates: Candidates, count: int, generator: np.random.Generator) -> list[int]:
-    """Return the candidates to begin with, before any score is known: good by the mean of their indicators, late, and unlike.
+def first(prior: Prior, prices: Values, count: int, seed: int) -> list[int]:
+    """Return the candidates to begin with, before any score is known.
 
-    The first has the highest mean; the second is the last step of its run; each further one maximises its rank by the mean, as
-    a share, times its squared distance from those chosen, per GPU-hour relative to the mean. Of equals a random one.
+    Each is expected to add most per GPU-hour to the best score of those chosen, in joint draws from the prior; the first to the
+    worst of all. So what is good by indicators and late in its run comes first, then what is good and unlike those chosen.
     """
-    indicators, prices = candidates.indicators, candidates.prices
-    mean = indicators.mean(axis=1) if indicators.shape[1] else np.zeros(len(indicators))
-    mean = mean + generator.normal(0, 1e-3, len(mean))
-    chosen = [int(mean.argmax())]
-    run = candidates.runs == candidates.runs[chosen[0]]
-    last = (
-        int(np.where(run, candidates.steps, -np.inf).argmax())
-        if np.isfinite(candidates.steps[run]).all()
-        else chosen[0]
-    )
-    chosen = list(dict.fromkeys([*chosen, last]))[:count]
-    while len(chosen) < min(count, len(mean)):
-        distance = np.min([((indicators - indicators[index]) ** 2).sum(axis=1) for index in chosen], axis=0)
-        worth = norm.cdf(mean) * (distance + 1e-9) * (prices.mean() / prices)
-        worth[chosen] = -np.inf
-        chosen.append(int(worth.argmax()))
+    draws = prior.draws(STARTING, seed)
+    best, chosen = draws.min(axis=1), list[int]()
+    while len(chosen) < min(count, len(prior)):
+        gain = np.maximum(draws - best[:, None], 0).mean(axis=0) / prices
+        gain[chosen] = -np.inf
+        chosen.append(int(gain.argmax()))
+        best = np.maximum(best, draws[:, chosen[-1]])
     return chosen
 
 

@@ -35,6 +35,17 @@ class Candidates:
         """Return the number of candidates."""
         return len(self.names)
 
+    @property
+    def progress(self) -> Values:
+        """How far its run has come at each candidate: normal scores of the step as a share of the run's last step, shape (n,).
+
+        0 for all where steps are not known.
+        """
+        if not np.isfinite(self.steps).all():
+            return np.zeros(len(self))
+        last = pd.Series(self.steps).groupby(self.runs).transform("max").to_numpy(dtype=float)
+        return normal_scores(self.steps / np.maximum(last, 1.0))
+
 
 def described(
     names: Sequence[str],

@@ -1,7 +1,8 @@
 """One step of a race between candidates: the pick so far, what it may lose, whether to stop, and what to fine-tune next.
 
 The rule of stopping: the probability that some candidate's score is higher than that of the pick by more than `epsilon` is at
-most `delta`, in joint draws from the posterior, and at least `FEWEST` candidates are fine-tuned.
+most `delta`, in joint draws from the posterior, and at least `FEWEST` candidates are fine-tuned. The draws have the tails of
+Student's t, since the scale of all scores is estimated from the few that are known.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from workflow.choosing.surrogate import Posterior, Prior
 
 Values = NDArray[np.float64]
 
-START = 3  # candidates tuned before the posterior chooses
+START = 2  # candidates tuned before the posterior chooses
 FEWEST = 5  # candidates tuned before a race can be settled: fewer say nothing of their spread
 DRAWS = 2000  # joint draws of all scores
 RULE = "expected_improvement"
@@ -82,9 +83,9 @@ def decide(
     tried); batch: how many to propose; prior: `surrogate.prior` of the candidates, computed if None;
     eligible: those of the tuned that may be picked, all if None or empty. The same arguments give the same decision.
     """
-    if len(tried) < min(START, len(candidates)):
-        return _beginning(candidates, tried, values, goal, batch, eligible or tried)
     prior = prior or surrogate.prior(candidates, goal.seed)
+    if len(tried) < min(START, len(candidates)):
+        return _beginning(prior, candidates, tried, values, goal, batch, eligible or tried)
     known = surrogate.posterior(prior, tried, values, noise)
     pick = picked(known, eligible or tried)
     losing, changing, beaten = _chances(known, pick, noise, goal)
@@ -101,29 +102,45 @@ def picked(known: Posterior, eligible: Sequence[int]) -> int:
 
 
 def _beginning(
-    candidates: Candidates, tried: Sequence[int], values: Values, goal: Goal, batch: int, eligible: Sequence[int]
+    prior: Prior,
+    candidates: Candidates,
+    tried: Sequence[int],
+    values: Values,
+    goal: Goal,
+    batch: int,
+    eligible: Sequence[int],
 ) -> Decision:
-    """Return the state of a race with too few scores for a posterior: it begins with candidates chosen by indicators alone."""
-    generator = np.random.default_rng([goal.seed, len(candidates)])
-    wanted = acquisition.first(candidates, START + len(tried), generator)
-    new = [index for index in wanted if index not in set(tried)][: max(batch, START)]
+    """Return the state of a race with too few scores for a posterior: it begins with candidates chosen by the prior alone."""
+    size = max(batch, START - len(tried))
+    wanted = acquisition.first(prior, candidates.prices, size + len(tried), goal.seed)
+    new = [index for index in wanted if index not in set(tried)][:size]
     unknown = np.full(len(candidates), np.nan)
     scores = dict(zip(tried, values, strict=True))
     pick = max(eligible, key=lambda index: scores[index]) if len(tried) else None
     proposals = [Proposal(index, float("nan"), float(candidates.prices[index])) for index in new]
-    return Decision(pick, unknown, unknown, 1.0, 1.0, [], False, proposals[: START - len(tried)])
+    return Decision(pick, unknown, unknown, 1.0, 1.0, [], False, proposals)
 
 
 def _chances(known: Posterior, pick: int, noise: Values, goal: Goal) -> tuple[float, float, Values]:
     """Return the probability of a loss above epsilon, that of another pick if all were tuned, and that of each candidate to be
     better than the pick by more than epsilon, shape (n,)."""
-    draws = known.draws(DRAWS, goal.seed)
+    normal = known.draws(DRAWS, goal.seed)
+    draws = known.mean + (normal - known.mean) * _tails(len(known.tried), goal.seed)
     leads = draws - draws[:, [pick]]
     generator = np.random.default_rng([goal.seed, len(noise), 1])
     measured = draws + generator.normal(size=draws.shape) * _own(noise) ** 0.5
     measured[:, list(known.tried)] = -np.inf
     changing = (measured.max(axis=1) > known.mean[pick]).mean()
     return float((leads.max(axis=1) > goal.epsilon).mean()), float(changing), (leads > goal.epsilon).mean(axis=0)
+
+
+def _tails(count: int, seed: int) -> Values:
+    """Return factors of draws around their mean, shape (draws, 1), for a scale that is estimated from some scores.
+
+    A normal draw times its factor is a draw from Student's t with count - 1 degrees of freedom.
+    """
+    freedom = max(count - 1, 1)
+    return np.sqrt(freedom / np.random.default_rng([seed, count, 2]).chisquare(freedom, (DRAWS, 1)))
 
 
 def _batch(

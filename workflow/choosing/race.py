@@ -198,7 +198,7 @@ def _number(value: float | None) -> float | None:
 def _reason(state: str, index: int, decision: Decision, improvement: Mapping[int, float]) -> str:
     """Return why a candidate is in its state."""
     if state == "next" and np.isnan(improvement.get(index, np.nan)):
-        return "to begin with: high indicators, and unlike the others that the race begins with"
+        return "to begin with: expected to be good by indicators and step, and unlike the others of this batch"
     if state == "next":
         return f"highest expected improvement for its price: {improvement[index]:.4f}"
     if state == "out":

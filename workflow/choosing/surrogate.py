@@ -4,9 +4,10 @@ The scores are a Gaussian process over candidates (Rasmussen & Williams 2006, ch
 its hyperparameters can be trusted. They are therefore drawn from a prior, and each draw is weighted by its marginal
 likelihood (importance sampling; for the principle: Snoek et al. 2012, section 3.2). The posterior is the weighted mixture.
 
-The covariance of two candidates is a sum of five parts whose shares of the variance are drawn (Duvenaud et al. 2011):
-a linear one in all indicators and numeric fields; a smooth one in all features together; one for each field by itself; one for
-steps of the same run that lie close to each other; and one that each candidate has alone.
+The covariance of two candidates is a sum of six parts whose shares of the variance are drawn (Duvenaud et al. 2011): a linear one
+in all indicators and numeric fields; a linear one in progress, the step as a share of its run; a smooth one in all features
+together; one for each field by itself; one for steps of the same run that lie close to each other; and one that each candidate
+has alone. The mean rises with indicators and progress: slopes are expected to be positive, though none is certain to be.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ Values = NDArray[np.float64]
 DRAWS = 256  # of hyperparameters
 ENTRIES = 2**25  # of all covariances together: 256 MB; for many candidates there are fewer draws
 FEWEST_DRAWS = 32
-SHARES = (1.0, 1.0, 1.0, 0.5, 0.3)  # Dirichlet prior of the parts' shares, in the order above
+SHARES = (1.0, 0.5, 1.0, 0.5, 0.5, 1.0)  # Dirichlet prior of the parts' shares, in the order above
 SPARSITY = 0.5  # Dirichlet prior of the weights of features: few of them matter
 SCALE = 0.6  # standard deviation of the logarithm of the variance, in units of the measured scores' variance
 LENGTHS = (-1.0, 1.0)  # mean and standard deviation of the logarithm of the squared inverse length scale
+TREND = (1.0, 3.0)  # mean of the slopes of indicators and progress, in units of their deviation: lowest and highest
 LEVEL = 1.0  # variance of the mean of all scores, in the same unit
 JITTER = 1e-6  # added to the diagonal of what is inverted
 OUTLYING = 4.0  # scores further below the median than this many median absolute deviations count as that far below
@@ -37,9 +39,13 @@ OUTLYING = 4.0  # scores further below the median than this many median absolute
 
 @dataclass(frozen=True)
 class Prior:
-    """Covariances of all candidates' scores in units of the variance of the measured ones, shape (draws, n, n)."""
+    """Means and covariances of all candidates' scores in units of the deviation of the measured ones, for each draw.
+
+    covariances: shape (draws, n, n); means: up to a constant, shape (draws, n).
+    """
 
     covariances: Values
+    means: Values
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -50,45 +56,64 @@ class Prior:
         """Cholesky factors of the covariances, shape (draws, n, n)."""
         return _root(self.covariances + JITTER * np.eye(len(self)))
 
+    def draws(self, count: int, seed: int) -> Values:
+        """Return scores of all candidates drawn jointly, in the prior's unit and up to a constant, shape (count, n)."""
+        generator = np.random.default_rng([seed, len(self)])
+        normal = generator.standard_normal((len(self.means), len(self), -(-count // len(self.means))))
+        return np.asarray((self.means[..., None] + self.roots @ normal).swapaxes(1, 2).reshape(-1, len(self))[:count])
+
 
 def prior(candidates: Candidates, seed: int, draws: int = DRAWS) -> Prior:
     """Return the prior of the candidates' scores; the same for the same candidates and seed."""
     count = len(candidates)
     draws = max(min(draws, ENTRIES // count**2), FEWEST_DRAWS)
     generator = np.random.default_rng([seed, count])
-    features = np.column_stack([candidates.indicators, candidates.numbers])
+    progress = candidates.progress
+    features = np.column_stack([candidates.indicators, progress, candidates.numbers])
     squares = (features[:, None] - features) ** 2
     differ = (candidates.labels[:, None] != candidates.labels).astype(float)
-    same_run = candidates.runs[:, None] == candidates.runs
     first = candidates.indicators.shape[1]
-    parts = _Parts(features, np.concatenate([squares, 2 * differ], axis=2), squares[..., first:], differ, same_run)
-    return Prior(np.stack([parts.drawn(generator) for _ in range(draws)]))
+    parts = _Parts(
+        features,
+        first,
+        np.concatenate([squares, 2 * differ], axis=2),
+        squares[..., first + 1 :],
+        differ,
+        np.where(candidates.runs[:, None] == candidates.runs, np.exp(-2 * squares[..., first]), 0.0),
+    )
+    drawn = [parts.drawn(generator) for _ in range(draws)]
+    return Prior(np.stack([covariance for _, covariance in drawn]), np.stack([mean for mean, _ in drawn]))
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What covariances are made of; n candidates.
+    """What means and covariances are made of; n candidates.
 
-    features: shape (n, numeric features); apart: squared distances in each feature, shape (n, n, features); near: those in
-    numeric fields; differ: whether labels differ, shape (n, n, labels); same_run: shape (n, n).
+    features: indicators, progress, numeric fields, shape (n, features); indicators: number of these; apart: squared distances in
+    each feature, shape (n, n, features); near: those in numeric fields; differ: whether labels differ, shape (n, n, labels);
+    along: nearness of steps of the same run, 0 to 1, shape (n, n).
     """
 
     features: Values
+    indicators: int
     apart: Values
     near: Values
     differ: Values
-    same_run: NDArray[np.bool_]
+    along: Values
 
-    def drawn(self, generator: np.random.Generator) -> Values:
-        """Return a covariance with hyperparameters drawn from their prior."""
+    def drawn(self, generator: np.random.Generator) -> tuple[Values, Values]:
+        """Return a mean and a covariance with hyperparameters drawn from their prior."""
         scale = np.exp(generator.normal(0.0, SCALE))
-        linear, smooth, fields, run, alone = generator.dirichlet(SHARES)
-        covariance = linear * (self.features * _sparse(generator, self.features.shape[1])) @ self.features.T
+        linear, late, smooth, fields, run, alone = generator.dirichlet(SHARES)
+        slopes = linear * _sparse(generator, self.features.shape[1])
+        slopes[self.indicators] = late
+        good = slice(self.indicators + 1)
+        trend = generator.uniform(*TREND) * self.features[:, good] @ np.sqrt(slopes[good])
+        covariance = (self.features * slopes) @ self.features.T
         lengths = np.exp(generator.normal(*LENGTHS)) * self.apart.shape[2]
         together = np.exp(-self.apart @ (lengths * _sparse(generator, self.apart.shape[2])) / 2)
-        covariance = covariance + smooth * together + fields * self._by_field(generator)
-        covariance += run * np.where(self.same_run, np.exp(-2 * self.near.sum(axis=2)), 0.0)
-        return scale * (covariance + alone * np.eye(len(covariance))) + LEVEL
+        covariance += smooth * together + fields * self._by_field(generator) + run * self.along
+        return scale**0.5 * trend, scale * (covariance + alone * np.eye(len(covariance))) + LEVEL
 
     def _by_field(self, generator: np.random.Generator) -> Values:
         """Return the sum of a covariance for each field: equal labels, near numbers."""
@@ -161,13 +186,13 @@ def posterior(prior: Prior, tried: Sequence[int], values: Values, noise: Values)
     covariances = prior.covariances[:, places]
     relative = noise / unit**2 + JITTER * np.eye(len(places))
     root = _root(covariances[:, :, places] + relative)
-    targets = np.broadcast_to((scores - centre)[:, None] / unit, (len(root), len(places), 1))
+    targets = ((scores - centre) / unit - prior.means[:, places])[..., None]
     solved = np.linalg.solve(root, np.concatenate([covariances, targets], axis=2))
     factors, whitened = solved[..., :-1], solved[..., -1]
     likelihoods = -(whitened**2).sum(1) / 2 - np.log(np.diagonal(root, axis1=1, axis2=2)).sum(1)
     weights = np.exp(likelihoods - likelihoods.max())
     spread = np.diagonal(prior.covariances, axis1=1, axis2=2) - (factors**2).sum(1)
-    means = np.einsum("hnm,hn->hm", factors, whitened)
+    means = prior.means + np.einsum("hnm,hn->hm", factors, whitened)
     return Posterior(
         prior,
         weights / weights.sum(),
