@@ -399,6 +399,18 @@ def test_each_group_is_found():
     assert pd.isna(one(found, test="xsum", estimator="end_above_baseline")["value"])  # text: the baseline is the start
 
 
+@pytest.mark.parametrize(
+    ("better", "group"), [("higher", "learned_in_pretraining"), ("lower", "not_learned"), (None, None)]
+)
+def test_a_rise_of_what_should_be_low_is_not_learning(better, group):
+    """.1 to .7 in even steps, errors of .01. As toxicity it gets worse; a metric without a direction has no group."""
+    values = [0.1, 0.25, 0.4, 0.55, 0.7]
+    scores = [score("toxigen", v, s, error=0.01, better=better) for v, s in zip(values, STEPS, strict=True)]
+    found = analysed(learning, scores)
+    groups = set(found.loc[found["estimator"] == "rise_over_pretraining", "group"])
+    assert groups == ({group} if group else set())
+
+
 def test_the_rise_is_the_change_of_the_score_not_of_the_line():
     """A curve that jumps once: from .2 to .8, whatever a straight line over log steps makes of it."""
     values = [0.2, 0.2, 0.8, 0.8, 0.8]

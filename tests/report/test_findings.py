@@ -15,6 +15,7 @@ from workflow import registry
 from workflow.analysis import analyses
 from workflow.analysis.evidence import Evidence
 from workflow.report import findings, sections, selection
+from workflow.report.findings import transfer
 from workflow.statistics import Resampling, holm
 from workflow.storage import tables
 from workflow.study import grid
@@ -105,6 +106,19 @@ def test_changes_that_are_called_significant_are_those_of_holm(found, analysed):
         pairs = {(f["train"], f["test"]) for f in map(json.loads, said["filter"])}
         sure = rows[truths.significant(rows)]
         assert pairs == set(zip(sure["train"], sure["test"], strict=True))
+
+
+def test_a_fall_helps_where_less_is_better(analysed):
+    """The same changes on the same test, read as accuracy and as perplexity."""
+    said = {}
+    for better in ("higher", "lower"):
+        scores = pd.DataFrame(
+            [{"suite": "mini", "test": "mini_paraphrase_ood", "primary": True, "better": better, "part_of": None}]
+        )
+        found = transfer.find(findings.FindingTables({"analysis": analysed, "scores": scores}, HOW.level))
+        said[better] = [row["statement"] for row in found if "on mini_paraphrase_ood, out" in row["statement"]]
+    assert [text.replace("hurts", "helps") for text in said["higher"]] == said["lower"]
+    assert said["higher"][0].startswith("Tuning on mini_paraphrase hurts on mini_paraphrase_ood")
 
 
 def test_tests_of_other_kinds_are_counted(found, analysed):

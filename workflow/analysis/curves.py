@@ -51,6 +51,18 @@ def curve(points: Sequence[Level | Difference], resampling: Resampling) -> Curve
     return Curve(steps, np.array([p.value for p in ordered]), np.stack([p.resampled(resampling) for p in ordered]))
 
 
+def improvement(points: Sequence[Level | Difference], resampling: Resampling) -> Curve | None:
+    """The curve with more as better: its sign is changed where less of the metric is better. None if neither is."""
+    line, way = curve(points, resampling), better(points[0])
+    return Curve(line.steps, -line.values, -line.draws) if way == "lower" else line if way else None
+
+
+def better(point: Level | Difference) -> str | None:
+    """Whether `higher` or `lower` values of the metric of a level or of a difference are better; None for neither."""
+    level = point.first if isinstance(point, Difference) else point
+    return better(level) if isinstance(level, Difference) else level.better
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A value with its standard error and the error's degrees of freedom."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from workflow.analysis.curves import Curve, curve
+from workflow.analysis.curves import improvement
 from workflow.analysis.declines import comparable, decline
 from workflow.analysis.evidence import PAIR_KEYS, Difference, Evidence, Level
 from workflow.evaluation import metric_names
@@ -39,18 +39,10 @@ def _rows(group: str, points: Sequence[Level | Difference], resampling: Resampli
     for point in points:
         lines.setdefault(tuple(point.keys[key] for key in LINE), []).append(point)
     for line_keys, points_of_line in lines.items():
-        line, way = curve(points_of_line, resampling), better(points_of_line[0])
-        if way == "lower":
-            line = Curve(line.steps, -line.values, -line.draws)
-        if way and comparable(line):
+        line = improvement(points_of_line, resampling)
+        if line and comparable(line):
             fall = decline(line, resampling)
             keys = {"group": group, **dict(zip(LINE, line_keys, strict=True)), "n": fall.n}
             yield {**keys, "estimator": "decline", "value": fall.value, "low": fall.low, "p_value": fall.p_value}
             ends = zip(("best_from", "best_to", "last_from", "last_to"), (*fall.best, *fall.last), strict=True)
             yield from ({**keys, "estimator": name, "value": step} for name, step in ends)
-
-
-def better(point: Level | Difference) -> str | None:
-    """Whether higher or lower values of a curve's metric are better."""
-    level: Any = point.first if isinstance(point, Difference) else point
-    return level.better

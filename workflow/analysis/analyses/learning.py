@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow import task
-from workflow.analysis.curves import Estimate, Line, curve, line, progress
+from workflow.analysis.curves import Estimate, Line, better, improvement, line, progress
 from workflow.analysis.evidence import Change, Difference, Evidence, Level, common_limits, estimate
 from workflow.statistics import Resampling, Values, student_width
 
@@ -87,8 +87,10 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resamplin
     - `rise_of_line`: the same for the fitted line, which decides the group; the line may end outside the possible scores.
     - `end_above_baseline` and `gain_by_tuning` (the largest), also from lines.
 
-    All are in points of the metric, in the rows of that group; null if unknown. A rise or a gain can be significant and
-    small: these values show its size. With fewer than three steps, `rise_over_pretraining` is null and has no group.
+    All are in points of the metric, in the rows of that group; null if unknown. If less of the metric is better
+    (perplexity), the lines and the last three estimators change their sign; metrics without a better direction have no rows. A
+    rise or a gain can be significant and small: these values show its size. With fewer than three steps,
+    `rise_over_pretraining` is null and has no group.
     """
     chances = _chances(evidence)
     gains = [change for change in evidence.changes if in_domain(change)]
@@ -97,6 +99,7 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resamplin
     return [
         row
         for group_keys, levels in bases.items()
+        if better(levels[0])
         for row in _rows(
             dict(zip(PLACE, group_keys, strict=True)),
             levels,
@@ -173,7 +176,7 @@ def _claims(levels: Sequence[Level], gains: Sequence[Change], chance: float | No
     base = _line(levels, resampling)
     first, _, last = _places(base)
     rise = Claim(base, (0.0, last - first), 0.0, resampling.level)
-    end = None if chance is None else Claim(base, (1.0, last), chance, resampling.level)
+    end = None if chance is None or better(levels[0]) == "lower" else Claim(base, (1.0, last), chance, resampling.level)
     lines = [_line(line, resampling) for line in _grouped(gains, TUNING).values() if len(line) >= STEPS]
     places = [(line, _places(line)) for line in lines]
     level = 1 - (1 - resampling.level) / max(1, sum(len(at) for _, at in places))
@@ -182,7 +185,8 @@ def _claims(levels: Sequence[Level], gains: Sequence[Change], chance: float | No
 
 
 def _line(points: Sequence[Level | Difference], resampling: Resampling) -> Line:
-    fitted = curve(points, resampling)
+    fitted = improvement(points, resampling)
+    assert fitted is not None  # `analyse` leaves out other metrics
     return line(fitted, progress(fitted.steps))
 
 
@@ -222,7 +226,7 @@ def _cut(figures: dict[str, Any], gains: Sequence[Change]) -> dict[str, Any]:
     """The interval of a gain without the values that no gain can have; the line itself may leave them."""
     if not gains or figures.get("low") is None:
         return figures
-    low, high = common_limits(gains)
+    low, high = common_limits(gains)  # the same for both signs
     value = figures["value"]
     return figures | {"low": max(figures["low"], min(low, value)), "high": min(figures["high"], max(high, value))}
 

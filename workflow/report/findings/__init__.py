@@ -62,6 +62,20 @@ class FindingTables:
         return selection.only(self.analysis, "performance")[TEST_WAY].drop_duplicates()
 
     @cached_property
+    def _less_is_better(self) -> frozenset[tuple[str, str]]:
+        """Suites and tests whose primary metric is better where it is lower, such as perplexity."""
+        if "scores" not in self.tables:
+            return frozenset()
+        scores = self.tables["scores"]
+        primary = scores.loc[scores["primary"] & (scores["better"] == "lower"), ["suite", "test"]]
+        return frozenset(primary.drop_duplicates().itertuples(index=False, name=None))
+
+    def improvements(self, rows: pd.DataFrame) -> pd.Series:
+        """The values of rows about one test each, with their sign changed where less of the test's metric is better."""
+        lower = [pair in self._less_is_better for pair in zip(rows["suite"], rows["test"], strict=True)]
+        return rows["value"].where(~np.array(lower, dtype=bool), -rows["value"])
+
+    @cached_property
     def within_one(self) -> bool:
         """Whether all scores of the study are known to lie between 0 and 1."""
         if ANALYSIS not in self.tables:

@@ -74,21 +74,22 @@ def _forgetting(material: FindingTables) -> Iterator[dict[str, Any]]:
         selection.related(rows, relations)
         for relations in ({"in_domain", "instructed"}, {"out_of_domain", "cross_task"})
     ]
-    sure = pd.concat([material.significant(relations) for relations in whole])
+    sure, better = pd.concat([material.significant(relations) for relations in whole]), material.improvements(rows)
     for _, members in rows.groupby([*selection.PLACE, "recipe"], sort=False):
         home, others = (relations[relations.index.isin(members.index)] for relations in whole)
         if others.empty:
             continue
-        significant, benefits = sure[others.index], sure[home.index] & (home["value"] > 0)
-        falls, rises = (int((significant & signs).sum()) for signs in (others["value"] < 0, others["value"] > 0))
-        said = "confirmed" if falls and benefits.any() else OPEN
+        significant, benefits = sure[others.index], sure[home.index] & (better[home.index] > 0)
+        changes = better[others.index]
+        worse, improved = (int((significant & signs).sum()) for signs in (changes < 0, changes > 0))
+        said = "confirmed" if worse and benefits.any() else OPEN
         text = (
             f"Conclusion (iii) of arXiv 2408.06663, fine-tuning helps, but models may forget other tasks"
             f"{about_sort(rows, others.iloc[0])}: {said}. At the last step fine-tuning "
-            f"significantly (Holm) raises {int(benefits.sum())} of {len(home)} scores in the domain tuned on; of {len(others)} "
-            f"scores on other domains and tasks it significantly lowers {falls} and raises {rises}."
+            f"significantly (Holm) improves {int(benefits.sum())} of {len(home)} scores in the domain tuned on; of {len(others)} "
+            f"scores on other domains and tasks it significantly worsens {worse} and improves {improved}."
         )
-        yield counting(text, others, COUNTED, falls)
+        yield counting(text, others, COUNTED, worse)
 
 
 def _prompts(material: FindingTables) -> Iterator[dict[str, Any]]:

@@ -26,21 +26,31 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     rows = material.last(material.rows("tuning_difference", "difference_of_means"))
     rows = selection.related(rows, {"out_of_domain", "cross_task"})
     sure, verdicts, small = material.significant(rows), material.verdicts(rows), material.detectable(rows)
+    better = material.improvements(rows) > 0
     near, far = selection.related(rows, {"out_of_domain"}), selection.related(rows, {"cross_task"})
     for members in (near, far[sure[far.index]]):
         for index, row in members.sort_values("value", kind="stable").iterrows():
-            yield _changed(near if members is near else far, row, bool(sure[index]), verdicts[index], material)
+            yield _changed(
+                near if members is near else far, row, better[index] if sure[index] else None, verdicts[index], material
+            )
     for _, members in far.groupby([*selection.PLACE, "train", "format", "recipe"], sort=False):
         yield _rest(far, members, small[members.index][~sure[members.index]])
 
 
-def _changed(rows: pd.DataFrame, row: pd.Series, sure: bool, verdict: str, material: FindingTables) -> dict[str, Any]:
+def _changed(
+    rows: pd.DataFrame, row: pd.Series, better: bool | None, verdict: str, material: FindingTables
+) -> dict[str, Any]:
+    """The finding about one change. better: whether it is an improvement; None if it is not significant."""
     near = selection.relation(row["train"], row["test"]) == "out_of_domain"
     kind = "out of its domain" if near else "of another kind"
     name = f"{row['train']}{about(rows, row, 'recipe')}"
     change = f"{material.interval(row)} at step {int(row['step'])}: {verdict}."
-    verb = "helps" if row["value"] > 0 else "hurts"
-    text = f"{verb} on {row['test']}, {kind}: {change}" if sure else f"changes {row['test']}, {kind}, by {change}"
+    verb = "helps" if better else "hurts"
+    text = (
+        f"{verb} on {row['test']}, {kind}: {change}"
+        if better is not None
+        else f"changes {row['test']}, {kind}, by {change}"
+    )
     return finding(f"Tuning on {name} {text}", row, KEYS)
 
 

@@ -17,8 +17,9 @@ from workflow.storage import tables
 
 @dataclass(frozen=True)
 class Forgetting:
-    """Changes on other tests. tests: their number; drops, rises: significant changes (Holm over these tests), the largest first;
-    floors: tests on which the untouched checkpoint is at chance or at 0, so that nothing can be forgotten."""
+    """Changes on other tests. tests: their number; drops, rises: significant changes for the worse and for the better (Holm over
+    these tests), the largest first; floors: tests on which the untouched checkpoint is at chance or at 0, so that nothing can be
+    forgotten."""
 
     tests: int
     drops: list[dict[str, Any]]
@@ -45,8 +46,9 @@ def forgetting(answer: Answer) -> Forgetting:
     rows = _changes(answer)
     adjusted = holm(rows["p_value"].astype(float).fillna(1.0).to_numpy()) if len(rows) else np.ones(0)
     sure = rows[adjusted < 1 - answer.inputs.level]
-    drops = sure[sure["value"] < 0].sort_values("value").to_dict("records")
-    rises = sure[sure["value"] > 0].sort_values("value", ascending=False).to_dict("records")
+    change = answer.inputs.material.improvements(sure).sort_values() if len(sure) else pd.Series(dtype=float)
+    drops = sure.loc[change.index[change < 0]].to_dict("records")
+    rises = sure.loc[change.index[change > 0][::-1]].to_dict("records")
     dropped = {row["test"] for row in drops}
     floors = [test for test in rows["test"] if test not in dropped and _at_floor(answer, test)]
     return Forgetting(len(rows), drops, rises, floors)

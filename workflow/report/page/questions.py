@@ -135,8 +135,9 @@ def _transfer(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
     number = sum(len(part) for part in parts)
     if not number:
         return None
-    drops, rises = int((sure["value"] < 0).sum()), int((sure["value"] > 0).sum())
-    return f"Of {number} scores on other tests at the last step, {drops} drop and {rises} rise significantly (Holm)."
+    change = material.improvements(sure)
+    worse, better = int((change < 0).sum()), int((change > 0).sum())
+    return f"Of {number} scores on other tests at the last step, {worse} get worse and {better} get better significantly (Holm)."
 
 
 def _cost(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
