@@ -19,7 +19,7 @@ import torch
 
 from workflow import task
 from workflow.data import corpora, prompts
-from workflow.models.engine import linear
+from workflow.models.engine import products
 from workflow.task import Example
 from workflow.training import data_mix, pretraining
 
@@ -67,7 +67,7 @@ def machine() -> str:
     flags = [name for name in facts.get("flags", "").split() if name.startswith(FLAGS)]
     lines = [f"{facts.get('model name', 'unknown CPU')}; {' '.join(flags) or 'no flags of vector units'}"]
     weight = torch.randn(SIZE, SIZE)
-    for name, product in (("torch (MKL)", torch.nn.functional.linear), ("oneDNN", linear.product)):
+    for name, product in (("torch (MKL)", torch.nn.functional.linear), ("oneDNN", products.product)):
         rates = [f"{_rate(product, torch.randn(rows, SIZE), weight) / 1e9:.0f}" for rows in ROWS]
         lines.append(f"{name}: {' / '.join(rates)} GFLOP/s in fp32 at {' / '.join(map(str, ROWS))} rows")
     return "\n".join(lines) + "\n"

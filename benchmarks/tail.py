@@ -264,14 +264,20 @@ def steps(study: Study) -> Iterator[tuple[str, str, Named]]:
     yield "audit", "audit", made("audit", found, Named("results/audit.parquet"), **params)
     found = Named(rows="results/items.parquet", imported=[], scores=cells, analysis=analysis, indicators=[])
     output = Named(table="results/recommendations.parquet", csv="results/tables/r.csv", markdown="results/tables/r.md")
-    params = {"regret": given["recommend"]["regret"], "indicators": {}, "targets": {}, "benchmarks": {"measure": []}}
+    params = {
+        "regret": given["recommend"]["regret"],
+        "indicators": {},
+        "targets": {},
+        "benchmarks": {"measure": []},
+        "not_chosen": {},
+    }
     yield "recommend", "recommend", made("recommend", found, output, statistics=how, **params)
     for name in SUMMARIES:
         found = Named(scores=cells, analysis=analysis, bases=study.bases, tasks=study.tasks)
         output = Named(csv=f"results/tables/{name}.csv", markdown=f"results/tables/{name}.md")
         yield f"summarise {name}", "summarise", made("summarise", found, output, {"summary": name}, study=given)
     found = Named(tables=[analysis, "results/audit.parquet", "results/recommendations.parquet", cells])
-    params = {"level": how["level"], "groups": given["groups"], "targets": {}}
+    params = {"level": how["level"], "groups": given["groups"], "targets": {}, "cohorts": {}}
     yield "find", "find", made("find", found, Named("results/findings.parquet"), **params)
     for name in FIGURES:
         output = Named(pdf=f"results/figures/{name}.pdf", png=f"results/figures/{name}.png")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import running
 
+from workflow.jobs import cpu
 from workflow.planning import config_checks, costs, local_time, messages
 from workflow.planning.costs import Stage, Work
 from workflow.study import grid
@@ -72,6 +73,25 @@ def test_a_run_without_a_gpu_says_so(tmp_path: Path) -> None:
     assert line == (
         "About 1.4 h on 4 cores, without a GPU (CPU: score 5.6 h, gather 30 s, audit 1 s): estimated from 1 GFLOP/s a core."
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"), [("avx2", True), ("avx2 avx512_bf16", False), ("asimd svebf16", False), ("", False)]
+)
+def test_bf16_without_units_for_it_is_told_in_one_line(
+    flags: str, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "facts", lambda: {"flags": flags})
+    study = config_checks.read(running.SMOKE)
+    study["recipes"]["full"]["precision"] = "bf16"
+    lines = [line for line in messages.beginning(study, {"score": [KEYS]}, tmp_path, RATE, 4) if "bf16" in line]
+    assert (
+        lines
+        == ["Warning: precision bf16 in recipes/full: this CPU has no units for bf16, fp32 is several times as fast."][
+            :told
+        ]
+    )
+    assert not [line for line in messages.beginning(study, {"score": [KEYS]}, tmp_path) if "bf16" in line]  # on a GPU
 
 
 def test_what_is_written_is_what_is_predicted() -> None:

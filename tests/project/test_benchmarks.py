@@ -347,10 +347,8 @@ def test_scores_of_a_test_are_timed_by_kind_and_protocol(capsys: pytest.CaptureF
 def test_the_steps_after_predictions_are_measured_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     import tail
 
-    tail.main(
-        ["--checkpoints", "1", "--rows", "4", "--only", "gather scores", "gather items", "analyse tuning_difference"]
-    )
+    tail.main(["--checkpoints", "1", "--rows", "4"])  # with what each script reads of its rule
     told = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [line[:2] for line in told] == [
-        [f"| {name}", "630"] for name in ("gather scores", "gather items", "analyse tuning_difference")
-    ]
+    names = [line[0].removeprefix("| ") for line in told]
+    assert {"gather items", "analyse turning_point", "audit", "recommend", "find", "draw curves"} <= set(names)
+    assert {line[1] for line in told} == {"630"} and len(set(names)) == len(names)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from workflow.errors import StudyError
+from workflow.jobs import cpu
 from workflow.models import revisions
 from workflow.planning import costs, local_time
 from workflow.settings import Study
@@ -68,10 +69,32 @@ def beginning(
     yield f"Study: {', '.join(part for part in parts if part)}."
     yield from _equal(study, folder)
     yield f"To do: {', '.join(f'{len(keys_of_jobs)} {rule}' for rule, keys_of_jobs in jobs.items())}."
+    if rate and cpu.computes_bf16() is False:
+        yield from _without_bf16(study)
     try:
         yield from _on_cores(study, jobs, folder, rate, cores) if rate else _on_gpu(study, jobs, folder)
     except StudyError as error:
         yield f"The time of the jobs is unknown: {error}."
+
+
+def _without_bf16(study: Study) -> Iterator[str]:
+    """A warning of the blocks that ask for bf16, on a CPU without units for it."""
+    blocks: dict[str, Any] = {
+        f"families/{name}/pretraining": family["pretraining"]
+        for name, family in study["families"].items()
+        if "pretraining" in family
+    }
+    for kind, entries in (
+        ("recipes", study["recipes"]),
+        ("suites", study["suites"]),
+        ("indicators", study["indicators"]),
+    ):
+        blocks |= {f"{kind}/{name}": block for name, block in entries.items()}
+    named = [name for name, block in blocks.items() if block.get("precision") == "bf16"]
+    if named:
+        yield (
+            f"Warning: precision bf16 in {', '.join(named)}: this CPU has no units for bf16, fp32 is several times as fast."
+        )
 
 
 def _equal(study: Study, folder: Path) -> Iterator[str]:

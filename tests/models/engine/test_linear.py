@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from workflow.models.engine import linear
+from workflow.models.engine import linear, products
+
+ALWAYS = products.Rates((1.0,) * 4, (2.0,) * 4, (2.0,) * 4)
+
+
+@pytest.fixture(autouse=True)
+def onednn(monkeypatch):
+    """oneDNN is faster, whatever the machine."""
+    monkeypatch.setattr(products, "rates", lambda: ALWAYS)
 
 
 def results(layer, input, slope):
@@ -53,3 +61,15 @@ def test_what_does_not_suit_is_left_to_torch_and_what_is_frozen_has_no_gradient(
     torch.testing.assert_close(found.float(), own.float(), atol=2e-2 if case == "autocast" else 1e-6, rtol=0)
     found.sum().backward()
     assert input.grad is not None and (layer.weight.grad is None) == (case == "frozen")
+
+
+def test_products_for_which_it_is_slower_are_torch_s(monkeypatch):
+    """Faster from 64 rows on: 22 rows are nearer to 8, 23 to 64, in logarithms."""
+    called = []
+    monkeypatch.setattr(products, "rates", lambda: products.Rates((1.0,) * 4, (0.5, 1.05, 1.1, 1.3), (2.0,) * 4))
+    monkeypatch.setattr(linear.Product, "apply", lambda *given: called.append(len(given[0])))
+    layer = torch.nn.Linear(512, 512)
+    linear.adopt(layer)
+    for rows in (22, 23, 512):
+        layer(torch.ones(rows, 512))
+    assert called == [23, 512]

@@ -1,8 +1,4 @@
-"""Linear layers whose fp32 products on a CPU use oneDNN, forward and backward.
-
-Torch uses MKL for fp32 products, which has a slow path on processors not made by Intel. On an AMD EPYC with AVX-512, oneDNN
-does 2.2 times as many operations per second, for all shapes that occur in fine-tuning. Both sum in fp32.
-"""
+"""Linear layers whose fp32 products on a CPU use oneDNN where that is faster (`products`), forward and backward."""
 
 from __future__ import annotations
 
@@ -11,11 +7,14 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from workflow.models.engine import products
+from workflow.models.engine.products import product
+
 WORTH = 2_000_000  # multiplications; for fewer, the overhead of a oneDNN call is larger than the gain
 
 
 class Linear(torch.nn.Linear):
-    """A linear layer like torch's, computed by oneDNN where possible."""
+    """A linear layer like torch's, computed by oneDNN where that is faster."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the product of input (..., in) and weight, plus bias: (..., out)."""
@@ -32,19 +31,14 @@ def adopt(model: torch.nn.Module) -> None:
 
 
 def _suits(input: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Return whether a product is one of fp32 numbers on a CPU, and large enough."""
+    """Return whether a product is one of fp32 numbers on a CPU, and large enough for oneDNN to be faster."""
     return (
         input.device.type == "cpu"
         and input.dtype == weight.dtype == torch.float32
         and input.numel() * weight.shape[0] >= WORTH
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
+        and products.rates().suits(input.numel() // input.shape[-1])
     )
-
-
-def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Return a (..., k) times the transpose of b (n, k), plus bias (n): (..., n). Without autograd."""
-    return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
 
 
 class Product(torch.autograd.Function):

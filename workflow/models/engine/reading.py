@@ -1,7 +1,7 @@
 """Run a model on token ids: rows in packs within a memory budget, shared prefixes read once.
 
-`reading(model, batch_tokens)` prepares a model and restores it afterwards. On CPUs for which MKL takes its slow path,
-products use oneDNN, with weights laid out for it once. A model whose rows cannot be packed (`attention.packable`) runs on one
+`reading(model, batch_tokens)` prepares a model and restores it afterwards. On a CPU products use the faster library
+(`products`), oneDNN with weights laid out for it once. A model whose rows cannot be packed (`attention.packable`) runs on one
 full row at a time with nothing shared: slower, but correct for any causal model.
 """
 
@@ -23,9 +23,9 @@ from workflow.errors import StudyError
 from workflow.jobs import devices
 from workflow.models import process_group
 from workflow.models.encoding import context_length
-from workflow.models.engine import attention
+from workflow.models.engine import attention, products
 from workflow.models.engine.attention import IMPLEMENTATION, Packing, bounds, packed, to_device
-from workflow.models.engine.linear import Linear, product
+from workflow.models.engine.linear import Linear
 from workflow.models.engine.sharing import BranchedPacking, Fans, Keys, shareable
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ PACK = {"cpu": 1024, "cuda": 65536}  # most tokens of a pack; larger packs are n
 # Packs whose keys and values are kept for active rows in generation. On a GPU a step of a few rows takes as long as one of a
 # hundred; on a CPU it does not.
 AHEAD = {"cpu": 1, "cuda": devices.PACKS}
-LAID_OUT_FOR = 256  # rows of a product; the layout suits more and fewer rows equally well
 LEAST = 1024  # fewest tokens that a prefix must save, since its rows are packed separately
 _open: weakref.WeakKeyDictionary[PreTrainedModel, Reader] = weakref.WeakKeyDictionary()
 
@@ -334,26 +333,29 @@ def _fast_products(model: PreTrainedModel) -> Iterator[None]:
     fitting = (layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)) if pays(model) else ()
     layers = [layer for layer in fitting if type(layer) in (torch.nn.Linear, Linear)]
     double = sum(layer.weight.nbytes for layer in layers)
-    lay_out = double < 0.25 * _free(model.device)
+    room = double < 0.25 * _free(model.device)
     with contextlib.ExitStack() as stack:
         for layer in layers:
-            weight = layer.weight.detach()
-            weight = torch.ops.mkldnn._reorder_linear_weight(weight, LAID_OUT_FOR) if lay_out else weight
-            product_of = functools.partial(product, b=weight, bias=layer.bias)
-            layer.forward = product_of  # type: ignore[method-assign]  # taken back when the context ends
+            layer.forward = _product_of(layer, room)  # type: ignore[method-assign]  # taken back when the context ends
             stack.callback(delattr, layer, "forward")
         yield
 
 
+def _product_of(layer: torch.nn.Linear, room: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A layer's product by the faster library for each number of rows. room: whether the weights may be copied."""
+    weight, bias, rates = layer.weight.detach(), layer.bias, products.rates()
+    laid_out = products.lay_out(weight) if room else weight
+    suits = rates.suits_laid_out if room else rates.suits
+
+    def forward(input: torch.Tensor) -> torch.Tensor:
+        if suits(input.numel() // input.shape[-1]):
+            return products.product(input, laid_out, bias)
+        return torch.nn.functional.linear(input, weight, bias)
+
+    return forward
+
+
 def pays(model: PreTrainedModel) -> bool:
-    """Return whether oneDNN is faster: in fp32 on a CPU not made by Intel, with unsharded weights."""
+    """Return whether oneDNN is faster for some products: in fp32 on a CPU, with unsharded weights."""
     plain = model.device.type == "cpu" and model.dtype == torch.float32 and process_group.rank_and_size()[1] == 1
-    return plain and torch.backends.mkldnn.is_available() and _maker() != "GenuineIntel"
-
-
-@functools.cache
-def _maker() -> str:
-    """Return the CPU's vendor from /proc/cpuinfo, empty if it is not there."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), "")
+    return plain and products.rates().worth_laying_out
