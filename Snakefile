@@ -21,6 +21,9 @@ gc.set_threshold(200_000, 50, 50)
 locks.begin()
 snakemake_patches.limit_reevaluations()
 snakemake_patches.remember()
+snakemake_patches.list_first(
+    ["all", "report", "estimate", "prefetch", "next", "select", "export"]
+)
 if workflow.is_main_process:
     snakemake_patches.warm_start(
         lambda rule: pathlib.Path(workflow.get_rule(rule).conda_env or "").stem
@@ -29,6 +32,9 @@ if upgrading.UNDER_WAY in os.environ:
     upgrading.begin()
 elif workflow.is_main_process and (earlier := upgrading.pending()):
     sys.exit(earlier)
+
+if not (pathlib.Path("config.yaml").is_file() or workflow.overwrite_configfiles):
+    sys.exit(messages.no_config(workflow.basedir))
 
 
 configfile: "config.yaml"

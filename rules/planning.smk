@@ -9,7 +9,7 @@ localrules:
 
 
 rule estimate:
-    """Estimate the cost of a study before it runs: jobs, GPU-hours, disk space."""
+    """Print the estimated cost of a study before it runs: jobs, GPU-hours, disk space."""
     input:
         PREPARED,
     output:

@@ -48,7 +48,7 @@ rule select:
 
 
 rule next:
-    """Show what a selection would fine-tune next, with prices and reasons. It measures indicators, but fine-tunes nothing."""
+    """Show what a selection would fine-tune next, with prices and reasons; fine-tune nothing."""
     input:
         parts=known_parts,
     output:

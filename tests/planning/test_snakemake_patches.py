@@ -13,6 +13,7 @@ import snakemake
 import snakemake.common
 import snakemake.jobs
 import snakemake.rules
+from snakemake.api import Workflow
 from snakemake.benchmark import BenchmarkRecord
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.script import PythonScript
@@ -25,7 +26,7 @@ from workflow.planning.snakemake_patches import REEVALUATE
 MODULES = (snakemake.common, snakemake.rules, snakemake.jobs)
 WRAPPED = (
     *((JobScheduler, REEVALUATE), (JobScheduler, "schedule"), (PythonScript, "execute_script")),
-    *((SourceCache, "_cache"), (SourceCache, "open")),
+    *((SourceCache, "_cache"), (SourceCache, "open"), (Workflow, "list_rules")),
     *((module, "get_function_params") for module in MODULES),
 )
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -107,6 +108,7 @@ def test_only_supported_versions_are_wrapped(monkeypatch, version: str, wrapped:
     snakemake_patches.before_dry_run(lambda: None)
     snakemake_patches.warm_start(lambda rule: "")
     snakemake_patches.remember()
+    snakemake_patches.list_first([])
     changed = [getattr(owner, name) is not method for (owner, name), method in zip(WRAPPED, methods, strict=True)]
     assert changed == [wrapped] * len(WRAPPED)
 

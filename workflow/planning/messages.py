@@ -30,6 +30,14 @@ LONGEST = 3  # rules whose time is printed
 SHORT = "if memory ran out, run fewer jobs at once or request more (--set-resources {rule}:mem_mb=MB)"
 
 
+def no_config(code: str) -> str:
+    """The line on a study's folder, the working directory, that has no config. code: Tunecast's folder."""
+    return (
+        f"{Path('config.yaml').resolve()}: missing; a study is a folder with a config.yaml, and runs by "
+        f"`snakemake --directory STUDY --cores all` in {code}; docs/tutorial.md shows one"
+    )
+
+
 def begin(study: Study, jobs: Mapping[str, Sequence[Mapping[str, str]]], cores: int | None = None) -> None:
     """Print the lines of `beginning` for the study in the working directory.
 

@@ -6,6 +6,7 @@
   quarter of a dry run. Upstream: snakemake/snakemake#1575, on slow dry runs, names neither.
 - `before_dry_run`: Snakemake has no hook for a dry run, since `onstart` is called for real runs alone.
 - `warm_start`: Snakemake starts a new Python for each script, which imports torch and transformers anew.
+- `list_first`: `snakemake --list` sorts rules by their names, which buries the few targets that users ask for.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -28,6 +29,7 @@ import snakemake.common
 import snakemake.jobs
 import snakemake.rules
 from packaging.specifiers import SpecifierSet
+from snakemake.api import Workflow
 from snakemake.benchmark import BenchmarkRecord, benchmarked
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.script import PythonScript
@@ -119,6 +121,24 @@ def before_dry_run(call: Callable[[], None]) -> None:
         return schedule
 
     _wrap(JobScheduler, "schedule", wrap)
+
+
+def list_first(targets: Sequence[str]) -> None:
+    """Begin the list of all rules (`--list`) with those that users ask for by name, in this order, under a heading."""
+
+    def wrap(original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def list_rules(workflow: Any, only_targets: bool = False) -> None:
+            known = {rule.name: rule for rule in workflow.rules}
+            print("Targets:")
+            for name in filter(known.get, targets):
+                print(f"{name} ({known[name].docstring})")
+            print("\nAll rules:")
+            original(workflow, only_targets)
+
+        return list_rules
+
+    _wrap(Workflow, "list_rules", wrap)
 
 
 def warm_start(kind: Callable[[str], str]) -> None:
