@@ -439,7 +439,10 @@ def constants(tmp_path, gold, groups=(), **keys):
 def test_a_classifier_that_says_one_label_is_a_warning_at_chance_too(tmp_path):
     [row] = constants(tmp_path, [0, 1, 2] * 20)
     assert (row["severity"], row["value"], row["limit"]) == ("warning", 1.0, 0.99)
-    assert "'neutral' from 1, untouched bases at step 10 (accuracy 0.333)" in row["evidence"]
+    assert row["evidence"] == (
+        "mnli: 1 of 1 untouched bases predict one label in at least 99% of the rows (chance 0.333): "
+        "'neutral' from 1 at step 10 (accuracy 0.333)"
+    )
 
 
 def test_a_constant_predictor_that_looks_skilled_is_a_warning(tmp_path):

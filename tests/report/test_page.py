@@ -88,7 +88,7 @@ def test_the_policy_allows_the_scripts_of_the_page_and_nothing_else() -> None:
     ("values", "badge", "words"),
     [
         ({1: (0.4, 0.2), 2: (0.5, 0.8)}, "one seed: no recommendation", "Step 2 (2K tokens), full fine-tuning"),
-        ({1: (0.5, 0.5), 2: (0.5, 0.5)}, "equal scores", "Steps 1, 2 tie, full fine-tuning"),
+        ({1: (0.5, 0.5), 2: (0.5, 0.5)}, "equal scores", "Steps 1, 2 tie, full fine-tuning (below: step 2)"),
         ({2: (0.5, 1.0)}, "only one checkpoint", "Step 2 (2K tokens), full fine-tuning"),
         ({1: (0.2, 0.5), 2: (0.3, 0.5)}, "not above chance", "Step 2 (2K tokens), full fine-tuning"),
     ],
@@ -97,6 +97,25 @@ def test_a_card_says_how_clear_the_answer_is(values, badge, words) -> None:
     own = page_study.inputs(recommendations=pd.DataFrame(page_study.recommended("quiz", values)))
     (card,) = cards.cards(own)
     assert (card.badge, card.headline) == (badge, words)
+
+
+def test_a_checkpoint_that_fine_tuning_does_not_improve_is_not_called_a_pick() -> None:
+    """Changes of .02 with an interval from -.03 to .07."""
+    analysis = page_study.inputs().tables["analysis"]
+    home = (analysis["analysis"] == "tuning_difference") & (analysis["test"] == "quiz")
+    analysis.loc[home, ["value", "low", "high"]] = 0.02, -0.03, 0.07
+    (card,) = cards.cards(page_study.inputs(analysis=analysis))
+    assert (card.badge, card.tone) == ("no gain by fine-tuning shown", "bad")
+    assert dict(card.facts)["Before fine-tuning"].endswith("No gain is shown: the checkpoint may be used as it is.")
+
+
+def test_bases_with_one_score_have_one_probability() -> None:
+    values = {1: (0.5, 0.3), 2: (0.5, 0.3), 3: (0.4, 0.4)}
+    (card,) = cards.cards(page_study.inputs(recommendations=pd.DataFrame(page_study.recommended("quiz", values))))
+    assert (
+        "Best of 3 with probability: one of the 2 with the highest score 60%, step 3 40%."
+        in dict(card.facts)["How sure"]
+    )
 
 
 def test_two_seeds_and_a_high_probability_make_an_answer_clear() -> None:
@@ -140,7 +159,7 @@ def test_a_drop_is_named_and_a_floor_has_nothing_to_forget() -> None:
     analysis["p_value"] = 1.0
     (card,) = cards.cards(page_study.inputs(scores=scores, analysis=analysis))
     assert dict(card.facts)["Forgetting"] == (
-        "None of 1 other tests drops significantly. 1 starts at chance or 0, so nothing can be lost there."
+        "None of 1 other tests drops significantly. 1 starts at chance or 0 and cannot drop."
     )
 
 

@@ -203,7 +203,10 @@ def _lost(loss: Mapping[str, float], level: float) -> str:
     """A loss with its interval. Its width is 0 if the pick is the best and the margins of all other leads are below 0."""
     if loss["high"] == 0:
         return "0.000 (all other bases are significantly worse on the test rows)"
-    return f"{loss['value']:.3f} ({100 * level:g} % CI {loss['low']:.3f} to {loss['high']:.3f})"
+    on_rows = (
+        "" if f"{loss['measured']:.3f}" == f"{loss['value']:.3f}" else f"; on these test rows {loss['measured']:.3f}"
+    )
+    return f"{loss['value']:.3f} ({100 * level:g} % CI {loss['low']:.3f} to {loss['high']:.3f}{on_rows})"
 
 
 def _cheapest(
@@ -228,6 +231,11 @@ def _cheapest(
             f"of {len(measured)} indicators, {best['indicator']} is the cheapest whose pick loses at most {limit:g} ({cost}); "
             f"its pick loses {_lost(best, level)}"
         )
+    text += "".join(
+        f"; picking the last step costs nothing and loses {_lost(row, level)}"
+        for row in regrets
+        if row["indicator"] == LAST
+    )
     lacking = [name for name in indicators if name not in {row["indicator"] for row in measured}]
     text += f"; left out, since not measured on all bases: {', '.join(lacking)}" if lacking else ""
     text += "" if question.lucky else "; one seed each: variance between seeds is not included"

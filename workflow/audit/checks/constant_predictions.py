@@ -19,7 +19,7 @@ ERRORS = 3.0  # standard errors from chance: a study looks at hundreds of scores
 
 
 def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
-    """One finding for each test, severity and sort of model: untouched, tuned on the test's task, tuned on another.
+    """One finding for each test, severity and task that models were tuned on (`none` for untouched ones).
 
     A test with labels gets a warning: the model ignores its input, so its accuracy is a label's share of the rows, and so is
     one side of every difference to it. Where each row has choices of its own, only the position is constant: a warning if the
@@ -30,16 +30,15 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
         material.readings(__name__), columns=[*TEST_KEYS, "step", "train", "share", "label", "accuracy", "chance", "n"]
     )
     claimed = {(train, test) for group in material.groups.values() for train, tests in group.items() for test in tests}
-    sizes = table.groupby(TEST_KEYS).size()
+    sizes = table.groupby([*TEST_KEYS, "train"]).size()
     constant = table[table["share"] >= CONSTANT].copy()
     error = np.sqrt(constant["chance"] * (1 - constant["chance"]) / constant["n"])
     apart = (constant["accuracy"] - constant["chance"]).abs() > ERRORS * error
     pairs = np.array([pair in claimed for pair in zip(constant["train"], constant["test"], strict=True)], dtype=bool)
     labels = constant["test"].map(method_of) == "label"
     constant["severity"] = np.where(labels | apart | pairs, "warning", "note")
-    sort = np.where(constant["train"] == "none", 0, np.where(constant["train"] == constant["test"], 1, 2))
-    for (*keys, severity, _), rows in constant.groupby([*TEST_KEYS, "severity", sort]):
-        evidence = _evidence(rows, int(sizes[tuple(keys)]))
+    for (*keys, severity, train), rows in constant.groupby([*TEST_KEYS, "severity", "train"]):
+        evidence = f"{rows['test'].iloc[0]}: {_evidence(rows, int(sizes[(*keys, train)]))}"
         yield finding(severity, rows, evidence, value=float(rows["share"].max()), limit=CONSTANT, n=len(rows))
 
 
@@ -78,10 +77,10 @@ def _name(test: pd.DataFrame, label: int) -> str:
 
 def _evidence(rows: pd.DataFrame, count: int) -> str:
     parts = [
-        f"{label} from {len(own)}, {models(own['train'])} at {at_steps(own['step'])} (accuracy {span(own['accuracy'])})"
+        f"{label} from {len(own)} at {at_steps(own['step'])} (accuracy {span(own['accuracy'])})"
         for label, own in rows.groupby("label")
     ]
     return (
-        f"{len(rows)} of {count} models predict one label in at least {CONSTANT:.0%} of the rows (chance "
+        f"{len(rows)} of {count} {models(rows['train'])} predict one label in at least {CONSTANT:.0%} of the rows (chance "
         f"{rows['chance'].iloc[0]:.3f}): {'; '.join(parts)}"
     )

@@ -105,8 +105,8 @@ def _comparing(material: FindingTables, row: Mapping[str, Any], sure: bool) -> d
     held = ("confirms" if row["lead"] > 0 else "contradicts") if sure else "neither confirms nor contradicts"
     text = (
         f"{_of(row)}: learning to compare ({row['forecaster']} on all indicators, fitted on other bases) orders "
-        f"{row['accuracy']:.3f} of {int(row['n_pairs'])} pairs right, {material.interval(lead)} more than the best single "
-        f"indicator: {verdict}, which {held} {paper}."
+        f"{row['accuracy']:.3f} of {int(row['n_pairs'])} pairs right, a difference of {material.interval(lead)} to the best "
+        f"single indicator: {verdict}, which {held} {paper}."
     )
     return finding(text, row, KEYS, table="forecasts", **lead, n=row["n_bases"])
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from workflow.evaluation import metric_names
+from workflow.forecasting import own_cohort
 from workflow.report.page.inputs import PageInputs
 from workflow.storage import tables
 
@@ -39,13 +40,13 @@ class Answer:
 
     @property
     def top(self) -> dict[str, Any]:
-        """The checkpoint with the best score."""
-        return self.bases[0]
+        """The checkpoint with the best score that the other lines are about; of several, the last step."""
+        return max(self.tied, key=lambda row: row["step"])
 
     @cached_property
     def tied(self) -> list[dict[str, Any]]:
         """The checkpoints that share the best score."""
-        return [row for row in self.bases if row["value"] == self.top["value"]]
+        return [row for row in self.bases if row["value"] == self.bases[0]["value"]]
 
     @cached_property
     def where(self) -> dict[str, Any]:
@@ -84,11 +85,43 @@ class Answer:
         """Whether the task is a mean over tests: a target of the config."""
         return any(self.task in cohort.get("targets", {}) for cohort in self.inputs.settings["cohorts"].values())
 
+    @cached_property
+    def parts(self) -> list[str]:
+        """The tests of a mean; none for a single test."""
+        cohorts = self.inputs.settings["cohorts"].values()
+        targets = [cohort["targets"][self.task] for cohort in cohorts if self.task in cohort.get("targets", {})]
+        return [test for _, test in own_cohort.tunings(targets[0])] if targets else []
+
     def at_top(self, metric: str) -> float | None:
         """Another metric of the best checkpoint on the test, as a mean over seeds; None where it was not computed."""
         where = self.where | {"metric": metric, "family": self.top["family"], "step": self.top["step"]}
         values = tables.matching(self.inputs.table("scores"), where)["value"]
         return float(values.mean()) if len(values) else None
+
+    @cached_property
+    def untouched(self) -> float | None:
+        """The score of the same checkpoint on the test before fine-tuning; None where it was not tested."""
+        keys = {name: "none" for name in ("train", "recipe", "format")}
+        keys |= {"suite": self.suite, "family": self.top["family"], "step": self.top["step"]}
+        keys |= {name: self.where[name] for name in ("test", "test_format", "shots", "metric")}
+        values = tables.matching(self.inputs.table("scores"), keys)["value"]
+        return float(values.iloc[0]) if len(values) else None
+
+    @cached_property
+    def gain(self) -> dict[str, Any] | None:
+        """The row of the analysis with the change by fine-tuning on the test; None where there is none."""
+        rows = self.inputs.material.rows("tuning_difference", "difference_of_means")
+        names = ("train", "format", "recipe", "suite", "test", "test_format", "shots")
+        keys = {"family": self.top["family"], "step": self.top["step"]} | {name: self.where[name] for name in names}
+        found = tables.matching(rows, keys)
+        return found.iloc[0].to_dict() if len(found) else None
+
+    @property
+    def gains(self) -> bool | None:
+        """Whether the interval of the change by fine-tuning is above 0 (below, where less is better); None if unknown."""
+        if self.is_mean or self.untouched is None or self.gain is None or pd.isna(self.gain["low"]):
+            return None
+        return bool(min(self.sign * self.gain["low"], self.sign * self.gain["high"]) > 0)
 
     @cached_property
     def constant(self) -> bool:
@@ -112,6 +145,8 @@ class Answer:
             return "bad", "predicts one label"
         if self.trivial:
             return "bad", f"not above {self.trivial[0]}"
+        if self.tuned and self.gains is False:
+            return "bad", "no gain by fine-tuning shown"
         if len(self.bases) == 1:
             return "open", "only one checkpoint"
         if len(self.tied) > 1:

@@ -17,7 +17,6 @@ from workflow.report.page.answers import Answer, answers
 from workflow.report.page.forgetting import forgetting
 from workflow.report.page.inputs import PageInputs
 from workflow.report.page.settling import settling
-from workflow.storage import tables
 
 NAMED = 5  # checkpoints that a line names
 LIKELY = 0.05  # checkpoints below this probability to be the best are not named
@@ -27,7 +26,7 @@ METHODS = {"full": "full fine-tuning", "lora": "LoRA", "untouched": "untouched"}
 @dataclass(frozen=True)
 class Card:
     """What a card shows. key: its anchor; tone: style of the badge; facts: label and text; marks: of the audit, each a kind with
-    its number and one piece of evidence."""
+    its number and one piece of evidence; tops: names of the checkpoints with the highest score."""
 
     key: str
     title: str
@@ -38,6 +37,7 @@ class Card:
     facts: Sequence[tuple[str, str]]
     marks: Sequence[tuple[str, int, str]]
     statements: Sequence[str]
+    tops: Sequence[str] = ()
 
 
 def cards(inputs: PageInputs) -> list[Card]:
@@ -62,6 +62,7 @@ def _card(recipes: Sequence[Answer], number: int) -> Card:
         [(label, text) for label, text in _facts(recipes) if text],
         marks,
         _statements(recipes),
+        [checkpoints(answer, [row]) for row in answer.tied],
     )
 
 
@@ -74,7 +75,8 @@ def headline(answer: Answer) -> str:
     """Which checkpoint, and how it is tuned."""
     tail = f", {METHODS.get(answer.method, answer.method)}"
     tie = " tie" if len(answer.tied) > 1 else ""
-    return f"{checkpoints(answer, answer.tied)}{tie}{tail}"
+    about = f" (below: step {int(answer.top['step'])})" if tie else ""
+    return f"{checkpoints(answer, answer.tied)}{tie}{tail}{about}"
 
 
 def checkpoints(answer: Answer, rows: Sequence[dict[str, Any]]) -> str:
@@ -99,10 +101,11 @@ def score_line(answer: Answer) -> str:
     top, metric = answer.top, metric_names.label(answer.where["metric"])
     n = "" if pd.isna(top["n"]) else f", {int(top['n'])} rows"
     seeds = f", {answer.seeds} seed{'s' if answer.seeds > 1 else ''}" if answer.tuned else ""
+    tests = f", mean of {' and '.join(answer.parts)}" if answer.parts else ""
     bounds = (
         "no interval" if pd.isna(top["low"]) else f"{ci(answer.inputs.level)} {top['low']:.2f} to {top['high']:.2f}"
     )
-    return f"{metric} {top['value']:.3f} ({bounds}{n}{seeds})"
+    return f"{metric} {top['value']:.3f} ({bounds}{n}{seeds}){tests}"
 
 
 def _facts(recipes: Sequence[Answer]) -> Iterator[tuple[str, str]]:
@@ -123,9 +126,7 @@ def chance(answer: Answer) -> str:
         return "No: the model gives one label on 99 % of rows or more, so its score is the share of that label."
     if len(answer.bases) == 1:
         return "Only this checkpoint was tried."
-    likely = [row for row in answer.bases if row["probability"] >= LIKELY] or [answer.top]
-    likely.sort(key=lambda row: -row["probability"])
-    names = [f"{checkpoints(answer, [row]).split(' (')[0].lower()} {row['probability']:.0%}" for row in likely[:NAMED]]
+    names = [f"{name} {shown(chance)}" for name, chance in _likely(answer)[:NAMED]]
     of = f" of {len(answer.bases)}" if answer.tuned else ""  # the table leaves out unlikely untouched ones
     text = f"Best{of} with probability: {', '.join(names)}."
     if answer.trivial:
@@ -134,27 +135,32 @@ def chance(answer: Answer) -> str:
     return text + (" This does not account for other seeds." if answer.tuned and answer.seeds < 2 else "")
 
 
+def shown(chance: float) -> str:
+    """A probability in percent; never 100 %, which no finite number of draws shows."""
+    return ">99%" if chance > 0.995 else f"{chance:.0%}"
+
+
+def _likely(answer: Answer) -> list[tuple[str, float]]:
+    """Checkpoints with their probability to be the best, the most likely first; those with the same score as one."""
+    tied = answer.tied if len(answer.tied) > 1 else []
+    rows = [row for row in answer.bases if row["probability"] >= LIKELY and row not in tied] or (
+        [] if tied else [answer.top]
+    )
+    named = [(checkpoints(answer, [row]).split(" (")[0].lower(), float(row["probability"])) for row in rows]
+    if tied:
+        named.append((f"one of the {len(tied)} with the highest score", sum(float(row["probability"]) for row in tied)))
+    return sorted(named, key=lambda pair: -pair[1])
+
+
 def _gain(answer: Answer) -> str:
-    """The untouched checkpoint's score on the test, and the change by fine-tuning."""
-    keys = {
-        "train": "none",
-        "recipe": "none",
-        "format": "none",
-        "suite": answer.suite,
-        "metric": answer.where["metric"],
-    }
-    keys |= {name: answer.where[name] for name in ("test", "test_format", "shots")}
-    base_keys = {"family": answer.top["family"], "step": answer.top["step"]}
-    base = tables.matching(answer.inputs.table("scores"), keys | base_keys)["value"]
-    rows = answer.inputs.material.rows("tuning_difference", "difference_of_means")
-    names = ("train", "format", "recipe", "suite", "test", "test_format", "shots")
-    change = tables.matching(rows, base_keys | {name: answer.where[name] for name in names})
-    if base.empty or change.empty:
-        return "The untouched checkpoint was not tested."
-    row = change.iloc[0]
+    """The checkpoint's score on the test before fine-tuning, and the change."""
+    if answer.untouched is None or answer.gain is None:
+        return "The checkpoint was not tested before fine-tuning."
+    row = answer.gain
     bounds = "" if pd.isna(row["low"]) else f" ({signed(row['low'], '.2f')} to {signed(row['high'], '.2f')})"
-    verdict = "" if pd.isna(row["low"]) or row["low"] > 0 or row["high"] < 0 else "; not shown to help"
-    return f"{base.iloc[0]:.3f}; fine-tuning adds {signed(row['value'])}{bounds}{verdict}."
+    usable = answer.gains is False and not answer.constant and not answer.trivial
+    advice = " No gain is shown: the checkpoint may be used as it is." if usable else ""
+    return f"{answer.untouched:.3f}; fine-tuning adds {signed(row['value'])}{bounds}.{advice}"
 
 
 def _methods(recipes: Sequence[Answer]) -> str:
@@ -236,14 +242,21 @@ def lead(shown: Sequence[Card], inputs: PageInputs) -> list[str]:
     parts = f" ({len(shown) - means} on a task, {means} on a mean of tests)" if means else ""
     first = f"{clear} of {len(shown)} answers{parts} {'names' if clear == 1 else 'name'} a clearly best checkpoint."
     first += f" Of the others: {kinds}." if kinds else ""
+    tops = Counter(name for card in shown if not card.title.endswith(" (mean)") for name in card.tops)
+    name, number = tops.most_common(1)[0] if tops else ("", 0)
+    tasks = len(shown) - means
+    best = [f"Highest score most often, alone or tied: {name} ({number} of {tasks} tasks)."] if number > 1 else []
+    return [first, *best, _audit_line(shown, inputs)]
+
+
+def _audit_line(shown: Sequence[Card], inputs: PageInputs) -> str:
+    """How many of the audit's errors and warnings are about the answers, and which kinds; the rest is about other results."""
     audit = inputs.table("audit")
     severe = Counter(audit["severity"]) if len(audit) else Counter()
-    marked = sum(bool(card.marks) for card in shown)
-    second = f"The audit has {severe['error']} errors and {severe['warning']} warnings; "
-    tops = Counter(card.headline for card in shown if " tie, " not in card.headline)
-    name, number = tops.most_common(1)[0] if tops else ("", 0)
-    best = [f"Highest score most often: {name} ({number} of {len(shown)})."] if number > 1 else []
-    return [first, *best, f"{second}{marked} of {len(shown)} answers have an audit warning or error."]
+    kinds = Counter(kind for card in shown for kind, _, _ in card.marks)
+    listed = ", ".join(f"{kind} ({number} of {len(shown)} answers)" for kind, number in kinds.most_common(4))
+    text = f"The audit has {severe['error']} errors and {severe['warning']} warnings"
+    return f"{text}; about these answers: {listed}." if kinds else f"{text}, none about these answers."
 
 
 def conditions(row: dict[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,8 @@ class DataTable:
 def data_tables(inputs: PageInputs) -> Iterator[DataTable]:
     """All tables, the scores with chance and majority as columns."""
     left = BUDGET
-    for number, (name, table) in enumerate(sorted(inputs.tables.items(), key=_place)):
+    filled = {name: table for name, table in inputs.tables.items() if len(table)}
+    for number, (name, table) in enumerate(sorted(filled.items(), key=_place)):
         made = _data_table(f"table-{number}", name, with_baselines(table) if name == "scores" else table, left)
         left -= len(made.csv or "") + len(made.parquet or "")
         yield made

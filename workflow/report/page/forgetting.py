@@ -14,6 +14,8 @@ from workflow.report.page.answers import Answer
 from workflow.statistics import holm
 from workflow.storage import tables
 
+NAMED = 3  # tests that the sentence names
+
 
 @dataclass(frozen=True)
 class Forgetting:
@@ -32,13 +34,13 @@ class Forgetting:
         if not self.tests:
             return "No other test was run."
         start = "starts" if len(self.floors) == 1 else "start"
-        floor = f" {len(self.floors)} {start} at chance or 0, so nothing can be lost there." if self.floors else ""
+        floor = f" {len(self.floors)} {start} at chance or 0 and cannot drop." if self.floors else ""
         if not self.drops:
             return f"None of {self.tests} other tests drops significantly.{floor}"
-        worst = self.drops[0]
-        most = f"{worst['test']} {signed(worst['value'])}" + (" most" if len(self.drops) > 1 else "")
         drop = "drops" if len(self.drops) == 1 else "drop"
-        return f"{len(self.drops)} of {self.tests} other tests {drop} significantly: {most}.{floor}"
+        listed = ", ".join(f"{row['test']} {signed(row['value'])}" for row in self.drops[:NAMED])
+        more = f" and {len(self.drops) - NAMED} more" if len(self.drops) > NAMED else ""
+        return f"{len(self.drops)} of {self.tests} other tests {drop} significantly: {listed}{more}.{floor}"
 
 
 def forgetting(answer: Answer) -> Forgetting:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from workflow import registry
 from workflow.analysis import analyses
+from workflow.analysis.recommendation import CHANCE, LAST
 from workflow.report import pages, selection
 from workflow.report.page.cards import conditions
 from workflow.report.page.inputs import PageInputs
@@ -92,20 +93,30 @@ def _counted(rows: pd.DataFrame) -> str:
 
 
 def _answer(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
-    """How often the cheapest sufficient indicator is which."""
+    """The largest loss over tasks of the free pick, the last step, and of the indicator whose largest loss is least."""
     table = inputs.table("recommendations")
     cheapest = table[table["topic"] == "cheapest"]
     if cheapest.empty:
         return None
-    names = Counter(cheapest["indicator"]).most_common(3)
-    listed = ", ".join(f"{name} ({number})" for name, number in names)
-    return f"Cheapest indicator that picks well enough, by number of tasks ({len(cheapest)}): {listed}."
+    losses = table[table["topic"] == "regret"].groupby("indicator")["measured"].agg(["max", "size"])
+    whole = losses[losses["size"] == len(cheapest)]["max"].sort_values()
+    if LAST not in whole.index:
+        return None
+    text = f"Over {len(cheapest)} tasks, picking the last step costs nothing and loses at most {whole[LAST]:.3f}"
+    measured = whole.drop([LAST, CHANCE], errors="ignore")
+    return (
+        f"{text}; the best indicator, {measured.index[0]}, at most {measured.iloc[0]:.3f}."
+        if len(measured)
+        else f"{text}."
+    )
 
 
 def _base(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
     """How many tests are learned when."""
     learning = rows[rows["finding"] == "learning"]
-    groups = Counter(conditions(row).get("group") for row in learning.to_dict("records"))
+    open_ones = learning["statement"].str.contains("most likely|: open:")
+    groups = Counter(conditions(row).get("group") for row in learning[~open_ones].to_dict("records"))
+    groups |= {"undecided": int(open_ones.sum())} if open_ones.any() else {}
     if not groups:
         return None
     words = {"not_learned": "no learning established"}

@@ -12,7 +12,7 @@ import importlib.resources
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,12 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
+from workflow import registry
+from workflow.indicators import measures
+from workflow.report import pages
 from workflow.report.page import audit_groups, cards, changed_rows, charts, data_tables, questions
 from workflow.report.page.inputs import PageInputs
+from workflow.study import indicators
 
 FOLDER = Path(__file__).parent
 PLAIN = "\n\t"  # control characters that stay
@@ -58,8 +62,22 @@ def page(inputs: PageInputs, progress: str = "") -> str:
             tables=list(data_tables.data_tables(inputs)),
             config=yaml.safe_dump(dict(inputs.settings), sort_keys=False, allow_unicode=True, width=100),
             level=inputs.level,
+            indicators=list(_indicators(inputs)),
         )
     )
+
+
+def _indicators(inputs: PageInputs) -> Iterator[tuple[str, str]]:
+    """The study's indicators, each with what its measure is and the tests or the corpus that it reads."""
+    for name, block in inputs.settings.get("indicators", {}).items():
+        scored = block["measure"] == indicators.SCORED
+        about = (
+            "The mean score of the untouched base on tests"
+            if scored
+            else pages.title(registry.module(measures, block["measure"]))
+        )
+        reads = ", ".join(block.get("tests") or filter(None, [block.get("corpus"), block.get("train")]))
+        yield name, f"{about} ({reads})." if reads else f"{about}."
 
 
 def _asset(name: str) -> str:
