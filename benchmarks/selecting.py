@@ -7,6 +7,7 @@ Run from the repository's root, each with `--amuro`, `--pythia` and `--study`, t
 2. `… selecting.py replay --replays 200 --out replays.jsonl --chosen chosen.json`: each table is played with the setting that was
    chosen without its source; without `--chosen`, with the constants of the library.
 3. `… selecting.py tables --out replays.jsonl` prints Markdown tables.
+4. `… selecting.py budgets --share 0.4` plays whole selections on finished studies (`--study`), within a share of their price.
 
 A replay that is in the file is not run again. Tables: the 50 published variants (three targets), released scores of OLMo-1B
 (`--amuro`), released scores of Pythia (`--pythia`), and the cohorts of finished studies (`--study`).
@@ -32,15 +33,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from scipy.stats import beta, norm
 
 from workflow.choosing import acquisition, candidates, decision, surrogate
+from workflow.choosing import race as measuring
 from workflow.choosing.candidates import Candidates
+from workflow.planning import config_checks, selecting
 from workflow.released.readers import amuro_char
 from workflow.storage.markdown import markdown
+from workflow.study import grid, selection
 
 MARGIN = 0.002  # a pick that loses no more is right
 EPSILON, DELTA = 0.002, 0.05
+SURE = 0.005  # no replay stops later than at this probability, so that it need not be followed further
 PAIRED = 0.5  # share of the rows' variance that two models do not share: of paired tests about half
 SMALL = 0.02  # a test whose scores differ less has no answer to find
 VARIANTS = Path("studies/indicators-published/variants.csv")
@@ -98,12 +104,12 @@ def amuro(folder: Path) -> Iterator[Table]:
         every = {name: base.loc[own.index, name].to_numpy() for name in base}
         few = {"same test": every[test], "all tests": base.loc[own.index].rank().mean(axis=1).to_numpy()}
         error = np.sqrt(PAIRED) * own["error"].fillna(0.01).to_numpy()
-        for indicators, said in ((few, ""), (every, f", {len(every)} indicators")):
+        for indicators, said in ((few, ""), (every, f"{len(every)} indicators, ")):
             steps = own.index.to_numpy(float)
             known = candidates.described(
                 [str(step) for step in own.index], indicators, {"step": steps}, [0] * len(own), None, list(steps)
             )
-            name = f"{train} to {test}{said}"
+            name = f"{said}{train} to {test}"
             yield Table(name, "amuro", known, own["value"].to_numpy(), error, indicators, steps)
 
 
@@ -270,8 +276,9 @@ def race(
                 prior(table.name, features, seed % 4), tried, measured[tried], np.diag(variances[tried])
             )
             picks[len(tried) - 1 :] = [decision.picked(known, tried)]
-            chances = decision._chances(known, picks[-1], np.diag(variances[tried]), goal)[0] if stop else 1.0
-            losing[len(tried) - 1 :] = [chances]
+            if stop and losing[-1] > SURE:
+                chances = decision._chances(known, picks[-1], np.diag(variances[tried]), goal)[0]
+            losing[len(tried) - 1 :] = [chances if stop else 1.0]
             if len(tried) >= budget:
                 return tried, picks, {"losing": losing}
             worth = acquisition.RULES[rule or decision.RULE](known) / own.prices
@@ -448,6 +455,69 @@ def replay(given: argparse.Namespace, wanted: Mapping[str, Callable[..., Played]
                 file.write(json.dumps(row) + "\n")
 
 
+# The whole selection, on finished studies
+
+
+def budgets(given: argparse.Namespace) -> None:
+    """Print what `snakemake select` picks in finished studies for a share of the price of all, against what all of them say.
+
+    Goals: each task alone, and all tasks together, with the study's indicators and with none. Rounds are played as the workflow
+    plays them; the share is of the price of tuning all with the same indicators.
+    """
+    rows = []
+    for folder in given.study:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        tasks = list(dict.fromkeys(task for own in config["models"] for task in own["train"]))
+        with contextlib.chdir(folder):
+            own = {task: [task] for task in tasks} | {"all tasks": tasks}
+            for (name, goal), used in itertools.product(own.items(), (list(config["indicators"]), [])):
+                known = {"study": folder.name, "goal": name, "indicators": len(used)}
+                rows.append(known | budgeted(config, goal, used, given))
+    print(markdown(pd.DataFrame(rows).round(3)))
+
+
+def budgeted(
+    config: Mapping[str, Any], goal: Sequence[str], indicators: Sequence[str], given: argparse.Namespace
+) -> dict[str, Any]:
+    """What a selection picks for a share of the price of all, and what that loses, in the finished study of this folder."""
+    block = {"tests": list(goal), "suite": next(iter(config["suites"])), "epsilon": given.epsilon}
+    block["indicators"] = list(indicators)
+    study = config_checks.read({**config, "selection": block | {"budget": {"tunings": 1}}})
+    names = selection.named(selection.candidates(study).to_numpy())
+    whole = selecting._prices(study, names, names, Path())[1].all_hours
+    study = config_checks.read({**config, "selection": block | {"budget": {"gpu_hours": given.share * whole}}})
+    tuned: list[selection.Candidate] = []
+    while (played := selecting.play(study, names, tuned, parts_of(study, names, tuned))).batch:
+        tuned += played.batch
+    scores, items = (selecting._gathered(parts_of(study, names, names), kind) for kind in ("scores", "items"))
+    facts = measuring.measured(study["selection"], names, scores, items)
+    picks = [row for row in played.rows if row["state"] == "pick"]
+    best = int(facts.values.argmax())
+    pick = names.index(tuple(picks[0][key] for key in selection.CANDIDATE_KEYS)) if picks else None
+    spread = facts.noise[best, best] + (facts.noise[pick, pick] - 2 * facts.noise[best, pick] if picks else 0)
+    return {
+        "tuned": f"{len(tuned)} of {len(names)}",
+        "ended": played.ended,
+        "pick": names[pick][1] if picks else None,
+        "best of all": names[best][1],
+        "loss": facts.values[best] - facts.values[pick] if picks else np.nan,
+        "its 95 % half-width": 1.96 * max(spread, 0) ** 0.5 if picks else np.nan,
+    }
+
+
+def parts_of(study: Any, names: Sequence[selection.Candidate], tuned: Sequence[selection.Candidate]) -> list[Path]:
+    """The parts that a round reads of the finished study of this folder, as in rules/functions/selection.smk."""
+    cells = [selection.untouched(study, names), selection.cells(study, tuned)]
+    paths = [
+        Path("results", kind, grid.path(row, grid.PART_KEYS), "part.parquet")
+        for rows in cells
+        for kind in ("scores", "items")
+        for row in rows.to_dict("records")
+    ]
+    bases = dict.fromkeys(one[:2] for one in names)
+    return paths + [Path(f"results/indicators/family={family}/step={step}/part.parquet") for family, step in bases]
+
+
 # Results
 
 
@@ -514,7 +584,7 @@ def stops(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["settings", "replay", "tables"])
+    parser.add_argument("action", choices=["settings", "replay", "tables", "budgets"])
     parser.add_argument("--out", type=Path, default=Path("replays.jsonl"))
     parser.add_argument("--replays", type=int, default=20)
     parser.add_argument("--budget", type=int, default=25, help="tunings of a replay at most")
@@ -527,9 +597,13 @@ if __name__ == "__main__":
     for source in ("amuro", "pythia"):
         parser.add_argument(f"--{source}", type=Path, help="folder of its files")
     parser.add_argument("--study", type=Path, nargs="*", default=[], help="folders of finished studies")
+    parser.add_argument(
+        "--share", type=float, default=0.4, help="budget of a selection, as a share of the GPU-hours of all"
+    )
     parser.add_argument("--chosen", type=Path, help="file of the settings that were chosen for each source")
     given = parser.parse_args()
     begun = tuple(given.tables or [""])
     EPSILON = given.epsilon
-    TABLES |= {table.name: table for table in all_tables(given) if table.name.startswith(begun)}
-    {"settings": choose, "replay": run, "tables": tables_of}[given.action](given)
+    if given.action != "budgets":
+        TABLES |= {table.name: table for table in all_tables(given) if table.name.startswith(begun)}
+    {"settings": choose, "replay": run, "tables": tables_of, "budgets": budgets}[given.action](given)

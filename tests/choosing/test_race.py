@@ -100,7 +100,8 @@ def decided(*batch: Proposal, pick: int | None = 0) -> Decision:
 )
 def test_a_batch_is_cut_to_the_budget(tunings: float, hours: float, places: list[int]) -> None:
     budget = race.Budget(tunings, hours, spent=5.0, all_hours=20.0, measured=True)
-    assert budget.affordable(decided(Proposal(1, 0.1, 1.0), Proposal(2, 0.1, 3.0)), tuned=2) == places
+    batch = Proposal(1, 0.1, 50.0), Proposal(2, 0.1, 50.0)  # estimates; measurements say that they cost less
+    assert budget.affordable(decided(*batch), tuned=2, expected=[9.0, 1.0, 3.0]) == places
 
 
 def test_the_sentence_has_score_error_and_cost() -> None:

@@ -16,6 +16,8 @@ import running
 import slurm_cluster
 from running import SMOKE
 
+from workflow.study import selection
+
 LACKING = slurm_cluster.missing()
 pytestmark = [
     pytest.mark.slurm,
@@ -116,6 +118,34 @@ def test_the_small_jobs_stay_on_the_login_node(submitted: Path) -> None:
     local, remote = (set(re.findall(rf"^ *{kind} (\w+):", told, re.MULTILINE)) for kind in ("localrule", "rule"))
     assert remote == {"pretrain", "tune", "measure", "predict", "score", "forecast"}
     assert local >= {"generate", "fetch", "prepare", "gather", "analyse", "audit", "draw", "all"}
+
+
+def test_a_selection_submits_one_batch_at_a_time(cluster: slurm_cluster.Cluster, smoke: Path, tmp_path: Path) -> None:
+    place = with_profile(shutil.copytree(smoke, tmp_path / "place"))
+    config = running.configured(place)
+    config["families"]["tiny"]["steps"] = [0, 10, 20]
+    config["models"] = [{"train": ["mini_facts"], "recipes": ["full"]}]
+    config["suites"] = {"small": {"tests": ["mini_facts"], "limit": 8}}
+    goal = {"tests": ["mini_facts"], "suite": "small", "indicators": [], "epsilon": 0.001}
+    dropped = ("cohorts", "groups", "indicators", "figures", "summaries")
+    kept = {key: value for key, value in config.items() if key not in dropped}
+    running.configure(place, kept | {"selection": goal | {"budget": {"tunings": 3}, "batch": 2}})
+    ended = run(place, cluster, "select")
+    assert ended.returncode == 0, ended.stderr
+    own = {number for number, _ in SUBMITTED.findall(ended.stderr)}
+    rows = [line.split() for line in cluster.jobs("%i %V %e %T %k") if line.split()[0] in own]
+    assert {row[3] for row in rows} == {"COMPLETED"}
+    tunings, others = ([row for row in rows if ("tune" in row[4]) is kind] for kind in (True, False))
+    batches = [[step for _, step, _ in facts["batch"]] for facts in selection.rounds(place / "study")]
+    assert [len(batch) for batch in batches] == [2, 1, 0] and sorted(step for batch in batches for step in batch) == [
+        0,
+        10,
+        20,
+    ]
+    (first, second, third), ends = tunings, [row[2] for row in others]
+    assert max(first[1], second[1]) <= min(first[2], second[2]), "both are submitted before either ends"
+    # Predictions and scores of the first batch, one submission for each model, end before the second batch is chosen.
+    assert len(ends) == 6 and sum(end <= third[1] for end in ends) == 4
 
 
 # --- faults ------------------------------------------------------------------------------------------------------------

@@ -115,12 +115,15 @@ class Budget:
     all_hours: float
     measured: bool
 
-    def affordable(self, decision: Decision, tuned: int) -> list[int]:
-        """Return the places in the batch that can be paid, in its order, up to the first that cannot."""
+    def affordable(self, decision: Decision, tuned: int, expected: Sequence[float]) -> list[int]:
+        """Return the places in the batch that can be paid, in its order, up to the first that cannot.
+
+        expected: GPU-hours of each candidate, as those measured so far let expect: what was spent is measured too.
+        """
         kept: list[int] = []
         hours = self.spent
         for index, one in enumerate(decision.batch):
-            hours += one.price if self.measured else 0.0
+            hours += expected[one.candidate] if self.measured else 0.0
             if tuned + len(kept) + 1 > self.tunings or hours > self.hours:
                 break
             kept.append(index)

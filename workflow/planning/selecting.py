@@ -20,7 +20,7 @@ from workflow.planning import costs
 from workflow.settings import Study
 from workflow.storage import tables
 from workflow.storage.markdown import markdown
-from workflow.study import grid, selection
+from workflow.study import grid, indicators, selection
 from workflow.study.selection import Candidate
 
 
@@ -57,7 +57,7 @@ def play(
     known = _described(study, names, measures, scores, [price.estimated for price in prices])
     goal = Goal(block["epsilon"], block["delta"], block["seed"])
     decision = race.judged(known, facts, names, goal, block["batch"])
-    kept = [] if decision.settled else budget.affordable(decision, len(tuned))
+    kept = [] if decision.settled else budget.affordable(decision, len(tuned), [price.expected for price in prices])
     ended = "settled" if decision.settled else None if kept else "budget"
     batch = [decision.batch[index].candidate for index in kept]
     shown = {name: price.expected for name, price in zip(names, prices, strict=True)} if budget.measured else {}
@@ -97,7 +97,7 @@ def _described(
         }
         for name, values_of_indicator in values.groupby("indicator", sort=False)
     }
-    indicators = {
+    measured_indicators = {
         name: [values_of_indicator.get(one[:2], np.nan) for one in names]
         for name, values_of_indicator in by_base.items()
     }
@@ -110,7 +110,7 @@ def _described(
     columns["recipe"] = [one[2] for one in names]
     titles = [f"{family}@{step} {recipe}" for family, step, recipe in names]
     return candidates.described(
-        titles, indicators, columns, [one[0] for one in names], prices, [one[1] for one in names]
+        titles, measured_indicators, columns, [one[0] for one in names], prices, [one[1] for one in names]
     )
 
 
@@ -153,7 +153,8 @@ def _shared(study: Study, names: Sequence[Candidate], folder: Path) -> float:
     scored = [grid.path(row, grid.PART_KEYS) for row in selection.untouched(study, names).to_dict("records")]
     trials = [grid.path(row, grid.TRIAL_KEYS) for row in grid.trials(study).to_dict("records")]
     benchmarks = folder / "results/benchmarks"
-    jobs = {"measure": bases, "predict": scored, "try_rate": trials}
+    used = {name: study["indicators"][name] for name in selection.indicator_names(study)}
+    jobs = {"measure": bases if indicators.run_for(used) else [], "predict": scored, "try_rate": trials}
     return sum(costs.measured_hours(benchmarks / rule, paths) for rule, paths in jobs.items())
 
 
