@@ -24,9 +24,10 @@ from coverage import markdown
 from benchmarks import released_series
 from workflow.analysis import extrapolation, laws
 from workflow.analysis.analyses import turning_point
+from workflow.analysis.analyses.extrapolation import margins
 from workflow.analysis.curves import Curve, line, progress
 from workflow.analysis.declines import comparable, decline
-from workflow.statistics import NORMAL, Resampling, Values, holm, normal, student_width, tested
+from workflow.statistics import Resampling, Values, holm, tested
 
 STEPS = {
     "8, as published": np.array([1000, 18000, 342000, 424000, 505000, 592000, 738000, 738020], dtype=float),
@@ -41,7 +42,6 @@ PARTS_OF_MEANS = ("hendrycksTest", "blimp_", "crows_pairs_")
 DECLINES = ("lambada_openai", "sciq")
 TURNS = {"declining from .3": 0.3, "declining from .5": 0.5, "declining from .7": 0.7}  # of the steps
 KINDS = ("laws of learning", "saturating", "sigmoid", *TURNS, "random walk")
-HALF = student_width(0.8, NORMAL)  # half an 80 % interval, in standard errors
 AHEAD = {"1.1 to 1.3": (1.1, 1.3), "1.3 to 1.65": (1.3, 1.65), "1.65 to 2.5": (1.65, 2.5)}
 
 
@@ -157,9 +157,9 @@ def forecasts(how: Resampling, repetitions: int) -> Iterator[dict[str, str]]:
     for name, steps in STEPS.items():
         for kind in KINDS:
             cases = []
-            for _ in range(repetitions):
+            for run in range(repetitions):
                 values = np.array([_run(steps, kind, rng) for _ in range(10)])
-                cases += list(_forecast(steps, values, how.level))
+                cases += [case | {"run": run} for case in _forecast(steps, values, how.level)]
             yield {"steps": name, "runs": kind, **_summary(cases)}
 
 
@@ -201,21 +201,40 @@ def _forecast(steps: Values, values: Values, level: float) -> Iterator[dict[str,
                 axis = np.log(laws.scaled(there, there[-1]))
                 slope, level_ = np.polyfit(axis, known.T, 1)
                 straight = values[:, later] - (level_ + slope * np.log(factor))
-                inside = (found.low <= values[:, later]) & (values[:, later] <= found.high)
+                sides = {"above": found.low <= values[:, later], "below": values[:, later] <= found.high}
+                sides |= {"inside": sides["above"] & sides["below"], "width": found.high - found.low}
                 squares = {"own": np.mean(off**2), "last": np.mean(last**2), "line": np.mean(straight**2)}
                 better = found.p_value < 1 - level
                 said = better and found.fallen >= 1 - 0.8
-                right = (np.sign(last) == np.sign(found.values - known[:, -1]))[_called(found, known[:, -1], level)]
-                yield {"span": span, "better": better, "said": said, "inside": inside, "right": right, **squares}
+                called = _called(found, known[:, -1], level)
+                right = (np.sign(last) == np.sign(found.values - known[:, -1]))[called]
+                yield {
+                    "span": span, "better": better, "said": said, "called": called, "right": right, **sides, **squares
+                }  # fmt: skip
 
 
 def _called(found: extrapolation.Forecast, last: Values, level: float) -> Values:
     """Which of a run's forecast changes are significant (Holm), as the analysis and the findings have it."""
-    errors = (found.high - found.values) / HALF
     p_values = [
-        tested(float(change), normal(float(error))) for change, error in zip(found.values - last, errors, strict=True)
+        tested(float(value - before), margins(float(value - low), float(high - value)))
+        for value, before, low, high in zip(found.values, last, found.low, found.high, strict=True)
     ]
     return holm(np.array([1.0 if p_value is None else p_value for p_value in p_values])) < 1 - level
+
+
+def of_runs(cases: Sequence[dict[str, Any]], key: str) -> str:
+    """A share in per cent over the tests of all cases, with its standard error over runs, which are n: tests and cuts of one run
+    are not independent (ratio estimator, Cochran 1977, equation 6.13)."""
+    sums = {}
+    for case in cases:
+        hits, count = sums.get(case["run"], (0.0, 0))
+        sums[case["run"]] = hits + float(np.sum(case[key])), count + int(np.size(case[key]))
+    hits, counts = np.array(list(sums.values()), dtype=float).reshape(-1, 2).T
+    if not counts.sum():
+        return "–"
+    ratio, n = hits.sum() / counts.sum(), len(counts)
+    error = np.sqrt(n / max(1, n - 1) * np.sum((hits - ratio * counts) ** 2)) / counts.sum() if n > 1 else np.nan
+    return f"{100 * ratio:.0f} ± {100 * error:.0f} (n = {n})" if n > 1 else f"{100 * ratio:.0f} (one run)"
 
 
 def _summary(cases: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -224,14 +243,19 @@ def _summary(cases: Sequence[dict[str, Any]]) -> dict[str, str]:
     result = {}
     for name, key in (("without the rule for turned runs", "better"), ("forecast", "said")):
         made = [case for case in cases if case[key]]
-        result[name] = share([case[key] for case in cases])
-        result[f"{name}: 80 % interval holds"] = share(
-            np.concatenate([case["inside"] for case in made]) if made else []
-        )
+        result[name] = of_runs(cases, key)
+        for part, inside in (
+            ("80 % interval holds", "inside"),
+            ("is not below it", "above"),
+            ("is not above it", "below"),
+        ):
+            result[f"{name}: {part}"] = of_runs(made, inside)
     for name in ("last", "line"):
         ratio = np.sqrt(sum(case["own"] for case in made) / sum(case[name] for case in made)) if made else np.nan
         result[f"error / {name}"] = f"{ratio:.2f}"
-    result["called changes of the right sign"] = share(np.concatenate([case["right"] for case in made]) if made else [])
+    result["median width"] = f"{np.median(np.concatenate([case['width'] for case in made])):.3f}" if made else "–"
+    result["called changes"] = of_runs(made, "called")
+    result["of the right sign"] = of_runs(made, "right")
     return result
 
 
@@ -250,7 +274,7 @@ def released(how: Resampling, folder: Path) -> Iterator[dict[str, str]]:
         fallen = [test for test, p in zip(p_values, holm(np.array(list(p_values.values()))), strict=True) if p < 0.05]
         single = ", ".join(f"{test} {p_values[test]:.4f}" for test in DECLINES if test in p_values)
         for span in AHEAD:
-            cases = [case for case in _forecast(steps, values, how.level) if case["span"] == span]
+            cases = [case | {"run": series} for case in _forecast(steps, values, how.level) if case["span"] == span]
             yield {
                 "series": series.rpartition("/")[2],
                 "steps ahead": span,

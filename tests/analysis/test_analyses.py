@@ -23,7 +23,7 @@ from workflow.analysis.curves import Curve
 from workflow.analysis.evidence import Evidence
 from workflow.analysis.extrapolation import forecast
 from workflow.evaluation.metrics import PRIMARY
-from workflow.statistics import Resampling
+from workflow.statistics import Resampling, tested
 from workflow.storage import tables
 
 HOW = Resampling(resamples=400, level=0.95, seed=0)
@@ -664,6 +664,45 @@ def test_nothing_is_forecast_of_a_run_that_has_turned_down():
     assert near.loc[near["estimator"].isin(["later_score", "later_change"]), "value"].isna().all()
     steady = analysed(extrapolation, saturating(8))
     assert one(steady[steady["step"] == 188], estimator="shortfall")["p_value"] >= 0.2
+
+
+def noisy_curves():
+    """Eight saturating curves of fifteen steps, shape (8, 15), with a scatter of .003."""
+    rng, steps = np.random.default_rng(0), np.arange(10, 160, 10.0)
+    levels = np.linspace(0.2, 0.5, 8)[:, None]
+    return steps, levels + 0.2 * steps / (steps + 60) + rng.normal(0, 0.003, (8, 15))
+
+
+def test_intervals_allow_for_a_decline_that_begins_later():
+    """The worse end is lower by .06 for each doubling: by .06 at twice the last step, by .0193 at 1.25 times. If less is better,
+    it is the upper end. Other metrics lose two margins for each doubling."""
+    steps, curves = noisy_curves()
+    for factor, lost in ((2, 0.06), (1.25, 0.01932)):
+        plain, allowed = (forecast(steps, curves, factor * 150, 0.8, fall=fall) for fall in (0.0, 0.06))
+        assert allowed.low == pytest.approx(plain.low - lost, abs=1e-5) and allowed.high == pytest.approx(plain.high)
+        assert (plain.values - plain.low > plain.high - plain.values).all()
+        upside_down = forecast(steps, 1 - curves, factor * 150, 0.8, -1, fall=0.06)
+        assert upside_down.high == pytest.approx(1 - allowed.low) and upside_down.low == pytest.approx(1 - allowed.high)
+    plain, other = (forecast(steps, curves, 300, 0.8, fall=fall) for fall in (0.0, None))
+    assert other.values - other.low == pytest.approx(3 * (plain.values - plain.low))
+
+
+def test_a_run_that_turns_down_after_the_last_step_stays_within_the_interval():
+    """It loses .03 for each doubling from step 150 on, beside a run that goes on: both are inside at step 225."""
+    steps, curves = noisy_curves()
+    goes_on = np.linspace(0.2, 0.5, 8) + 0.2 * 225 / (225 + 60)
+    turns = np.linspace(0.2, 0.5, 8) + 0.2 * 150 / (150 + 60) - 0.03 * np.log2(1.5)
+    found, without = forecast(steps, curves, 225, 0.8), forecast(steps, curves, 225, 0.8, fall=0.0)
+    for truth in (goes_on, turns):
+        assert ((found.low <= truth) & (truth <= found.high)).mean() >= 0.75
+    assert (turns < without.low).all()
+
+
+def test_a_rise_is_significant_if_it_is_larger_than_what_a_run_that_turns_down_loses():
+    """A forecast of +.04 with an interval from -.01 to +.06: its lower margin, .05 at 80 %, is 1.2816 standard errors."""
+    found = extrapolation.margins(0.05, 0.02)
+    assert tested(0.04, found) == pytest.approx(2 * stats.norm.sf(0.04 / (0.05 / 1.281552)), abs=1e-6)
+    assert tested(-0.04, found) == pytest.approx(2 * stats.norm.sf(0.04 / (0.02 / 1.281552)), abs=1e-6)
 
 
 def test_of_losses_a_rise_is_the_decline():

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 
 from workflow.analysis.evidence import PAIR_KEYS, Evidence, Level
-from workflow.analysis.extrapolation import Forecast, Series
-from workflow.statistics import NORMAL, ROUNDING, Resampling, normal, student_width, tested
+from workflow.analysis.extrapolation import FALL, Forecast, Series
+from workflow.statistics import ROUNDING, Margins, Resampling, normal_width, tested
 
 LINE = [key for key in PAIR_KEYS if key != "step"]
 SORT = ["family", "format", "recipe", "suite", "test_format", "shots"]
 FURTHER = (1.25, 1.5, 2.0)  # later steps, as multiples of the last step
 COVERAGE = 0.8
 SCORES = "scores"
-ASSUMED = "Forecasts assume that the run goes on as so far: their intervals do not cover a decline that begins later"
+ASSUMED = (
+    "A decline that begins later cannot be foreseen: intervals allow for one as fast as most of those of Pythia-70m and -160m "
+    "(0.06 of a score from 0 to 1 for each doubling of steps), not for a faster one"
+)
 
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
@@ -27,8 +30,8 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resamplin
 
     - `later_score` for each model line and test: the forecast score at the later step, which is the step of the row, with an
       80 % interval; n is the number of held-out steps behind it.
-    - `later_change`: the forecast score minus the score at the last step; its p-value, against no change, assumes normal
-      errors.
+    - `later_change`: the forecast score minus the score at the last step; its p-value, against no change, assumes errors that
+      are normal on either side, as wide as the interval.
     - `held_out_gain` for each sort (train and test null): the share by which the squared error on held-out steps is below
       that of the last value, with a one-sided p-value, which is 1 if a line in log steps does as well; n is the number of
       curves.
@@ -37,8 +40,9 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resamplin
 
     A forecast is null unless the gain is significant at the study's level, and if the p-value of the shortfall is below .2
     (1 minus the interval's level). It is also null if fewer than four curves share their steps or no steps can be held out
-    that far ahead. Forecasts assume that no decline begins after the last step. A forecast is for the same test rows and for
-    fine-tuning with the same seeds. For the method, see `extrapolation`.
+    that far ahead. Intervals allow for a decline that begins after the last step (`extrapolation.FALL`), so a rise is
+    significant only if it is larger than what such a run loses. A forecast is for the same test rows and for fine-tuning with
+    the same seeds. For the method, see `extrapolation`.
     """
     lines: dict[tuple[Any, ...], list[Level]] = {}
     for level in (level for level in evidence.levels if level.better):
@@ -83,9 +87,10 @@ def _rows(
     """The rows of all curves of one sort over the same steps."""
     values = np.array([[level.value for level in line] for line in lines])
     series, sign = Series(steps, values), -1 if lines[0][0].better == "lower" else 1
+    fall = FALL if sort["group"] == SCORES else None
     for factor in FURTHER:
         later = round(factor * steps[-1])
-        prediction = series.forecast(float(later), COVERAGE, sign)
+        prediction = series.forecast(float(later), COVERAGE, sign, fall)
         gain, p_value, fallen = (
             (None, None, None) if prediction is None else (prediction.gain, prediction.p_value, prediction.fallen)
         )
@@ -109,11 +114,20 @@ def _forecast(keys: dict[str, Any], prediction: Forecast | None, index: int, las
         yield from ({**keys, "estimator": name, "value": None} for name in ("later_score", "later_change"))
         return
     ends = np.array([prediction.values[index], prediction.low[index], prediction.high[index]])
-    error = float(ends[2] - ends[0]) / student_width(COVERAGE, NORMAL)
-    p_value = tested(float(ends[0] - last), normal(error))
+    p_value = tested(float(ends[0] - last), margins(float(ends[0] - ends[1]), float(ends[2] - ends[0])))
     ends = np.clip(ends, 0, 1) if keys["group"] == SCORES else ends
     yield {**keys, "estimator": "later_score", **_ends(ends)}
     yield {**keys, "estimator": "later_change", **_ends(ends - last), "p_value": p_value}
+
+
+def margins(below: float, above: float) -> Margins:
+    """Margins of a forecast whose interval ends this far below and above it: normal on either side."""
+
+    def at(level: float) -> tuple[float, float]:
+        ratio = normal_width(level) / normal_width(COVERAGE)
+        return below * ratio, above * ratio
+
+    return at
 
 
 def _ends(ends: np.ndarray) -> dict[str, float]:

@@ -35,32 +35,36 @@ def verdict(value: float, significant: bool) -> str:
     return "confirmed" if value > 0 else "contradicted"
 
 
-def _pooled(material: FindingTables, group: str, estimator: str) -> Iterator[tuple[pd.DataFrame, Any, str]]:
-    """Means over tests: all rows, one row, the verdict on the conclusion."""
+def _pooled(material: FindingTables, group: str, estimator: str) -> Iterator[tuple[pd.DataFrame, Any, str, str]]:
+    """Means over tests: all rows, one row, the verdict on the conclusion, the words on its significance."""
     rows = material.rows("pretraining_change", estimator)
     rows = rows[(rows["group"] == group) & rows["test"].isna()]
-    significant = material.significant(rows)
+    significant, tested = material.significant(rows), material.verdicts(rows, pooled=True)
     for index, row in rows.iterrows():
-        yield rows, row, verdict(row["value"], bool(significant[index]))
+        yield rows, row, verdict(row["value"], bool(significant[index])), tested[index]
+
+
+def _pairs(n: float) -> str:
+    return f"{int(n)} pair{'' if n == 1 else 's'} of task and test"
 
 
 def _latent(material: FindingTables) -> Iterator[dict[str, Any]]:
-    for rows, row, said in _pooled(material, FLAT, "last_minus_first"):
+    for rows, row, said, tested in _pooled(material, FLAT, "last_minus_first"):
         text = (
             f"Conclusion (i) of arXiv 2408.06663, pre-training improves models in a latent way that fine-tuning reveals"
             f"{about(rows, row, 'recipe')}: {said}. On tests whose untouched base is not significantly better at the last step "
-            f"than at the first, tuned models change from the first step to the last by {material.interval(row)} on average "
-            f"({int(row['n'])} pairs of task and test)."
+            f"than at the first, tuned models change from the first step to the last by {material.interval(row)} on average over "
+            f"{_pairs(row['n'])}: {tested}."
         )
         yield finding(text, row, KEYS)
 
 
 def _unlearned_gain_more(material: FindingTables) -> Iterator[dict[str, Any]]:
-    for rows, row, said in _pooled(material, COMPARED, "gain_at_last_step"):
+    for rows, row, said, tested in _pooled(material, COMPARED, "gain_at_last_step"):
         text = (
             f"Conclusion (ii) of arXiv 2408.06663, fine-tuning gains more on tests that pre-training does not improve"
             f"{about(rows, row, 'recipe')}: {said}. At the last step it gains {material.interval(row)} more on tests whose "
-            f"untouched base has not risen than on those whose base has ({int(row['n'])} pairs in the smaller group)."
+            f"untouched base has not risen than on those whose base has ({_pairs(row['n'])} in the smaller group): {tested}."
         )
         yield finding(text, row, KEYS)
 
@@ -103,7 +107,7 @@ def _prompts(material: FindingTables) -> Iterator[dict[str, Any]]:
     group_keys = [*selection.PLACE, "shots"]
     gaps = gaps.merge(material.ways[group_keys], on=group_keys)
     changes = gaps[gaps["estimator"] == "last_minus_first"]
-    significant = material.significant(changes)
+    significant, tested = material.significant(changes), material.verdicts(changes, pooled=True)
     for index, row in changes.iterrows():
         first = _first(gaps, row)
         less = -row["value"] if first is None or first > 0 else row["value"]
@@ -113,7 +117,7 @@ def _prompts(material: FindingTables) -> Iterator[dict[str, Any]]:
             f"pre-training{about(changes, row, 'recipe')}, format {other}: "
             f"{verdict(less, bool(significant[index]))}. The lead of prompts in the "
             f"format tuned in over those in format {other} changes by {material.interval(row)} from the first to the last step, "
-            f"on average over {int(row['n'])} pairs of task and test."
+            f"on average over {_pairs(row['n'])}: {tested[index]}."
         )
         yield {"section": "formats"} | finding(text, row, KEYS)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from workflow.analysis.analyses.extrapolation import ASSUMED, COVERAGE, SCORES
 from workflow.report import selection
 from workflow.report.findings import FindingTables, about, counting, finding, siblings, signed
 from workflow.report.findings.turning_points import named_curve, placed, sort_of
-from workflow.statistics import holm
+from workflow.statistics import POWER, detectable, holm, normal_width
 
 SECTION = "base"
 READS = ("analysis",)
@@ -49,14 +50,21 @@ def _forecasts(material: FindingTables, whole: pd.DataFrame, latest: pd.DataFram
         )
         yield placed(row) | finding(text, row, KEYS)
     row, same, mean = latest.iloc[0], int((~moves).sum()), signed(float(latest["value"].mean()), "+.3f")
-    half = float((latest["high"] - latest["low"]).median() / 2)
+    small = float(detectable_changes(latest, material.level).median())
     quantity = "score" if row["group"] == SCORES else row["group"]
     text = (
         f"More pre-training of {sort_of({**row, 'group': None})}{about(whole, row, 'recipe')}: by step {int(row['step'])} no "
         f"significant change (Holm) of the {quantity} is forecast for {same} of {len(latest)} curves; the mean of all forecasts "
-        f"is {mean}, the median half-width of their {100 * COVERAGE:g} % intervals {half:.3f}. {ASSUMED}."
+        f"is {mean}; detectable change {small:.3f} (median over curves, power {POWER:g}). {ASSUMED}."
     )
     yield placed(row) | counting(text, latest, KEYS, same)
+
+
+def detectable_changes(rows: pd.DataFrame, level: float) -> pd.Series:
+    """The smallest change of each curve that would be significant with power POWER, by the wider side of its interval, at the
+    level that Holm's procedure requires of the first of all rows."""
+    wider = np.maximum(rows["value"] - rows["low"], rows["high"] - rows["value"])
+    return (wider / normal_width(COVERAGE)).map(lambda error: detectable(error, 1 - (1 - level) / len(rows)))
 
 
 def interval(row: Any, form: str = "+.3f") -> str:
