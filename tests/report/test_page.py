@@ -184,6 +184,26 @@ def test_findings_are_grouped_by_question_with_a_summary() -> None:
     assert question.findings[0].count == 4 or question.findings[0].count > 0
 
 
+def test_a_finding_links_to_the_panel_of_its_figure() -> None:
+    study = page_study.inputs()
+    where = {"finding": "transfer", "section": "transfer", "statement": "hurts", "warnings": [], "table": "analysis"}
+    about = {"train": "quiz", "test": "essay"}
+    gone = where | {"finding": "costs", "section": "cost", "filter": "{}"}
+    rows = [where | {"filter": json.dumps(about)}, gone, where | {"finding": "gains", "filter": json.dumps(about)}]
+    own = page_study.inputs(findings=pd.concat([study.tables["findings"].head(0), pd.DataFrame(rows)]))
+    links = {
+        (finding.figure.key, finding.panel) if finding.figure else None
+        for question in questions.questions(own, list(charts.charts(own)))
+        for finding in question.findings
+    }
+    # Panels of `transfer` are tasks tuned on, those of `gain` tests, of which `essay` is another task's.
+    assert links == {("transfer", "quiz"), None, ("gain", "")}
+    page = rendering.page(own)
+    assert '<a class="shows" href="#figure-transfer" data-panel="quiz">' in page
+    for target in re.findall(r'class="shows" href="#([^"]+)"', page):
+        assert f'<figure id="{target}"' in page
+
+
 def test_the_audit_has_one_line_for_each_kind() -> None:
     ((severity, name, kinds),) = audit_groups.audit_groups(page_study.inputs(tuple("abc")))
     assert (severity, name) == ("warning", "Warnings")

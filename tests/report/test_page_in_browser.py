@@ -188,6 +188,20 @@ def test_a_line_switches_off_and_the_axis_changes(window: browser.Browser, page:
         assert "training tokens" in text
 
 
+def test_a_sentence_opens_its_figure_with_its_panel_marked(window: browser.Browser, page: Path) -> None:
+    shown(window, page, 1280, "light")
+    key, panel = window.run(
+        "const link = [...document.querySelectorAll('a.shows')].find((e) => e.dataset.panel);"
+        "link.closest('details').open = true; link.click(); return [link.hash.slice(1), link.dataset.panel];"
+    )
+    window.wait("return Boolean(document.querySelector(`#${arguments[0]} .main-svg`))", key)
+    titles = window.run(
+        "return [...document.querySelectorAll(`#${arguments[0]} .annotation-text`)].map((e) => e.textContent)", key
+    )
+    assert [title for title in titles if title.startswith("▶ ")] == [f"▶ {panel}"]
+    window.wait("return document.getElementById(arguments[0]).getBoundingClientRect().top < innerHeight", key)
+
+
 def test_print_has_all_cards(window: browser.Browser, page: Path) -> None:
     shown(window, page, 1280, "light")
     titles = window.run("return [...document.querySelectorAll('.card h3')].map((e) => e.textContent)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from workflow.analysis import analyses
 from workflow.analysis.recommendation import CHANCE, LAST
 from workflow.report import pages, selection
 from workflow.report.page.cards import conditions
+from workflow.report.page.charts import Chart
 from workflow.report.page.inputs import PageInputs
 from workflow.storage import tables
 
@@ -27,7 +28,14 @@ QUESTIONS = {
     "forecasts": "Can the outcome be forecast before fine-tuning?",
     "cost": "What did it cost?",
 }
-FIGURES = {"answer": "home", "base": "home", "tuned": "gain", "transfer": "transfer", "forecasts": "forecasts"}
+# The figure that shows what a kind of finding speaks of, by its key in `charts`.
+FIGURES = {
+    **dict.fromkeys(("recommendations", "learning", "turning_points", "signal_to_noise", "extrapolation"), "home"),
+    **dict.fromkeys(("declines", "conclusions"), "home"),
+    **dict.fromkeys(("gains", "groups", "contrasts"), "gain"),
+    **dict.fromkeys(("transfer", "domains", "ratios"), "transfer"),
+    "forecasts": "forecasts",
+}
 SHOWN = 60  # findings of a question on the page; the table of findings has all
 BEHIND = 8  # rows behind a finding
 NOT = "not significant"
@@ -43,13 +51,15 @@ DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A finding with its evidence. rows: the first rows behind it, as columns and cells; count: of all of them."""
+    """A finding with its evidence. rows: the first rows behind it, as columns and cells; count: of all of them; figure: the one
+    that shows it, None without one; panel: its panel there, empty where the finding is about several."""
 
     statement: str
     warnings: list[str]
     source: str
     definition: str
-    figure: str | None
+    figure: Chart | None
+    panel: str
     columns: list[str]
     rows: list[tuple[Any, ...]]
     count: int
@@ -66,13 +76,14 @@ class Question:
     beyond: int
 
 
-def questions(inputs: PageInputs) -> Iterator[Question]:
-    """The questions that the study has findings on."""
+def questions(inputs: PageInputs, charts: Sequence[Chart] = ()) -> Iterator[Question]:
+    """The questions that the study has findings on. charts: the figures of the page, which findings link to."""
+    drawn = {chart.key: chart for chart in charts}
     findings = inputs.table("findings")
     for key, title in QUESTIONS.items():
         rows = findings[findings["section"] == key] if len(findings) else findings
         if len(rows):
-            shown = [_finding(row, inputs) for row in rows.head(SHOWN).to_dict("records")]
+            shown = [_finding(row, inputs, drawn) for row in rows.head(SHOWN).to_dict("records")]
             yield Question(key, title, summary(key, rows, inputs), shown, max(0, len(rows) - SHOWN))
 
 
@@ -165,8 +176,18 @@ SUMMARIES: dict[str, Callable[[pd.DataFrame, PageInputs], str | None]] = {
 }
 
 
-def _finding(row: dict[str, Any], inputs: PageInputs) -> Finding:
-    """A finding with the rows behind it."""
+def _panel(figure: Chart | None, keys: Mapping[str, Any]) -> str:
+    """The panel of a figure that shows a finding with these conditions: that of its test, task or target; else empty."""
+    if figure is None:
+        return ""
+    titles = [panel["title"] for panel in figure.figure["panels"]]
+    column = figure.columns[0]  # what panels are made by
+    name = f"{keys.get('target')} ({keys.get('cohort')})" if column == "cohort" else keys.get(column)
+    return name if isinstance(name, str) and name in titles else ""
+
+
+def _finding(row: dict[str, Any], inputs: PageInputs, charts: Mapping[str, Chart]) -> Finding:
+    """A finding with its figure and the rows behind it."""
     keys = {key: value for key, value in conditions(row).items() if key != "estimator"}
     table = inputs.tables.get(row["table"])
     known = table is not None and set(keys) <= set(table.columns)
@@ -174,12 +195,14 @@ def _finding(row: dict[str, Any], inputs: PageInputs) -> Finding:
     shown = behind.dropna(axis="columns", how="all").head(BEHIND)
     varying = [name for name in shown.columns if len(shown) == 1 or name not in keys]
     source = f"results/{row['table']}: {row['filter']}"
+    figure = charts.get(FIGURES.get(row["finding"], ""))
     return Finding(
         row["statement"],
         list(row["warnings"]),
         source,
         _definition(row, keys),
-        FIGURES.get(row["section"]),
+        figure,
+        _panel(figure, keys),
         varying,
         list(shown[varying].itertuples(index=False, name=None)),
         len(behind),

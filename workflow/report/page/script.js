@@ -37,7 +37,7 @@
     return { ...place, type: "scatter", mode: trace.dots ? "markers" : trace.size ? "lines+markers" : "lines", x, y: trace.y, line, marker: { symbol: trace.symbol, size: trace.size || 4, color: colour(trace.colour) }, error_y: error, text: texts, hovertemplate: "%{text}<extra></extra>", hoverlabel: { align: "left" } };
   };
 
-  const layout = (figure, axis, width) => {
+  const layout = (figure, axis, width, marked) => {
     const count = figure.panels.length;
     const columns = Math.max(1, Math.min(count, Math.floor(width / 270)));
     const rows = Math.ceil(count / columns);
@@ -49,7 +49,7 @@
       const lowest = index + columns >= count;
       made[`xaxis${suffix(index)}`] = { ...grid, title: { text: lowest ? axisNames[axis] : "", font: { size: 11 } }, exponentformat: "SI", nticks: 5, ...(dots ? { type: "category", tickangle: -50, dtick: 1, tickfont: { size: 9 } } : { matches: index ? "x" : undefined }) };
       made[`yaxis${suffix(index)}`] = { ...grid, title: { text: plain(panel.y), font: { size: 11 }, standoff: 4 }, nticks: 5, matches: index && figure.shared ? "y" : undefined };
-      made.annotations.push({ text: `<b>${broken(panel.title)}</b>`, xref: `x${suffix(index)} domain`, yref: `y${suffix(index)} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 12 } });
+      made.annotations.push({ text: `<b>${marked && panel.title === marked ? "▶ " : ""}${broken(panel.title)}</b>`, xref: `x${suffix(index)} domain`, yref: `y${suffix(index)} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 12 } });
     });
     return made;
   };
@@ -61,7 +61,7 @@
     const plot = element.querySelector(".plot");
     const traces = figure.traces.map((trace) => toTrace(figure, trace, state.axis, state.off));
     const options = { displaylogo: false, displayModeBar: false, plotlyServerURL: "", showSendToCloud: false };
-    Plotly.react(plot, traces, layout(figure, state.axis, plot.clientWidth), options);
+    Plotly.react(plot, traces, layout(figure, state.axis, plot.clientWidth, state.marked), options);
     drawn.add(element);
   };
 
@@ -110,6 +110,13 @@
     document.querySelectorAll("details.more").forEach((element) => { element.open = true; });
     all.forEach(draw);
   });
+
+  // The figure of a sentence marks the panel that the sentence is about.
+  document.querySelectorAll("a.shows").forEach((link) => link.addEventListener("click", () => {
+    const element = document.getElementById(link.hash.slice(1));
+    states.get(element).marked = link.dataset.panel;
+    draw(element);
+  }));
 
   // Links into folded parts open them.
   const reveal = () => {
