@@ -151,6 +151,8 @@ class FindingTables:
         value = signed(row["value"], form)
         if pd.isna(row["low"]):
             return f"{value} (no interval)"
+        if row["low"] in CUT_AT and row["high"] in CUT_AT:
+            return f"{value} ({ci(self.level)}: any possible value)"
         return f"{value} ({ci(self.level)} {signed(row['low'], form)} to {signed(row['high'], form)})"
 
 
