@@ -65,8 +65,8 @@ try:
     )
     MODELS = missing_models.without(grid.models(STUDY), [*HOLES, *LEFT])
     PARTS = missing_models.without(grid.parts(STUDY), [*HOLES, *LEFT])
-    TRIALS = missing_models.without(
-        grid.trials(STUDY), missing_models.unchosen(STUDY), grid.CHOICE_KEYS
+    TRIALS = missing_models.without_searches(
+        grid.trials(STUDY), missing_models.unchosen(STUDY)
     )
 except (StudyError, OSError) as error:
     sys.exit(told(error) or str(error))
@@ -93,6 +93,7 @@ rule all:
         "results/scores.parquet",
         "results/histories.parquet",
         CHOSEN,
+        CHOSEN_OWN,
         "results/analysis.parquet",
         "results/audit.parquet",
         expand(

@@ -13,7 +13,7 @@ localrules:
 
 
 wildcard_constraints:
-    table="scores|items|histories|indicators|analysis|choices|pairs|forecasts|rankings|importance",
+    table="scores|items|histories|indicators|analysis|choices|own_choices|pairs|forecasts|rankings|importance",
 
 
 rule gather:

@@ -15,6 +15,7 @@ MODEL = grid.pattern(grid.MODEL_KEYS)
 PART = grid.pattern(grid.PART_KEYS)
 TRIAL = grid.pattern(grid.TRIAL_KEYS)
 CHOICE = grid.pattern(grid.CHOICE_KEYS)
+OWN_CHOICE = grid.pattern(grid.OWN_CHOICE_KEYS)
 
 
 wildcard_constraints:

@@ -25,6 +25,7 @@ rule draw:
     input:
         scores="results/scores.parquet",
         analysis="results/analysis.parquet",
+        further=figure_tables,
     output:
         pdf="results/figures/{figure}.pdf",
         png="results/figures/{figure}.png",
@@ -75,6 +76,7 @@ rule find:
         groups=STUDY["groups"],
         targets=own_cohort.targets(STUDY),
         cohorts=own_cohort.names(STUDY),
+        rate_twins=grid.rate_twins(STUDY),
         code=content_hashes.of_code(
             "report/findings/__init__",
             "report/selection",

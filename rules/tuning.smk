@@ -6,6 +6,8 @@ include: "functions/tuning.smk"
 
 localrules:
     choose,
+    narrow,
+    choose_own,
     pin_model,
     take,
 
@@ -45,6 +47,40 @@ checkpoint choose:
         f"results/choices/{CHOICE}/part.parquet",
     log:
         f"logs/choose/{CHOICE}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        rates=rates,
+        statistics=STUDY["statistics"],
+    script:
+        "../workflow/scripts/choose.py"
+
+
+checkpoint narrow:
+    """One round of the search for a base's own learning rate: what the trials so far say, and which rates to try next."""
+    input:
+        trials=round_trials,
+    output:
+        f"results/narrowing/{OWN_CHOICE}/round={{round}}/part.parquet",
+    log:
+        f"logs/narrow/{OWN_CHOICE}/round={{round}}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        rates=rates,
+        statistics=STUDY["statistics"],
+    script:
+        "../workflow/scripts/narrow.py"
+
+
+checkpoint choose_own:
+    """Choose the learning rate of one base among those that its search tried."""
+    input:
+        trials=own_trials,
+    output:
+        f"results/own_choices/{OWN_CHOICE}/part.parquet",
+    log:
+        f"logs/choose_own/{OWN_CHOICE}.log",
     conda:
         "../envs/analysis.yaml"
     params:

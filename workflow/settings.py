@@ -153,6 +153,7 @@ class Search(TypedDict):
 
     validation: int
     steps: NotRequired[list[int]]
+    per: NotRequired[Literal["family", "base"]]
 
 
 class Recipe(TypedDict):

@@ -51,6 +51,7 @@ def table_parts(wildcards):
         ),
         "indicators": parts("indicators", grid.BASE_KEYS, grid.bases(STUDY)),
         "choices": parts("choices", grid.CHOICE_KEYS, CHOICES),
+        "own_choices": parts("own_choices", grid.OWN_CHOICE_KEYS, OWN_CHOICES),
         "analysis": [
             f"results/analyses/analysis={name}/part.parquet"
             for name in registry.modules(analyses)

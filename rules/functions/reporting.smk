@@ -22,6 +22,7 @@ TABLES = [
     *FORECASTED,
     *INDICATORS,
     *RECOMMENDED,
+    *CHOSEN_OWN,
     *(["results/scores.parquet"] if RECOMMENDED else []),
     *(path for path in SUMMARISED if path.endswith("gpu_hours.csv")),
 ]
@@ -62,6 +63,13 @@ def page_code():
         for path in sorted(folder.glob(kind))
     ]
     return content_hashes.of_code(*modules, *assets, "report/page.js", "analysis/power")
+
+
+def figure_tables(wildcards):
+    """The tables that a figure reads beside scores and analysis; most read none."""
+    further = "READS" in registry.defined(registry.path(figures, wildcards.figure))
+    names = registry.constant(figures, wildcards.figure, "READS") if further else ()
+    return [f"results/{name}.parquet" for name in names]
 
 
 def figure_code(wildcards):

@@ -9,8 +9,12 @@ from workflow.storage import files, tables
 from workflow.study import adopted
 from workflow.training import learning_rate_search
 
-CHOICES = TRIALS[grid.CHOICE_KEYS].drop_duplicates()
+# Searches of one learning rate for a family, and of one for each base.
+EACH_BASE = TRIALS["recipe"].map(lambda name: grid.searches_each_base(STUDY, name))
+CHOICES = TRIALS.loc[~EACH_BASE.astype(bool), grid.CHOICE_KEYS].drop_duplicates()
+OWN_CHOICES = TRIALS.loc[EACH_BASE.astype(bool), grid.OWN_CHOICE_KEYS].drop_duplicates()
 CHOSEN = ["results/choices.parquet"] if len(CHOICES) else []
+CHOSEN_OWN = ["results/own_choices.parquet"] if len(OWN_CHOICES) else []
 
 
 def rates(wildcards):
@@ -32,13 +36,66 @@ def trial_parts(wildcards):
     return parts("trials", grid.TRIAL_KEYS, rows)
 
 
+def search_of(wildcards):
+    """The keys of the search for a base's own learning rate."""
+    return {key: str(getattr(wildcards, key)) for key in grid.OWN_CHOICE_KEYS}
+
+
+def rate_trials(keys, indices):
+    """The trials of some rates on a base."""
+    return [
+        f"results/trials/{grid.path({**keys, 'rate': index}, grid.TRIAL_KEYS)}/part.parquet"
+        for index in indices
+    ]
+
+
+def narrowed(keys, number):
+    """The facts of a round of a search; Snakemake makes the round first if it is not made."""
+    made = checkpoints.narrow.get(**keys, round=str(number))
+    return tables.recorded(made.output[0])
+
+
+def first_rates(keys):
+    """The rates that the search of a base begins with: around those chosen at the nearest steps that were searched before."""
+    line = {key: value for key, value in keys.items() if key != "step"}
+    steps = tables.matching(OWN_CHOICES, line)["step"]
+    near = learning_rate_search.neighbours(steps)[int(keys["step"])]
+    chosen = [
+        tables.rows(checkpoints.choose_own.get(**keys | {"step": str(step)}).output[0])
+        for step in near
+    ]
+    listed = STUDY["recipes"][keys["recipe"]]["learning_rate"]
+    return learning_rate_search.first_tried(
+        listed, map(learning_rate_search.chosen_rate, chosen)
+    )
+
+
+def round_trials(wildcards):
+    """The trials up to a round of a search."""
+    keys, number = search_of(wildcards), int(wildcards.round)
+    if number == 1:
+        return rate_trials(keys, first_rates(keys))
+    before = narrowed(keys, number - 1)
+    return rate_trials(keys, before["tried"] + before["next"])
+
+
+def own_trials(wildcards):
+    """All trials of a base's search: those of its last round."""
+    keys, number = search_of(wildcards), 1
+    while (facts := narrowed(keys, number))["next"]:
+        number += 1
+    return rate_trials(keys, facts["tried"])
+
+
 def choice(wildcards):
     """The choice that a model's learning rate comes from; none where its recipe has a single one."""
     if "search" not in STUDY["recipes"][wildcards.recipe]:
         return []
     # Ancient, since not the file counts but the rate in it, which is a parameter: the same choice made anew costs nothing.
-    place = grid.path(wildcards, grid.CHOICE_KEYS)
-    return [ancient(f"results/choices/{place}/part.parquet")]
+    own = grid.searches_each_base(STUDY, wildcards.recipe)
+    place = grid.path(wildcards, grid.choice_keys(STUDY, wildcards.recipe))
+    folder = "own_choices" if own else "choices"
+    return [ancient(f"results/{folder}/{place}/part.parquet")]
 
 
 def recipe(wildcards):
@@ -50,7 +107,8 @@ def recipe(wildcards):
     # A choice that is there is read before Snakemake knows whether it will be made anew: an unknown rate would count as
     # changed and have the model predicted again. Once made, this is asked again.
     if not os.path.exists(made[0]):
-        checkpoints.choose.get(**wildcards)
+        own = grid.searches_each_base(STUDY, wildcards.recipe)
+        (checkpoints.choose_own if own else checkpoints.choose).get(**wildcards)
     return grid.at_rate(found, learning_rate_search.chosen_rate(tables.rows(made[0])))
 
 

@@ -62,7 +62,20 @@ def score(test, metric, value):
 
 
 def draw(name, analysis, scores=NO_SCORES):
-    return registry.module(figures, name).draw(scores, analysis)
+    """A figure; one of the search for learning rates has a rate of its own at each step for two tasks."""
+    module = registry.module(figures, name)
+    return module.draw(scores, analysis, *[OWN_CHOICES for _ in getattr(module, "READS", ())])
+
+
+OWN_CHOICES = pd.DataFrame(
+    [
+        {"family": "olmo", "train": train, "format": "default", "recipe": "own", "step": step, "rate": rate,
+         "learning_rate": value, "diverged": value > 1e-3, "chosen": rate == best}
+        for train in ("mini_inference", "mini_summary")
+        for step, best in zip(STEPS, (1, 1, 1, 2, 2, 2), strict=True)
+        for rate, value in enumerate((1e-2, 1e-4, 1e-5))
+    ]
+)  # fmt: skip
 
 
 def drawn(figure):
@@ -345,6 +358,19 @@ def turn(train, test, step, p_value, group="level"):
     own = {"analysis": "turning_point", "group": group, "step": None, "p_value": p_value, "low": 10.0, "high": 20.0}
     named = {"estimator": "turning_step", "value": step if p_value < 0.05 else None}
     return [{**rows[0], **own, "estimator": "knot"}, {**rows[0], **own, **named}]
+
+
+def test_learning_rates_show_the_chosen_rate_and_what_was_tried():
+    choices = OWN_CHOICES[OWN_CHOICES["train"] == "mini_summary"]
+    analysis = frame(levels("mini_summary", "mini_summary", [0.5, 0.6]))
+    figure = registry.module(figures, "learning_rates").draw(NO_SCORES, analysis, choices)
+    [axis] = figure.axes
+    assert drawn(figure) == {"mini_summary": {"own": [1e-4, 1e-4, 1e-4, 1e-5, 1e-5, 1e-5]}}
+    points = {
+        dots.get_label(): dots.get_offsets().data.tolist() for dots in axis.collections if len(dots.get_offsets())
+    }
+    assert points["diverged"] == [[step, 1e-2] for step in STEPS] and len(points["tried"]) == 12
+    assert axis.get_yscale() == "log"
 
 
 def test_turning_points_are_grey_where_none_is_named():

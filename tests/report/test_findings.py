@@ -15,7 +15,7 @@ from workflow import registry
 from workflow.analysis import analyses
 from workflow.analysis.evidence import Evidence
 from workflow.report import findings, sections, selection
-from workflow.report.findings import transfer
+from workflow.report.findings import learning_rates, transfer
 from workflow.statistics import Resampling, holm
 from workflow.storage import tables
 from workflow.study import grid
@@ -363,11 +363,22 @@ OWN_FORECAST = dict.fromkeys(tables.FORECASTS.names) | {
 }  # fmt: skip
 
 
+def own_choices(rates=((3, 1e-4), (9, 1e-5))):
+    """The table `own_choices` of searches that chose these rates at these steps, of two that they tried."""
+    keys = {"family": "olmo", "train": "paws", "format": "default", "recipe": "full"}
+    rows = [
+        {**keys, "step": step, "rate": rate, "learning_rate": value, "diverged": False, "chosen": value == best}
+        for step, best in rates
+        for rate, value in enumerate((1e-4, 1e-5))
+    ]
+    return pd.DataFrame(rows)
+
+
 def said_of(rows):
     """All findings of rows of the analysis table, with a forecast of a target of the study's own cohort."""
     schema = pa.schema([pa.field("analysis", pa.string()), *tables.ANALYSIS])
     table = tables.frame(pa.Table.from_pylist(rows, schema=schema))
-    read = {"analysis": table, "forecasts": pd.DataFrame([OWN_FORECAST])}
+    read = {"analysis": table, "forecasts": pd.DataFrame([OWN_FORECAST]), "own_choices": own_choices()}
     way = {"test_format": "default", "recipe": "full", "suite": "mini", "shots": 0}
     target = {"t": {"tests": [("paws", "paws")], "way": way}}
     material = findings.FindingTables(read, 0.95, {"learned": {"paws": ["paws"]}}, target, ["own"])
@@ -392,6 +403,30 @@ def test_each_finding_on_tuned_models_says_that_they_have_one_seed(kind):
     assert all(row["statement"].endswith("One seed: another seed may give another value.") for row in tuned)
     assert not any("seed" in row["statement"] for row in several)
     assert not any("seed" in row["statement"] for row in single if '"recipe": "none"' in row["filter"])
+
+
+def test_rates_of_each_base_and_declines_under_a_fixed_and_an_own_rate():
+    """One curve under two recipes: with the fixed rate the decline is significant, with the own rate it is not."""
+    table, _ = said_of(every_kind(recipes=("full", "lora"), variance=True))
+    own = (table["analysis"] == "decline") & (table["recipe"] == "lora") & (table["estimator"] == "decline")
+    table.loc[own, ["value", "low", "p_value"]] = [0.01, -0.05, 0.4]
+    read = {"analysis": table, "own_choices": own_choices()}
+    material = findings.FindingTables(read, 0.95, rate_twins=[("full", "lora")])
+    chosen, beside = [row["statement"] for row in learning_rates.find(material)]
+    assert chosen == (
+        "The best learning rate of paws is 0.0001 at step 3 and 1e-05 at step 9; 1 of 2 steps have another one than the last "
+        "(4 rates tried, lowest loss on held-out rows)."
+    )
+    assert beside == (
+        "Decline on paws, tuned on paws: 0.100 (95 % CI at least 0.090, significant, Holm) with one learning rate for all steps "
+        "(full), 0.010 (95 % CI at least −0.050, not significant, Holm) with the best rate of each step (lora). "
+        "A decline is shown with the fixed rate only."
+    )
+    equal = material.tables | {"own_choices": own_choices([(3, 1e-5), (9, 1e-5)])}
+    first = next(learning_rates.find(findings.FindingTables(equal, 0.95)))["statement"]
+    assert (
+        first == "The best learning rate of paws is 1e-05 at all 2 steps (4 rates tried, lowest loss on held-out rows)."
+    )
 
 
 UNIT = ["family", "train", "format", "recipe", "suite", "test", "test_format", "shots"]

@@ -305,3 +305,94 @@ def test_a_search_without_a_rate_that_holds_is_a_hole(searched, tmp_path):
     listed(place, models=models, recipes={"found": wild | {"learning_rate": [1.0e30, 1.0e-2]}, "plain": plain})
     jobs = running.planned(place, "results/choices.parquet", "--config", "holes=allow")
     assert jobs == {"try_rate": 1, "choose": 1, "gather": 1}
+
+
+# A rate for each base
+
+
+def test_the_search_goes_from_the_ends_to_the_middle():
+    assert learning_rate_search.neighbours([0, 10, 20, 30, 40, 50]) == {
+        50: [], 0: [50], 20: [0, 50], 10: [0, 20], 30: [20, 50], 40: [30, 50]
+    }  # fmt: skip
+    assert learning_rate_search.neighbours([7]) == {7: []}
+    assert learning_rate_search.neighbours([7, 3]) == {7: [], 3: [7]}
+
+
+def test_a_search_begins_around_the_neighbours_rates():
+    rates = [1e-2, 1e-6, 1e-5, 1e-4, 1e-3]  # by size: indices 1, 2, 3, 4, 0
+    assert learning_rate_search.first_tried(rates, []) == [0, 1, 2, 3, 4]
+    assert learning_rate_search.first_tried(rates, [1e-4]) == [2, 3, 4]
+    assert learning_rate_search.first_tried(rates, [1e-4, 1e-5]) == [1, 2, 3, 4]
+    assert learning_rate_search.first_tried(rates, [1e-6]) == [1, 2]
+    assert learning_rate_search.first_tried(rates, [1e-2]) == [0, 4]
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ({2: 3.0, 3: 2.0, 4: 3.0}, []),
+        ({2: 3.0, 3: 2.0, 4: 1.0}, [0]),
+        ({2: 1.0, 3: 2.0}, [1]),
+        ({3: 1.0}, [2, 4]),
+        ({1: 1.0, 2: 2.0}, []),
+        ({0: None, 4: 1.0}, [3]),
+        ({0: None, 4: None}, [1, 2, 3]),
+        (dict.fromkeys(range(5)), []),
+    ],
+)
+def test_a_search_ends_when_the_rates_next_to_the_best_are_tried(losses, expected):
+    assert learning_rate_search.next_tried([1e-2, 1e-6, 1e-5, 1e-4, 1e-3], losses) == expected
+
+
+@pytest.mark.parametrize("best", range(9))
+@pytest.mark.parametrize("start", range(9))
+def test_a_search_with_one_minimum_finds_it_from_anywhere(best, start):
+    rates = [10.0**-place for place in range(9)]
+    loss = {index: float(abs(index - best)) for index in range(9)}
+    tried = learning_rate_search.first_tried(rates, [rates[start]])
+    while more := learning_rate_search.next_tried(rates, {index: loss[index] for index in tried}):
+        tried += more
+    assert min(tried, key=loss.get) == best
+
+
+def test_a_rate_for_each_base_in_the_grid():
+    recipes = {"own": {"learning_rate": [1.0e-3, 1.0e-4], "search": {"validation": 9, "per": "base"}}}
+    recipes |= {"fixed": {"learning_rate": 1.0e-3}, "longer": {"learning_rate": 1.0e-3, "epochs": 9}}
+    models = [{"train": ["mini_facts"], "recipes": list(recipes), "families": ["large"], "steps": [10, 9000]}]
+    study = config_checks.read(CONFIG | {"recipes": recipes, "models": models})
+    assert grid.trials(study)[["step", "rate"]].values.tolist() == [[10, 0], [10, 1], [9000, 0], [9000, 1]]
+    assert grid.rate_twins(study) == [("fixed", "own")], "`longer` differs in its epochs too"
+    assert grid.at_rate(study["recipes"]["own"], 1.0e-4)["search"] == {"validation": 9}, (
+        "trials of both kinds are the same"
+    )
+    recipes["own"]["search"]["steps"] = [10]
+    with pytest.raises(
+        StudyError, match=r"recipes/own/search/steps: .* is not allowed; allowed: none, since `per` is base"
+    ):
+        config_checks.read(CONFIG | {"recipes": recipes, "models": models})
+
+
+@pytest.mark.slow
+def test_each_base_is_tuned_by_its_own_rate(checkpoints, tmp_path):
+    """Three equal checkpoints: the last one tries all five rates, the others those around its choice and no more."""
+    rates = [1.0e-12, 1.0e-10, 1.0e-2, 1.0e30, 1.0e31]
+    recipe = RECIPE | {"learning_rate": rates, "search": {"validation": 20, "per": "base"}}
+    place = running.lay_out(tmp_path / "place", STUDY | {"recipes": {"found": recipe}})
+    for step in (10, 20, 30):
+        shutil.copytree(checkpoints["olmo"].path, place / f"steps/step={step}")
+    targets = ("results/own_choices.parquet", "results/histories.parquet")
+    ended = running.run(place, *targets)
+    assert ended.returncode == 0, ended.stderr
+    table = pq.read_table(place / "study/results/own_choices.parquet").to_pandas()
+    assert table.groupby("step")["rate"].apply(list).to_dict() == {10: [1, 2, 3], 20: [1, 2, 3], 30: [0, 1, 2, 3, 4]}
+    assert table.loc[table["chosen"], ["step", "learning_rate"]].values.tolist() == [[10, 1e-2], [20, 1e-2], [30, 1e-2]]
+    for step in (10, 20, 30):
+        facts = tables.recorded(place / "study" / HISTORY.replace("step=10", f"step={step}"))
+        assert facts["recipe_settings"]["learning_rate"] == 1e-2
+    assert running.planned(place, *targets) == {}
+    # A fourth step is the last one now and tries all rates; the third starts around its neighbours, whose trials it has.
+    shutil.copytree(checkpoints["olmo"].path, place / "steps/step=40")
+    ended = running.run(place, *targets)
+    started = re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):$", ended.stdout + ended.stderr, re.MULTILINE)
+    assert ended.returncode == 0 and collections.Counter(started)["try_rate"] == 5, ended.stderr
+    assert collections.Counter(started)["tune"] == 1, "the same choices made anew tune nothing again"

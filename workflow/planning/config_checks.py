@@ -390,8 +390,14 @@ def _recipes(study: Study) -> Iterator[str]:
             ("learning_rate", rates, listed or not search, "a list of rates, since `search` is set"),
             ("search", search, not several or bool(search), "a block of settings, since learning_rate is a list"),
             ("fraction", recipe.get("fraction"), not both, "either `fraction` or `examples`"),
+            ("search/steps", (search or {}).get("steps"), not _own_steps(search), "none, since `per` is base"),
         )
         yield from _not_allowed(f"recipes/{name}", cases)
+
+
+def _own_steps(search: Mapping[str, Any] | None) -> bool:
+    """Whether a search for each base names steps."""
+    return bool(search) and search.get("per") == "base" and "steps" in search
 
 
 def _training_tasks(key_path: str, names: Sequence[str], formats: Sequence[str]) -> Iterator[str]:
@@ -680,6 +686,7 @@ NEEDED = {
     "groups": "groups: found none, expected a group",
     "suites": "suites: found none, expected a suite",
     "formats": "suites: found none with several formats, expected one",
+    "own_rates": "recipes: found none with a search per base, expected one that is fine-tuned",
 }
 
 
@@ -691,6 +698,7 @@ def _shown(study: Study) -> Iterator[str]:
         "groups": study["groups"],
         "suites": study["suites"],
         "formats": formats or study["imports"],
+        "own_rates": [name for name in grid.trials(study)["recipe"] if grid.searches_each_base(study, name)],
     }
     asked = (("figures", study["figures"], figure_modules), ("summaries", study["summaries"], summary_modules))
     for key, names, package in asked:

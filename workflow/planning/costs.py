@@ -125,7 +125,7 @@ def estimate(study: Study, sizes: Mapping[str, TaskSize]) -> pd.DataFrame:
         ("fetch", len(bases), 0.0, bases["family"].map(weights).sum()),
         ("prepare", len(grid.tasks(study)), 0.0, 0.0),
         ("try_rate", len(trials), sum(tried), 0.0),
-        ("choose", len(trials[grid.CHOICE_KEYS].drop_duplicates()), 0.0, 0.0),
+        ("choose", _searches(study, trials), 0.0, 0.0),
         ("tune", len(tuned), sum(tunings), tuned["family"].map(weights).sum() * study["keep_weights"]),
         # From the hub at most the size of their bases: adapters are small, and which they are is known once they are pinned.
         ("take", len(elsewhere), 0.0, sum(weights[model.keys["family"]] for model in elsewhere if model.repo)),
@@ -267,6 +267,12 @@ def _worker(study: Study, resources: Path) -> Callable[[str, Mapping[str, str]],
 def _parameters(study: Study, bases: Path | None = None) -> dict[str, float]:
     """Parameters of each family's models. bases: folder of the manifests of fetched ones."""
     return {name: parameters_of(study, name, bases) for name in study["families"]}
+
+
+def _searches(study: Study, trials: pd.DataFrame) -> int:
+    """Number of learning rates that are chosen."""
+    by_recipe = trials.groupby("recipe")
+    return sum(len(rows[grid.choice_keys(study, str(name))].drop_duplicates()) for name, rows in by_recipe)
 
 
 def parameters_of(study: Study, name: str, bases: Path | None = None) -> float:

@@ -18,7 +18,8 @@ with job("draw", snakemake) as log:
     scores, analysis = tables.read(snakemake.input.scores), tables.read(snakemake.input.analysis)
     # Tests that are part of a mean are drawn as the mean only, which is more precise and saves panels.
     analysis = analysis[~analysis["test"].isin(metric_names.parts(scores))]
-    figure = module.draw(scores, selection.overlaid(analysis, snakemake.params.overlays))
+    further = [tables.read(path) for path in snakemake.input.further]
+    figure = module.draw(scores, selection.overlaid(analysis, snakemake.params.overlays), *further)
     for kind, facts in (("pdf", {"CreationDate": None}), ("png", None)):
         with whole(Path(snakemake.output[kind])) as unfinished:
             figure.savefig(unfinished, format=kind, metadata=facts)

@@ -10,9 +10,11 @@ from workflow.storage.files import json_object
 from workflow.study import grid, token_axis
 
 KEYS = {"scores": grid.CELL_KEYS, "histories": grid.MODEL_KEYS, "choices": grid.CHOICE_KEYS, "analysis": ["analysis"]}
+KEYS |= {"own_choices": grid.OWN_CHOICE_KEYS}
 KEYS |= {"items": grid.CELL_KEYS, "indicators": grid.BASE_KEYS, "pairs": ["cohort"]}
 KEYS |= {name: ["cohort", "split"] for name in ("forecasts", "rankings", "importance")}
 SCHEMAS = {"scores": tables.SCORES, "histories": tables.HISTORY, "choices": tables.CHOICES, "analysis": tables.ANALYSIS}
+SCHEMAS |= {"own_choices": tables.CHOICES}
 SCHEMAS |= {"items": tables.ITEMS, "indicators": tables.INDICATORS, "pairs": tables.PAIRS}
 SCHEMAS |= {"forecasts": tables.FORECASTS, "rankings": tables.RANKINGS, "importance": tables.IMPORTANCE}
 

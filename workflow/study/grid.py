@@ -23,7 +23,8 @@ CELL_KEYS = [*MODEL_KEYS, "suite"]
 PART_KEYS = [*CELL_KEYS, "tests"]
 TEST_KEYS = ["test", "test_format", "shots"]
 CHOICE_KEYS = ["family", "train", "format", "recipe"]
-TRIAL_KEYS = [*BASE_KEYS, "train", "format", "recipe", "rate"]
+OWN_CHOICE_KEYS = [*BASE_KEYS, "train", "format", "recipe"]  # of a search for each base
+TRIAL_KEYS = [*OWN_CHOICE_KEYS, "rate"]
 UNTOUCHED = {"train": "none", "format": "none", "recipe": "none", "seed": 0}
 WHOLE = "all"  # name of the only part of a cell
 
@@ -94,7 +95,8 @@ def tuned_here(study: Study) -> pd.DataFrame:
 def trials(study: Study) -> pd.DataFrame:
     """One row for each trial of a listed learning rate; `rate` is its index in the list: columns TRIAL_KEYS.
 
-    A trial runs on the bases of `search/steps`, by default on the last base that is fine-tuned.
+    A search for a family tries all rates on the bases of `search/steps`, by default on the last base that is fine-tuned. A search
+    for each base tries some of the rates on every base that is fine-tuned, at most those listed here.
     """
     rows = []
     for keys, tuned in models(study).groupby(CHOICE_KEYS, sort=False):
@@ -102,10 +104,32 @@ def trials(study: Study) -> pd.DataFrame:
         if "search" not in study["recipes"].get(name, ()):
             continue
         search = study["recipes"][name]["search"]
-        steps = search.get("steps", [int(tuned["step"].max())])
+        last = int(tuned["step"].max())
+        steps = sorted(set(tuned["step"])) if searches_each_base(study, name) else search.get("steps", [last])
         for step, rate in itertools.product(steps, range(len(study["recipes"][name]["learning_rate"]))):
             rows.append((family, step, train, format, name, rate))
     return pd.DataFrame(rows, columns=TRIAL_KEYS)
+
+
+def searches_each_base(study: Study, recipe: str) -> bool:
+    """Whether a recipe searches a learning rate for each base, not one for a family."""
+    return study["recipes"][recipe].get("search", {}).get("per") == "base"
+
+
+def choice_keys(study: Study, recipe: str) -> list[str]:
+    """The keys of one search of a recipe: CHOICE_KEYS, or OWN_CHOICE_KEYS if each base has a search of its own."""
+    return OWN_CHOICE_KEYS if searches_each_base(study, recipe) else CHOICE_KEYS
+
+
+def rate_twins(study: Study) -> list[tuple[str, str]]:
+    """Pairs of recipes that differ only in the learning rate: one rate for a family, and a rate for each base, by name."""
+
+    def others(name: str) -> dict[str, Any]:
+        return {key: value for key, value in study["recipes"][name].items() if key not in ("learning_rate", "search")}
+
+    own = [name for name in study["recipes"] if searches_each_base(study, name)]
+    fixed = [name for name in study["recipes"] if name not in own]
+    return [(one, other) for other in own for one in fixed if others(one) == others(other)]
 
 
 def recipe_for(study: Study, name: str, train: str) -> Recipe:

@@ -33,23 +33,43 @@ def found(study: Study, models: pd.DataFrame, folder: Path = Path()) -> list[Hol
     if study["holes"] == "refuse":
         return []
     unmade = unchosen(study, folder)
-    without_rate = models.merge(pd.DataFrame(unmade, columns=[*grid.CHOICE_KEYS, "reason"]), on=grid.CHOICE_KEYS)
-    others = without(models[models["recipe"] != "none"], unmade, grid.CHOICE_KEYS)
-    return [*without_rate[[*grid.MODEL_KEYS, "reason"]].to_dict("records"), *_recorded(study, others, folder)]
+    lost = [{**model, "reason": hole["reason"]} for hole in unmade for model in _of_search(models, hole)]
+    others = without_searches(models[models["recipe"] != "none"], unmade)
+    return [*lost, *_recorded(study, others, folder)]
+
+
+def _of_search(models: pd.DataFrame, hole: Hole) -> list[dict[str, Any]]:
+    """Return the MODEL_KEYS of the models whose learning rate a search was for."""
+    keys = {key: value for key, value in hole.items() if key != "reason"}
+    return tables.matching(models, keys)[grid.MODEL_KEYS].to_dict("records")
+
+
+def without_searches(rows: pd.DataFrame, unmade: Iterable[Hole]) -> pd.DataFrame:
+    """Return models or trials without those of the searches that found no learning rate (`unchosen`)."""
+    for keys in (grid.CHOICE_KEYS, grid.OWN_CHOICE_KEYS):
+        rows = without(rows, [hole for hole in unmade if set(hole) == {*keys, "reason"}], keys)
+    return rows
 
 
 def unchosen(study: Study, folder: Path = Path()) -> list[Hole]:
-    """Return the searches without a learning rate left: CHOICE_KEYS of each and the `reason`; none unless allowed."""
+    """Return the searches without a learning rate left: `grid.choice_keys` of each and the `reason`; none unless allowed."""
     if study["holes"] == "refuse":
         return []
     lost = []
-    for keys, trials in grid.trials(study).groupby(grid.CHOICE_KEYS, sort=False):
-        rates = study["recipes"][trials["recipe"].iloc[0]]["learning_rate"]
+    for trials in _searches(study):
+        recipe = trials["recipe"].iloc[0]
+        keys, rates = grid.choice_keys(study, recipe), study["recipes"][recipe]["learning_rate"]
         diverged = trials[[_diverged(study, trial, folder) for trial in trials.to_dict("records")]]
         if set(diverged["rate"]) == set(range(len(rates))):
             reason = learning_rate_search.diverged(rates, diverged["step"])
-            lost.append(dict(zip(grid.CHOICE_KEYS, keys, strict=True)) | {"reason": reason})
+            lost.append({**trials[keys].iloc[0].to_dict(), "reason": reason})
     return lost
+
+
+def _searches(study: Study) -> Iterator[pd.DataFrame]:
+    """Yield the trials of each search of a study."""
+    for recipe, trials in grid.trials(study).groupby("recipe", sort=False):
+        yield from (rows for _, rows in trials.groupby(grid.choice_keys(study, str(recipe)), sort=False))
 
 
 def _diverged(study: Study, trial: Mapping[str, Any], folder: Path) -> bool:

@@ -42,13 +42,14 @@ UNTOUCHED = {"train": "none", "format": "none", "recipe": "none", "seed": 0}
 class FindingTables:
     """The tables that findings are made from. tables: by name, as under `results/`; level: of the confidence intervals;
     groups: of the study; targets: of the study's own cohorts, each of one test or more (`own_cohort.targets`); cohorts: their
-    names."""
+    names; rate_twins: pairs of recipes that differ only in the learning rate, one for a family and one for each base."""
 
     tables: Mapping[str, pd.DataFrame]
     level: float
     groups: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cohorts: Sequence[str] = ()
+    rate_twins: Sequence[Sequence[str]] = ()
 
     @cached_property
     def analysis(self) -> pd.DataFrame:
