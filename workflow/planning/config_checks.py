@@ -23,7 +23,7 @@ from workflow.models import chat, checkpoints
 from workflow.released import readers, runs
 from workflow.report import figures as figure_modules
 from workflow.report import summaries as summary_modules
-from workflow.settings import Family, Import, LmEval, Recipe, Study, Suite, Target
+from workflow.settings import Family, Import, LmEval, Recipe, Search, Study, Suite, Target
 from workflow.storage import tables
 from workflow.storage.files import check_readable, json_object
 from workflow.study import adopted, families, grid, indicators, selection
@@ -390,14 +390,14 @@ def _recipes(study: Study) -> Iterator[str]:
             ("learning_rate", rates, listed or not search, "a list of rates, since `search` is set"),
             ("search", search, not several or bool(search), "a block of settings, since learning_rate is a list"),
             ("fraction", recipe.get("fraction"), not both, "either `fraction` or `examples`"),
-            ("search/steps", (search or {}).get("steps"), not _own_steps(search), "none, since `per` is base"),
+            ("search/steps", search and search.get("steps"), not _own_steps(search), "none, since `per` is base"),
         )
         yield from _not_allowed(f"recipes/{name}", cases)
 
 
-def _own_steps(search: Mapping[str, Any] | None) -> bool:
+def _own_steps(search: Search | None) -> bool:
     """Whether a search for each base names steps."""
-    return bool(search) and search.get("per") == "base" and "steps" in search
+    return search is not None and search.get("per") == "base" and "steps" in search
 
 
 def _training_tasks(key_path: str, names: Sequence[str], formats: Sequence[str]) -> Iterator[str]:

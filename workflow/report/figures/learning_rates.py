@@ -30,7 +30,8 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame, choices: pd.DataFrame) ->
         _tried(axis, rows)
         for (recipe, _), chosen in rows[rows["chosen"]].groupby(["recipe", "format"], sort=False):
             line = chosen.assign(value=chosen["learning_rate"], low=float("nan"), high=float("nan"))
-            drawing.interval_line(axis, line, Style(*looks[recipe], label=recipe))
+            colour, marker = looks[recipe]
+            drawing.interval_line(axis, line, Style(colour, marker, label=str(recipe)))
         drawing.step_axis(axis, rows["step"])
         axis.set_yscale("log")
         axis.set_ylabel("learning rate")
