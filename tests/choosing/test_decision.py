@@ -181,6 +181,18 @@ def test_of_equal_candidates_the_cheaper_is_tuned_first() -> None:
     assert [one.candidate for one in batch] == [11]
 
 
+def test_a_race_does_not_stop_on_an_expectation() -> None:
+    # The five late steps of ten are alike. Whether the early ones are worse is expected, and not known.
+    known = candidates.described([str(n) for n in range(10)], {"i": range(10)}, {}, [0] * 10, None, range(1, 11))
+    tried, scores = [5, 6, 7, 8, 9], np.array([0.70, 0.71, 0.70, 0.71, 0.705])
+    prior, goal = surrogate.prior(known, 0), Goal(0.005, 0.05, 0)
+    seen = decision.decide(known, tried, scores, np.zeros((5, 5)), goal)
+    hopeful = surrogate.posterior(prior, tried, scores, np.zeros((5, 5)))
+    expected = decision._chances(hopeful, seen.pick, np.zeros((5, 5)), goal)[0]
+    assert seen.losing > expected and not seen.settled
+    assert prior.flat.covariances is prior.covariances and not prior.flat.means.any() and prior.means.any()
+
+
 def test_all_tuned_is_settled() -> None:
     known, truth = line(4)
     last = decision.decide(known, [0, 1, 2, 3], truth, np.zeros((4, 4)), Goal(0.01, 0.05, 0))

@@ -2,7 +2,8 @@
 
 The rule of stopping: the probability that some candidate's score is higher than that of the pick by more than `epsilon` is at
 most `delta`, in joint draws from the posterior, and at least `FEWEST` candidates are fine-tuned. The draws have the tails of
-Student's t, since the scale of all scores is estimated from the few that are known.
+Student's t, since the scale of all scores is estimated from the few that are known. The next candidate is chosen in the
+expectation that high indicators and late steps are good; the rule of stopping does not expect it, since it was not seen.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def decide(
         return _beginning(prior, candidates, tried, values, goal, batch, eligible or tried)
     known = surrogate.posterior(prior, tried, values, noise)
     pick = picked(known, eligible or tried)
-    losing, changing, beaten = _chances(known, pick, noise, goal)
+    doubting = surrogate.posterior(prior.flat, tried, values, noise)
+    losing, changing, beaten = _chances(doubting, pick, noise, goal)
     left = [index for index in range(len(candidates)) if index not in set(tried)]
     settled = not left or (losing <= goal.delta and len(tried) >= FEWEST)
     out = [index for index in range(len(candidates)) if index != pick and beaten[index] <= goal.delta / len(candidates)]

@@ -56,6 +56,11 @@ class Prior:
         """Cholesky factors of the covariances, shape (draws, n, n)."""
         return _root(self.covariances + JITTER * np.eye(len(self)))
 
+    @cached_property
+    def flat(self) -> Prior:
+        """The same prior without its expectation that indicators and progress are good: slopes of both signs are alike."""
+        return Prior(self.covariances, np.zeros_like(self.means))
+
     def draws(self, count: int, seed: int) -> Values:
         """Return scores of all candidates drawn jointly, in the prior's unit and up to a constant, shape (count, n)."""
         generator = np.random.default_rng([seed, len(self)])
