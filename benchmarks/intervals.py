@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
+import scipy
 
 from workflow.analysis.best_base import chances
 from workflow.analysis.evidence import Change, Difference, Reported, Sample, mean_over, seeded
@@ -209,7 +210,38 @@ def forecasters(repetitions: int, rng: np.random.Generator) -> Rows:
         yield {"bases": bases, "own interval": share(old), "joint interval": share(new)}
 
 
-TABLES = (scores, paired, macro_f1, alike, tests, seeds, best, forecasters)
+def contrasts(repetitions: int, rng: np.random.Generator) -> Rows:
+    """Two recipes tuned from the same base, 200 rows a test: intervals of a true difference of .05 and of none. Means over tests
+    whose differences spread by .03, and single tests; seeds that differ by .015 or not at all"""
+    for count, own, luck in ((1, 1, 0), (3, 1, 0), (6, 1, 0), (1, 3, 0.015), (3, 3, 0.015), (6, 3, 0.015), (1, 1, 0.015), (6, 1, 0.015)):  # fmt: skip # noqa: E501
+        for accuracy in (0.6, 0.9):
+            figures: dict[str, object] = {"tests": count, "seeds": own, "luck": luck, "accuracy": accuracy}
+            for truth in (0.05, 0.0):
+                found = [_contrast(accuracy, truth, (count, own, luck), rng) for _ in range(repetitions)]
+                figures[f"holds {truth}"] = share([holds((row["low"], row["high"]), truth) for row in found])
+                figures["found" if truth else "called"] = share([row["p_value"] < 0.05 for row in found])
+            yield figures
+
+
+def _contrast(
+    accuracy: float, truth: float, study: tuple[int, int, float], rng: np.random.Generator
+) -> dict[str, float]:
+    """The row of the mean over tests. study: numbers of tests and of seeds, spread between seeds."""
+    count, own, luck = study
+    levels = []
+    for test in range(count):
+        hard = rng.normal(size=200)  # rows are easy or hard for both recipes
+        gain = truth + (rng.normal(0, 0.03) if count > 1 else 0)
+        for recipe, mean in (("full", accuracy + gain), ("lora", accuracy)):
+            shares = np.clip(mean + rng.normal(0, luck, (own, 1)), 0.005, 0.995)
+            right = 0.5**0.5 * (hard + rng.normal(size=(own, 200))) < scipy.special.ndtri(shares)
+            levels.append(Sample({**TUNED, "test": f"t{test}", "recipe": recipe}, right.astype(float)))
+    ready = seeded(levels)
+    pairs = [Difference(full, lora) for full, lora in zip(ready[::2], ready[1::2], strict=True)]
+    return mean_over({"n": count}, pairs, HOW)
+
+
+TABLES = (scores, paired, macro_f1, alike, tests, seeds, contrasts, best, forecasters)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

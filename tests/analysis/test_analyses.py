@@ -512,10 +512,15 @@ def test_gains_are_apart_for_bases_that_rise_and_those_that_do_not():
     values = {  # first and last base, first and last tuned
         "mnli": (0.3, 0.3, 0.6, 0.8), "xsum": (0.1, 0.1, 0.3, 0.7), "paws": (0.3, 0.8, 0.8, 0.9),
     }  # fmt: skip
-    scores = []
+    scores, known = [], {"error": 0.001, "better": "higher"}
     for test, (*bases, first, last) in values.items():
-        scores += [score(test, value, step, error=0.001) for value, step in zip(bases, (1, 2), strict=True)]
-        scores += [score(test, value, step, test, error=0.001) for value, step in ((first, 1), (last, 2))]
+        scores += [score(test, value, step, **known) for value, step in zip(bases, (1, 2), strict=True)]
+        scores += [score(test, value, step, test, **known) for value, step in ((first, 1), (last, 2))]
+    for step, value in (
+        (1, 0.1),
+        (2, 0.7),
+    ):  # toxicity that rises is no hidden progress, and no score from 0 to 1 to average
+        scores += [score("toxigen", value, step, train, error=0.001, better="lower") for train in ("none", "tulu")]
     found = analysed(pretraining_change, scores)
     means = found[found["test"].isna()].set_index(["group", "estimator"])["value"]
     assert means["base_does_not_rise", "last_minus_first"] == pytest.approx(0.3)

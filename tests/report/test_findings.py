@@ -15,7 +15,7 @@ from workflow import registry
 from workflow.analysis import analyses
 from workflow.analysis.evidence import Evidence
 from workflow.report import findings, sections, selection
-from workflow.report.findings import learning_rates, transfer
+from workflow.report.findings import declines, groups, learning_rates, transfer
 from workflow.statistics import Resampling, holm
 from workflow.storage import tables
 from workflow.study import grid
@@ -533,8 +533,12 @@ def test_forecasts_say_which_indicator_orders_best_and_whether_beyond_the_config
         "(95 % CI 0.010 to 0.220): significant."
     )
     (text,) = forecast(best | {"p_value": 0.06, "gain_p_value": 0.051})
-    assert "chance is 0.5: not significant, corrected for choosing the best; gain" in text
-    assert text.endswith("0.220): not significant.")
+    # half-widths of .12 and .105, times 1 + .8416 / 1.9600 for power .8
+    assert (
+        "chance is 0.5: not significant (detectable difference 0.172, power 0.8), corrected for choosing the best"
+        in text
+    )
+    assert text.endswith("0.220): not significant (detectable difference 0.150, power 0.8).")
 
 
 def test_what_was_chosen_on_the_targets_is_never_the_headline():
@@ -550,7 +554,11 @@ def test_what_was_chosen_on_the_targets_is_never_the_headline():
         (0.32, 0.01, "significantly against the outcome, which confirms arXiv 2504.12491"),
         (0.68, 0.01, "significantly with the outcome, which contradicts arXiv 2504.12491"),
         (0.45, None, "too few bases to test, which neither confirms nor contradicts arXiv 2504.12491"),
-        (0.45, 0.30, "not significant, which neither confirms nor contradicts arXiv 2504.12491"),
+        (
+            0.45,
+            0.30,
+            "not significant (detectable difference 0.172, power 0.8), which neither confirms nor contradicts",
+        ),
     ],
 )
 def test_perplexity_against_the_outcome_is_said(accuracy, p_value, said):
@@ -565,7 +573,7 @@ def test_perplexity_against_the_outcome_is_said(accuracy, p_value, said):
     [
         (0.1, 0.01, "significant (Holm), which confirms"),
         (-0.1, 0.01, "significant (Holm), which contradicts"),
-        (0.1, 0.2, "not significant (Holm), which neither confirms nor contradicts"),
+        (0.1, 0.2, "not significant (Holm; detectable difference 0.071, power 0.8), which neither confirms"),
     ],
 )
 def test_learning_to_compare_is_set_beside_the_best_indicator(lead, p_value, said):
@@ -641,3 +649,42 @@ def test_the_smoke_study_says_what_follows_from_its_tables(smoke):
         truths.check(row, read)
     order = [list(sections.SECTIONS).index(section) for section in found["section"]]
     assert order == sorted(order)
+
+
+def said_beside(*rows):
+    """The statements on some rows beside the score of a fine-tuned model, which tells the ways of testing."""
+    score = difference("paws", "paws", 0.5, "performance", estimator="mean")
+    return [row["statement"] for row in said_of([score, *rows])[1]]
+
+
+def test_a_decline_that_would_have_been_found_is_said():
+    """A bound .05 below the estimate is z(.95) = 1.6449 errors; z(.8) = .8416 more; of two curves the first needs z(.975)."""
+    rows = pd.DataFrame({"value": [0.02, 0.01], "low": [-0.03, -0.04]})
+    assert declines.detectable(rows[:1], 0.95).tolist() == pytest.approx([0.05 * (1.6449 + 0.8416) / 1.6449], abs=1e-4)
+    assert declines.detectable(rows, 0.95).tolist() == pytest.approx(2 * [0.05 * (1.96 + 0.8416) / 1.6449], abs=1e-4)
+    flat = difference("none", "paws", 0.02, "decline", estimator="decline", step=None, group="level", p_value=0.4)
+    said = said_beside(flat | {"format": "none", "recipe": "none", "low": -0.03, "high": None})
+    assert [text for text in said if "decline" in text] == [
+        "No significant decline (Holm) in 1 of 1 curves of untouched bases; detectable decline 0.076 (median over curves, "
+        "power 0.8)."
+    ]
+
+
+def test_tests_of_unknown_uncertainty_are_counted_apart():
+    """Of two tests of another kind one is known to .01 and one not at all."""
+    known = difference("paws", "xsum", 0.001, low=-0.0086, high=0.0106, p_value=0.8, n=None)
+    unknown = difference("paws", "social_iqa", 0.001, low=None, high=None, p_value=None)
+    (said,) = [text for text in said_beside(known, unknown) if "of other kinds" in text]
+    # a standard error of .0096 / 1.9600, times 2.2414 (.05 / 2, two-sided) + .8416
+    assert (
+        "the change is not significant (Holm); detectable change 0.015 on 1 of them (power 0.8); 1 of them not" in said
+    )
+
+
+def test_a_test_that_a_group_lists_twice_is_said_to_count_twice():
+    row = difference(None, None, -0.005, "performance_difference") | {"group": "learned", "n": 2}
+    table = pd.DataFrame([row | {"estimator": "difference_of_means"}])
+    listed = {"learned": {"tulu": ["arc_easy", "sciq", "sciq"]}}
+    material = findings.FindingTables({"analysis": table}, 0.95, listed)
+    assert groups._doubled(material, "learned") == " (sciq counts 2 times)"
+    assert groups._doubled(material, "other") == ""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from workflow.analysis.analyses.learning import in_domain, own_first
-from workflow.analysis.curves import curve, trend
+from workflow.analysis.curves import better, curve, trend
 from workflow.analysis.evidence import (
     PAIR_KEYS,
     Difference,
@@ -45,7 +45,7 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resamplin
       `base_rises` the others. `last_minus_first` is that of the fine-tuned models, `gain_at_last_step` is fine-tuned minus
       base. The interval is over tests; n is the number of pairs of task and test. The group
       `base_does_not_rise_minus_base_rises` compares `gain_at_last_step` between both groups, from the spread of tests only
-      if scores are reported without errors; n is that of the smaller group.
+      if scores are reported without errors; n is that of the smaller group. Metrics of which more is not better are left out.
     """
     rows = [*_rows("level", evidence.levels, resampling), *_rows("gain", evidence.changes, resampling)]
     return [*rows, *_by_base(evidence, resampling)]
@@ -79,7 +79,7 @@ def _by_base(evidence: Evidence, resampling: Resampling) -> Iterator[dict[str, A
     lines = [line for line in _lines(evidence.levels).values() if len(line) > 1]
     bases = {_base(line[0]): Difference(line[-1], line[0]) for line in lines if line[0].keys["recipe"] == "none"}
     rising = {group_keys for group_keys, change in bases.items() if _rises(change, resampling)}
-    wanted = own_first([change for change in evidence.changes if in_domain(change)])
+    wanted = own_first([one for one in evidence.changes if in_domain(one) and better(one) == "higher"])
     gains: dict[Any, Any] = {
         group_keys: line for group_keys, line in _lines(wanted).items() if len(line) > 1 and _base(line[0]) in bases
     }

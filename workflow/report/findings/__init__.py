@@ -349,17 +349,22 @@ def _pairs(material: FindingTables, conditions: Mapping[str, Any]) -> list[tuple
         pairs = zip(changes["train"], changes["test"], strict=True)
         return _distinct(changes[[direction(*pair) == conditions["group"] for pair in pairs]])
     if conditions["analysis"] == "pretraining_change":
-        return _distinct(selection.related(rows[rows["analysis"] == "tuning_difference"], {"in_domain", "instructed"}))
+        return _at_home(changes[changes["suite"] == conditions["suite"]])
     if conditions["analysis"] == "learning":
-        tunings = _distinct(changes[changes["test"] == conditions["test"]])
-        home = [
-            pair for pair in tunings if selection.relation(*pair) == "in_domain" or task.kind(pair[0]) == "messages"
-        ]
-        return [("none", conditions["test"]), *home]
+        return [("none", conditions["test"]), *_at_home(changes[changes["test"] == conditions["test"]])]
     rows = rows[rows["analysis"] == conditions["analysis"]]
     for key in ("group", "train", "test"):
         rows = rows if conditions.get(key) is None else rows[rows[key] == conditions[key]]
     return _distinct(rows)
+
+
+def _at_home(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """The pairs that analyses take for tests in the domain of the fine-tuning task: those after instruction tuning, which has no
+    domain, are among them, even if the test is no task of Tunecast.
+    """
+    return [
+        pair for pair in _distinct(rows) if selection.relation(*pair) == "in_domain" or task.kind(pair[0]) == "messages"
+    ]
 
 
 def _distinct(rows: pd.DataFrame) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from workflow.report import selection
 from workflow.report.findings import FindingTables, about_sort, ci, counting, finding, siblings, signed
 from workflow.report.findings.turning_points import KEYS, named_curve, placed, sort_of
-from workflow.statistics import holm
+from workflow.statistics import POWER, holm, normal_width
 
 SECTION = "base"
 READS = ("analysis",)
@@ -26,8 +26,9 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
         falls = pd.Series(holm(members["p_value"].to_numpy(dtype=float)) < 1 - material.level, index=members.index)
         for _, row in members[falls].sort_values("value", ascending=False, kind="stable").iterrows():
             yield placed(row) | finding(_decline(material, rows, row, dict(siblings(whole, row, KEYS))), row, KEYS)
+        small = detectable(members[~falls], material.level)
         for _, counted in members.groupby("recipe", sort=False):
-            yield placed(counted.iloc[0]) | _others(rows, counted, int((~falls[counted.index]).sum()))
+            yield placed(counted.iloc[0]) | _others(rows, counted, small[small.index.isin(counted.index)])
 
 
 def _decline(material: FindingTables, rows: pd.DataFrame, row: Any, beside: Mapping[str, Any]) -> str:
@@ -43,9 +44,20 @@ def _run(first: str, last: str) -> str:
     return f"step {first}" if first == last else f"steps {first} to {last}"
 
 
-def _others(rows: pd.DataFrame, members: pd.DataFrame, count: int) -> dict[str, Any]:
+def detectable(rows: pd.DataFrame, level: float) -> pd.Series:
+    """The true decline of each curve that would be found with power POWER.
+
+    The distance from the estimate to its lower bound, which is corrected for choosing the runs, is taken for that of a one-sided
+    normal test, at the level that Holm's procedure requires of the first of all rows.
+    """
+    needed = normal_width(1 - 2 * (1 - level) / max(1, len(rows))) + normal_width(2 * POWER - 1)
+    return (rows["value"] - rows["low"]) * needed / normal_width(2 * level - 1)
+
+
+def _others(rows: pd.DataFrame, members: pd.DataFrame, small: pd.Series) -> dict[str, Any]:
+    """The number of curves without a significant decline. small: their detectable declines."""
     row = members.iloc[0]
-    text = (
-        f"No significant decline (Holm) in {count} of {len(members)} curves of {sort_of(row)}{about_sort(rows, row)}."
-    )
-    return counting(text, members, KEYS, count)
+    text = f"No significant decline (Holm) in {len(small)} of {len(members)} curves of {sort_of(row)}{about_sort(rows, row)}"
+    if small.notna().any():
+        text += f"; detectable decline {small.median():.3f} (median over curves, power {POWER:g})"
+    return counting(f"{text}.", members, KEYS, len(small))

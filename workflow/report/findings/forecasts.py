@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from workflow.report.findings import FindingTables, finding
-from workflow.statistics import holm
+from workflow.report.findings import FindingTables, finding, half_width
+from workflow.statistics import POWER, normal_width
 
 SECTION = "forecasts"
 READS = ("forecasts",)
@@ -36,9 +36,13 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
         if PERPLEXITY.search(row["forecaster"]) and not MASKED.search(row["forecaster"]):
             yield _perplexity(material, row)
     learned = rows[(rows["forecaster"] == LEARNED) & (rows["source"] == rows["target"])]
-    sure = holm(learned["lead_p_value"].astype(float).fillna(1.0).to_numpy()) < 1 - material.level
-    for (_, row), significant in zip(learned.iterrows(), sure, strict=True):
-        yield _comparing(material, row, bool(significant))
+    leads = learned[["lead", "lead_low", "lead_high", "lead_p_value"]].set_axis(
+        ["value", "low", "high", "p_value"], axis=1
+    )
+    leads = leads.assign(n=learned["n_bases"])
+    sure, small = material.significant(leads), material.detectable(leads)
+    for index, row in learned.iterrows():
+        yield _comparing(material, row, bool(sure[index]), float(small[index]))
     yield from _shortlists(material)
 
 
@@ -49,7 +53,7 @@ def _best(material: FindingTables, members: pd.DataFrame) -> dict[str, Any]:
     text = (
         f"{_of(best)}: the best of {len(members)} indicators and their means, {best['forecaster']}, orders "
         f"{material.interval(figures)} of {int(best['n_pairs'])} pairs of bases right; chance is 0.5: "
-        f"{_verdict(best['p_value'], 1 - material.level)}{_chosen(best)}; {_beyond(material, best)}."
+        f"{_verdict(material, best['p_value'], figures)}{_chosen(best)}; {_beyond(material, best)}."
     )
     return finding(text, best, KEYS, table="forecasts", **figures, n=best["n_bases"])
 
@@ -64,11 +68,27 @@ def _chosen(row: Mapping[str, Any]) -> str:
     return "" if pd.isna(row["p_value"]) else ", corrected for choosing the best"
 
 
-def _verdict(p_value: float | None, limit: float) -> str:
-    """Significant or not, by a p-value corrected for all forecasters of the target."""
+def _verdict(material: FindingTables, p_value: float | None, figures: Mapping[str, Any]) -> str:
+    """Significant, or not significant with the detectable difference, by a p-value corrected for all forecasters of a target.
+
+    figures: the estimate with its joint interval.
+    """
     if p_value is None or pd.isna(p_value):
         return "too few bases to test"
-    return "significant" if p_value < limit else "not significant"
+    if p_value < 1 - material.level:
+        return "significant"
+    return f"not significant ({_detectable(_smallest(figures, material.level))})"
+
+
+def _detectable(difference: float) -> str:
+    return f"detectable difference {difference:.3f}, power {POWER:g}"
+
+
+def _smallest(figures: Mapping[str, Any], level: float) -> float:
+    """The true difference that is found with power POWER or more: the half-width of the joint interval, and by how much a normal
+    estimate falls short of the truth in the other cases. A joint interval is no narrower than a single one.
+    """
+    return half_width(figures) * (1 + normal_width(2 * POWER - 1) / normal_width(level))
 
 
 def _beyond(material: FindingTables, row: Mapping[str, Any]) -> str:
@@ -76,14 +96,14 @@ def _beyond(material: FindingTables, row: Mapping[str, Any]) -> str:
     if pd.isna(row["gain"]):
         return "no forecast from config fields to compare with"
     gain = {"value": row["gain"], "low": row["gain_joint_low"], "high": row["gain_joint_high"]}
-    verdict = _verdict(row["gain_p_value"], 1 - material.level)
+    verdict = _verdict(material, row["gain_p_value"], gain)
     return f"gain over all config fields together {material.interval(gain)}: {verdict}"
 
 
 def _perplexity(material: FindingTables, row: Mapping[str, Any]) -> dict[str, Any]:
     """Perplexity orders bases with the outcome, against it, or neither."""
     figures = {"value": row["accuracy"], "low": row["joint_low"], "high": row["joint_high"]}
-    test = _verdict(row["p_value"], 1 - material.level)
+    test = _verdict(material, row["p_value"], figures)
     against = row["accuracy"] < 0.5
     if test == "significant":
         side, held = ("against", "confirms") if against else ("with", "contradicts")
@@ -97,10 +117,11 @@ def _perplexity(material: FindingTables, row: Mapping[str, Any]) -> dict[str, An
     return finding(text, row, KEYS, table="forecasts", **figures, n=row["n_bases"])
 
 
-def _comparing(material: FindingTables, row: Mapping[str, Any], sure: bool) -> dict[str, Any]:
-    """The lead of a classifier of pairs, fitted on other bases, over the best single indicator."""
+def _comparing(material: FindingTables, row: Mapping[str, Any], sure: bool, small: float) -> dict[str, Any]:
+    """The lead of a classifier of pairs, fitted on other bases, over the best single indicator. small: the detectable lead."""
     lead = {"value": row["lead"], "low": row["lead_low"], "high": row["lead_high"]}
-    verdict = "significant (Holm)" if sure else "not significant (Holm)"
+    unsure = "not significant (Holm)" if pd.isna(small) else f"not significant (Holm; {_detectable(small)})"
+    verdict = "significant (Holm)" if sure else unsure
     paper = f"{PAPER}, where learning to compare does better"
     held = ("confirms" if row["lead"] > 0 else "contradicts") if sure else "neither confirms nor contradicts"
     text = (

@@ -20,6 +20,15 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     for index, row in rows.iterrows():
         text = (
             f"Group {selection.named(row['group'])}{about(rows, row, 'recipe')}: tuned minus base is "
-            f"{material.interval(row)} on average over {int(row['n'])} tests at step {int(row['step'])}: {verdicts[index]}."
+            f"{material.interval(row)} on average over {int(row['n'])} tests{_doubled(material, row['group'])} at step "
+            f"{int(row['step'])}: {verdicts[index]}."
         )
         yield finding(text, row, KEYS)
+
+
+def _doubled(material: FindingTables, group: str) -> str:
+    """The tests that a group lists several times, so that they weigh more in its mean."""
+    lists = material.groups.get(group, {}).values()
+    counts = {test: max(list(tests).count(test) for tests in lists) for tests in lists for test in tests}
+    several = [f"{test} counts {count} times" for test, count in counts.items() if count > 1]
+    return f" ({', '.join(several)})" if several else ""

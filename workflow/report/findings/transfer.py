@@ -55,10 +55,19 @@ def _changed(
 
 
 def _rest(rows: pd.DataFrame, members: pd.DataFrame, detectable: pd.Series) -> dict[str, Any]:
-    """The number of tests of other kinds without a significant change, with the smallest detectable change of each."""
-    row, known = members.iloc[0], detectable[np.isfinite(detectable)]
+    """The number of tests of other kinds without a significant change, with the change that is detectable on each."""
+    row, tested = members.iloc[0], detectable.dropna()
+    known = tested[np.isfinite(tested)]
     name = f"{row['train']}{about(rows, row, 'recipe')}"
     text = f"Tuning on {name}: on {len(detectable)} of {len(members)} tests of other kinds the change is not significant (Holm)"
     if len(known):
-        text += f"; detectable change {known.max():.3f} on each of them (power {POWER:g})"
+        text += f"; detectable change {known.max():.3f} on {_each(len(known), len(detectable))} (power {POWER:g})"
+    if len(known) < len(tested):
+        text += f"; no possible change is detectable on {len(tested) - len(known)} of them (power {POWER:g})"
+    if len(tested) < len(detectable):
+        text += f"; {len(detectable) - len(tested)} of them not tested, since the uncertainty is unknown"
     return counting(f"{text}.", members, KEYS, len(detectable))
+
+
+def _each(count: int, whole: int) -> str:
+    return "each of them" if count == whole else f"{count} of them"
