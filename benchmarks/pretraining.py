@@ -7,7 +7,8 @@ binomial standard errors. Parts:
 - `turning`: how often a step is named on smooth laws (none is there) and on bends; whether what thinned series name agrees.
 - `declines`: how often one is called significant on curves that level off, and found where there is one.
 - `forecasts`: coverage of the 80 % interval and error beside both baselines, on simulated runs.
-- `released`: declines and forecasts of held-out last steps on a folder of result files (`released_series`).
+- `--released FOLDER`: declines and forecasts of held-out last steps on a folder of result files (`released_series`); with
+  `--part turning` the turning steps of its series, whole and thinned.
 """
 
 from __future__ import annotations
@@ -116,14 +117,19 @@ def turning(how: Resampling, repetitions: int) -> Iterator[dict[str, str]]:
 
 
 def _agreements(own: Curve, row: dict[str, Any], how: Resampling) -> Iterator[bool]:
-    """For every second step, without the first third and without the last: whether a step named there has a common interval."""
+    """For every thinned series in which a step is named: whether its interval and that of the whole series have a common step."""
+    for other in _thinned(own, how):
+        if other["value"] is not None:
+            yield other["low"] <= row["high"] and row["low"] <= other["high"]
+
+
+def _thinned(own: Curve, how: Resampling) -> Iterator[dict[str, Any]]:
+    """What is said of the turning step from every second step, without the first third of steps and without the last."""
     places = np.arange(len(own.steps))
     for kept in (places[::2], places[len(places) // 3 :], places[: -len(places) // 3]):
         part = Curve(own.steps[kept], own.values[kept], own.draws[kept])
         if turning_point.bendable(part):
-            other = next(iter(turning_point.of_curve(part, how)))
-            if other["value"] is not None:
-                yield other["low"] <= row["high"] and row["low"] <= other["high"]
+            yield next(iter(turning_point.of_curve(part, how)))
 
 
 def declines(how: Resampling, repetitions: int) -> Iterator[dict[str, str]]:
@@ -284,6 +290,32 @@ def released(how: Resampling, folder: Path) -> Iterator[dict[str, str]]:
             }
 
 
+def released_turning(how: Resampling, folder: Path) -> Iterator[dict[str, str]]:
+    """Each series: the curves with a turning step, those with one in a thinned series, and whether both agree."""
+    found = released_series.read(folder)
+    for series in sorted({series for series, _ in found}):
+        curves = [
+            released_series.released(own, how, family=series, test=test)
+            for (name, test), own in found.items()
+            if name == series and len(own) >= 10 and not test.startswith(PARTS_OF_MEANS)
+        ]
+        curves = [own for own in curves if turning_point.bendable(own)]
+        rows = [next(iter(turning_point.of_curve(own, how))) for own in curves]
+        others = [[row for row in _thinned(own, how) if row["value"] is not None] for own in curves]
+        pairs = [(row, other) for row, parts in zip(rows, others, strict=True) for other in parts]
+        agree = [
+            row["value"] is not None and other["low"] <= row["high"] and row["low"] <= other["high"]
+            for row, other in pairs
+        ]
+        yield {
+            "series": series.rpartition("/")[2],
+            "curves": str(len(curves)),
+            "step named": str(sum(row["value"] is not None for row in rows)),
+            "named in a thinned series": f"{len(pairs)} of {3 * len(curves)}",
+            "of them agree": f"{sum(agree)}",
+        }
+
+
 PARTS = {"change": change, "turning": turning, "declines": declines, "forecasts": forecasts}
 
 
@@ -299,7 +331,8 @@ def main() -> None:
     wanted = parser.parse_args()
     how = Resampling(wanted.resamples, 0.95, 0)
     if wanted.released:
-        print(markdown(list(released(how, wanted.released))), flush=True)
+        table = released_turning if wanted.part == ["turning"] else released
+        print(markdown(list(table(how, wanted.released))), flush=True)
         return
     for name in wanted.part or PARTS:
         print(f"\n{name}, {wanted.repetitions} repetitions\n", flush=True)
