@@ -212,32 +212,37 @@ def forecasters(repetitions: int, rng: np.random.Generator) -> Rows:
 
 def contrasts(repetitions: int, rng: np.random.Generator) -> Rows:
     """Two recipes tuned from the same base, 200 rows a test: intervals of a true difference of .05 and of none. Means over tests
-    whose differences spread by .03, and single tests; seeds that differ by .015 or not at all"""
-    for count, own, luck in ((1, 1, 0), (3, 1, 0), (6, 1, 0), (1, 3, 0.015), (3, 3, 0.015), (6, 3, 0.015), (1, 1, 0.015), (6, 1, 0.015)):  # fmt: skip # noqa: E501
+    whose differences spread by .03, and single tests; seeds that differ by .015, alone or with five other bases, or not at all"""
+    studies = [(1, 1, 0.0, 0), (3, 1, 0.0, 0), (6, 1, 0.0, 0), (1, 1, 0.015, 0), (6, 1, 0.015, 0)]
+    studies += [(1, 3, 0.015, 0), (1, 3, 0.015, 5), (3, 3, 0.015, 5), (6, 3, 0.015, 5)]
+    for study in studies:
         for accuracy in (0.6, 0.9):
-            figures: dict[str, object] = {"tests": count, "seeds": own, "luck": luck, "accuracy": accuracy}
+            figures: dict[str, object] = dict(zip(("tests", "seeds", "luck", "other bases"), study, strict=True))
+            figures["accuracy"] = accuracy
             for truth in (0.05, 0.0):
-                found = [_contrast(accuracy, truth, (count, own, luck), rng) for _ in range(repetitions)]
+                found = [_contrast(accuracy, truth, study, rng) for _ in range(repetitions)]
                 figures[f"holds {truth}"] = share([holds((row["low"], row["high"]), truth) for row in found])
                 figures["found" if truth else "called"] = share([row["p_value"] < 0.05 for row in found])
             yield figures
 
 
 def _contrast(
-    accuracy: float, truth: float, study: tuple[int, int, float], rng: np.random.Generator
+    accuracy: float, truth: float, study: tuple[int, int, float, int], rng: np.random.Generator
 ) -> dict[str, float]:
-    """The row of the mean over tests. study: numbers of tests and of seeds, spread between seeds."""
-    count, own, luck = study
+    """The row of the mean over tests. study: numbers of tests and of seeds, spread between seeds, number of other bases."""
+    count, own, luck, others = study
     levels = []
     for test in range(count):
-        hard = rng.normal(size=200)  # rows are easy or hard for both recipes
+        keys = {**TUNED, "train": f"t{test}", "test": f"t{test}"}
         gain = truth + (rng.normal(0, 0.03) if count > 1 else 0)
-        for recipe, mean in (("full", accuracy + gain), ("lora", accuracy)):
-            shares = np.clip(mean + rng.normal(0, luck, (own, 1)), 0.005, 0.995)
-            right = 0.5**0.5 * (hard + rng.normal(size=(own, 200))) < scipy.special.ndtri(shares)
-            levels.append(Sample({**TUNED, "test": f"t{test}", "recipe": recipe}, right.astype(float)))
-    ready = seeded(levels)
-    pairs = [Difference(full, lora) for full, lora in zip(ready[::2], ready[1::2], strict=True)]
+        for step in range(1 + others):
+            hard = rng.normal(size=200)  # rows are easy or hard for both recipes
+            for recipe, mean in (("full", accuracy + gain), ("lora", accuracy)):
+                shares = np.clip(mean + rng.normal(0, luck, (own, 1)), 0.005, 0.995)
+                right = 0.5**0.5 * (hard + rng.normal(size=(own, 200))) < scipy.special.ndtri(shares)
+                levels.append(Sample(keys | {"recipe": recipe, "step": step}, right.astype(float)))
+    last = [level for level in seeded(levels) if level.keys["step"] == others]
+    pairs = [Difference(full, lora) for full, lora in zip(last[::2], last[1::2], strict=True)]
     return mean_over({"n": count}, pairs, HOW)
 
 
