@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from workflow import registry, task
+from workflow import registry, statistics, task
 from workflow.analysis import analyses, declines
 from workflow.analysis.analyses import (
     contrast,
@@ -23,7 +23,7 @@ from workflow.analysis.curves import Curve
 from workflow.analysis.evidence import Evidence
 from workflow.analysis.extrapolation import forecast
 from workflow.evaluation.metrics import PRIMARY
-from workflow.statistics import Resampling, tested
+from workflow.statistics import Resampling
 from workflow.storage import tables
 
 HOW = Resampling(resamples=400, level=0.95, seed=0)
@@ -706,8 +706,8 @@ def test_a_run_that_turns_down_after_the_last_step_stays_within_the_interval():
 def test_a_rise_is_significant_if_it_is_larger_than_what_a_run_that_turns_down_loses():
     """A forecast of +.04 with an interval from -.01 to +.06: its lower margin, .05 at 80 %, is 1.2816 standard errors."""
     found = extrapolation.margins(0.05, 0.02)
-    assert tested(0.04, found) == pytest.approx(2 * stats.norm.sf(0.04 / (0.05 / 1.281552)), abs=1e-6)
-    assert tested(-0.04, found) == pytest.approx(2 * stats.norm.sf(0.04 / (0.02 / 1.281552)), abs=1e-6)
+    assert statistics.tested(0.04, found) == pytest.approx(2 * stats.norm.sf(0.04 / (0.05 / 1.281552)), abs=1e-6)
+    assert statistics.tested(-0.04, found) == pytest.approx(2 * stats.norm.sf(0.04 / (0.02 / 1.281552)), abs=1e-6)
 
 
 def test_of_losses_a_rise_is_the_decline():
