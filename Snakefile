@@ -5,7 +5,7 @@ import sys
 
 from snakemake.utils import min_version
 
-from workflow import upgrading
+from workflow import registry, upgrading
 from workflow.errors import StudyError, told
 from workflow.jobs import devices, locks
 from workflow.planning import config_checks, messages, snakemake_patches
@@ -55,7 +55,7 @@ try:
     for path in workflow.configfiles:
         configs.check_keys(pathlib.Path(path))
     STUDY = config_checks.read(config)
-    config["tasks"] = STUDY["tasks"]  # jobs get the tasks that were checked
+    registry.hand_over(config)  # jobs get the tasks and mixes that were checked
     LEFT = selection.not_chosen(STUDY)
     HOLES = missing_models.found(
         STUDY, missing_models.without(grid.models(STUDY), LEFT)

@@ -78,6 +78,7 @@ rule audit:
         bases=MANIFESTS,
         tasks=PREPARED,
         released=IMPORTED_FILES,
+        adopted=ADOPTED_RECORDS,
         forecasting=FORECASTED,
         indicators=INDICATORS,
     output:

@@ -16,7 +16,7 @@ rule try_rate:
     """Fine-tune a checkpoint with one of the listed learning rates (seed 0) and measure the loss on held-out rows."""
     input:
         base=f"resources/bases/{BASE}/base.json",
-        task="resources/tasks/{train}.parquet",
+        task=training_rows,
     output:
         f"results/trials/{TRIAL}/part.parquet",
     log:
@@ -94,7 +94,7 @@ rule tune:
     """Fine-tune a checkpoint on a task, with one prompt format, recipe and seed."""
     input:
         base=f"resources/bases/{BASE}/base.json",
-        task="resources/tasks/{train}.parquet",
+        task=training_rows,
         choice=choice,
     output:
         model=weights(f"resources/models/{MODEL}"),

@@ -30,20 +30,31 @@ STUDY_FOLDERS = {
 
 
 class Declared:
-    """The tasks that a study's config declares: its blocks by name, and the tasks made from them so far."""
+    """The tasks that a study's config declares: its blocks by name, the tasks made from them so far, and the shares of tasks in
+    each mix that models are fine-tuned on."""
 
-    def __init__(self, blocks: Mapping[str, Any]) -> None:
+    def __init__(self, blocks: Mapping[str, Any], mixes: Mapping[str, Mapping[str, float]] | None = None) -> None:
         self.blocks = blocks
+        self.mixes = mixes or {}
         self.made: dict[str, Any] = {}
 
 
 tasks = Declared({})
 
 
+HANDED_OVER = "_declared"  # key of a config for jobs, which no study writes
+
+
 def declare(config: Mapping[str, Any]) -> None:
     """Make the tasks of a config the declared tasks of this process; earlier ones are dropped."""
     global tasks
-    tasks = Declared(_plain(config.get("tasks") or {}))
+    found = config.get(HANDED_OVER, config)
+    tasks = Declared(_plain(found.get("tasks") or {}), _plain(found.get("mixes") or {}))
+
+
+def hand_over(config: dict[str, Any]) -> None:
+    """Add the declared tasks of this process to a config, for the jobs that get it."""
+    config[HANDED_OVER] = {"tasks": tasks.blocks, "mixes": tasks.mixes}
 
 
 def _plain(value: Any) -> Any:

@@ -184,10 +184,11 @@ class Recipe(TypedDict):
     lora_dropout: float
     lora_modules: NotRequired[list[str]]
     version: int
+    mix: NotRequired[dict[str, float]]  # shares of the tasks, set by the mix that a model is fine-tuned on
 
 
 class Models(TypedDict):
-    """Which bases are fine-tuned on which tasks by which recipes."""
+    """Which bases are fine-tuned on which tasks by which recipes. train: names; a mix has its name, once it is expanded."""
 
     families: NotRequired[list[str]]
     steps: NotRequired[list[int]]
@@ -418,6 +419,7 @@ class Study(TypedDict):
     corpora: dict[str, Corpus]
     recipes: dict[str, Recipe]
     models: list[Models]
+    mixes: dict[str, dict[str, float]]  # name -> task -> share, of the mixes that `models` lists
     adopted: dict[str, AdoptedModels]
     suites: dict[str, Suite]
     indicators: dict[str, Indicator]

@@ -229,6 +229,31 @@ def domain(name: str) -> str:
     return (load(name).domain if known(name) else None) or name
 
 
+def components(train: str) -> tuple[str, ...]:
+    """The tasks that a model is fine-tuned on: those of a mix of the study, else the one of this name."""
+    return tuple(registry.tasks.mixes.get(train, (train,)))
+
+
+def at_home(train: str, test: str) -> bool:
+    """Whether a test is one of the tasks that a model is fine-tuned on."""
+    return test in components(train)
+
+
+def in_domain(train: str, test: str) -> bool:
+    """Whether a test has the domain of one of the tasks that a model is fine-tuned on."""
+    return domain(test) in map(domain, components(train))
+
+
+def alike(train: str, test: str) -> bool:
+    """Whether a test is of the kind of one of the tasks that a model is fine-tuned on."""
+    return kind(test) in map(kind, components(train))
+
+
+def on_instructions(train: str) -> bool:
+    """Whether a model is fine-tuned on conversations, which have no domain."""
+    return "messages" in map(kind, components(train))
+
+
 def known(name: str) -> bool:
     """Whether a task of this name exists; tests of released scores may have other names."""
     return name in registry.tasks.blocks or name in _modules(os.getcwd())

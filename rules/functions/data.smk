@@ -59,8 +59,9 @@ def task_code(wildcards):
     """How the task's rows are read: its module and those it builds on, but for what says nothing of its rows."""
     if wildcards.task in registry.tasks.blocks:
         found = task.load(wildcards.task)
-        reader = "data/lm_eval_tasks" if found.lm_eval else "data/declared"
-        return declared.fingerprint(found) + content_hashes.of_code(reader)
+        harness = ["data/lm_eval_tasks", "data/lm_eval_rows"]
+        readers = harness if found.lm_eval else ["data/declared"]
+        return declared.fingerprint(found) + content_hashes.of_code(*readers)
     modules = [path.with_suffix("") for path in task.module_paths(wildcards.task)]
     return content_hashes.of_code(*modules, without=NOT_ABOUT_ROWS)
 

@@ -24,9 +24,8 @@ def rates(wildcards):
 
 def trial_recipe(wildcards):
     """A recipe at the learning rate of one trial."""
-    return grid.at_rate(
-        STUDY["recipes"][wildcards.recipe], rates(wildcards)[int(wildcards.rate)]
-    )
+    found = grid.recipe_for(STUDY, wildcards.recipe, wildcards.train)
+    return grid.at_rate(found, rates(wildcards)[int(wildcards.rate)])
 
 
 def trial_parts(wildcards):
@@ -112,9 +111,20 @@ def recipe(wildcards):
     return grid.at_rate(found, learning_rate_search.chosen_rate(tables.rows(made[0])))
 
 
+def training_rows(wildcards):
+    """The prepared task that a model is tuned on; of a mix all of its tasks."""
+    names = task.components(wildcards.train)
+    found = [f"resources/tasks/{name}.parquet" for name in names]
+    return found if len(found) > 1 else found[0]
+
+
 def tuning_prompts(wildcards):
-    """The words around the rows that a model is tuned on."""
-    return prompts.tuned_on(task.load(wildcards.train), wildcards.format)
+    """The words around the rows that a model is tuned on; of a mix, those of each task."""
+    names = task.components(wildcards.train)
+    words = {
+        name: prompts.tuned_on(task.load(name), wildcards.format) for name in names
+    }
+    return words if len(words) > 1 else words[names[0]]
 
 
 def weights(folder):
@@ -132,6 +142,10 @@ MODEL_PINS = [
     for path, model in ADOPTED.items()
     if model.repo
 ]
+
+
+# What was found about each model as it was taken.
+ADOPTED_RECORDS = [f"resources/adopted/{path}.json" for path in ADOPTED]
 
 
 def adopted_model(wildcards):

@@ -744,6 +744,39 @@ def test_a_row_in_a_hundred_may_stand_in_training(tmp_path):
     assert severities(found("training_overlap", material([score(0.5, train="mnli")], prepared=tasks))) == ["note"]
 
 
+@pytest.fixture
+def mix(monkeypatch):
+    """A mix of two tasks, `half`."""
+    monkeypatch.setattr(registry.tasks, "mixes", {"half": {"mnli": 0.5, "rte": 0.5}})
+    return "half"
+
+
+def test_rows_that_two_tasks_of_a_mix_share_are_found(tmp_path, mix):
+    """Two of the three rows of rte are rows of mnli as well, one of them with another answer."""
+    tasks = [
+        prepared(tmp_path, "mnli", [sentence("train", f"Cat {number}") for number in range(4)]),
+        prepared(
+            tmp_path, "rte", [sentence("train", "CAT 1"), sentence("train", "Cat 2", "yes"), sentence("train", "Dog")]
+        ),
+    ]
+    [row] = found("mixed_duplicates", material([score(0.5, train=mix)], prepared=tasks))
+    assert (row["severity"], row["train"], row["value"], row["n"]) == ("warning", "half", pytest.approx(2 / 3), 3)
+    assert (
+        "mnli and rte of the mix half have the same input in 2 of 3 training rows, with another answer in 1"
+        in row["evidence"]
+    )
+    assert (
+        found("mixed_duplicates", material([score(0.5, train="mnli"), score(0.5, train="rte")], prepared=tasks)) == []
+    )
+
+
+def test_test_rows_among_the_training_rows_of_a_task_of_a_mix_are_found(tmp_path, mix):
+    rows = [sentence("train", "A cat."), sentence(task.load("mnli").test, "a CAT")]
+    tasks = [prepared(tmp_path, "mnli", rows), prepared(tmp_path, "rte", [sentence("train", "A dog.")])]
+    [row] = found("training_overlap", material([score(0.5, train=mix, test="mnli")], prepared=tasks))
+    assert (row["train"], row["test"], row["value"]) == ("mnli", "mnli", 1.0)
+
+
 def test_a_field_that_every_row_has_and_the_template_leaves_out_is_found(tmp_path):
     split = task.load("mnli").test
     rows = [

@@ -14,7 +14,7 @@ import running
 import yaml
 
 from workflow import registry, task
-from workflow.data import lm_eval_tasks, lm_eval_yaml, notes, prompts
+from workflow.data import lm_eval_rows, lm_eval_tasks, lm_eval_yaml, notes, prompts
 from workflow.errors import StudyError
 from workflow.planning import config_checks
 from workflow.storage import tables
@@ -286,7 +286,7 @@ def test_a_row_that_does_not_fit_is_one_line(row: dict[str, Any], message: str) 
 def test_templates_reach_nothing_but_the_row() -> None:
     for text in ("{{ ''.__class__.__mro__ }}", "{{ cycler.__init__.__globals__ }}", "{{ sols.append('x') }}"):
         with pytest.raises(task.FieldError, match="SecurityError"):
-            lm_eval_tasks.rendered("doc_to_text", text, {"sols": []})
+            lm_eval_rows.rendered("doc_to_text", text, {"sols": []})
 
 
 def test_few_shot_examples_are_drawn_for_row_after_row_with_the_seed_of_the_harness() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workflow import task
 from workflow.analysis.evidence import Level, Sample, common_limits
 from workflow.analysis.seed_variance import pooled
 from workflow.data.prompts import FORMATS
@@ -193,14 +194,15 @@ def _true_scores(
 def questions(
     levels: Sequence[Level], targets: Mapping[str, Mapping[str, Any]], resampling: Resampling
 ) -> list[Question]:
-    """A question for each fine-tuning task with a test of the same name, by recipe and suite, and for each target.
+    """A question for each fine-tuning task with a test of the same name, by recipe and suite, and for each target; for a mix of
+    tasks also one for each of them.
 
     targets: name -> tests, pairs of fine-tuning task and test, and `way`. Of several formats and numbers of demonstrations,
     those of most bases are used; if equal, the first format and the fewest demonstrations. A base that lacks one of the
     tests is not among the bases.
     """
     comparable = [level for level in levels if level.keys["train"] != "none" and _alike(level)]
-    home = [level for level in comparable if level.keys["train"] == level.keys["test"]]
+    home = [level for level in comparable if task.at_home(*_pair(level))]
     order = {name: index for index, name in enumerate(FORMATS)}
     counts = Counter((_place(level), tuple(_way(level).values())) for level in home)
     home.sort(key=lambda level: (order[level.keys["test_format"]], level.keys["shots"]))
@@ -209,8 +211,9 @@ def questions(
     for level in home:
         ways.setdefault(_place(level), _way(level))
     result = [
-        _question(train, [(train, train)], way, comparable, resampling)
+        _question(name, tests, way, comparable, resampling)
         for (train, *_), way in sorted(ways.items(), key=str)
+        for name, tests in _home(train, [level for level in home if _way(level) == way]).items()
     ]
     result += [
         _question(name, target["tests"], target["way"], comparable, resampling) for name, target in targets.items()
@@ -222,6 +225,17 @@ def questions(
         replace(question, title=_title(question)) if several[question.title] > 1 else question
         for question in questions_with_bases
     ]
+
+
+def _home(train: str, levels: Sequence[Level]) -> dict[str, list[tuple[str, str]]]:
+    """The questions on the tasks of a fine-tuning: one on a single task; on a mix one on the mean of its tests, and one on each.
+
+    levels: of fine-tuned models on their own tasks.
+    """
+    tested = {level.keys["test"] for level in levels if level.keys["train"] == train}
+    pairs = [(train, test) for test in task.components(train) if test in tested]
+    each = {f"{test} after {train}": [(train, test)] for _, test in pairs}
+    return {train: pairs} | (each if len(pairs) > 1 else {})
 
 
 def _untouched(levels: Sequence[Level], resampling: Resampling) -> Iterator[Question | None]:

@@ -96,7 +96,7 @@ class AuditInputs:
     manifests: of the bases; prepared: prepared rows of tasks; groups: of the study; forecasting: one for each cohort;
     indicators: the gathered table, None without measured indicators; measures: the config's block of indicators; holes: models
     that are missing because fine-tuning diverged (`missing_models.found`); files: of all imports, in the columns of
-    `tables.RELEASED`.
+    `tables.RELEASED`; adopted: records of models that were tuned elsewhere.
     """
 
     scores: pd.DataFrame
@@ -110,6 +110,7 @@ class AuditInputs:
     measures: Mapping[str, Any] = field(default_factory=dict)
     holes: Sequence[Mapping[str, Any]] = ()
     files: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=tables.RELEASED.names))
+    adopted: Sequence[Path] = ()
     _read: dict[str, list[Any]] = field(default_factory=dict)
 
     def predictions(self, *columns: str) -> Iterator[TestRows]:

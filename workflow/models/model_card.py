@@ -33,7 +33,7 @@ def card(lineage: Mapping[str, Any]) -> str:
     name = f"{lineage['family']}, step {lineage['step']}, tuned on {lineage['train']}"
     rows = {
         "base": f"{_source(base)}, step {base['step']} of pre-training",
-        "task": f"{lineage['train']}, prompts in format {lineage['format']}",
+        "task": f"{_tasks(lineage)}, prompts in format {lineage['format']}",
         "recipe": f"{lineage['recipe']} ({settings['method']}, learning rate {settings['learning_rate']:g})",
         "seed": lineage["seed"],
         "examples": f"{lineage['examples']}, and {lineage['dropped']} dropped as too long",
@@ -50,11 +50,19 @@ def card(lineage: Mapping[str, Any]) -> str:
 
 def _metadata(lineage: Mapping[str, Any], library: str) -> dict[str, Any]:
     """Return the hub's metadata: library, task, tags; base and dataset if they are on the hub."""
-    base, dataset = lineage["base"], task.load(lineage["train"])
+    base = lineage["base"]
+    names = lineage["recipe_settings"].get("mix", (lineage["train"],))
+    datasets = list(dict.fromkeys(hub for name in names if (hub := task.load(name).hub)))
     metadata = {"library_name": library, "pipeline_tag": "text-generation", "tags": ["tunecast"]}
     if base["repo"]:
         metadata |= {"base_model": base["repo"], "base_model_relation": "adapter" if library == "peft" else "finetune"}
-    return metadata | ({"datasets": [dataset.hub]} if dataset.hub else {})
+    return metadata | ({"datasets": datasets} if datasets else {})
+
+
+def _tasks(lineage: Mapping[str, Any]) -> str:
+    """Return the fine-tuning task; of a mix, its tasks with their shares."""
+    mix = lineage["recipe_settings"].get("mix")
+    return ", ".join(f"{share:.3g} {name}" for name, share in mix.items()) if mix else str(lineage["train"])
 
 
 def _source(base: Base) -> str:

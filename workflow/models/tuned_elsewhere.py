@@ -22,6 +22,7 @@ LIBRARY = re.compile(r"transformers(\.\w+)*")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Initialisations that leave the base's own weights as they are; the others change them when adapters are added or loaded.
 INITIALISATIONS = (True, False, None, "gaussian", "orthogonal")
+FACTOR = re.compile(r"lora_(embedding_)?[AB](\.\w+)?")  # one of the two factors of a pair of adapters
 SAME_SIZE = ("model_type", "hidden_size", "num_hidden_layers", "n_embd", "n_layer")  # keys of config.json
 
 
@@ -228,3 +229,88 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def remarks(folder: Path, base: Base, families: Mapping[str, Family]) -> dict[str, Any]:
+    """Return what is odd about a tuned model, for the audit.
+
+    unchanged: whether it computes the same as its base; tokenizer: the parts in which a tokenizer in its folder differs from its
+    base's; unknown: the base that its adapters name, if that tells of none of the study's.
+    """
+    origin = Path(base["path"])
+    found: dict[str, Any] = {"tokenizer": _other_parts(folder, origin), "unknown": None, "adapters": is_adapter(folder)}
+    if not is_adapter(folder):
+        return found | {"unchanged": _same_weights(folder, origin)}
+    settings = json_object(folder / checkpoints.ADAPTER)
+    known = named_bases(settings, families) or settings.get("base_model_name_or_path") in _repositories(families)
+    unknown = None if known else str(settings.get("base_model_name_or_path") or "")
+    return found | {"unchanged": _add_nothing(folder / WEIGHTS), "unknown": unknown}
+
+
+def _repositories(families: Mapping[str, Family]) -> set[str]:
+    """Return the hub repositories of families."""
+    listed = {entry["repo"] for family in families.values() for entry in family.get("repos", ())}
+    return listed | {family["repo"] for family in families.values() if "repo" in family}
+
+
+def _add_nothing(path: Path) -> bool:
+    """Return whether one factor of each pair of adapters is 0, and there are no other weights."""
+    from safetensors import safe_open
+
+    pairs: dict[str, bool] = {}
+    with safe_open(path, "pt") as stored:
+        for name in stored.keys():  # noqa: SIM118, since it is no mapping
+            pair = FACTOR.sub("", name)
+            if pair == name:
+                return False
+            pairs[pair] = pairs.get(pair, False) or not stored.get_tensor(name).any()
+    return all(pairs.values())
+
+
+def _same_weights(folder: Path, other: Path) -> bool:
+    """Return whether two checkpoints have the same weights, whatever their precision and files.
+
+    A weight that one of them leaves out, since it is tied to another, does not count. Reads up to the first difference.
+    """
+    places, others = (_places(path) for path in (folder, other))
+    names = [name for name in places if name in others]
+    return len(names) == min(len(places), len(others)) > 0 and all(
+        _weight(places[name], name).equal(_weight(others[name], name)) for name in names
+    )
+
+
+def _places(folder: Path) -> dict[str, Path]:
+    """Return the file of each weight of a checkpoint."""
+    from safetensors import safe_open
+
+    places = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as stored:
+            places |= dict.fromkeys(stored.keys(), path)
+    return places
+
+
+def _weight(path: Path, name: str) -> Any:
+    """Return a weight in fp32, which holds half precisions exactly."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as stored:
+        return stored.get_tensor(name).float()
+
+
+def _other_parts(folder: Path, base: Path) -> list[str]:
+    """Return the parts in which the tokenizer of a folder differs from a base's; none if either has no `tokenizer.json`."""
+    paths = [path / "tokenizer.json" for path in (folder, base)]
+    if not all(path.is_file() for path in paths):
+        return []
+    own, other = (_parts_of(json_object(path)) for path in paths)
+    return [name for name in own if own[name] != other[name]]
+
+
+def _parts_of(tokenizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of a tokenizer that decide on its tokens. Merges are pairs, or in older files texts."""
+    model = tokenizer.get("model") or {}
+    merges = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model.get("merges") or ()]
+    added = [(token.get("id"), token.get("content")) for token in tokenizer.get("added_tokens") or ()]
+    parts = {"vocabulary": model.get("vocab"), "merges": merges, "added tokens": added}
+    return parts | {name: tokenizer.get(name) for name in ("normalizer", "pre_tokenizer", "post_processor")}

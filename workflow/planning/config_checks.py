@@ -26,7 +26,7 @@ from workflow.report import summaries as summary_modules
 from workflow.settings import Family, Import, LmEval, Recipe, Search, Study, Suite, Target
 from workflow.storage import tables
 from workflow.storage.files import check_readable, json_object
-from workflow.study import adopted, families, grid, indicators, selection
+from workflow.study import adopted, families, grid, indicators, mixes, selection
 from workflow.study import config as configs
 from workflow.study.config import unknown
 from workflow.training import objectives
@@ -40,7 +40,7 @@ def read(config: Mapping[str, Any]) -> Study:
     Errors: MistakesError with a line for each mistake, which names the key, what was found and what is allowed.
     """
     # First the config as written, so that tables of families are read from a valid config; then with the families of their rows.
-    written, lines, places = _valid(config)
+    written, lines, places = _valid({key: block for key, block in config.items() if key != registry.HANDED_OVER})
     try:
         expanded = families.expanded(written) if written else None
     except (StudyError, OSError) as error:
@@ -59,7 +59,8 @@ def read(config: Mapping[str, Any]) -> Study:
             "lm_eval": None,
         }
         study, unread = _with_lm_eval(cast(Study, defaults | valid))
-        lines += unread
+        study, unnamed = mixes.expanded(study)
+        lines += [*unread, *unnamed]
         registry.declare(study)
         lines += [line for line in _found(study) if not line.startswith(_blocks(places))]
     if lines:
@@ -319,7 +320,9 @@ def _models(study: Study) -> Iterator[str]:
         chosen = [name for name in _chosen(study, block) if name in study["families"]]
         yield from unknown(f"{key_path}/families", block.get("families", []), study["families"])
         yield from unknown(f"{key_path}/recipes", block["recipes"], study["recipes"])
-        yield from _training_tasks(f"{key_path}/train", block["train"], block["formats"])
+        trains = dict.fromkeys(name for train in block["train"] for name in task.components(train))
+        yield from _training_tasks(f"{key_path}/train", list(trains), block["formats"])
+        yield from _mix_names(f"{key_path}/train", block["train"])
         families_there = {family: study["families"][family] for family in chosen}
         for recipe in [recipe for recipe in block["recipes"] if recipe in study["recipes"]]:
             recipe_block = study["recipes"][recipe]
@@ -332,6 +335,13 @@ def _models(study: Study) -> Iterator[str]:
                 yield from _refusals(grid.recipe_for, study, name, train)
             yield from _searched(f"recipes/{name}/search/steps", study["recipes"][name], steps)
             yield from _rank(f"recipes/{name}", study["recipes"][name], study, steps)
+
+
+def _mix_names(key_path: str, names: Iterable[str]) -> Iterator[str]:
+    """A mix has a name that no task has."""
+    for name in names:
+        if name in registry.tasks.mixes and name in task.names():
+            yield f"config.yaml: {key_path}: the mix {name!r} has the name of a task; choose another name"
 
 
 def _adopted(study: Study) -> Iterator[str]:
@@ -429,7 +439,8 @@ def _suites(study: Study) -> Iterator[str]:
         if suite["metrics"]:
             yield from _further_metrics(f"suites/{name}/metrics", suite)
         if isinstance(suite["tests"], Mapping):
-            yield from unknown(key_path, suite["tests"], _trained_on(study))
+            parts = [name for train in study["mixes"] for name in task.components(train)]
+            yield from unknown(key_path, suite["tests"], [*_trained_on(study), *parts])
 
 
 def _chat(
@@ -499,8 +510,8 @@ def _tested(suite: Suite, train: str) -> Iterable[str]:
 
 
 def _known_or_all(names: Iterable[str]) -> Iterable[str]:
-    """Names of tasks; those of all tasks where one of them is not known."""
-    return names if set(names) <= set(task.names()) else task.names()
+    """Names of tasks and mixes; those of all tasks where one of them is not known."""
+    return names if set(names) <= {*task.names(), *registry.tasks.mixes} else task.names()
 
 
 def _tests(key_path: str, names: Sequence[str], formats: Sequence[str]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from workflow.settings import Family, Study, Suite
 from workflow.storage import tables
 from workflow.study import adopted, grid
 from workflow.task import KINDS, Example, Task
+from workflow.training import task_mix
 
 WEIGHT_BYTES = 4  # models are kept in fp32
 PREDICTION_BYTES = 400  # of one row in a compressed part
@@ -313,9 +314,14 @@ def _tuning(
     study: Study, model: Mapping[str, Any], sizes: Mapping[str, TaskSize], parameters: Mapping[str, float]
 ) -> Work:
     """The work of one fine-tuning."""
-    recipe, size = study["recipes"][model["recipe"]], sizes[model["train"]]
-    rows = recipe.get("examples", int(recipe.get("fraction", 1) * size.train))
-    tokens = recipe["epochs"] * min(rows, size.train) * min(recipe["max_tokens"], size.prompt + size.answer)
+    recipe = grid.of_mix(study["recipes"][model["recipe"]], model["train"])
+    if "mix" in recipe:
+        rows, _ = task_mix.numbers({name: sizes[name].train for name in recipe["mix"]}, recipe)
+    else:
+        size = sizes[model["train"]]
+        rows = {model["train"]: min(recipe.get("examples", int(recipe.get("fraction", 1) * size.train)), size.train)}
+    lengths = {name: min(recipe["max_tokens"], sizes[name].prompt + sizes[name].answer) for name in rows}
+    tokens = recipe["epochs"] * sum(number * lengths[name] for name, number in rows.items())
     number = parameters[model["family"]]
     return Work(number, TRAINING * number * tokens, starts=recipe["gpus"])
 

@@ -85,7 +85,8 @@ def tuning(study: Study, wildcards: Any, input: Any) -> Needs:
     state = (TRAINED if recipe["method"] == "full" else BYTES["fp32"] + 0.1 * TRAINED) * size.parameters
     tokens = recipe["batch"] * recipe["max_tokens"]
     activations = KEPT[recipe["precision"]] * size.layers_times_width * tokens
-    rows = recipe["examples"] if "examples" in recipe else recipe.get("fraction", 1) * _rows([input.task])
+    parts = input.task if isinstance(input.task, list) else [input.task]  # several of a mix
+    rows = recipe["examples"] if "examples" in recipe else recipe.get("fraction", 1) * _rows(parts)
     operations = TRAINING * size.parameters * recipe["epochs"] * rows * min(recipe["max_tokens"], MEAN_TOKENS)
     needs = _needs(state, activations, operations / GPU_SPEED[recipe["precision"]] / recipe["gpus"])
     # A rehearsal loads the model a second time, in the host's memory.

@@ -89,13 +89,13 @@ def relation(train: str, test: str) -> str:
     """
     if train == "none":
         return "base"
-    if task.domain(train) == task.domain(test):
+    if task.in_domain(train, test):
         return "in_domain"
-    if not (task.known(train) and task.known(test)):
+    if not all(map(task.known, (test, *task.components(train)))):
         return "benchmark"
-    if task.kind(train) == "messages":
+    if task.on_instructions(train):
         return "instructed"
-    return "out_of_domain" if task.kind(train) == task.kind(test) else "cross_task"
+    return "out_of_domain" if task.alike(train, test) else "cross_task"
 
 
 def related(rows: pd.DataFrame, relations: Collection[str]) -> pd.DataFrame:
@@ -125,7 +125,7 @@ def kind_place(name: str) -> int:
 
 
 def tuned_on(analysis: pd.DataFrame) -> set[str]:
-    """All tasks that some model is fine-tuned on."""
+    """All tasks and mixes that some model is fine-tuned on."""
     return set(analysis["train"].dropna()) - {"none"}
 
 

@@ -23,6 +23,7 @@ with job("audit", snakemake) as log:
         snakemake.params.indicators,
         snakemake.params.holes,
         tables.frame(tables.gather([Path(path) for path in files.released], [], tables.RELEASED)),
+        [Path(path) for path in files.adopted],
     )
     rows = inputs.findings(material)
     for row in rows:

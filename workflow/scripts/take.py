@@ -25,6 +25,7 @@ with job("take", snakemake) as log:
     record = {
         "files": {path.name: checkpoints.fingerprint(path) for path in taken},
         "contents": asked.contents,
+        "remarks": tuned_elsewhere.remarks(place, base, asked.families),
         "dates": {path.name: path.stat().st_mtime_ns for path in taken},
     }
     files.write_json(record, Path(snakemake.output.record))

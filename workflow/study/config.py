@@ -211,7 +211,7 @@ def allowed_by(error: ValidationError) -> str:
         "exclusiveMaximum": lambda: f"less than {limit}",
         "minItems": lambda: "at least one entry" if limit == 1 else f"at least {limit} entries",
         "maxItems": lambda: f"at most {limit} entries",
-        "minProperties": lambda: "at least one entry",
+        "minProperties": lambda: "at least one entry" if limit == 1 else f"at least {limit} entries",
         "minLength": lambda: "text that is not empty",
         "maxLength": lambda: f"at most {limit} characters",
         "uniqueItems": lambda: "each entry once",

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from workflow import task
+from workflow import registry, task
 from workflow.data import corpora
 from workflow.data.demonstrations import shots
 from workflow.errors import MistakesError, StudyError
@@ -55,12 +55,12 @@ def passage_files(study: Study, name: str) -> list[str]:
 
 
 def trained_on(study: Study) -> set[str]:
-    """All tasks that models of the study were fine-tuned on, here or elsewhere."""
+    """All tasks and mixes that models of the study were fine-tuned on, here or elsewhere."""
     return tuned_on_here(study) | {model.keys["train"] for model in adopted.models(study)}
 
 
 def tuned_on_here(study: Study) -> set[str]:
-    """All tasks that the study fine-tunes on."""
+    """All tasks and mixes that the study fine-tunes on."""
     return {name for block in study["models"] for name in block["train"]}
 
 
@@ -137,7 +137,7 @@ def recipe_for(study: Study, name: str, train: str) -> Recipe:
 
     Errors: StudyError if there is no rate for this task.
     """
-    recipe = study["recipes"][name]
+    recipe = of_mix(study["recipes"][name], train)
     rates = recipe["learning_rate"]
     if not isinstance(rates, Mapping):
         return recipe
@@ -146,6 +146,12 @@ def recipe_for(study: Study, name: str, train: str) -> Recipe:
             f"config.yaml: recipes/{name}/learning_rate: {train!r} is missing; the recipe fine-tunes on this task"
         )
     return {**recipe, "learning_rate": rates[train]}
+
+
+def of_mix(recipe: Recipe, train: str) -> Recipe:
+    """A recipe with the shares of the tasks, if it fine-tunes on a mix."""
+    mixes = registry.tasks.mixes
+    return {**recipe, "mix": dict(mixes[train])} if train in mixes else recipe
 
 
 def at_rate(recipe: Recipe, learning_rate: float) -> Recipe:
@@ -215,12 +221,16 @@ def gpus(study: Study, keys: Mapping[str, str]) -> int:
 
 
 def suite_tests(suite: Suite, train: str) -> list[str]:
-    """The tests of a suite for a model fine-tuned on a task; all tests for the untouched base (`none`)."""
+    """The tests of a suite for a model fine-tuned on a task; all tests for the untouched base (`none`).
+
+    If tests are listed for each training task and a mix has no list of its own, it has those of its tasks.
+    """
     if not isinstance(suite["tests"], Mapping):
         return suite["tests"]
     if train == "none":
         return list(dict.fromkeys(test for tests in suite["tests"].values() for test in tests))
-    return suite["tests"].get(train, [])
+    own = [train] if train in suite["tests"] else task.components(train)
+    return list(dict.fromkeys(test for name in own for test in suite["tests"].get(name, [])))
 
 
 def tests(study: Study) -> pd.DataFrame:
@@ -238,8 +248,9 @@ def tasks(study: Study) -> list[str]:
     """All tasks of the study, for fine-tuning, tests or indicators, sorted."""
     tested = {test for suite in study["suites"].values() for test in suite_tests(suite, "none")}
     measured = {name for block in study["indicators"].values() for name in indicators.tasks(block)}
+    here = {name for train in tuned_on_here(study) for name in task.components(train)}
     elsewhere = {name for name in trained_on(study) if task.known(name)}  # of others nothing is read
-    return sorted(tuned_on_here(study) | elsewhere | tested | measured)
+    return sorted(here | elsewhere | tested | measured)
 
 
 def path(keys: Mapping[str, Any], names: Sequence[str]) -> str:

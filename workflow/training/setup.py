@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from workflow.models import adapters, checkpoints, loading
 from workflow.models.encoding import Masked, context_length
 from workflow.settings import Recipe
 from workflow.storage import tables
-from workflow.training import finetuning, save_load_check, saved_state
+from workflow.task import Rows, Task
+from workflow.training import finetuning, save_load_check, saved_state, task_mix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,8 +60,8 @@ def read(
 ) -> TuningSetup:
     """Return the setup of a fine-tuning run.
 
-    keys: of a model, or of a trial with its seed; paths: `base`, `task` and `state`, and the base's `folder` if the config
-    names it; held: whether to include validation rows.
+    keys: of a model, or of a trial with its seed; paths: `base`, `task` (of a mix one for each task) and `state`, and the
+    base's `folder` if the config names it; held: whether to include validation rows.
     Errors: StudyError if the base or the rows are not usable.
     """
     base = checkpoints.read_base(paths["base"], paths["folder"])
@@ -69,15 +70,20 @@ def read(
     model, tokenizer = loading.untouched(base, device_name="cpu" if recipe["gpus"] > 1 else None)
     log.info("base %s; %s", base["path"], loading.describe())
     log.info("loaded: %s", job.clock())
-    source, train, _ = task.examples(keys["train"], Path(paths["task"]))
-    parts = finetuning.divided(train, recipe)[: 2 if held else 1]
     context = context_length(model)
-    encoded = [finetuning.prepared_rows(tokenizer, context, source, part, keys["format"], recipe) for part in parts]
-    counts = dict(zip(("examples", "validation"), map(len, encoded), strict=False))
-    counts["dropped"] = sum(map(len, parts)) - sum(counts.values())
+    names = ("examples", "validation")[: 2 if held else 1]
+    encoded: dict[str, dict[str, Masked]] = {name: {} for name in names}
+    drawn = 0
+    for prefix, source, parts in _drawn(keys["train"], paths["task"], recipe):
+        for name, part in zip(names, parts, strict=False):
+            found = finetuning.prepared_rows(tokenizer, context, source, part, keys["format"], recipe) if part else {}
+            encoded[name] |= {prefix + row: found[row] for row in found}
+            drawn += len(part)
+    counts = {name: len(found) for name, found in encoded.items()}
+    counts["dropped"] = drawn - sum(counts.values())
     summary = ", ".join(f"{number} {name}" for name, number in counts.items())
     log.info("rows: %s (dropped: no scored token within max_tokens)", summary)
-    rows, seed = list(encoded[0].values()), int(keys["seed"])
+    rows, seed = list(encoded["examples"].values()), int(keys["seed"])
     facts = {"base": base["files"], "recipe": recipe, "seed": seed}
     state = saved_state.State(Path(paths["state"]), finetuning.fingerprint(facts, rows))
     lineage = {**keys, "recipe_settings": recipe, "base": checkpoints.identity(base), **counts}
@@ -89,4 +95,19 @@ def read(
     if not held:  # trials are not saved
         save_load_check.check_beside(model, tokenizer, lineage, probes, state.path.parent)
     log.info("save-and-load check passed: logits differ by %.1g standard deviations", difference)
-    return TuningSetup(model, tokenizer, rows, encoded[1] if held else {}, state, lineage)
+    return TuningSetup(model, tokenizer, rows, encoded.get("validation", {}), state, lineage)
+
+
+def _drawn(train: str, paths: Any, recipe: Recipe) -> Iterator[tuple[str, Task, Sequence[Rows]]]:
+    """Yield each task of a fine-tuning with its training and validation rows, after a prefix of their ids in a mix.
+
+    paths: of the prepared task; of a mix, one for each task.
+    """
+    if "mix" not in recipe:
+        source, rows, _ = task.examples(train, Path(paths))
+        yield "", source, finetuning.divided(rows, recipe)
+        return
+    read = {name: task.examples(name, Path(path)) for name, path in zip(recipe["mix"], paths, strict=True)}
+    divided = task_mix.divided({name: rows for name, (_, rows, _) in read.items()}, recipe)
+    for name, (source, _, _) in read.items():
+        yield f"{name}/", source, divided[name]

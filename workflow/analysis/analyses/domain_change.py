@@ -48,5 +48,4 @@ def _kind(change: Difference) -> str | None:
 def _out_of_domain(change: Change) -> bool:
     """Whether a test is of the kind of the fine-tuning task but in another domain."""
     train, test = change.keys["train"], change.keys["test"]
-    alike = task.known(test) and task.kind(train) == task.kind(test)
-    return alike and task.domain(train) != task.domain(test)
+    return task.known(test) and task.alike(train, test) and not task.in_domain(train, test)

@@ -70,7 +70,7 @@ def _rows(keys: dict[str, Any], gaps: Sequence[Difference], resampling: Resampli
 
 def _at_home(gap: Difference) -> bool:
     """Whether the test is in the domain of the fine-tuning task."""
-    return task.domain(gap.keys["train"]) == task.domain(gap.keys["test"])
+    return task.in_domain(gap.keys["train"], gap.keys["test"])
 
 
 def _slopes(keys: dict[str, Any], gaps: Sequence[Difference], resampling: Resampling) -> Iterator[dict[str, Any]]:

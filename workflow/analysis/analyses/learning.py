@@ -131,17 +131,14 @@ def _chances(evidence: Evidence) -> dict[tuple[Any, ...], float]:
 def in_domain(change: Difference) -> bool:
     """Whether a test is in the domain of the fine-tuning task, or the fine-tuning has no domain."""
     train, test = change.keys["train"], change.keys["test"]
-    return _on_instructions(change) or task.domain(train) == task.domain(test)
-
-
-def _on_instructions(change: Difference) -> bool:
-    return task.kind(change.keys["train"]) == "messages"
+    return task.on_instructions(train) or task.in_domain(train, test)
 
 
 def own_first(gains: Sequence[Change]) -> list[Change]:
     """Changes without those by instruction tuning if another fine-tuning is in the test's domain."""
-    covered = {tuple(change.keys[key] for key in PLACE) for change in gains if not _on_instructions(change)}
-    return [c for c in gains if not _on_instructions(c) or tuple(c.keys[key] for key in PLACE) not in covered]
+    on_instructions = {id(change) for change in gains if task.on_instructions(change.keys["train"])}
+    covered = {tuple(change.keys[key] for key in PLACE) for change in gains if id(change) not in on_instructions}
+    return [c for c in gains if id(c) not in on_instructions or tuple(c.keys[key] for key in PLACE) not in covered]
 
 
 def _rows(

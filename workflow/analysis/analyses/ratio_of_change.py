@@ -44,7 +44,7 @@ def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resamplin
     61 %), `difference_of_means` is in points of the metric. The value is null if a cell is missing, or if a base of 0 makes
     a ratio infinite; a single pair has no interval.
     """
-    trains = {level.keys["train"] for level in evidence.levels}
+    trains = {name for level in evidence.levels for name in task.components(level.keys["train"])}
     changes = [change for change in evidence.changes if change.keys["test"] in trains]
     asked_alike = [change for change in changes if change.keys["test_format"] == change.keys["format"]]
     return list(_rows(asked_alike, resampling))
@@ -60,5 +60,6 @@ def _rows(changes: list[Change], resampling: Resampling) -> Iterator[dict[str, A
 
 
 def direction(train: str, test: str) -> str | None:
-    """The direction of a transfer (a value of GROUPS); None within a class and for tasks of neither class."""
-    return GROUPS.get((str(task.method(train)), str(task.method(test))))
+    """The direction of a transfer (a value of GROUPS); None within a class, and for tasks of neither class or of both."""
+    methods = {str(task.method(name)) for name in task.components(train)}
+    return GROUPS.get((methods.pop(), str(task.method(test)))) if len(methods) == 1 else None

@@ -19,6 +19,7 @@ def check(material: AuditInputs) -> Iterator[dict[str, Any]]:
     A recipe may use only some of the training rows, so the share is an upper bound.
     """
     pairs = material.scores[["train", "test"]].drop_duplicates()
+    pairs = pairs.assign(train=pairs["train"].map(task.components)).explode("train").drop_duplicates()
     for train, tested in pairs[pairs["train"].isin(material.tasks)].groupby("train"):
         seen = set(inputs(material, train, task.load(train).train)["text"])
         for test in sorted(set(tested["test"]) & set(material.tasks)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from workflow import task
 from workflow.report import drawing, selection
 
 NEEDS = ("models",)
@@ -21,7 +22,8 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
     model is tested on a fine-tuning task of another kind.
     """
     rows = selection.only(analysis, "performance")
-    tuned = selection.related(rows[rows["test"].isin(rows["train"].unique())], {"cross_task"})
+    trains = [name for train in rows["train"].unique() for name in task.components(train)]
+    tuned = selection.related(rows[rows["test"].isin(trains)], {"cross_task"})
     if tuned.empty:
         raise drawing.nothing(
             "cross_task", "suites", "a model tested on a task of another kind that is tuned on as well"

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workflow import task
 from workflow.data.prompts import FORMATS
 from workflow.report import drawing, selection
 from workflow.report.drawing import Style
@@ -50,7 +51,8 @@ def draw(scores: pd.DataFrame, analysis: pd.DataFrame) -> Figure:
 def _shown(rows: pd.DataFrame) -> pd.DataFrame:
     """Models tested in several formats on the task of their fine-tuning, and their bases."""
     main = selection.chosen(rows)
-    models = main.loc[main["train"] == main["test"], [*selection.PLACE, "train", "test", "format", "shots"]]
+    home = [task.at_home(train, test) for train, test in zip(main["train"], main["test"], strict=True)]
+    models = main.loc[home, [*selection.PLACE, "train", "test", "format", "shots"]]
     tuned = rows.merge(models.drop_duplicates(), on=list(models.columns))
     several = tuned.groupby([*selection.PLACE, "test"])["test_format"].transform("nunique") > 1
     tuned = tuned[several]

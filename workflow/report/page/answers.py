@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from workflow import task
 from workflow.evaluation import metric_names
 from workflow.forecasting import own_cohort
 from workflow.report.page.inputs import PageInputs
@@ -82,8 +83,10 @@ class Answer:
 
     @property
     def is_mean(self) -> bool:
-        """Whether the task is a mean over tests: a target of the config."""
-        return any(self.task in cohort.get("targets", {}) for cohort in self.inputs.settings["cohorts"].values())
+        """Whether the task is a mean over tests: a target of the config, or a mix of tasks."""
+        return len(task.components(self.task)) > 1 or any(
+            self.task in cohort.get("targets", {}) for cohort in self.inputs.settings["cohorts"].values()
+        )
 
     @cached_property
     def parts(self) -> list[str]:
@@ -169,9 +172,9 @@ def answers(inputs: PageInputs) -> Iterator[list[Answer]]:
     tuned = table[table["recipe"] != "none"]
     parts = metric_names.parts(inputs.table("scores"))
     shown = tuned if len(tuned) else table[~table["task"].isin(parts)]
-    for (task, suite), rows in shown.groupby(["task", "suite"], sort=False):
+    for (name, suite), rows in shown.groupby(["task", "suite"], sort=False):
         found = [
-            Answer(task, recipe, suite, _one_way(own), inputs) for recipe, own in rows.groupby("recipe", sort=False)
+            Answer(name, recipe, suite, _one_way(own), inputs) for recipe, own in rows.groupby("recipe", sort=False)
         ]
         found = [answer for answer in found if (answer.rows["topic"] == "answer").any() and answer.bases]
         if found:

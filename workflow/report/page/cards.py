@@ -196,7 +196,7 @@ def cost(answer: Answer) -> str:
     hours = answer.inputs.table("tables/gpu_hours")
     if hours.empty:
         return "Not measured here: the scores were imported." if not answer.inputs.settings["families"] else ""
-    rows = hours[(hours["stage"] == "tune") & (hours["train"] == answer.task)]
+    rows = hours[(hours["stage"] == "tune") & (hours["train"] == answer.where["train"])]
     jobs, total = int(rows["measured"].sum()), float(rows["hours"].sum())
     return f"{jobs} fine-tunings took {spent(3600 * total)} in all." if jobs else "Not measured."
 

@@ -24,13 +24,13 @@ COLUMNS = [
 def summarise(material: StudyTables) -> pd.DataFrame:
     """One row for each fine-tuning task or test; imported tests without a task in Tunecast come last.
 
-    Columns COLUMNS. role: `tuned on`, and for a test its relation to each fine-tuning task of its kind, `transfer` if there
-    is none and `tested` if no fine-tuned model was tested; splits: those that Tunecast reads, which a release may not have
-    used; train_rows, test_rows: as prepared, else as stated by the dataset; scored: scored rows, fewer than test_rows if a
-    suite sets a limit.
+    Columns COLUMNS. role: `tuned on`, also `in` a mix, and for a test its relation to each fine-tuning task of its kind,
+    `transfer` if there is none and `tested` if no fine-tuned model was tested; splits: those that Tunecast reads, which a
+    release may not have used; train_rows, test_rows: as prepared, else as stated by the dataset; scored: scored rows, fewer
+    than test_rows if a suite sets a limit.
     """
     cells = material.scores[["train", "test"]].drop_duplicates()
-    trains = set(cells["train"]) - {"none"}
+    trains = {name for train in set(cells["train"]) - {"none"} for name in task.components(train)}
     scored = material.scores.groupby("test")["n"].max()
     rows = [_row(name, cells, material) | {"scored": scored.get(name)} for name in sorted(trains | set(cells["test"]))]
     known = sorted(rows, key=lambda row: row["task"] not in task.names())
@@ -45,7 +45,9 @@ def _row(name: str, cells: pd.DataFrame, material: StudyTables) -> dict[str, Any
     loaded = task.load(name)
     counts: dict[Any, int] = {**loaded.sizes, **material.rows.get(name, {})}
     roles = ["tuned on"] if name in set(cells["train"]) else []
-    near = [(relation(train, name), train) for train in tuned if train != name]
+    mixes = {train for train in cells["train"] if name in task.components(train)} - {name}
+    roles += [f"tuned on in {train}" for train in sorted(mixes)]
+    near = [(relation(train, name), train) for train in tuned if train not in {name, *mixes}]
     roles += [f"{RELATIONS[kinship]} {train}" for kinship, train in near if kinship in RELATIONS]
     return {
         "task": name,

@@ -6,6 +6,7 @@ must contain a label). For imported scores it comes from the reader of the relea
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from workflow import task
@@ -27,9 +28,8 @@ def summarise(material: StudyTables) -> pd.DataFrame:
     scores = material.scores[material.scores["metric"] == "accuracy"]
     kinds = {name: task.load(name).kind for name in task.names()}
     tests = [kind for kind, settings in task.KINDS.items() if settings.method == "label"]
-    selected = scores["test"].map(kinds).isin(tests) & (
-        (scores["train"] == "none") | (scores["train"].map(kinds) == scores["test"].map(kinds))
-    )
+    alike = [task.alike(train, test) for train, test in zip(scores["train"], scores["test"], strict=True)]
+    selected = scores["test"].map(kinds).isin(tests) & ((scores["train"] == "none") | np.array(alike, dtype=bool))
     last = scores["step"] == scores.groupby("family")["step"].transform("max")
     rows = scores[selected & last].sort_values(KEYS)
     methods = [_made(material, family, suite) for family, suite in rows[["family", "suite"]].itertuples(index=False)]

@@ -22,6 +22,7 @@ def summarise(material: StudyTables) -> pd.DataFrame:
     tuned = material.scores.loc[material.scores["train"] != "none", ["train", "format"]].set_axis(
         ["task", "format"], axis=1
     )
+    tuned = tuned.assign(task=tuned["task"].map(task.components)).explode("task")
     used = pd.concat([tested, tuned]).drop_duplicates().sort_values("task")
     rows: dict[tuple[str, str, str], list[str]] = {}
     for name, format in used.itertuples(index=False):
