@@ -28,7 +28,7 @@ def base(checkpoints, tmp_path: Path) -> Path:
 
 def audited(folder: Path, base: Path, tmp_path: Path) -> list[tuple[str, str]]:
     """Severity and evidence of the audit's findings about a model."""
-    family: Any = {"source": "folder", "path": str(base.parent), "pattern": "step{step}"}
+    family: Any = {"source": "folder", "path": str(base.parent), "pattern": "step{step}", "steps": "all"}
     found = tuned_elsewhere.remarks(folder, {"path": str(base)}, {"f": family})
     record = tmp_path / f"adopted/{KEYS}.json"
     record.parent.mkdir(parents=True)

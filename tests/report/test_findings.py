@@ -18,7 +18,7 @@ from workflow.report import findings, sections, selection
 from workflow.report.findings import declines, groups, learning_rates, transfer
 from workflow.statistics import Resampling, holm
 from workflow.storage import tables
-from workflow.study import grid
+from workflow.study import grid, token_axis
 
 STEPS = [0, 300, 500, 700, 1000, 1500]
 ROWS = 150
@@ -688,3 +688,26 @@ def test_a_test_that_a_group_lists_twice_is_said_to_count_twice():
     material = findings.FindingTables({"analysis": table}, 0.95, listed)
     assert groups._doubled(material, "learned") == " (sciq counts 2 times)"
     assert groups._doubled(material, "other") == ""
+
+
+TOKENS = {"olmo": {0: 0.0, 1000: 4.2e9, 424000: 1.9e12}, "mini": {300: 307200.0}}
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "expected"),
+    [
+        ("rises by .1 at step 424,000, then falls", "olmo", "rises by .1 at step 424,000 (1.9T tokens), then falls"),
+        ("turns at step 1000 (95 % CI 1 to 2)", "olmo", "turns at step 1000 (4.2B tokens; 95 % CI 1 to 2)"),
+        (
+            "olmo at step 1000 or mini at step 300",
+            None,
+            "olmo at step 1000 (4.2B tokens) or mini at step 300 (307K tokens)",
+        ),
+        ("step 1000 of olmo; step 1000 is the best", "olmo", "step 1000 (4.2B tokens) of olmo; step 1000 is the best"),
+        ("at step 1000 (4.2B tokens) it rises", "olmo", "at step 1000 (4.2B tokens) it rises"),
+        ("at step 1000, per 1,000 steps", "other", "at step 1000, per 1,000 steps"),
+        ("halfway, at step 500", "olmo", "halfway, at step 500 (2.1B tokens)"),
+    ],
+)
+def test_steps_of_sentences_have_their_tokens_once(text, family, expected):
+    assert token_axis.annotated(text, TOKENS, family) == expected

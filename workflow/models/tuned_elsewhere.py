@@ -283,7 +283,7 @@ def _places(folder: Path) -> dict[str, Path]:
     """Return the file of each weight of a checkpoint."""
     from safetensors import safe_open
 
-    places = {}
+    places: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as stored:
             places |= dict.fromkeys(stored.keys(), path)

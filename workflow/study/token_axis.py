@@ -25,6 +25,11 @@ STEPS, TOKENS = "pre-training step", "pre-training tokens"
 UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 
 
+# A step in a sentence, and the name of its family if it is beside it: `olmo at step 1000`, `step 1,000 of olmo`.
+STEP = re.compile(
+    r"(?:(?P<before>[a-z0-9_.-]+) at )?\bstep (?P<step>\d++(?:,\d{3})*+)(?! \(\d[.\d]*[KMBT]? tokens)"
+    r"(?: of (?P<after>[a-z0-9_.-]*[a-z0-9]))?(?P<open> \()?"
+)
 NAMED = re.compile(r"(?<![a-z])tokens([0-9]+(?:\.[0-9]+)?[KMBT]?)(?![0-9A-Za-z])")
 
 
@@ -150,3 +155,25 @@ def told(tokens: Seen, family: str, step: float) -> str:
     """A step in a sentence, with its tokens if they are known: `step 1000 (2.1B tokens)`."""
     number = at(tokens.get(family, {}), step)
     return f"step {step:.0f}" + ("" if number is None else f" ({amount(number)} tokens)")
+
+
+def annotated(text: str, tokens: Seen, family: str | None) -> str:
+    """A sentence whose steps have their tokens in brackets, each step where it is first named, as far as they are known.
+
+    family: that the sentence is about, if it is about one; a family named beside a step comes first.
+    """
+    named_so_far: set[tuple[str | None, int]] = set()
+
+    def with_tokens(match: re.Match[str]) -> str:
+        step = int(match["step"].replace(",", ""))
+        name = next((name for name in (match["before"], match["after"]) if name in tokens), family)
+        count = at(tokens.get(name or "", {}), step)
+        if count is None or (name, step) in named_so_far:
+            return match[0]
+        named_so_far.add((name, step))
+        end = match.end("step") - match.start()
+        words, rest = match[0][:end], match[0][end:]
+        bracket = f" ({amount(count)} tokens"
+        return f"{words}{bracket}; {rest[2:]}" if rest == " (" else f"{words}{bracket}){rest}"
+
+    return STEP.sub(with_tokens, text)

@@ -75,7 +75,7 @@ def _searches(study: Study) -> Iterator[pd.DataFrame]:
 def _diverged(study: Study, trial: Mapping[str, Any], folder: Path) -> bool:
     """Return whether a trial has a record of divergence for the study's current recipe and base."""
     facts = _facts(folder, "trials/" + grid.path(trial, grid.TRIAL_KEYS), trial)
-    recipe = study["recipes"][trial["recipe"]]
+    recipe = grid.recipe_for(study, trial["recipe"], trial["train"])
     return facts is not None and facts["recipe_settings"] == grid.at_rate(
         recipe, recipe["learning_rate"][trial["rate"]]
     )

@@ -25,6 +25,7 @@ from workflow.report import selection
 from workflow.report.sections import SECTIONS
 from workflow.statistics import NORMAL, POWER, detectable, holm, student_width
 from workflow.storage import tables
+from workflow.study import token_axis
 
 ANALYSIS = "analysis"
 TEST_WAY = [*selection.PLACE, *selection.WAY]
@@ -61,6 +62,11 @@ class FindingTables:
     def ways(self) -> pd.DataFrame:
         """The main format and number of few-shot examples of each suite (`selection.chosen`): one row each, columns TEST_WAY."""
         return selection.only(self.analysis, "performance")[TEST_WAY].drop_duplicates()
+
+    @cached_property
+    def tokens(self) -> token_axis.Seen:
+        """The tokens of each family's steps, as far as they are known."""
+        return token_axis.seen(self.tables["scores"]) if "scores" in self.tables else {}
 
     @cached_property
     def _less_is_better(self) -> frozenset[tuple[str, str]]:
@@ -212,10 +218,12 @@ def all_findings(material: FindingTables, audit: pd.DataFrame) -> list[dict[str,
 
 
 def _completed(material: FindingTables, row: Mapping[str, Any], against: Warnings) -> dict[str, Any]:
-    """A finding with the note on single seeds and the audit's warnings."""
+    """A finding with the tokens of its steps, the note on single seeds and the audit's warnings."""
     scores = sides(material, row)
     columns = {name: value for name, value in row.items() if name != "pairs"}
-    statement = row["statement"] + one_seed(material, row, scores)
+    family = json.loads(row["filter"]).get("family")
+    statement = token_axis.annotated(row["statement"], material.tokens, family if isinstance(family, str) else None)
+    statement += one_seed(material, row, scores)
     return {**columns, "statement": statement, "warnings": weakened(scores, row["section"], against)}
 
 
@@ -362,9 +370,7 @@ def _at_home(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """The pairs that analyses take for tests in the domain of the fine-tuning task: those after instruction tuning, which has no
     domain, are among them, even if the test is no task of Tunecast.
     """
-    return [
-        pair for pair in _distinct(rows) if selection.relation(*pair) == "in_domain" or task.kind(pair[0]) == "messages"
-    ]
+    return [pair for pair in _distinct(rows) if task.in_domain(*pair) or task.on_instructions(pair[0])]
 
 
 def _distinct(rows: pd.DataFrame) -> list[tuple[str, str]]:
