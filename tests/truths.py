@@ -115,6 +115,7 @@ def _numbers(rows: pd.DataFrame) -> Iterator[float]:
 def _quoted(statement: str, rows: pd.DataFrame) -> Iterator[tuple[float, int]]:
     """The numbers of a sentence without those in names, with their digits behind the point."""
     detectable = r"; (detectable change [\d.]+%?|no possible change is detectable)( on each of them)? \(power 0.8\)"
+    statement = re.sub(r"(?<=\()\d[\d.]*[KMBT]? tokens", "", statement)
     statement = re.sub(rf"\d+,000 steps|\d+ indicators|arXiv [\d.]+|{detectable}", "", statement)
     for name in {str(v) for c in rows.select_dtypes(exclude="number") for v in rows[c].dropna()}:
         statement = statement.replace(name, "")

@@ -11,7 +11,7 @@ from workflow.analysis.evidence import Evidence
 from workflow.indicators import aggregation
 from workflow.statistics import Resampling
 from workflow.storage import files, tables
-from workflow.study import grid
+from workflow.study import grid, token_axis
 
 
 def seconds(paths: list[str]) -> list[float]:
@@ -35,6 +35,8 @@ with job("recommend", snakemake) as log:
     costs = recommendation.costs(asked.indicators, measured_jobs, max(1, len(asked.benchmarks["measure"])))
     questions = best_base.questions(levels, asked.targets, how)
     rows = list(recommendation.recommend(questions, picks, costs, analysis, asked.regret, how, asked.not_chosen))
+    tokens = token_axis.seen(scores)
+    rows = [row | {"statement": token_axis.annotated(row["statement"], tokens, row.get("family"))} for row in rows]
     log.info("%d questions, %d rows", len(questions), len(rows))
     tables.write(rows, tables.RECOMMENDATIONS, Path(snakemake.output.table))
     read = tables.read(Path(snakemake.output.table))
