@@ -470,7 +470,9 @@ def budgets(given: argparse.Namespace) -> None:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         tasks = list(dict.fromkeys(task for own in config["models"] for task in own["train"]))
         with contextlib.chdir(folder):
-            own = {task: [task] for task in tasks} | {"all tasks": tasks}
+            own = {task: [task] for task in tasks}
+            if len({tuple(models["recipes"]) for models in config["models"]}) == 1:
+                own["all tasks"] = tasks
             for (name, goal), used in itertools.product(own.items(), (list(config["indicators"]), [])):
                 known = {"study": folder.name, "goal": name, "indicators": len(used)}
                 rows.append(known | budgeted(config, goal, used, given))
@@ -482,7 +484,8 @@ def budgeted(
 ) -> dict[str, Any]:
     """What a selection picks for a share of the price of all, and what that loses, in the finished study of this folder."""
     block = {"tests": list(goal), "suite": next(iter(config["suites"])), "epsilon": given.epsilon}
-    block["indicators"] = list(indicators)
+    cohort = config["cohorts"]["own"]
+    block |= {"indicators": list(indicators)} | {key: cohort[key] for key in ("families", "fields") if key in cohort}
     study = config_checks.read({**config, "selection": block | {"budget": {"tunings": 1}}})
     names = selection.named(selection.candidates(study).to_numpy())
     whole = selecting._prices(study, names, names, Path())[1].all_hours
