@@ -35,9 +35,10 @@ rule adopt:
 
 
 rule export:
-    """Write all scores as results files of lm-evaluation-harness and records of Every Eval Ever, to results/export."""
+    """Write all scores as results and samples files of lm-evaluation-harness and records of Every Eval Ever, to results/export."""
     input:
         scores="results/scores.parquet",
+        rows="results/items.parquet",
     output:
         directory("results/export"),
     log:

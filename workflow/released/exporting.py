@@ -2,13 +2,16 @@
 
 Both are files for one model, suite, prompt format and number of demonstrations. The model's name holds the keys that the formats
 have no place for, `family+train+format+recipe+seed0`, of an untouched base the family alone; the revision is its step.
-`imports` reads both back with the same scores.
+`imports` reads both back with the same scores, those of single rows from the samples beside the harness's files.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,13 +34,54 @@ def write(scores: pd.DataFrame, folder: Path, time: str) -> int:
     count = 0
     for keys, rows in scores[scores["value"].notna()].groupby([*grid.MODEL_KEYS, *WAY], sort=True):
         model_keys = dict(zip([*grid.MODEL_KEYS, *WAY], keys, strict=True))
-        way = f"suite={model_keys['suite']}/format={model_keys['test_format']}/shots={model_keys['shots']}"
-        file_name = f"{way}/{model_name(model_keys)}/step{model_keys['step']}"
-        name = f"results_{time.replace(':', '-')}.json"
+        file_name = _place(model_keys)
+        name = f"results_{_stamp(time)}.json"
         _put(lm_eval(model_keys, rows, time), folder / "lm_eval" / file_name / name)
         _put(every_eval_ever(model_keys, rows, time), folder / "every_eval_ever" / file_name / "record.json")
         count += 2
     return count
+
+
+def write_samples(
+    rows: Iterable[tuple[Mapping[str, Any], Sequence[str], Sequence[float]]], folder: Path, time: str
+) -> int:
+    """Write the metrics of single rows beside the results files of the harness, as it logs samples; return the number of files.
+
+    rows: keys of a model, way, test and metric, ids of the rows, and their values; those of one model and suite one after
+    the other. Rows are numbered in the order of their ids, so that the same row has one number in the files of all models.
+    """
+    count = 0
+    for _, own in itertools.groupby(rows, key=lambda entry: [entry[0][key] for key in (*grid.MODEL_KEYS, "suite")]):
+        tests: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+        for keys, ids, values in own:
+            samples = tests.setdefault((_place(keys), keys["test"]), {})
+            for id, value in zip(ids, values, strict=True):
+                samples.setdefault(id, {})[keys["metric"]] = float(value)
+        for (place, test), samples in tests.items():
+            path = folder / "lm_eval" / place / f"samples_{test}_{_stamp(time)}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [json.dumps(_sample(number, id, samples[id])) for number, id in enumerate(sorted(samples))]
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        count += len(tests)
+    return count
+
+
+def _sample(number: int, id: str, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """A row as the harness logs it, without its text."""
+    known = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    digest = hashlib.sha256(id.encode()).hexdigest()
+    return {"doc_id": number, "doc": {"id": id}, "doc_hash": digest, "filter": "none", "metrics": list(known), **known}
+
+
+def _place(keys: Mapping[str, Any]) -> str:
+    """The folder of a model's files for one way of testing."""
+    way = f"suite={keys['suite']}/format={keys['test_format']}/shots={keys['shots']}"
+    return f"{way}/{model_name(keys)}/step{keys['step']}"
+
+
+def _stamp(time: str) -> str:
+    """A time as part of a file's name."""
+    return time.replace(":", "-")
 
 
 def _put(content: Mapping[str, Any], path: Path) -> None:
