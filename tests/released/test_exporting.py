@@ -78,24 +78,29 @@ def test_scores_come_back_the_same(tmp_path: Path, kind: str) -> None:
     pd.testing.assert_frame_equal(back, sent, check_exact=True, check_names=False)
 
 
-ROWS = [  # of two models, in other orders; their means are the scores
-    ("none", 0, ["test/a", "test/b", "test/10", "test/9"], [1.0, 1.0, 0.5, 0.0]),
-    ("full", 3, ["test/9", "test/b", "test/a", "test/10"], [0.5, 1.0, 1.0, 1.0]),
+ROWS = [  # of each model and way, in several orders; their means are the scores
+    ("none", 0, 0, ["test/a", "test/b", "test/10", "test/9"], [1.0, 1.0, 0.5, 0.0]),
+    ("none", 0, 2, ["test/a", "test/b", "test/10", "test/9"], [1.0, 1.0, 1.0, 0.0]),
+    ("full", 0, 0, ["test/b", "test/9", "test/10", "test/a"], [1 / 3] * 4),
+    ("full", 3, 0, ["test/9", "test/b", "test/a", "test/10"], [0.5, 1.0, 1.0, 1.0]),
 ]
 
 
 def test_single_rows_come_back_the_same_and_are_paired_across_models(tmp_path: Path) -> None:
     exported(tmp_path)
-    sent = [(row(recipe, seed, "stars", "accuracy", 0.0), ids, values) for recipe, seed, ids, values in ROWS]
-    assert exporting.write_samples(sent, tmp_path, TIME) == 2
+    sent = [
+        (row(recipe, seed, "stars", "accuracy", 0.0, shots=n), ids, values) for recipe, seed, n, ids, values in ROWS
+    ]
+    assert exporting.write_samples(sent, tmp_path, TIME) == 4
     block: Any = {"reader": "lm_eval", "path": str(tmp_path / "lm_eval"), "models": MODELS, "rename": {}}
-    found = score_rows.import_results(block, runs.reader(block), "plain")
-    back = pd.DataFrame(found.items)
-    back = back[back["metric"] == "accuracy"]
-    table = back.pivot(index="id", columns="recipe", values="value").reset_index(drop=True)
-    # in the order of the ids: 10, 9, a, b
-    assert table["none"].tolist() == [0.5, 0.0, 1.0, 1.0]
-    assert table["full"].tolist() == [1.0, 0.5, 1.0, 1.0]
+    back = pd.DataFrame(score_rows.import_results(block, runs.reader(block), "plain").items)
+    table = back[back["metric"] == "accuracy"].pivot(index="id", columns=["recipe", "seed", "shots"], values="value")
+    assert table.to_dict("list") == {  # in the order of the ids: 10, 9, a, b
+        ("none", 0, 0): [0.5, 0.0, 1.0, 1.0],
+        ("none", 0, 2): [1.0, 0.0, 1.0, 1.0],
+        ("full", 0, 0): [1 / 3] * 4,
+        ("full", 3, 0): [1.0, 0.5, 1.0, 1.0],
+    }
 
 
 def test_a_file_is_as_the_harness_writes_it(tmp_path: Path) -> None:
