@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from workflow.analysis.analyses.extrapolation import ASSUMED
+
 COUNTS = (
     "tests of other kinds the change is not significant", "No turning step is named", "No significant decline",
     "no significant change (Holm)", "Conclusion (iii)", "Signal to noise", "the shortlist that holds the best"
@@ -114,7 +116,10 @@ def _numbers(rows: pd.DataFrame) -> Iterator[float]:
 
 def _quoted(statement: str, rows: pd.DataFrame) -> Iterator[tuple[float, int]]:
     """The numbers of a sentence without those in names, with their digits behind the point."""
-    detectable = r"; (detectable change [\d.]+%?|no possible change is detectable)( on each of them)? \(power 0.8\)"
+    detectable = (
+        r"; (?:detectable change [\d.]+%?|no possible change is detectable)(?: on (?:each|\d+) of them)? \(power 0.8\)"
+        rf"|detectable difference [\d.]+, power 0.8|{re.escape(ASSUMED)}"
+    )
     statement = re.sub(r"(?<=\()\d[\d.]*[KMBT]? tokens", "", statement)
     statement = re.sub(rf"\d+,000 steps|\d+ indicators|arXiv [\d.]+|{detectable}", "", statement)
     for name in {str(v) for c in rows.select_dtypes(exclude="number") for v in rows[c].dropna()}:
