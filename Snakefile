@@ -107,6 +107,7 @@ rule all:
             type=["csv", "md"],
         ),
         INDICATORS,
+        FORGOTTEN,
         FORECASTED,
         RECOMMENDED,
         expand(

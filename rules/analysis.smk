@@ -64,6 +64,11 @@ rule analyse:
     params:
         groups=STUDY["groups"],
         statistics=STUDY["statistics"],
+        averaged=[
+            name
+            for name, family in STUDY["families"].items()
+            if family["source"] == "merged"
+        ],
         code=analysis_code,
     script:
         "../workflow/scripts/analyse.py"

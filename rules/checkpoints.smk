@@ -69,6 +69,24 @@ rule fetch:
         "../workflow/scripts/fetch.py"
 
 
+rule average:
+    """Average the last checkpoints of a family up to a step, weight by weight."""
+    input:
+        bases=averaged_bases,
+    output:
+        directory("resources/averaged/family={family}/step={step}"),
+        "resources/averaged/family={family}/.step={step}.sha256",
+    log:
+        f"logs/average/{BASE}.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        root=averaged_root,
+        folders=averaged_folders,
+    script:
+        "../workflow/scripts/average.py"
+
+
 rule prefetch:
     """Download everything that the study reads from the hub; all other jobs then need no network."""
     input:

@@ -17,6 +17,7 @@ rule try_rate:
     input:
         base=f"resources/bases/{BASE}/base.json",
         task=training_rows,
+        text=replay_texts,
     output:
         f"results/trials/{TRIAL}/part.parquet",
     log:
@@ -95,6 +96,7 @@ rule tune:
     input:
         base=f"resources/bases/{BASE}/base.json",
         task=training_rows,
+        text=replay_texts,
         choice=choice,
     output:
         model=weights(f"resources/models/{MODEL}"),

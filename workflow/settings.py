@@ -71,7 +71,7 @@ class Folder(TypedDict):
 class Family(TypedDict):
     """Checkpoints of one pre-training run, and where they come from (`source`)."""
 
-    source: Literal["trained", "folder", "hub"]
+    source: Literal["trained", "folder", "hub", "merged"]
     steps: NotRequired[
         Any
     ]  # "all", a list of steps, or a selection; of a hub family a list, once the config is expanded
@@ -88,6 +88,8 @@ class Family(TypedDict):
     repo: NotRequired[str]
     main_step: NotRequired[int]
     repos: NotRequired[list[Repository]]
+    family: NotRequired[str]
+    last: NotRequired[int]
 
 
 class Passages(TypedDict):
@@ -156,6 +158,14 @@ class Search(TypedDict):
     per: NotRequired[Literal["family", "base"]]
 
 
+class ReplayText(TypedDict):
+    """Text of which rows are mixed into fine-tuning."""
+
+    corpus: str
+    domains: NotRequired[list[str]]
+    split: str
+
+
 class Recipe(TypedDict):
     """How bases are fine-tuned. learning_rate: one, a list to choose from, or one for each task."""
 
@@ -167,6 +177,8 @@ class Recipe(TypedDict):
     batch: int
     examples: NotRequired[int]
     fraction: NotRequired[float]
+    replay: NotRequired[float]
+    replay_text: NotRequired[ReplayText]
     sample_seed: int
     max_tokens: int
     warmup: float
@@ -423,6 +435,7 @@ class Study(TypedDict):
     adopted: dict[str, AdoptedModels]
     suites: dict[str, Suite]
     indicators: dict[str, Indicator]
+    forgetting: list[str]
     imports: dict[str, Import]
     released_root: str | None
     cohorts: dict[str, Cohort]
@@ -473,7 +486,7 @@ class Base(TypedDict):
 
     family: str
     step: int
-    source: Literal["trained", "folder", "hub"]
+    source: Literal["trained", "folder", "hub", "merged"]
     repo: str | None
     revision: str | None
     path: str

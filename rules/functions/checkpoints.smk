@@ -1,5 +1,7 @@
 """Inputs and parameters of the rules in checkpoints.smk."""
 
+import os
+
 BASE_PINS = [
     f"resources/pins/bases/{grid.path(base, grid.BASE_KEYS)}.json"
     for base in grid.bases(STUDY).to_dict("records")
@@ -64,9 +66,37 @@ def start_contents(wildcards):
     return content_hashes.of_files(start_files(wildcards))
 
 
+def averaged_bases(wildcards):
+    """The bases that a mean is made of."""
+    family = STUDY["families"][wildcards.family]
+    steps = base_checkpoints.averaged(family, STUDY["families"], int(wildcards.step))
+    return expand(
+        f"resources/bases/{BASE}/base.json", family=family["family"], step=steps
+    )
+
+
+def averaged_root(wildcards):
+    """The folder of the local family that a mean is made of; none of others."""
+    family = STUDY["families"][STUDY["families"][wildcards.family]["family"]]
+    return given_folder(family["path"] if family["source"] == "folder" else None)
+
+
+def averaged_folders(wildcards):
+    """Where the checkpoints of a mean lie in the folder of a local family; each none for other families."""
+    family = STUDY["families"][wildcards.family]
+    name, root = family["family"], averaged_root(wildcards)
+    steps = base_checkpoints.averaged(family, STUDY["families"], int(wildcards.step))
+    found = [
+        base_checkpoints.folder(name, STUDY["families"][name], step) for step in steps
+    ]
+    return [root and os.path.relpath(folder, root) for folder in found]
+
+
 def checkpoint(wildcards):
-    """What a base is made from: the family's training here, or what is pinned on the hub."""
+    """What a base is made from: the family's training here, a mean that is made here, or what is pinned on the hub."""
     source = STUDY["families"][wildcards.family]["source"]
+    if source == "merged":
+        return noted(f"resources/averaged/{grid.path(wildcards, grid.BASE_KEYS)}")
     if source == "hub":
         return [f"resources/pins/bases/{grid.path(wildcards, grid.BASE_KEYS)}.json"]
     trained = f"resources/pretrained/family={wildcards.family}"

@@ -23,6 +23,7 @@ TABLES = [
     *INDICATORS,
     *RECOMMENDED,
     *CHOSEN_OWN,
+    *FORGOTTEN,
     *(["results/scores.parquet"] if RECOMMENDED else []),
     *(path for path in SUMMARISED if path.endswith("gpu_hours.csv")),
 ]

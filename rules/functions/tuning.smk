@@ -22,10 +22,27 @@ def rates(wildcards):
     return STUDY["recipes"][wildcards.recipe]["learning_rate"]
 
 
+def with_replay(wildcards, settings):
+    """A recipe with the text that it replays: where it is from, and what it holds if it is the user's."""
+    text = grid.replayed_text(STUDY, wildcards.recipe, wildcards.family)
+    if text is None:
+        return settings
+    contents = content_hashes.of_files(given_texts(text, text["split"]))
+    return {**settings, "replayed": {**text, "contents": contents}}
+
+
+def replay_texts(wildcards):
+    """The text that a recipe replays, where another job makes it."""
+    text = grid.replayed_text(STUDY, wildcards.recipe, wildcards.family)
+    made = corpora.made(text["corpus"]) if text else None
+    return noted(made) if made else []
+
+
 def trial_recipe(wildcards):
     """A recipe at the learning rate of one trial."""
     found = grid.recipe_for(STUDY, wildcards.recipe, wildcards.train)
-    return grid.at_rate(found, rates(wildcards)[int(wildcards.rate)])
+    settings = grid.at_rate(found, rates(wildcards)[int(wildcards.rate)])
+    return with_replay(wildcards, settings)
 
 
 def trial_parts(wildcards):
@@ -99,7 +116,9 @@ def choice(wildcards):
 
 def recipe(wildcards):
     """The recipe that a model is tuned by, at the chosen learning rate where it lists several."""
-    found = grid.recipe_for(STUDY, wildcards.recipe, wildcards.train)
+    found = with_replay(
+        wildcards, grid.recipe_for(STUDY, wildcards.recipe, wildcards.train)
+    )
     made = choice(wildcards)
     if not made:
         return found

@@ -15,7 +15,7 @@ from workflow import registry
 from workflow.analysis import analyses
 from workflow.analysis.evidence import Evidence
 from workflow.report import findings, sections, selection
-from workflow.report.findings import declines, groups, learning_rates, transfer
+from workflow.report.findings import declines, forgetting, groups, learning_rates, transfer
 from workflow.statistics import Resampling, holm
 from workflow.storage import tables
 from workflow.study import grid, token_axis
@@ -363,6 +363,22 @@ OWN_FORECAST = dict.fromkeys(tables.FORECASTS.names) | {
 }  # fmt: skip
 
 
+FORGOTTEN = {
+    "family": "mini", "step": 9, "train": "paws", "format": "default", "recipe": "full", "indicator": "ppl", "group": None,
+    "base": 1.0, "tuned": 1.2, "value": 0.2, "low": 0.1, "high": 0.3, "n": 50, "seeds": 1, "p_value": 1e-6,
+}  # fmt: skip
+
+
+def test_a_rise_of_a_loss_is_a_finding_on_forgetting():
+    rows = pd.DataFrame([FORGOTTEN, FORGOTTEN | {"step": 3, "value": 0.9}, FORGOTTEN | {"group": "news"}])
+    [row] = forgetting.find(findings.FindingTables({"forgetting": rows}, 0.95))
+    assert row["statement"] == (
+        "Tuning on paws raises the loss that ppl measures by 0.200 (95 % CI 0.100 to 0.300) bits per byte at step 9: "
+        "significant (Holm)."
+    )
+    assert len(tables.matching(rows, json.loads(row["filter"]))) == 1
+
+
 def own_choices(rates=((3, 1e-4), (9, 1e-5))):
     """The table `own_choices` of searches that chose these rates at these steps, of two that they tried."""
     keys = {"family": "olmo", "train": "paws", "format": "default", "recipe": "full"}
@@ -379,6 +395,7 @@ def said_of(rows):
     schema = pa.schema([pa.field("analysis", pa.string()), *tables.ANALYSIS])
     table = tables.frame(pa.Table.from_pylist(rows, schema=schema))
     read = {"analysis": table, "forecasts": pd.DataFrame([OWN_FORECAST]), "own_choices": own_choices()}
+    read["forgetting"] = pd.DataFrame([FORGOTTEN])
     way = {"test_format": "default", "recipe": "full", "suite": "mini", "shots": 0}
     target = {"t": {"tests": [("paws", "paws")], "way": way}}
     material = findings.FindingTables(read, 0.95, {"learned": {"paws": ["paws"]}}, target, ["own"])

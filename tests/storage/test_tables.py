@@ -91,6 +91,7 @@ def test_every_column_is_described_in_the_file(name: str, tmp_path: Path) -> Non
 def test_the_schemas_are_found() -> None:
     assert set(SCHEMAS) == {
         "EXAMPLES", "HISTORY", "PREDICTIONS", "ITEMS", "KEYS", "SCORES", "IMPORTED", "ANALYSIS", "AUDIT", "TRIALS", "CHOICES",
+        "FORGETTING",
         "PAIRS", "FORECASTS", "RANKINGS", "IMPORTANCE", "MEASURED", "INDICATORS", "FINDINGS", "RECOMMENDATIONS", "OTHER_KEYS",
         "RELEASED", "SELECTION",
     }  # fmt: skip

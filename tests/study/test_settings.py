@@ -21,6 +21,7 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "Passages": ("passages",),
     "Recipe": ("recipes", "*"),
     "Search": ("recipes", "*", "search"),
+    "ReplayText": ("recipes", "*", "replay_text"),
     "Models": ("models", "*"),
     "AdoptedModels": ("adopted", "*"),
     "Suite": ("suites", "*"),

@@ -332,11 +332,13 @@ class Change(Difference):
 class Evidence:
     """All measured and released scores of a study.
 
-    items: rows of `tables.ITEMS` with the keys of their cells, or their file; reported: rows of `tables.SCORES`, likewise.
+    items: rows of `tables.ITEMS` with the keys of their cells, or their file; reported: rows of `tables.SCORES`, likewise;
+    left_out: families without levels.
     """
 
     items: scored_rows.Items
     reported: pd.DataFrame
+    left_out: frozenset[str] = frozenset()
 
     @cached_property
     def levels(self) -> list[Level]:
@@ -344,7 +346,7 @@ class Evidence:
 
         Errors: ValueError if a seed lacks rows that another has.
         """
-        by_row = seeded(list(_samples(self.items)))
+        by_row = [one for one in seeded(list(_samples(self.items))) if one.keys["family"] not in self.left_out]
         measured = {tuple(level.keys[key] for key in PAIR_KEYS) for level in by_row}
         reports = _reports(metric_names.primary(self.reported))
         return [

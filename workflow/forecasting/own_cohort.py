@@ -24,9 +24,13 @@ from workflow.training import missing_models
 def bases(study: Study, block: CohortBlock) -> list[dict[str, Any]]:
     """Return the bases of a cohort: family, step, and the config fields that the block names.
 
-    A field that a family lacks is `none`. Errors: StudyError for a field that no family has.
+    Means of checkpoints are left out: they share a run with the family that they average. A field that a family lacks is
+    `none`.
+
+    Errors: StudyError for a field that no family has.
     """
-    chosen = {name: study["families"][name] for name in block.get("families", study["families"])}
+    named = block.get("families", study["families"])
+    chosen = {name: family for name in named if (family := study["families"][name])["source"] != "merged"}
     known_bases = [
         _known(name, family, step) for name, family in chosen.items() for step in checkpoints.steps(name, family)
     ]

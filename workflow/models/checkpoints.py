@@ -58,12 +58,28 @@ def steps(name: str, family: Family) -> list[int]:
 
     Errors: StudyError for a listed step that does not exist, and for a folder that is missing or has no step.
     """
+    available = saved(name, family)
+    whole = family["source"] in ("hub", "merged") or "folders" in family
+    return available if whole else revisions.chosen(name, family["steps"], available)
+
+
+def saved(name: str, family: Family) -> list[int]:
+    """Return all steps of a family that have a checkpoint, sorted, those that the study leaves out among them; of a family on
+    the hub the listed ones. Errors: as `steps`."""
     if family["source"] == "hub":
         return _hub_steps(name, family)
+    if family["source"] == "merged":
+        return sorted(family["steps"])  # listed by `study.families`, which knows the averaged family
     if "folders" in family:
         return _each_once(f"config.yaml: families/{name}/folders", (entry["step"] for entry in family["folders"]))
-    available = sorted(family["pretraining"]["save"] if family["source"] == "trained" else _folders(name, family))
-    return revisions.chosen(name, family["steps"], available)
+    return sorted(family["pretraining"]["save"] if family["source"] == "trained" else _folders(name, family))
+
+
+def averaged(family: Family, families: Mapping[str, Family], step: int) -> list[int]:
+    """Return the steps whose checkpoints the mean of a merged family at a step is made of."""
+    available = saved(family["family"], families[family["family"]])
+    place = available.index(step) + 1
+    return available[place - family["last"] : place]
 
 
 def _each_once(key_path: str, steps: Iterable[int]) -> list[int]:
@@ -153,10 +169,10 @@ def locate(
 ) -> Base:
     """Find the checkpoint of a base, download it if it is on the hub, check it, and return its manifest.
 
-    place: for a local family the step's folder; for a trained one the folder of all trained families, which holds it at
+    place: for a local family the step's folder; for a trained or merged one the folder of all such families, which holds it at
     `family=<name>/step=<step>`. pinned: the result of `pin` for a step on the hub. contents: the content hashes of a local
     checkpoint (`content_hashes.of_checkpoint`). The manifest has family, step, source, repo and revision (the hub's commit;
-    None for other sources), path (of the folder; relative for trained families, so that a study can be moved), files
+    None for other sources), path (of the folder; relative for families made here, so that a study can be moved), files
     (name -> bytes, sha256), and for a local checkpoint contents and dates (name -> time of last change in nanoseconds), by
     which a later start recognises unchanged files.
     Errors: StudyError if there is no such checkpoint, or it cannot be loaded safely and completely.
@@ -165,7 +181,7 @@ def locate(
         with hub.errors(f"family {name}, step {step}: {pinned['repo']}"):
             folder, files = hub.fetched(pinned)
     else:
-        folder = trained_here(name, step, place) if family["source"] == "trained" else place
+        folder = made_here(name, step, place) if family["source"] in MADE_HERE else place
         checksums.check(folder)
     check(folder)
     manifest: Base = {
@@ -174,7 +190,7 @@ def locate(
         "source": family["source"],
         "repo": pinned["repo"] if pinned else None,
         "revision": pinned["commit"] if pinned else None,
-        "path": str(folder if family["source"] == "trained" else folder.absolute()),
+        "path": str(folder if family["source"] in MADE_HERE else folder.absolute()),
         "files": cast(dict[str, FileRecord], files)
         if pinned
         else {path.name: fingerprint(path) for path in _files(folder)},
@@ -186,6 +202,8 @@ def locate(
     return manifest
 
 
+# Source -> folder of all families whose checkpoints the study makes.
+MADE_HERE = {"trained": Path("resources/pretrained"), "merged": Path("resources/averaged")}
 LOCAL = ("path", "dates")  # keys of a manifest that depend on the machine
 PLACE = "place.json"  # holds these keys beside the manifest, since they are not part of a base's identity
 
@@ -206,13 +224,18 @@ def read_base(path: Path | str, folder: Path | None = None) -> Base:
     if folder is None and base.get("repo") and not Path(base.get("path", "")).is_dir():
         folder = hub.snapshot(base["repo"], "model", base["revision"])
     if folder is None and "path" not in base:
-        folder = trained_here(base["family"], base["step"])
+        folder = made_here(base["family"], base["step"], MADE_HERE[base["source"]])
     return cast(Base, base if folder is None else {**base, "path": str(folder)})
 
 
-def trained_here(name: str, step: int, root: Path = Path("resources/pretrained")) -> Path:
-    """Return the folder of a step that the study pre-trains."""
+def made_here(name: str, step: int, root: Path) -> Path:
+    """Return the folder of a step that the study makes. root: of all families of its source."""
     return root / f"family={name}" / f"step={step}"
+
+
+def place(name: str, family: Family, step: int) -> Path:
+    """Return the folder of a base that is not on the hub: as the config names it, or where the study makes it."""
+    return folder(name, family, step) or made_here(name, step, MADE_HERE[family["source"]])
 
 
 def identity(base: Base) -> dict[str, Any]:
@@ -302,7 +325,7 @@ def check(folder: Path) -> None:
     _check_names(str(folder), [path.name for path in folder.iterdir() if path.is_file()])
     _files(folder)
     checkpoint_settings.check(folder, WEIGHTS if (folder / WEIGHTS).is_file() else INDEX)
-    for shard in _shards(folder):
+    for shard in weight_files(folder):
         check_header(shard)
 
 
@@ -324,7 +347,7 @@ def _check_names(location: str, names: Iterable[str]) -> None:
         raise StudyError(f"{location}: the tokenizer is missing; expected one of {', '.join(TOKENIZERS)}")
 
 
-def _shards(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """Return the weight files of a checkpoint: the single file, which transformers prefers too, or those of its index."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
@@ -520,7 +543,7 @@ def _weights_among(folder: Path, names: Iterable[str]) -> list[str]:
     from safetensors import safe_open
 
     left = {name for name in names if CONSTANT.search(name)}
-    for shard in _shards(folder) if left else ():
+    for shard in weight_files(folder) if left else ():
         with safe_open(shard, "pt") as file:
             for name in left.intersection(file.keys()):
                 if _is_constant(name, file.get_tensor(name)):

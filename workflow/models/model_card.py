@@ -72,4 +72,5 @@ def _source(base: Base) -> str:
     return {
         "trained": f"family {base['family']}, trained in the study",
         "folder": f"family {base['family']}, a local folder",
+        "merged": f"family {base['family']}, means of checkpoints that the study made",
     }[base["source"]]

@@ -114,7 +114,7 @@ def named_bases(settings: Mapping[str, Any], families: Mapping[str, Family]) -> 
             bases += [(family, step) for step in _hub_steps(family, block, name, revision)]
             continue
         for step in checkpoints.steps(family, block):
-            folder = checkpoints.folder(family, block, step) or checkpoints.trained_here(family, step)
+            folder = checkpoints.place(family, block, step)
             if _ends_alike(Path(name), folder):
                 bases.append((family, step))
     exact = [base for base in bases if _is_same(name, families[base[0]], *base)]
@@ -147,7 +147,7 @@ def _is_same(named: str, family: Family, name: str, step: int) -> bool:
     """Return whether a path is that of a base's folder on this machine."""
     if family["source"] == "hub":
         return False
-    folder = checkpoints.folder(name, family, step) or checkpoints.trained_here(name, step)
+    folder = checkpoints.place(name, family, step)
     return bool(named) and Path(named).exists() and folder.exists() and os.path.samefile(named, folder)
 
 

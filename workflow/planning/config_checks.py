@@ -333,6 +333,8 @@ def _models(study: Study) -> Iterator[str]:
         for name in [name for name in block["recipes"] if name in study["recipes"]]:
             for train in block["train"]:
                 yield from _refusals(grid.recipe_for, study, name, train)
+            for family in chosen:
+                yield from _refusals(grid.replayed_text, study, name, family)
             yield from _searched(f"recipes/{name}/search/steps", study["recipes"][name], steps)
             yield from _rank(f"recipes/{name}", study["recipes"][name], study, steps)
 
@@ -400,9 +402,18 @@ def _recipes(study: Study) -> Iterator[str]:
             ("learning_rate", rates, listed or not search, "a list of rates, since `search` is set"),
             ("search", search, not several or bool(search), "a block of settings, since learning_rate is a list"),
             ("fraction", recipe.get("fraction"), not both, "either `fraction` or `examples`"),
+            (
+                "replay_text",
+                recipe.get("replay_text"),
+                "replay" in recipe or "replay_text" not in recipe,
+                "only with replay",
+            ),
             ("search/steps", search and search.get("steps"), not _own_steps(search), "none, since `per` is base"),
         )
         yield from _not_allowed(f"recipes/{name}", cases)
+        if text := recipe.get("replay_text"):
+            yield from _corpus(study, f"recipes/{name}/replay_text", text)
+            yield from _text(study, text, text.get("domains"), text["split"], f"recipes/{name}/replay_text/corpus")
 
 
 def _own_steps(search: Search | None) -> bool:
@@ -570,6 +581,14 @@ def _metric(key_path: str, metric: str, suite: Suite, tests: Iterable[str]) -> I
             yield from unknown(f"{key_path}, test {name!r}", [metric], legal)
 
 
+def _forgetting(study: Study) -> Iterator[str]:
+    """Indicators that are measured on fine-tuned models are some of the study, of measures that compare with the base."""
+    legal = [name for name, block in study["indicators"].items() if block["measure"] in indicators.COMPARED]
+    yield from unknown("forgetting", study["forgetting"], legal)
+    if study["forgetting"] and not (study["models"] or study["adopted"]):
+        yield "config.yaml: forgetting: needs a fine-tuned model; found none in models"
+
+
 def _cohorts(study: Study) -> Iterator[str]:
     """Cohorts are sound tables, or of families, indicators, recipes, suites and tests of the study."""
     for name, block in study["cohorts"].items():
@@ -703,13 +722,14 @@ NEEDED = {
 
 def _shown(study: Study) -> Iterator[str]:
     """The study has what its figures and summaries need, as far as the config shows; imports may hold anything."""
+    searched = {name for block in study["models"] for name in block["recipes"]} & set(study["recipes"])
     formats = [suite["formats"] for suite in study["suites"].values() if len(suite["formats"]) > 1]
     there = {
         "models": study["models"] or study["adopted"] or study["imports"],
         "groups": study["groups"],
         "suites": study["suites"],
         "formats": formats or study["imports"],
-        "own_rates": [name for name in grid.trials(study)["recipe"] if grid.searches_each_base(study, name)],
+        "own_rates": [name for name in searched if grid.searches_each_base(study, name)],
     }
     asked = (("figures", study["figures"], figure_modules), ("summaries", study["summaries"], summary_modules))
     for key, names, package in asked:
@@ -748,6 +768,7 @@ CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
     _imports,
     _overlays,
     _shown,
+    _forgetting,
     _cohorts,
     _selection,
     _rows,

@@ -284,6 +284,8 @@ def parameters_of(study: Study, name: str, bases: Path | None = None) -> float:
     stated, block = study["estimate"]["parameters"], study["families"][name].get("pretraining")
     if name in stated:
         return stated[name]
+    if study["families"][name]["source"] == "merged":
+        return parameters_of(study, study["families"][name]["family"], bases)
     if block and "continue_from" not in block:
         return trained_here(block).parameters
     if block and "family" in block["continue_from"]:

@@ -18,6 +18,7 @@ with job("try_rate", snakemake) as log:
     keys, recipe = dict(snakemake.wildcards.items()) | {"seed": SEED}, snakemake.params.recipe
     paths = {"base": snakemake.input.base, "task": snakemake.input.task}
     paths |= {"state": snakemake.params.state, "folder": snakemake.params.folder}
+    paths["data_root"] = snakemake.config.get("data_root")
     start = setup.read(keys, recipe, paths, log, held=True)
     tried = multi_gpu.tune_and_validate if recipe["gpus"] > 1 else finetuning.tune_and_validate
     settings = recipe, SEED, padding(start.tokenizer), start.state, progress(log, "try_rate")

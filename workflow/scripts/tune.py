@@ -16,6 +16,7 @@ with job("tune", snakemake) as log:
     keys, recipe = dict(snakemake.wildcards.items()), snakemake.params.recipe
     paths = {"base": snakemake.input.base, "task": snakemake.input.task}
     paths |= {"state": snakemake.params.state, "folder": snakemake.params.folder}
+    paths["data_root"] = snakemake.config.get("data_root")
     start = setup.read(keys, recipe, paths, log)
     tune = multi_gpu.tune if recipe["gpus"] > 1 else finetuning.tune
     settings = recipe, int(keys["seed"]), padding(start.tokenizer), start.state, progress(log, "tune")

@@ -220,6 +220,19 @@ INDICATORS = _columns(
     versions=(TEXT, "versions of the packages used"),
 )
 
+FORGETTING = _columns(
+    indicator=(TEXT, "indicator, measured on the base and on the model fine-tuned from it"),
+    group=(TEXT, "text domain, or task; null for all together"),
+    base=(FLOAT, "loss of the base, bits per byte"),
+    tuned=(FLOAT, "loss of the fine-tuned model, mean over its seeds"),
+    value=(FLOAT, "loss of the fine-tuned model minus that of the base, bits per byte; above 0 the model forgot"),
+    low=(FLOAT, "lower end of the confidence interval over documents, or rows of the task"),
+    high=(FLOAT, "upper end of the interval; null for fewer than two documents"),
+    n=(INT, "documents, or rows of the task"),
+    seeds=(INT, "fine-tuning seeds; the interval is for these"),
+    p_value=(FLOAT, "two-sided p-value against no change, from the margins of the interval; null without an interval"),
+)
+
 PAIRS = _columns(
     target=(TEXT, "target"),
     first=(TEXT, "base that comes first in the table"),

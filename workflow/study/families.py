@@ -11,7 +11,7 @@ from typing import Any, cast
 import pandas as pd
 
 from workflow.errors import StudyError
-from workflow.models import revisions
+from workflow.models import checkpoints, revisions
 from workflow.settings import Family
 from workflow.storage.files import csv_rows, number
 
@@ -36,7 +36,35 @@ def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
                 raise StudyError(f"config.yaml: families/{name}: {member!r} appears twice; expected each name once")
             families[member] = block
             members.setdefault(name, []).append(member)
+    families = {name: _merged(name, block, families) for name, block in families.items()}
     return _naming({**config, "families": families}, members) if families else dict(config)
+
+
+def _merged(name: str, family: dict[str, Any], families: Mapping[str, Any]) -> dict[str, Any]:
+    """A merged family with its steps listed, and with tokens and fields of the family whose checkpoints it averages; others as
+    they are.
+
+    Errors: StudyError for a family that cannot be averaged, and for a step without enough checkpoints before it.
+    """
+    if family["source"] != "merged":
+        return family
+    key_path, source = f"config.yaml: families/{name}", family["family"]
+    legal = [other for other, block in families.items() if block["source"] != "merged"]
+    if source not in legal:
+        raise StudyError(f"{key_path}/family: {source!r} is not allowed; allowed: {', '.join(legal) or 'no family'}")
+    available = checkpoints.saved(source, families[source])
+    possible = available[family["last"] - 1 :]
+    if not possible:
+        raise StudyError(
+            f"{key_path}/last: {family['last']} is not allowed; allowed: {len(available)} or less, as many as {source!r} has"
+        )
+    steps = revisions.chosen(name, family.get("steps", [checkpoints.steps(source, families[source])[-1]]), possible)
+    counted = {key: families[source][key] for key in ("tokens_per_step", "tokens", "fields") if key in families[source]}
+    if "pretraining" in families[source]:
+        counted["tokens_per_step"] = (
+            families[source]["pretraining"]["batch"] * families[source]["pretraining"]["sequence"]
+        )
+    return {**counted, **family, "steps": steps}
 
 
 def _naming(config: Mapping[str, Any], members: Mapping[str, list[str]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from workflow.data import corpora
 from workflow.data.demonstrations import shots
 from workflow.errors import MistakesError, StudyError
 from workflow.models import checkpoints
-from workflow.settings import Recipe, Study, Suite
+from workflow.settings import Recipe, ReplayText, Study, Suite
 from workflow.study import adopted, indicators
 from workflow.study import config as configs
 
@@ -32,7 +32,9 @@ WHOLE = "all"  # name of the only part of a cell
 def collected(study: Study) -> list[str]:
     """The corpora that a study reads from the hub."""
     trained = [family["pretraining"] for family in study["families"].values() if "pretraining" in family]
-    names = {block["corpus"] for block in (*trained, *study["indicators"].values()) if "corpus" in block}
+    replayed = [recipe["replay_text"] for recipe in study["recipes"].values() if "replay_text" in recipe]
+    blocks: list[Any] = [*trained, *study["indicators"].values(), *replayed]
+    names = {block["corpus"] for block in blocks if "corpus" in block}
     return sorted(name.removeprefix(corpora.HUB) for name in names if name.startswith(corpora.HUB))
 
 
@@ -152,6 +154,26 @@ def of_mix(recipe: Recipe, train: str) -> Recipe:
     """A recipe with the shares of the tasks, if it fine-tunes on a mix."""
     mixes = registry.tasks.mixes
     return {**recipe, "mix": dict(mixes[train])} if train in mixes else recipe
+
+
+def replayed_text(study: Study, recipe: str, family: str) -> ReplayText | None:
+    """The text that a recipe mixes into the fine-tuning of a family's bases; None for a recipe without replay.
+
+    Errors: StudyError if neither the recipe nor the family's pre-training names any.
+    """
+    block = study["recipes"][recipe]
+    if "replay" not in block:
+        return None
+    if "replay_text" in block:
+        return block["replay_text"]
+    source = study["families"][family]
+    pretraining = study["families"][source.get("family", family)].get("pretraining")
+    if pretraining is None:
+        raise StudyError(
+            f"config.yaml: recipes/{recipe}/replay_text: missing; expected a text, since {family!r} is not pre-trained here"
+        )
+    text: ReplayText = {"corpus": pretraining["corpus"], "split": "train"}
+    return {**text, "domains": pretraining["domains"]} if "domains" in pretraining else text
 
 
 def at_rate(recipe: Recipe, learning_rate: float) -> Recipe:

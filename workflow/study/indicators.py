@@ -45,6 +45,9 @@ def weights(settings: Mapping[str, Any]) -> str:
     return "fp32" if settings["measure"] == "tuning_probe" else settings["precision"]
 
 
+COMPARED = ("clm", "gold_answer")  # measures that are compared between a fine-tuned model and its base
+
+
 def run_for(blocks: Mapping[str, Indicator]) -> dict[str, Indicator]:
     """The indicators among some blocks of a study that need a run of the base, by name."""
     return {name: block for name, block in blocks.items() if block["measure"] != SCORED}

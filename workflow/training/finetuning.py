@@ -29,7 +29,7 @@ from workflow.models.engine import feeding, repeating
 from workflow.models.engine.reading import out_of_memory
 from workflow.settings import Recipe
 from workflow.task import Example, Task
-from workflow.training import saved_state
+from workflow.training import replay, saved_state
 from workflow.training.saved_state import State, TrainingProgress
 
 if TYPE_CHECKING:
@@ -162,10 +162,15 @@ def order(rows: int, epochs: int, seed: int) -> list[int]:
 
 
 def plan(rows: int, recipe: Recipe, seed: int) -> list[list[int]]:
-    """Return the row numbers of each optimizer step; an epoch's last step may be smaller, and no step spans two epochs."""
-    sequence, size = order(rows, recipe["epochs"], seed), recipe["batch"]
-    epochs = [sequence[start : start + rows] for start in range(0, len(sequence), rows)]
-    return [epoch[start : start + size] for epoch in epochs for start in range(0, rows, size)]
+    """Return the row numbers of each optimizer step; an epoch's last step may be smaller, and no step spans two epochs.
+
+    rows: all of them, those of `replay` last, of which each epoch has its own.
+    """
+    examples, replayed = replay.counts(rows, recipe)
+    sequence, size, length = order(examples + replayed, recipe["epochs"], seed), recipe["batch"], examples + replayed
+    epochs = [sequence[start : start + length] for start in range(0, len(sequence), length)]
+    own = [[row + (row >= examples) * epoch * replayed for row in rows] for epoch, rows in enumerate(epochs)]
+    return [epoch[start : start + size] for epoch in own for start in range(0, length, size)]
 
 
 def rate(update: int, updates: int, recipe: Recipe) -> float:

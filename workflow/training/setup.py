@@ -17,7 +17,7 @@ from workflow.models.encoding import Masked, context_length
 from workflow.settings import Recipe
 from workflow.storage import tables
 from workflow.task import Rows, Task
-from workflow.training import finetuning, save_load_check, saved_state, task_mix
+from workflow.training import finetuning, replay, save_load_check, saved_state, task_mix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,10 +60,12 @@ def read(
 ) -> TuningSetup:
     """Return the setup of a fine-tuning run.
 
-    keys: of a model, or of a trial with its seed; paths: `base`, `task` (of a mix one for each task) and `state`, and the
-    base's `folder` if the config names it; held: whether to include validation rows.
+    keys: of a model, or of a trial with its seed; recipe: with the text that it replays as `replayed`, if any; paths: `base`,
+    `task` (of a mix one for each task) and `state`, the base's `folder` if the config names it, and `data_root`, which a text
+    may lie in; held: whether to include validation rows.
     Errors: StudyError if the base or the rows are not usable.
     """
+    recipe, text = replay.parted(recipe)
     base = checkpoints.read_base(paths["base"], paths["folder"])
     checkpoints.import_model(base["path"])
     log.info("imported: %s", job.clock())
@@ -84,6 +86,10 @@ def read(
     summary = ", ".join(f"{number} {name}" for name, number in counts.items())
     log.info("rows: %s (dropped: no scored token within max_tokens)", summary)
     rows, seed = list(encoded["examples"].values()), int(keys["seed"])
+    if text:
+        replayed = replay.rows(tokenizer, replay.documents(text, paths["data_root"]), len(rows), context, recipe)
+        rows, counts["replayed"] = [*rows, *replayed], len(replayed)
+        log.info("replay: %d rows of text in %d epochs", len(replayed), recipe["epochs"])
     facts = {"base": base["files"], "recipe": recipe, "seed": seed}
     state = saved_state.State(Path(paths["state"]), finetuning.fingerprint(facts, rows))
     lineage = {**keys, "recipe_settings": recipe, "base": checkpoints.identity(base), **counts}

@@ -13,6 +13,8 @@ from workflow.statistics import Resampling
 
 LINE = [key for key in PAIR_KEYS if key != "step"]
 
+SAVED_STEPS_ONLY = True
+
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
     """Five rows for each curve with six steps in its last two decades: a model line (`level`), or fine-tuned minus base

@@ -21,6 +21,8 @@ ASSUMED = (
     "(0.06 of a score from 0 to 1 for each doubling of steps), not for a faster one"
 )
 
+SAVED_STEPS_ONLY = True
+
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
     """Rows for 1.25, 1.5 and 2 times the last step of each sort of curve: bases, and models fine-tuned with one recipe.

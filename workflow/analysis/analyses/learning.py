@@ -32,6 +32,8 @@ GROUPS = {
     (False, False): "not_learned",
 }
 
+SAVED_STEPS_ONLY = True
+
 
 @dataclass(frozen=True)
 class Claim:

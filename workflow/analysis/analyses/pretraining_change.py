@@ -31,6 +31,8 @@ FLAT, RISING = "base_does_not_rise", "base_rises"
 SORTS = {FLAT: False, RISING: True}  # whether the base rises
 COMPARED = f"{FLAT}_minus_{RISING}"
 
+SAVED_STEPS_ONLY = True
+
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
     """Rows for each curve, of a model line on a test (`level`) and of fine-tuned minus base (`gain`); step is null.

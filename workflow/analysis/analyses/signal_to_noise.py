@@ -20,6 +20,8 @@ LINE = [key for key in PAIR_KEYS if key not in ("family", "step")]
 LAST = 1 / 3  # share of a run's checkpoints, the last ones, that noise is estimated from
 FEWEST = 3  # fewest such checkpoints
 
+SAVED_STEPS_ONLY = True
+
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
     """Three rows for each test, way of testing and fine-tuning, over all bases of all families: `signal`, `noise`,

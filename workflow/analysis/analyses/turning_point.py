@@ -13,6 +13,8 @@ from workflow.statistics import Resampling, Values
 
 LINE = [key for key in PAIR_KEYS if key != "step"]
 
+SAVED_STEPS_ONLY = True
+
 
 def analyse(evidence: Evidence, groups: Mapping[str, Any], resampling: Resampling) -> list[dict[str, Any]]:
     """Rows for each curve with five steps or more: of a model line on a test (`level`), of fine-tuned minus base (`gain`).

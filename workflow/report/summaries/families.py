@@ -48,7 +48,9 @@ def summarise(material: StudyTables) -> pd.DataFrame:
 
 
 def _place(family: Family) -> str | None:
-    """Repository, repositories or folder of a family; None if it is trained in the study."""
+    """Repository, repositories or folder of a family, or what it averages; None if it is trained in the study."""
+    if family["source"] == "merged":
+        return f"mean of {family['last']} checkpoints of {family['family']}"
     repos = dict.fromkeys(entry["repo"] for entry in family.get("repos", []))
     return family.get("repo") or family.get("path") or ", ".join(repos) or None
 
