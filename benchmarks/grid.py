@@ -32,7 +32,8 @@ TASKS = ["mini_facts", "mini_inference", "mini_control", "mini_paraphrase", "min
 UNHURRIED = (
     "from snakemake.executors import touch; touch.Executor.SLEEPING_TIME = 0; from snakemake.cli import main; main()"
 )
-FOLDERS = re.compile(r"resources/(models/.*|pretrained/[^/]*|miniworld)|results/pages")  # outputs that are folders
+# Outputs that are folders; the files of their checksums beside them, whose names begin with a dot, are not.
+FOLDERS = re.compile(r"resources/(models/(.*/)?[^./][^/]*|pretrained/[^./][^/]*|miniworld)|results/pages")
 
 
 def config(steps: int) -> dict[str, Any]:

@@ -352,3 +352,14 @@ def test_the_steps_after_predictions_are_measured_one_by_one(capsys: pytest.Capt
     names = [line[0].removeprefix("| ") for line in told]
     assert {"gather items", "analyse turning_point", "audit", "recommend", "find", "draw curves"} <= set(names)
     assert {line[1] for line in told} == {"630"} and len(set(names)) == len(names)
+
+
+@pytest.mark.slow
+def test_snakemake_s_own_time_is_measured_on_a_study_that_is_finished(capsys: pytest.CaptureFixture[str]) -> None:
+    """A step has 533 jobs, and the rest of the study a few."""
+    import grid
+
+    grid.main(["--steps", "1"])
+    told = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:6]]
+    jobs = {line[0]: int(line[1]) for line in told}
+    assert jobs["nothing to do"] == 0 and 533 < jobs["dry run"] < 600 and jobs["dry run of a step more"] > 533

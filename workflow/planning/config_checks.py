@@ -46,7 +46,10 @@ def read(config: Mapping[str, Any]) -> Study:
     except (StudyError, OSError) as error:
         expanded = None
         lines += [line for line in _lines(error) if not line.startswith(_blocks(places))]
-    valid, more, others = _valid(expanded) if expanded else (None, [], [])
+    if expanded == written:
+        valid, more, others = written, [], []
+    else:
+        valid, more, others = _valid(expanded) if expanded else (None, [], [])
     lines, places = [*lines, *more], [*places, *others]
     if valid:
         defaults: dict[str, Any] = {

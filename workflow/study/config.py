@@ -68,16 +68,22 @@ def mistakes(config: Mapping[str, Any]) -> list[tuple[Place, str]]:
 
 
 def without(config: Mapping[str, Any], places: Iterable[Place]) -> dict[str, Any] | None:
-    """A valid config made by removing the values at some key paths, so that the rest can be checked; None if impossible."""
+    """A valid config made by removing the values at some key paths, so that the rest can be checked; None if impossible.
+
+    places: those of all mistakes.
+    """
+    root = schema()
+    if not (at := set(places)):
+        return _filled(config, root, root)
     left = copy.deepcopy(dict(config))
-    for key_path in sorted(set(places), key=lambda key_path: (len(key_path), str(key_path)), reverse=True):
+    for key_path in sorted(at, key=lambda key_path: (len(key_path), str(key_path)), reverse=True):
         value: Any = left
         for key in key_path[:-1]:
             value = value[key]
         if not key_path:
             return None
         del value[key_path[-1]]
-    return None if mistakes(left) else validated(left)
+    return None if mistakes(left) else _filled(left, root, root)
 
 
 def check_keys(path: Path) -> None:
