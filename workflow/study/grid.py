@@ -103,7 +103,8 @@ def trials(study: Study) -> pd.DataFrame:
     rows = []
     for keys, tuned in models(study).groupby(CHOICE_KEYS, sort=False):
         family, train, format, name = keys
-        if "search" not in study["recipes"].get(name, ()):
+        recipe = study["recipes"].get(name)
+        if recipe is None or "search" not in recipe or not isinstance(recipe["learning_rate"], list):
             continue
         search = study["recipes"][name]["search"]
         last = int(tuned["step"].max())
