@@ -11,20 +11,23 @@ localrules:
 
 
 rule pretrain:
-    """Pre-train a family, from scratch or from a checkpoint, and save its checkpoints."""
+    """Pre-train a family, from scratch or from a checkpoint, up to one saved step, from where the piece before it stopped."""
     input:
         corpus=corpus_made,
         start=start_base,
+        previous=previous_piece,
     output:
-        directory("resources/pretrained/family={family}"),
-        "resources/pretrained/.family={family}.sha256",
+        directory(f"resources/pretrained/{BASE}"),
+        checksums.place(pathlib.Path(f"resources/pretrained/{BASE}")),
     log:
-        "logs/pretrain/family={family}.log",
+        f"logs/pretrain/{BASE}.log",
     benchmark:
-        "results/benchmarks/pretrain/family={family}.tsv"
+        f"results/benchmarks/pretrain/{BASE}.tsv"
+    # Later steps wait for it.
+    priority: 100
     conda:
         "../envs/model.yaml"
-    threads: 2
+    threads: pretraining_threads
     resources:
         **needs.asked(STUDY, needs.pretraining),
     params:
@@ -33,6 +36,7 @@ rule pretrain:
         texts=corpus_contents,
         folder=start_folder,
         start=start_contents,
+        states="resources/states/pretrained/family={family}",
     script:
         "../workflow/scripts/pretrain.py"
 

@@ -15,13 +15,35 @@ def pretraining(wildcards):
 
 
 def training(wildcards):
-    """How a family is trained; a folder that it goes on from by its name alone."""
-    block = pretraining(wildcards)
+    """How a family is trained, whatever other steps it saves; a folder that it goes on from by its name alone."""
+    block = {
+        key: value for key, value in pretraining(wildcards).items() if key != "save"
+    }
     start = block.get("continue_from", {})
     named = (
         {"folder": pathlib.Path(start["folder"]).name} if "folder" in start else start
     )
     return block | ({"continue_from": named} if start else {})
+
+
+def previous_piece(wildcards):
+    """The checkpoint of the saved step before; none for the first one."""
+    saved = sorted(pretraining(wildcards)["save"])
+    family, step = wildcards.family, int(wildcards.step)
+    if step not in saved:
+        raise StudyError(
+            f"config.yaml: families/{family}/pretraining/save: {step} is not listed; found {saved}"
+        )
+    earlier = [other for other in saved if other < step]
+    return noted(base_checkpoints.trained_here(family, earlier[-1])) if earlier else []
+
+
+def pretraining_threads(wildcards):
+    """Two threads; one where two would be all cores of this machine while jobs wait that need an earlier step."""
+    family = STUDY["families"][wildcards.family]
+    used = base_checkpoints.steps(wildcards.family, family)
+    cores = workflow.resource_settings.cores if workflow.local_exec else None
+    return 1 if min(used) < int(wildcards.step) and cores and cores <= 2 else 2
 
 
 def corpus_made(wildcards):
@@ -99,7 +121,7 @@ def checkpoint(wildcards):
         return noted(f"resources/averaged/{grid.path(wildcards, grid.BASE_KEYS)}")
     if source == "hub":
         return [f"resources/pins/bases/{grid.path(wildcards, grid.BASE_KEYS)}.json"]
-    trained = f"resources/pretrained/family={wildcards.family}"
+    trained = base_checkpoints.trained_here(wildcards.family, int(wildcards.step))
     return noted(trained) if source == "trained" else []
 
 

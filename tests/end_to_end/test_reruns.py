@@ -264,6 +264,62 @@ def test_a_study_of_an_earlier_version_is_upgraded_by_one_command(changed: Path)
     }  # fmt: skip
 
 
+def with_a_family_of_one_job(place: Path) -> Path:
+    """The study as if a version had made it that trained a family in one job; returns the family's folder."""
+    study, family = place / "study", place / "study/resources/pretrained/family=tiny"
+    records = study / ".snakemake/metadata"
+    paths = {
+        file: base64.urlsafe_b64decode(file.name.removeprefix("@")).decode()
+        for file in records.rglob("*")
+        if file.is_file()
+    }
+    shutil.copy2(family / "step=0/.snakemake_timestamp", family)  # before all that was made from it
+    for file, path in paths.items():
+        record = json.loads(file.read_text())
+        if path == "resources/pretrained/family=tiny/step=20":
+            (settings,) = [told for told in record["params"] if "'vocabulary'" in told]
+            told = settings[:-1] + ", 'save': [0, 10, 20]}"
+            record["params"] = sorted(told if other == settings else other for other in record["params"])
+            key = base64.urlsafe_b64encode(b"resources/pretrained/family=tiny").decode()
+            (records / key).write_text(json.dumps(record))
+        elif path.startswith("resources/bases/"):
+            names = ["resources/pretrained/family=tiny", "resources/pretrained/.family=tiny.sha256"]
+            file.write_text(json.dumps(record | {"input": names, "input_checksums": {}}))
+        if "/pretrained/" in path:
+            file.unlink()
+    for step in family.glob("step=*"):
+        (step / ".snakemake_timestamp").unlink()
+        checksums.forget(step)
+    checksums.write(family)
+    measured = study / "results/benchmarks/pretrain"
+    (measured / "family=tiny/step=20.tsv").rename(measured / "family=tiny.tsv")
+    shutil.rmtree(measured / "family=tiny")
+    return family
+
+
+def upgraded(place: Path) -> subprocess.CompletedProcess[str]:
+    upgrade = [sys.executable, "-m", "workflow.upgrading", "--directory", "study"]
+    return subprocess.run(upgrade, cwd=place, env=running.ENVIRONMENT, capture_output=True, text=True)
+
+
+def test_a_family_that_was_trained_in_one_job_is_not_trained_again(changed: Path) -> None:
+    with_a_family_of_one_job(changed)
+    assert "an earlier version of Tunecast made this study" in running.run(changed).stderr
+    ended = upgraded(changed)
+    assert ended.returncode == 0, ended.stderr
+    plan = running.planned(changed)
+    assert not set(plan) & {"pretrain", "fetch", "measure", "tune", "predict", "score"}, plan
+    assert (changed / "study/results/benchmarks/pretrain/family=tiny/step=20.tsv").is_file()
+
+
+def test_damaged_weights_are_not_upgraded(changed: Path) -> None:
+    family = with_a_family_of_one_job(changed)
+    (family / "step=10/model.safetensors").write_bytes(b"other")
+    ended = upgraded(changed)
+    assert ended.returncode == 1
+    assert "step=10/model.safetensors: does not match its checksum" in ended.stderr
+
+
 def test_the_profile_leaves_dates_and_code_to_content() -> None:
     profile = yaml.safe_load((running.ROOT / "profiles/default/config.yaml").read_text())
     assert "code" not in profile["rerun-triggers"]

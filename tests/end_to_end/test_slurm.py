@@ -96,9 +96,9 @@ def test_a_model_s_predictions_and_a_base_s_scores_are_one_submission_each(
         row["what"].removeprefix("rule_").split("_wildcards")[0].split("-")[0] for row in jobs(submitted, cluster)
     )
     # 5 models: 2 untouched bases, 2 seeds, 1 LoRA; without grouping 16 predictions and 16 scores.
-    assert rules == {"pretrain": 1, "tune": 3, "measure": 2, "predictions": 5, "scores": 2, "forecast": 1}
+    assert rules == {"pretrain": 3, "tune": 3, "measure": 2, "predictions": 5, "scores": 2, "forecast": 1}
     plan = running.planned(submitted, "--forceall")
-    assert sum(plan[rule] for rule in ("pretrain", "tune", "measure", "predict", "score", "forecast")) == 39
+    assert sum(plan[rule] for rule in ("pretrain", "tune", "measure", "predict", "score", "forecast")) == 41
 
 
 def test_slurm_is_asked_for_what_each_job_needs(submitted: Path, cluster: slurm_cluster.Cluster) -> None:

@@ -345,7 +345,7 @@ COSTS: dict[str, tuple[Change, dict[str, int]]] = {
     ),
     "a family": (
         config(families=ANOTHER_FAMILY),
-        {"pretrain": 1, "fetch": 2, "measure": 2, "tune": 3, "predict": 16, "score": 16, **TAIL, "gather": 5 + 4},
+        {"pretrain": 3, "fetch": 2, "measure": 2, "tune": 3, "predict": 16, "score": 16, **TAIL, "gather": 5 + 4},
     ),
     "a seed": (
         config("models", "0", seeds=[0, 1, 2]),

@@ -28,7 +28,7 @@ def test_every_rule_has_a_time(tmp_path: Path) -> None:
     parameters = block["vocabulary"] * width + block["layers"] * (4 * width**2 + 3 * width * block["intermediate"])
     jobs = {
         "generate": [{}],
-        "pretrain": [{"family": "tiny"}],
+        "pretrain": [{"family": "tiny", "step": "10"}, {"family": "tiny", "step": "20"}],
         "measure": [KEYS] * 2,
         "tune": [KEYS],
         "score": [KEYS] * 3,
@@ -36,7 +36,7 @@ def test_every_rule_has_a_time(tmp_path: Path) -> None:
     stages = {stage.rule: stage for stage in local_time.stages(study, jobs, tmp_path, RATE)}
     assert list(stages) == list(jobs)
     operations = 6 * parameters * block["batch"] * block["sequence"] * block["steps"]
-    assert stages["pretrain"].hours * 3600 == pytest.approx(operations / 0.6e9 + 0.5)
+    assert stages["pretrain"].hours * 3600 == pytest.approx(operations / 0.6e9 + 2 * 0.5)
     assert stages["score"].hours * 3600 == pytest.approx(3)
     assert stages["generate"].hours * 3600 == pytest.approx(1)
     assert all(stage.hours > 0 and not stage.measured for stage in stages.values())
@@ -58,6 +58,7 @@ def test_cores_share_the_work_but_not_one_pretraining() -> None:
     assert local_time.whole(stages, 1) == 8
     assert local_time.whole(stages, 2) == 4
     assert local_time.whole(stages, 16) == 2
+    assert local_time.whole(stages, 16, families=4) == 0.5
 
 
 def test_the_rate_is_that_of_one_core() -> None:

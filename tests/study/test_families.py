@@ -131,8 +131,8 @@ def test_what_goes_on_from_a_base_runs_after_it(smoke: Path, tmp_path: Path) -> 
     place = shutil.copytree(smoke, tmp_path / "place")
     running.configure(place, going_on(more={"family": "tiny", "step": 20}))
     jobs = running.planned(place, "results/indicators.parquet")
-    assert jobs == {"pretrain": 1, "fetch": 3, "measure": 3, "gather": 1}
-    ended = running.run(place, "resources/pretrained/family=more")
+    assert jobs == {"pretrain": 3, "fetch": 3, "measure": 3, "gather": 1}
+    ended = running.run(place, "resources/pretrained/family=more/step=10")
     assert ended.returncode == 0, ended.stderr
     weights = [
         place / f"study/resources/pretrained/family={name}" for name in ("tiny/step=20", "more/step=0", "more/step=10")
@@ -149,7 +149,7 @@ def test_a_table_of_families_is_planned(smoke: Path, tmp_path: Path) -> None:
     config["families"]["v"] = {"source": "trained", "table": "variants.csv", "mixes": MIXES, "pretraining": SHARED}
     running.configure(place, config)
     jobs = running.planned(place, "results/indicators.parquet")
-    assert jobs == {"pretrain": 2, "fetch": 6, "measure": 6, "gather": 1}
+    assert jobs == {"pretrain": 6, "fetch": 6, "measure": 6, "gather": 1}
 
 
 BAD_STARTS = {

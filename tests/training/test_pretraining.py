@@ -103,12 +103,12 @@ def test_loss_starts_at_that_of_a_guess_and_falls(trained):
 
 def test_history_is_written(trained):
     history, out = trained
-    assert [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()] == history
+    assert [json.loads(line) for line in (out / "step=60" / "history.jsonl").read_text().splitlines()] == history
 
 
 def test_a_folder_for_each_saved_step_and_nothing_else(trained):
     _, out = trained
-    assert sorted(path.name for path in out.iterdir()) == ["history.jsonl", "step=0", "step=20", "step=60"]
+    assert sorted(path.name for path in out.iterdir()) == ["step=0", "step=20", "step=60"]
 
 
 def test_saved_model_loads_and_goes_on_from_the_loss(trained, documents):
@@ -131,6 +131,71 @@ def test_same_seed_same_weights(trained, documents, tmp_path):
     first, second = (load_file(root / "step=60" / "model.safetensors") for root in (out, tmp_path))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def piece(documents, folder, step, progress=lambda row: None, start=None, recipe=RECIPE):
+    """Train one piece as its job does, and remove the states that it makes needless."""
+    recipe = recipe | {"save": [step]}
+    states = pretraining.States(folder / "states", pretraining.fingerprint(recipe, documents, {}))
+    history = pretraining.pretrain(documents, recipe, folder, progress, start, states, step)
+    states.remove(before=step)
+    return history
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_pieces_give_the_files_of_training_in_one_go(trained, documents, tmp_path):
+    """Also when a piece is killed and repeated, and when a saved step is added at the end."""
+    history, out = trained
+    seen = []
+
+    def killed(row):
+        seen.append(row["step"])
+        if row["step"] == 40:
+            raise KeyboardInterrupt
+
+    piece(documents, tmp_path, 0)
+    piece(documents, tmp_path, 20)
+    with pytest.raises(KeyboardInterrupt):
+        piece(documents, tmp_path, 60, killed)
+    assert seen == list(range(21, 41)) and not (tmp_path / "step=60").exists()
+    assert piece(documents, tmp_path, 60) == history
+    for step in (0, 20, 60):
+        assert contents(tmp_path / f"step={step}") == contents(out / f"step={step}"), step
+
+
+def test_a_piece_goes_on_from_the_last_step_and_without_its_state_from_the_start(trained, documents, tmp_path):
+    _, out = trained
+    seen = []
+    piece(documents, tmp_path, 20)
+    assert [path.name for path in (tmp_path / "states").iterdir()] == ["step=20.safetensors"]
+    (tmp_path / "states/step=20.safetensors").unlink()
+    piece(documents, tmp_path, 60, lambda row: seen.append(row["step"]))
+    assert seen == list(range(1, 61))
+    assert contents(tmp_path / "step=60") == contents(out / "step=60")
+
+
+def test_a_state_of_other_settings_or_texts_is_not_used(documents, tmp_path):
+    seen = []
+    for recipe, texts in ((RECIPE, documents), (RECIPE | {"learning_rate": 5e-3}, documents), (RECIPE, documents[1:])):
+        seen.clear()
+        piece(texts, tmp_path, 3, lambda row: seen.append(row["step"]), recipe=recipe)
+        assert seen == [1, 2, 3]
+
+
+def test_pieces_go_on_from_a_base_as_one_go_does(trained, documents, tmp_path):
+    _, out = trained
+
+    def start():
+        return AutoModelForCausalLM.from_pretrained(out / "step=60"), AutoTokenizer.from_pretrained(out / "step=60")
+
+    recipe = SHORT | {"objective": "sc", "save": [0, 2, 6]}
+    pretraining.pretrain(documents, recipe, tmp_path / "one", start=start())
+    for step in recipe["save"]:
+        piece(documents, tmp_path / "pieces", step, start=start(), recipe=recipe)
+        assert contents(tmp_path / f"pieces/step={step}") == contents(tmp_path / f"one/step={step}")
 
 
 def test_other_seed_other_weights(trained, documents, tmp_path):

@@ -58,26 +58,31 @@ def stages(study: Study, jobs: Mapping[str, Sequence[Mapping[str, str]]], folder
         if rule in known:
             yield known[rule]
         elif rule in MODEL_WORK:
-            of_family = functools.cache(functools.partial(MODEL_WORK[rule], study, folder))
-            yield Stage(rule, len(keys_of_jobs), sum(hours(of_family(keys["family"])) for keys in keys_of_jobs), 0)
+            of_base = functools.cache(functools.partial(MODEL_WORK[rule], study, folder))
+            taken = sum(hours(of_base(keys["family"], keys["step"])) for keys in keys_of_jobs)
+            yield Stage(rule, len(keys_of_jobs), taken, 0)
         else:
             yield Stage(rule, len(keys_of_jobs), len(keys_of_jobs) * OTHER / 3600, 0)
 
 
-def whole(stages: Sequence[Stage], cores: int) -> float:
-    """Estimated hours by the clock: all cores at work, but no pre-training on more than PARALLEL of them."""
-    longest = max((stage.hours / stage.jobs for stage in stages if stage.rule == "pretrain"), default=0.0)
-    return max(sum(stage.hours for stage in stages) / cores, longest / min(cores, PARALLEL))
+def whole(stages: Sequence[Stage], cores: int, families: int = 1) -> float:
+    """Estimated hours by the clock: all cores at work, but the pieces of a pre-training one after the other.
+
+    families: the number of those that are trained. On more than PARALLEL cores a pre-training has that many threads, else one.
+    """
+    chain = sum(stage.hours for stage in stages if stage.rule == "pretrain") / max(1, families)
+    return max(sum(stage.hours for stage in stages) / cores, chain / (PARALLEL if cores > PARALLEL else 1))
 
 
-def _pretraining(study: Study, folder: Path, family: str) -> Work:
-    """The work of the pre-training of a family."""
+def _pretraining(study: Study, folder: Path, family: str, step: str) -> Work:
+    """The work of the piece of a pre-training up to a saved step."""
     block = study["families"][family]["pretraining"]
+    updates = int(step) - max((saved for saved in block["save"] if saved < int(step)), default=0)
     parameters = costs.parameters_of(study, family, folder / "resources/bases")
-    return Work(parameters, resources.TRAINING * parameters * block["batch"] * block["sequence"] * block["steps"])
+    return Work(parameters, resources.TRAINING * parameters * block["batch"] * block["sequence"] * updates)
 
 
-def _measuring(study: Study, folder: Path, family: str) -> Work:
+def _measuring(study: Study, folder: Path, family: str, step: str) -> Work:
     """The work of all indicators of one base, whose tests have rows as long as those of the study's tasks on average."""
     parameters = costs.parameters_of(study, family, folder / "resources/bases")
     prepared = folder / "resources/tasks"
@@ -87,4 +92,4 @@ def _measuring(study: Study, folder: Path, family: str) -> Work:
     return Work(parameters, resources.operations_of_indicators(study, size, rows, mean))
 
 
-MODEL_WORK: dict[str, Callable[[Study, Path, str], Work]] = {"pretrain": _pretraining, "measure": _measuring}
+MODEL_WORK: dict[str, Callable[[Study, Path, str, str], Work]] = {"pretrain": _pretraining, "measure": _measuring}

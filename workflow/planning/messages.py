@@ -142,7 +142,8 @@ def _on_gpu(study: Study, jobs: Mapping[str, Sequence[Any]], folder: Path) -> It
 def _on_cores(study: Study, jobs: Mapping[str, Sequence[Any]], folder: Path, rate: float, cores: int) -> Iterator[str]:
     """Line on the time by the clock of all jobs on the cores of this machine, and the source of the estimate."""
     stages = list(local_time.stages(study, jobs, folder, rate))
-    whole = duration(3600 * local_time.whole(stages, cores))
+    families = len({keys["family"] for keys in jobs.get("pretrain", [])})
+    whole = duration(3600 * local_time.whole(stages, cores, families))
     longest = sorted(stages, key=lambda stage: -stage.hours)[:LONGEST]
     seen, on = sum(stage.measured for stage in stages), _counted(cores, "core")
     known = [f"from {_counted(seen, 'measured job')}"] if seen else []

@@ -68,11 +68,14 @@ def asked(study: Study, stage: Callable[..., Needs]) -> dict[str, Callable[..., 
 
 
 def pretraining(study: Study, wildcards: Any, input: Any) -> Needs:
-    """Needs of a pre-training: MB, MB, minutes. From scratch it runs on the CPU; from a checkpoint, on a GPU if there is one."""
+    """Needs of a piece of a pre-training, as if it had to train from the start: MB, MB, minutes.
+
+    From scratch it runs on the CPU; from a checkpoint, on a GPU if there is one.
+    """
     block = study["families"][wildcards.family]["pretraining"]
     size, tokens = _start_size(block, input), block["batch"] * block["sequence"]
     held = TRAINED * size.parameters + KEPT["fp32"] * size.layers_times_width * tokens
-    minutes = _minutes(TRAINING * size.parameters * tokens * block["steps"] / CPU_SPEED)
+    minutes = _minutes(TRAINING * size.parameters * tokens * int(wildcards.step) / CPU_SPEED)
     memory = PROCESS + held / 1e6
     return {"mem_mb": memory, "gpu_mem_mb": memory if "continue_from" in block else 0, "runtime": minutes}
 

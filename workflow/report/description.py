@@ -73,8 +73,9 @@ def _suites(study: Study) -> Iterator[str]:
 def _missing(study: Study, audit: pd.DataFrame) -> Iterator[str]:
     """Steps that the study leaves out, and missing cells that the audit reports."""
     for name, family in study["families"].items():
-        saved = set(family.get("pretraining", {}).get("save", []))
-        if left := sorted(saved - set(checkpoints.steps(name, family))):
+        used = checkpoints.steps(name, family)
+        saved = {step for step in family.get("pretraining", {}).get("save", []) if step < max(used)}
+        if left := sorted(saved - set(used)):
             yield f"{name}: {_listed('step', left)} saved, but not in the steps of the study"
     lacking = audit.loc[audit["check"].isin(LACKING), "evidence"].tolist()
     for evidence in lacking[:MOST]:

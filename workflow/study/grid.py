@@ -38,6 +38,17 @@ def collected(study: Study) -> list[str]:
     return sorted(name.removeprefix(corpora.HUB) for name in names if name.startswith(corpora.HUB))
 
 
+def pieces(study: Study) -> list[dict[str, Any]]:
+    """Family and step of each piece of pre-training: the saved steps up to the last one that the study uses."""
+    return [
+        {"family": name, "step": step}
+        for name, family in study["families"].items()
+        if family["source"] == "trained"
+        for step in sorted(family["pretraining"]["save"])
+        if step <= max(checkpoints.steps(name, family))
+    ]
+
+
 def passage_files(study: Study, name: str) -> list[str]:
     """The files of passages that a task's contexts are retrieved from; none for a task without contexts.
 

@@ -1,14 +1,17 @@
-"""Pre-train a small model from scratch, or continue any base; save checkpoints at listed steps.
+"""Pre-train a small model from scratch, or continue any base; save checkpoints at listed steps, in one go or in pieces.
 
 A model from scratch has the OLMo architecture (Groeneveld et al., 2024, arXiv 2402.00838) and a new tokenizer. Each checkpoint
-is a folder in the hub's layout, so that all later steps read it like a published one.
+is a folder in the hub's layout, so that all later steps read it like a published one. A piece is the training up to one saved
+step. It goes on from the state that an earlier piece left, bit for bit as if training had not stopped.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -28,6 +31,7 @@ from workflow.models.engine import linear
 from workflow.settings import Pretraining
 from workflow.storage.files import whole
 from workflow.training import data_mix, objectives
+from workflow.training.saved_state import State, TrainingProgress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,13 +49,18 @@ def pretrain(
     out: Path,
     progress: Callable[[dict[str, Any]], None] = lambda row: None,
     start: tuple[PreTrainedModel, PreTrainedTokenizerFast] | None = None,
+    states: States | None = None,
+    until: int | None = None,
 ) -> list[dict[str, Any]]:
     """Train on the documents and write a checkpoint to `out/step=<N>` for each step that the recipe saves.
+
+    The checkpoint of a step has the history up to it in `history.jsonl`.
 
     recipe: vocabulary, hidden, layers, heads, intermediate, context (tokens) of a model from scratch; sequence (tokens),
     batch, steps, save (a list of steps, 0 for the start), learning_rate, warmup (share of the steps), weight_decay, clip
     (largest gradient norm), seed, precision (a key of DTYPES); see `objectives` for objective, weights, mode_tokens and
     `data_mix` for mix, tag, length. start: model and tokenizer to continue from. progress: called with each row of the history.
+    states: where to go on from and to leave the state of the last step. until: the last step, by default that of the recipe.
 
     Returns the history, one row per step: step, loss (nats per scored token), learning_rate, tokens (so far, scored or not).
     """
@@ -61,18 +70,69 @@ def pretrain(
     linear.adopt(model)
     optimizer = torch.optim.AdamW(weight_groups(model, recipe["weight_decay"]), lr=recipe["learning_rate"], betas=BETAS)
     rows = batches(data_mix.encode(tokenizer, documents, recipe), recipe, tokenizer)
-    history = []
-    for step in range(recipe["steps"] + 1):
+    until = recipe["steps"] if until is None else until
+    history: list[dict[str, Any]] = states.load(model, optimizer, until) if states else []
+    rows = itertools.islice(rows, len(history), None)
+    for step in range(len(history), until + 1):
         if step in recipe["save"]:
-            save(model, tokenizer, out / f"step={step}")
-        if step < recipe["steps"]:
+            save(model, tokenizer, out / f"step={step}", history)
+        if step < until:
             rate = learning_rate(step, recipe)
             loss = update(model, optimizer, next(rows), rate, recipe["clip"], DTYPES[recipe["precision"]])
             tokens = (step + 1) * recipe["batch"] * recipe["sequence"]
             history.append({"step": step + 1, "loss": loss, "learning_rate": rate, "tokens": tokens})
             progress(history[-1])
-    (out / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+    if states:
+        states.save(model, optimizer, history)
     return history
+
+
+def fingerprint(recipe: Pretraining, documents: Sequence[Document], start: Mapping[str, Any]) -> str:
+    """Return a hash of what a state depends on: the recipe but for the saved steps, the texts, the files of the start.
+
+    start: name -> bytes and SHA-256 of the files of the checkpoint that training goes on from; empty from scratch.
+    """
+    settings = {key: value for key, value in recipe.items() if key != "save"}
+    digest = hashlib.sha256(json.dumps([settings, start, torch.__version__], sort_keys=True).encode())
+    for document in documents:
+        digest.update(json.dumps([document.domain, document.text]).encode())
+    return digest.hexdigest()
+
+
+class States:
+    """The states of a pre-training between two steps, in a folder: `step=<N>.safetensors`.
+
+    A state has weights, AdamW's moments and the history. One with another fingerprint is not used.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+
+    def load(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, until: int) -> list[dict[str, Any]]:
+        """Load the latest state up to a step into model and optimizer; return its history, which is empty if there is none."""
+        for step in sorted((step for step in self._steps() if step <= until), reverse=True):
+            if found := self._state(step).load(model, optimizer):
+                return cast(list[dict[str, Any]], found.history)
+        return []
+
+    def save(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, history: list[dict[str, Any]]) -> None:
+        """Write the state after the last step of a history."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = self._state(len(history))
+        state.save(model, optimizer, TrainingProgress(history, 0))
+        state.close()
+
+    def remove(self, before: int) -> None:
+        """Remove the states of the steps before one."""
+        for step in self._steps():
+            if step < before:
+                self._state(step).remove()
+
+    def _state(self, step: int) -> State:
+        return State(self.folder / f"step={step}.safetensors", self.fingerprint)
+
+    def _steps(self) -> list[int]:
+        return [int(path.stem.removeprefix("step=")) for path in self.folder.glob("step=*.safetensors")]
 
 
 def _from_scratch(
@@ -207,9 +267,13 @@ def update(
     return loss.item()
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a checkpoint in the hub's layout, completely or not at all."""
+def save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, history: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write a checkpoint in the hub's layout with the history up to it, completely or not at all."""
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    with whole(folder, sealed=False) as unfinished:  # the family's folder is sealed once all steps are in it
+    with whole(folder, sealed=False) as unfinished:  # the job seals it
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
+        lines = "".join(json.dumps(row) + "\n" for row in history)
+        (unfinished / "history.jsonl").write_text(lines, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The saved state from which a killed fine-tuning run continues: one file, written in the background."""
+"""The saved state from which fine-tuning goes on after a kill, or the next piece of a pre-training: one file."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class State:
     def facts(self) -> dict[str, str]:
         """Return the metadata of the saved state; empty if there is none.
 
-        A damaged file is moved aside and logged, and fine-tuning starts over.
+        A damaged file is moved aside and logged, and training starts over.
         """
         if not self.path.is_file():
             return {}
@@ -92,7 +92,7 @@ class State:
         with contextlib.suppress(FileNotFoundError):  # another study's tuning was faster
             self.path.rename(self.aside)
         logging.getLogger("tunecast").warning(
-            "%s: damaged or cut short (%s); moved to %s; fine-tuning starts over", self.path, reason, self.aside.name
+            "%s: damaged or cut short (%s); moved to %s; training starts over", self.path, reason, self.aside.name
         )
 
     @property

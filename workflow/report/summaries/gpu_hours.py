@@ -37,9 +37,8 @@ def _jobs(material: StudyTables) -> Iterator[dict[str, Any]]:
     """Each job of a stage that uses a GPU if there is one: its keys, path and number of GPUs."""
     study = material.study
     models = grid.models(study)
-    trained = [{"family": name} for name, family in study["families"].items() if family["source"] == "trained"]
     stages = {
-        "pretrain": (["family"], trained),
+        "pretrain": (grid.BASE_KEYS, grid.pieces(study)),
         "try_rate": (grid.TRIAL_KEYS, grid.trials(study).to_dict("records")),
         "tune": (grid.MODEL_KEYS, models[models["recipe"] != "none"].to_dict("records")),
         "predict": (grid.PART_KEYS, grid.parts(study).to_dict("records")),
