@@ -46,10 +46,8 @@ def read(config: Mapping[str, Any]) -> Study:
     except (StudyError, OSError) as error:
         expanded = None
         lines += [line for line in _lines(error) if not line.startswith(_blocks(places))]
-    if expanded == written:
-        valid, more, others = written, [], []
-    else:
-        valid, more, others = _valid(expanded) if expanded else (None, [], [])
+    changed = expanded is not None and expanded != written
+    valid, more, others = _valid(expanded) if expanded and changed else (expanded, [], [])
     lines, places = [*lines, *more], [*places, *others]
     if valid:
         defaults: dict[str, Any] = {
