@@ -252,7 +252,7 @@ def steps(study: Study) -> Iterator[tuple[str, str, Named]]:
         yield (
             f"analyse {name}",
             "analyse",
-            made("analyse", found, output, {"analysis": name}, groups=given["groups"], statistics=how),
+            made("analyse", found, output, {"analysis": name}, groups=given["groups"], statistics=how, averaged=[]),
         )
     found = Named(parts=[f"results/analyses/analysis={name}/part.parquet" for name in registry.modules(analyses)])
     yield "gather analysis", "gather", made("gather", found, Named(analysis), table="analysis")
