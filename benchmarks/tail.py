@@ -258,7 +258,7 @@ def steps(study: Study) -> Iterator[tuple[str, str, Named]]:
     yield "gather analysis", "gather", made("gather", found, Named(analysis), table="analysis")
     found = Named(
         scores=cells, analysis=analysis, predictions=study.paths("predictions"), bases=study.bases, tasks=study.tasks,
-        released=[], forecasting=[], indicators=[],
+        released=[], forecasting=[], indicators=[], adopted=[],
     )  # fmt: skip
     params: dict[str, Any] = {"groups": given["groups"], "cohorts": {}, "indicators": {}, "holes": []}
     yield "audit", "audit", made("audit", found, Named("results/audit.parquet"), **params)
@@ -277,14 +277,26 @@ def steps(study: Study) -> Iterator[tuple[str, str, Named]]:
         output = Named(csv=f"results/tables/{name}.csv", markdown=f"results/tables/{name}.md")
         yield f"summarise {name}", "summarise", made("summarise", found, output, {"summary": name}, study=given)
     found = Named(tables=[analysis, "results/audit.parquet", "results/recommendations.parquet", cells])
-    params = {"level": how["level"], "groups": given["groups"], "targets": {}, "cohorts": {}}
+    params = {
+        "level": how["level"],
+        "groups": given["groups"],
+        "targets": {},
+        "cohorts": {},
+        "rate_twins": grid.rate_twins(given),
+    }
     yield "find", "find", made("find", found, Named("results/findings.parquet"), **params)
     for name in FIGURES:
         output = Named(pdf=f"results/figures/{name}.pdf", png=f"results/figures/{name}.png")
         yield (
             f"draw {name}",
             "draw",
-            made("draw", Named(scores=cells, analysis=analysis), output, {"figure": name}, overlays=given["overlays"]),
+            made(
+                "draw",
+                Named(scores=cells, analysis=analysis, further=[]),
+                output,
+                {"figure": name},
+                overlays=given["overlays"],
+            ),
         )
 
 
