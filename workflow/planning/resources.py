@@ -88,8 +88,7 @@ def tuning(study: Study, wildcards: Any, input: Any) -> Needs:
     state = (TRAINED if recipe["method"] == "full" else BYTES["fp32"] + 0.1 * TRAINED) * size.parameters
     tokens = recipe["batch"] * recipe["max_tokens"]
     activations = KEPT[recipe["precision"]] * size.layers_times_width * tokens
-    parts = input.task if isinstance(input.task, list) else [input.task]  # several of a mix
-    rows = recipe["examples"] if "examples" in recipe else recipe.get("fraction", 1) * _rows(parts)
+    rows = recipe["examples"] if "examples" in recipe else recipe.get("fraction", 1) * _rows(_listed(input.task))
     operations = TRAINING * size.parameters * recipe["epochs"] * rows * min(recipe["max_tokens"], MEAN_TOKENS)
     needs = _needs(state, activations, operations / GPU_SPEED[recipe["precision"]] / recipe["gpus"])
     # A rehearsal loads the model a second time, in the host's memory.
@@ -192,6 +191,11 @@ def _needs(state: float, activations: float, seconds: float) -> dict[str, float]
 def _minutes(seconds: float) -> float:
     """Minutes to request for a job of this many seconds."""
     return START + SLACK * seconds / 60
+
+
+def _listed(files: Any) -> list[str]:
+    """The files of a named input, which Snakemake hands over as text where there is only one; a mix has several."""
+    return [files] if isinstance(files, str) else list(files)
 
 
 def _rows(parts: Sequence[str]) -> int:
