@@ -35,7 +35,12 @@ def previous_piece(wildcards):
             f"config.yaml: families/{family}/pretraining/save: {step} is not listed; found {saved}"
         )
     earlier = [other for other in saved if other < step]
-    return noted(base_checkpoints.trained_here(family, earlier[-1])) if earlier else []
+    before = {"family": family, "step": earlier[-1]} if earlier else {}
+    return (
+        noted(f"resources/pretrained/{grid.path(before, grid.BASE_KEYS)}")
+        if earlier
+        else []
+    )
 
 
 def pretraining_threads(wildcards):
@@ -121,7 +126,7 @@ def checkpoint(wildcards):
         return noted(f"resources/averaged/{grid.path(wildcards, grid.BASE_KEYS)}")
     if source == "hub":
         return [f"resources/pins/bases/{grid.path(wildcards, grid.BASE_KEYS)}.json"]
-    trained = base_checkpoints.trained_here(wildcards.family, int(wildcards.step))
+    trained = f"resources/pretrained/{grid.path(wildcards, grid.BASE_KEYS)}"
     return noted(trained) if source == "trained" else []
 
 
