@@ -33,7 +33,7 @@ UNHURRIED = (
     "from snakemake.executors import touch; touch.Executor.SLEEPING_TIME = 0; from snakemake.cli import main; main()"
 )
 # Outputs that are folders; the files of their checksums beside them, whose names begin with a dot, are not.
-FOLDERS = re.compile(r"resources/(models/(.*/)?[^./][^/]*|pretrained/[^./][^/]*|miniworld)|results/pages")
+FOLDERS = re.compile(r"resources/((models|pretrained|averaged)/(.*/)?[^./][^/]*|miniworld)|results/pages")
 
 
 def config(steps: int) -> dict[str, Any]:

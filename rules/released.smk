@@ -35,7 +35,7 @@ rule adopt:
 
 
 rule export:
-    """Write all scores as results and samples files of lm-evaluation-harness and records of Every Eval Ever, to results/export."""
+    """Write all scores and scored rows to results/export, for lm-evaluation-harness and Every Eval Ever."""
     input:
         scores="results/scores.parquet",
         rows="results/items.parquet",

@@ -153,13 +153,15 @@ def test_lora_and_full_share_a_card_the_better_first() -> None:
 
 def test_a_drop_is_named_and_a_floor_has_nothing_to_forget() -> None:
     (card,) = cards.cards(page_study.inputs())
-    assert dict(card.facts)["Forgetting"].startswith("1 of 1 other tests drops significantly: essay −0.200.")
+    assert dict(card.facts)["Forgetting"].startswith(
+        "1 of 1 other tests drops significantly (Holm over these): essay −0.200."
+    )
     scores, analysis = (page_study.inputs().tables[name] for name in ("scores", "analysis"))
     scores.loc[(scores["test"] == "essay") & (scores["train"] == "none"), ["value", "low"]] = 0.0
     analysis["p_value"] = 1.0
     (card,) = cards.cards(page_study.inputs(scores=scores, analysis=analysis))
     assert dict(card.facts)["Forgetting"] == (
-        "None of 1 other tests drops significantly. 1 starts at chance or 0 and cannot drop."
+        "None of 1 other tests drops significantly. 1 starts at chance or 0, so there is little to forget."
     )
 
 

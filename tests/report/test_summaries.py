@@ -181,7 +181,9 @@ def test_families_say_where_from_how_far_and_how_large(material, tmp_path):
         path = tmp_path / "bases" / str(step) / "base.json"
         path.parent.mkdir(parents=True)
         files = {"a.safetensors": {"bytes": 100 + step}, "b.safetensors": {"bytes": 5}, "config.json": {"bytes": 9}}
-        path.write_text(json.dumps({"family": "tiny", "step": step, "source": "trained", "files": files}), encoding="utf-8")
+        path.write_text(
+            json.dumps({"family": "tiny", "step": step, "source": "trained", "files": files}), encoding="utf-8"
+        )
     table = made("families", material()).set_index("family")
     found = table.loc["tiny"]
     assert (found["source"], found["steps"], found["listed"]) == ("trained", 2, "0, 20")

@@ -673,7 +673,7 @@ def test_a_state_that_is_cut_short_is_set_aside_with_one_line(checkpoints, tmp_p
     assert len(history) == 1
     [line] = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"{broken.path}: damaged or cut short (") and "\n" not in line
-    assert line.endswith("; moved to state.safetensors.damaged; fine-tuning starts over")
+    assert line.endswith("; moved to state.safetensors.damaged; training starts over")
     assert (tmp_path / "state.safetensors.damaged").read_bytes() == whole[:kept]
     broken.remove()
     assert not list(tmp_path.iterdir())

@@ -34,13 +34,13 @@ class Forgetting:
         if not self.tests:
             return "No other test was run."
         start = "starts" if len(self.floors) == 1 else "start"
-        floor = f" {len(self.floors)} {start} at chance or 0 and cannot drop." if self.floors else ""
+        floor = f" {len(self.floors)} {start} at chance or 0, so there is little to forget." if self.floors else ""
         if not self.drops:
             return f"None of {self.tests} other tests drops significantly.{floor}"
         drop = "drops" if len(self.drops) == 1 else "drop"
         listed = ", ".join(f"{row['test']} {signed(row['value'])}" for row in self.drops[:NAMED])
         more = f" and {len(self.drops) - NAMED} more" if len(self.drops) > NAMED else ""
-        return f"{len(self.drops)} of {self.tests} other tests {drop} significantly: {listed}{more}.{floor}"
+        return f"{len(self.drops)} of {self.tests} other tests {drop} significantly (Holm over these): {listed}{more}.{floor}"
 
 
 def forgetting(answer: Answer) -> Forgetting:

@@ -125,7 +125,8 @@ def _answer(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
 def _base(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
     """How many tests are learned when."""
     learning = rows[rows["finding"] == "learning"]
-    open_ones = learning["statement"].str.contains("most likely|: open:")
+    # A sentence that names several groups, with the share of resamples of each, is not settled.
+    open_ones = learning["statement"].str.count("of resamples") > 1
     groups = Counter(conditions(row).get("group") for row in learning[~open_ones].to_dict("records"))
     groups |= {"undecided": int(open_ones.sum())} if open_ones.any() else {}
     if not groups:
@@ -162,6 +163,20 @@ def _transfer(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
     return f"Of {number} scores on other tests at the last step, {worse} get worse and {better} get better significantly (Holm)."
 
 
+def _forecasts(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
+    """For how many targets the best indicator orders bases better than by chance."""
+    verdicts = (
+        rows["statement"]
+        .str.extract(r"the best of .* chance is 0\.5: (significant|not significant|too few)")[0]
+        .dropna()
+    )
+    if verdicts.empty:
+        return None
+    text = f"The best indicator orders bases significantly better than by chance for {int((verdicts == 'significant').sum())}"
+    few = int((verdicts == "too few").sum())
+    return f"{text} of {len(verdicts)} targets" + (f"; {few} have too few bases to test." if few else ".")
+
+
 def _cost(rows: pd.DataFrame, inputs: PageInputs) -> str | None:
     """The only sentence on cost."""
     return rows["statement"].iloc[0] if len(rows) == 1 else None
@@ -172,6 +187,7 @@ SUMMARIES: dict[str, Callable[[pd.DataFrame, PageInputs], str | None]] = {
     "base": _base,
     "tuned": _tuned,
     "transfer": _transfer,
+    "forecasts": _forecasts,
     "cost": _cost,
 }
 
