@@ -88,7 +88,7 @@ def test_the_policy_allows_the_scripts_of_the_page_and_nothing_else() -> None:
     ("values", "badge", "words"),
     [
         ({1: (0.4, 0.2), 2: (0.5, 0.8)}, "one seed: no recommendation", "Step 2 (2K tokens), full fine-tuning"),
-        ({1: (0.5, 0.5), 2: (0.5, 0.5)}, "equal scores", "Steps 1, 2 tie, full fine-tuning (below: step 2)"),
+        ({1: (0.5, 0.5), 2: (0.5, 0.5)}, "equal scores", "Steps 1, 2 tie, full fine-tuning (numbers of step 2)"),
         ({2: (0.5, 1.0)}, "only one checkpoint", "Step 2 (2K tokens), full fine-tuning"),
         ({1: (0.2, 0.5), 2: (0.3, 0.5)}, "not above chance", "Step 2 (2K tokens), full fine-tuning"),
     ],
@@ -112,10 +112,7 @@ def test_a_checkpoint_that_fine_tuning_does_not_improve_is_not_called_a_pick() -
 def test_bases_with_one_score_have_one_probability() -> None:
     values = {1: (0.5, 0.3), 2: (0.5, 0.3), 3: (0.4, 0.4)}
     (card,) = cards.cards(page_study.inputs(recommendations=pd.DataFrame(page_study.recommended("quiz", values))))
-    assert (
-        "Best of 3 with probability: one of the 2 with the highest score 60%, step 3 40%."
-        in dict(card.facts)["How sure"]
-    )
+    assert "Probability of being the best of 3: the 2 tied together 60%, step 3 40%." in dict(card.facts)["How sure"]
 
 
 def test_two_seeds_and_a_high_probability_make_an_answer_clear() -> None:
@@ -134,7 +131,7 @@ def test_an_answer_is_about_one_number_of_shots() -> None:
     more = [row | {"filter": row["filter"].replace('"shots": 0', '"shots": 4'), "step": 9} for row in rows]
     (card,) = cards.cards(page_study.inputs(recommendations=pd.DataFrame(rows + more)))
     assert card.badge == "one seed: no recommendation" and "step 9" not in dict(card.facts)["How sure"]
-    assert dict(card.facts)["How sure"].startswith("Best of 2 with probability: step 2 80%, step 1 20%.")
+    assert dict(card.facts)["How sure"].startswith("Probability of being the best of 2: step 2 80%, step 1 20%.")
 
 
 def test_a_model_of_one_label_is_called_that() -> None:

@@ -75,7 +75,7 @@ def headline(answer: Answer) -> str:
     """Which checkpoint, and how it is tuned."""
     tail = f", {METHODS.get(answer.method, answer.method)}"
     tie = " tie" if len(answer.tied) > 1 else ""
-    about = f" (below: step {int(answer.top['step'])})" if tie else ""
+    about = f" (numbers of step {int(answer.top['step'])})" if tie else ""
     return f"{checkpoints(answer, answer.tied)}{tie}{tail}{about}"
 
 
@@ -123,12 +123,14 @@ def _facts(recipes: Sequence[Answer]) -> Iterator[tuple[str, str]]:
 def chance(answer: Answer) -> str:
     """The probability to be the best, and the rivals; what the score amounts to where it is at a baseline."""
     if answer.constant:
-        return "No: the model gives one label on 99 % of rows or more, so its score is the share of that label."
+        return (
+            "Not at all: the model predicts one label on 99 % of rows or more, so its score is the share of that label."
+        )
     if len(answer.bases) == 1:
         return "Only this checkpoint was tried."
     names = [f"{name} {shown(chance)}" for name, chance in _likely(answer)[:NAMED]]
     of = f" of {len(answer.bases)}" if answer.tuned else ""  # the table leaves out unlikely untouched ones
-    text = f"Best{of} with probability: {', '.join(names)}."
+    text = f"Probability of being the best{of}: {', '.join(names)}."
     if answer.trivial:
         name, value = answer.trivial
         text += f" No checkpoint is shown to beat {name} ({value:.3f})."
@@ -148,7 +150,7 @@ def _likely(answer: Answer) -> list[tuple[str, float]]:
     )
     named = [(checkpoints(answer, [row]).split(" (")[0].lower(), float(row["probability"])) for row in rows]
     if tied:
-        named.append((f"one of the {len(tied)} with the highest score", sum(float(row["probability"]) for row in tied)))
+        named.append((f"the {len(tied)} tied together", sum(float(row["probability"]) for row in tied)))
     return sorted(named, key=lambda pair: -pair[1])
 
 

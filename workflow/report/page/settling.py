@@ -17,7 +17,7 @@ def settling(answer: Answer) -> str:
     if len(answer.bases) < 2:
         return "Fine-tune other checkpoints as well; there is nothing to compare with."
     if answer.constant or answer.trivial:
-        return "A model that beats the baseline first; more rows do not help."
+        return "First get a model that beats the baseline. More test rows do not help."
     clear = answer.top["probability"] >= answer.inputs.level and len(answer.tied) == 1
     if answer.tuned and answer.seeds < 2:
         # Rows alone cannot settle it, so their number is not named beside this.
