@@ -77,6 +77,10 @@ class FindingTables:
         primary = scores.loc[scores["primary"] & (scores["better"] == "lower"), ["suite", "test"]]
         return frozenset(primary.drop_duplicates().itertuples(index=False, name=None))
 
+    def less_is_better(self, row: Mapping[str, Any]) -> bool:
+        """Whether less of the primary metric of a row's test is better."""
+        return (row["suite"], row["test"]) in self._less_is_better
+
     def improvements(self, rows: pd.DataFrame) -> pd.Series:
         """The values of rows about one test each, with their sign changed where less of the test's metric is better."""
         lower = [pair in self._less_is_better for pair in zip(rows["suite"], rows["test"], strict=True)]

@@ -34,7 +34,7 @@ def find(material: FindingTables) -> Iterator[dict[str, Any]]:
     for _, members in shares.groupby([*selection.PLACE, "test"], sort=False):
         ranked = members.sort_values("value", ascending=False, kind="stable")
         best = ranked.iloc[0]
-        subject = f"{best['test']}{about(shares, best)}"
+        subject = f"{best['test']}{about(shares, best)}{', less is better' if material.less_is_better(best) else ''}"
         if best["value"] < LIKELY:
             yield finding(f"{subject}: open: {_between(ranked)}.", best, KEYS)
         else:
