@@ -439,7 +439,7 @@ BAD = [
     ("table", "a.csv", ROWS.replace("2000", "2_000"), "row 2: column 'step': found '2_000', expected a number"),
     ("table", "a.csv", ROWS.replace("0.6", "٠.٦"), "row 2: column 'acc': found"),
     ("table", "a.csv", ROWS.replace("2000,arc_easy", "2000,"), "row 2: column 'task' is blank"),
-    ("table", "a.parquet", "PAR1", "not a whole Parquet file"),
+    ("table", "a.parquet", "PAR1", "cannot be read as Parquet, perhaps cut short"),
 ]
 
 

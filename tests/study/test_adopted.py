@@ -180,7 +180,7 @@ BAD_BLOCKS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a task of no name": (
         {"table": "bad.csv", "path": "tuned"},
-        "bad.csv, row 1: train is 'No task', expected the name of a task, or unknown",
+        "bad.csv, row 1: train is 'No task', expected the name of a task, or the word unknown",
     ),
     "another step than that of its adapters": (
         {**BLOCK, "step": 200, "family": "mine"},

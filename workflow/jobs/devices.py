@@ -101,7 +101,7 @@ def promises() -> Path:
     folder = Path(tempfile.gettempdir()) / f"tunecast-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.lstat().st_uid != os.getuid():  # not of what a link of someone else's leads to
-        raise StudyError(f"{folder}: belongs to another user; delete it or ask them to")
+        raise StudyError(f"{folder}: belongs to another user, who has to delete it")
     return folder
 
 

@@ -152,7 +152,7 @@ def _keys(where: str, known: Mapping[str, Any], recipe: str, study: Study) -> di
         if not keys[key].isdecimal():
             raise StudyError(f"{where}: {key} is {keys[key]!r}, expected a whole number")
     if not NAME.fullmatch(keys["train"]) or keys["train"] in ("none", "all"):
-        raise StudyError(f"{where}: train is {keys['train']!r}, expected the name of a task, or unknown")
+        raise StudyError(f"{where}: train is {keys['train']!r}, expected the name of a task, or the word unknown")
     if keys["format"] not in get_args(Format):
         raise StudyError(f"{where}: format is {keys['format']!r}; allowed: {', '.join(get_args(Format))}")
     family, step = keys["family"], int(keys["step"])

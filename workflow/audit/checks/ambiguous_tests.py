@@ -1,4 +1,4 @@
-"""Imported tests with an ambiguous name: two metrics, or two different scores for one cell."""
+"""Imported scores whose test is unclear: one name for two metrics, or two different scores of one model on it."""
 
 from __future__ import annotations
 

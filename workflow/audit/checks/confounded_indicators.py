@@ -1,4 +1,4 @@
-"""Indicators that forecast through a config field: at equal values of the field they no longer do."""
+"""Indicators that predict only because they correlate with a config field: among bases with equal values of it they do not."""
 
 from __future__ import annotations
 

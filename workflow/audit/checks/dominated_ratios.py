@@ -1,4 +1,4 @@
-"""Mean ratios of change that depend on a single cell."""
+"""Mean relative changes that a single score determines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact matches of empty texts: outputs and answers without a word after SQuAD's normalisation.
+"""Exact matches in which output and answer are both empty after SQuAD's normalisation.
 
 SQuAD's normalisation drops case, punctuation and the articles a, an and the, so an empty output exactly matches an answer such
 as "A" or ")". The normalisation is kept, since published scores use it.

@@ -1,4 +1,4 @@
-"""Fields that every row of a task has and that a prompt leaves out: the model is asked without them, such as a passage."""
+"""Fields, such as a passage, that every row of a task has and that a prompt does not use."""
 
 from __future__ import annotations
 

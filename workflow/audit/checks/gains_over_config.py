@@ -1,4 +1,4 @@
-"""Indicators that forecast no better than the config fields of the bases, which cost nothing to measure."""
+"""Indicators that predict no better than the config fields of the bases, which cost nothing to measure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that score lower with more few-shot examples: tuned without any, or prompts longer than the context."""
+"""Models that score lower with more few-shot examples, often tuned without any, or with prompts beyond the context."""
 
 from __future__ import annotations
 

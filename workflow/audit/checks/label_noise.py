@@ -1,4 +1,4 @@
-"""Targets whose sampling noise is as large as the differences between bases."""
+"""Scores to be forecast whose standard error is as large as the differences between bases."""
 
 from __future__ import annotations
 

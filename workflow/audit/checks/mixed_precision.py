@@ -1,4 +1,4 @@
-"""Compared scores that were computed differently: precision, package versions, sizes of weights."""
+"""Compared scores that differ in precision, package versions or size of the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outliers in a table of variants: other units, a failed run, a collapsed indicator."""
+"""Outliers in a table of variants, such as another unit, a failed run, or an indicator that is nearly constant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracies below chance: labels that the rows lack, answers that are not recognised, an inverted rule."""
+"""Accuracies below chance, as from label words that never occur, outputs that are not recognised, or swapped labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models tuned with a single seed by a recipe without repeated seeds: intervals lack the variance between seeds."""
+"""Models fine-tuned with one seed, by a recipe that has one seed everywhere: intervals lack the variance between seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of variants with equal targets, indicators or fields, which the tie rules count differently."""
+"""Pairs of variants with equal values: whether they count as half right or are left out changes the accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test rows whose input occurs verbatim in the training rows of a task tuned on."""
+"""Test rows whose input occurs verbatim in the fine-tuning data."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def _details(path: Path, key: str) -> tuple[dict[str, dict[str, float]], float |
     try:
         rows = pq.ParquetFile(file).read().to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
-        raise StudyError(f"{file}: not a whole Parquet file: {first_line(error)}") from error
+        raise StudyError(f"{file}: cannot be read as Parquet, perhaps cut short: {first_line(error)}") from error
     values: dict[str, dict[str, float]] = {}
     guesses = []
     for number, row in enumerate(rows):

@@ -72,7 +72,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowInvalid, OSError) as error:
-        raise StudyError(f"{path}: not a whole Parquet file: {first_line(error)}") from error
+        raise StudyError(f"{path}: cannot be read as Parquet, perhaps cut short: {first_line(error)}") from error
     return table.column_names, table.to_pylist()
 
 
