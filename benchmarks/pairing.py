@@ -190,7 +190,7 @@ def written_on(data: Path, folder: Path, tasks: Sequence[str]) -> Any:
         rows = pretraining.batches(data_mix.encode(tokenizer, documents, recipe), recipe, tokenizer)
         for _ in range(STEPS):
             pretraining.update(model, optimizer, next(rows), 1e-3, 1.0, torch.float32)
-        pretraining.save(model, tokenizer, folder)
+        pretraining.save(model, tokenizer, folder, history=[])
     return OlmoForCausalLM.from_pretrained(folder).eval()
 
 
