@@ -244,6 +244,11 @@ def in_domain(train: str, test: str) -> bool:
     return domain(test) in map(domain, components(train))
 
 
+def counts_as_in_domain(train: str, test: str) -> bool:
+    """Whether analyses count a test as in the domain of the fine-tuning: any test after instruction tuning, which has none."""
+    return on_instructions(train) or in_domain(train, test)
+
+
 def alike(train: str, test: str) -> bool:
     """Whether a test is of the kind of one of the tasks that a model is fine-tuned on."""
     return kind(test) in map(kind, components(train))

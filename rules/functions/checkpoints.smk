@@ -34,13 +34,10 @@ def previous_piece(wildcards):
         raise StudyError(
             f"config.yaml: families/{family}/pretraining/save: {step} is not listed; found {saved}"
         )
-    earlier = [other for other in saved if other < step]
-    before = {"family": family, "step": earlier[-1]} if earlier else {}
-    return (
-        noted(f"resources/pretrained/{grid.path(before, grid.BASE_KEYS)}")
-        if earlier
-        else []
-    )
+    if step == saved[0]:
+        return []
+    before = {"family": family, "step": saved[saved.index(step) - 1]}
+    return noted(f"resources/pretrained/{grid.path(before, grid.BASE_KEYS)}")
 
 
 def pretraining_threads(wildcards):

@@ -59,12 +59,15 @@ def _merged(name: str, family: dict[str, Any], families: Mapping[str, Any]) -> d
             f"{key_path}/last: {family['last']} is not allowed; allowed: {len(available)} or less, as many as {source!r} has"
         )
     steps = revisions.chosen(name, family.get("steps", [checkpoints.steps(source, families[source])[-1]]), possible)
-    counted = {key: families[source][key] for key in ("tokens_per_step", "tokens", "fields") if key in families[source]}
-    if "pretraining" in families[source]:
-        counted["tokens_per_step"] = (
-            families[source]["pretraining"]["batch"] * families[source]["pretraining"]["sequence"]
-        )
-    return {**counted, **family, "steps": steps}
+    counted = {key: families[source][key] for key in ("tokens", "fields") if key in families[source]}
+    per_step = tokens_per_step(families[source])
+    return {**counted, **({"tokens_per_step": per_step} if per_step else {}), **family, "steps": steps}
+
+
+def tokens_per_step(family: Mapping[str, Any]) -> float | None:
+    """The tokens of a training step: from the config, else a batch of the study's own pre-training; None if unknown."""
+    block = family.get("pretraining")
+    return family.get("tokens_per_step") or (block["batch"] * block["sequence"] if block else None)
 
 
 def _naming(config: Mapping[str, Any], members: Mapping[str, list[str]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from workflow.models import checkpoints
 from workflow.settings import Family, Study
 from workflow.storage import tables
+from workflow.study import families
 
 Seen = Mapping[str, Mapping[int, float]]  # family -> step -> tokens
 
@@ -55,11 +56,7 @@ def of_family(name: str, family: Family) -> dict[int, float]:
     `tokens`, or names of folders.
     """
     steps = checkpoints.steps(name, family)
-    pretraining = family.get("pretraining")
-    per_step = family.get("tokens_per_step") or (
-        pretraining["batch"] * pretraining["sequence"] if pretraining else None
-    )
-    if per_step:
+    if per_step := families.tokens_per_step(family):
         return {step: float(step * per_step) for step in steps}
     if "tokens" in family:
         table = {int(step): float(tokens) for step, tokens in family["tokens"].items()}

@@ -37,15 +37,19 @@ def test_products_and_gradients_are_torch_s(shape, bias):
         assert float((one - other).abs().max() / other.abs().max()) < 1e-6
 
 
-def test_only_large_products_are_onednn_s(monkeypatch):
-    """The bound is on multiplications: 2,000,000 are 125 x 128 x 125."""
+def by_onednn(monkeypatch, layer, numbers):
+    """The numbers of rows, among some, of which an adopted layer leaves the product to oneDNN."""
     called = []
     monkeypatch.setattr(linear.Product, "apply", lambda *given: called.append(len(given[0])))
-    layer = torch.nn.Linear(128, 125)
     linear.adopt(layer)
-    for rows in (124, 125, 126):
-        layer(torch.ones(rows, 128))
-    assert called == [125, 126]
+    for rows in numbers:
+        layer(torch.ones(rows, layer.in_features))
+    return called
+
+
+def test_only_large_products_are_onednn_s(monkeypatch):
+    """The bound is on multiplications: 2,000,000 are 125 x 128 x 125."""
+    assert by_onednn(monkeypatch, torch.nn.Linear(128, 125), (124, 125, 126)) == [125, 126]
 
 
 @pytest.mark.parametrize("case", ["few rows", "half precision", "autocast", "frozen"])
@@ -65,11 +69,5 @@ def test_what_does_not_suit_is_left_to_torch_and_what_is_frozen_has_no_gradient(
 
 def test_products_for_which_it_is_slower_are_torch_s(monkeypatch):
     """Faster from 64 rows on: 22 rows are nearer to 8, 23 to 64, in logarithms."""
-    called = []
     monkeypatch.setattr(products, "rates", lambda: products.Rates((1.0,) * 4, (0.5, 1.05, 1.1, 1.3), (2.0,) * 4))
-    monkeypatch.setattr(linear.Product, "apply", lambda *given: called.append(len(given[0])))
-    layer = torch.nn.Linear(512, 512)
-    linear.adopt(layer)
-    for rows in (22, 23, 512):
-        layer(torch.ones(rows, 512))
-    assert called == [23, 512]
+    assert by_onednn(monkeypatch, torch.nn.Linear(512, 512), (22, 23, 512)) == [23, 512]

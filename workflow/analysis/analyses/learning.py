@@ -132,8 +132,7 @@ def _chances(evidence: Evidence) -> dict[tuple[Any, ...], float]:
 
 def in_domain(change: Difference) -> bool:
     """Whether a test is in the domain of the fine-tuning task, or the fine-tuning has no domain."""
-    train, test = change.keys["train"], change.keys["test"]
-    return task.on_instructions(train) or task.in_domain(train, test)
+    return task.counts_as_in_domain(change.keys["train"], change.keys["test"])
 
 
 def own_first(gains: Sequence[Change]) -> list[Change]:

@@ -83,8 +83,8 @@ class FindingTables:
 
     def improvements(self, rows: pd.DataFrame) -> pd.Series:
         """The values of rows about one test each, with their sign changed where less of the test's metric is better."""
-        lower = [pair in self._less_is_better for pair in zip(rows["suite"], rows["test"], strict=True)]
-        return rows["value"].where(~np.array(lower, dtype=bool), -rows["value"])
+        lower = np.array([self.less_is_better(row) for row in rows.to_dict("records")], dtype=bool)
+        return rows["value"].where(~lower, -rows["value"])
 
     @cached_property
     def within_one(self) -> bool:
@@ -371,10 +371,8 @@ def _pairs(material: FindingTables, conditions: Mapping[str, Any]) -> list[tuple
 
 
 def _at_home(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """The pairs that analyses take for tests in the domain of the fine-tuning task: those after instruction tuning, which has no
-    domain, are among them, even if the test is no task of Tunecast.
-    """
-    return [pair for pair in _distinct(rows) if task.in_domain(*pair) or task.on_instructions(pair[0])]
+    """The pairs that analyses take for tests in the domain of the fine-tuning task."""
+    return [pair for pair in _distinct(rows) if task.counts_as_in_domain(*pair)]
 
 
 def _distinct(rows: pd.DataFrame) -> list[tuple[str, str]]:

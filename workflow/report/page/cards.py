@@ -26,7 +26,8 @@ METHODS = {"full": "full fine-tuning", "lora": "LoRA", "untouched": "untouched"}
 @dataclass(frozen=True)
 class Card:
     """What a card shows. key: its anchor; tone: style of the badge; facts: label and text; marks: of the audit, each a kind with
-    its number and one piece of evidence; tops: names of the checkpoints with the highest score."""
+    its number and one piece of evidence; tops: names of the checkpoints with the highest score; is_mean: whether the answer is
+    about a mean of tests."""
 
     key: str
     title: str
@@ -37,7 +38,8 @@ class Card:
     facts: Sequence[tuple[str, str]]
     marks: Sequence[tuple[str, int, str]]
     statements: Sequence[str]
-    tops: Sequence[str] = ()
+    tops: Sequence[str]
+    is_mean: bool
 
 
 def cards(inputs: PageInputs) -> list[Card]:
@@ -63,6 +65,7 @@ def _card(recipes: Sequence[Answer], number: int) -> Card:
         marks,
         _statements(recipes),
         [checkpoints(answer, [row]) for row in answer.tied],
+        answer.is_mean,
     )
 
 
@@ -240,11 +243,11 @@ def lead(shown: Sequence[Card], inputs: PageInputs) -> list[str]:
     counts = Counter(card.badge for card in shown)
     clear = counts.pop("clear", 0)
     kinds = ", ".join(f"{badge} ({number})" for badge, number in counts.most_common())
-    means = sum(card.title.endswith(" (mean)") for card in shown)
+    means = sum(card.is_mean for card in shown)
     parts = f" ({len(shown) - means} on a task, {means} on a mean of tests)" if means else ""
     first = f"{clear} of {len(shown)} answers{parts} {'names' if clear == 1 else 'name'} a clearly best checkpoint."
     first += f" Of the others: {kinds}." if kinds else ""
-    tops = Counter(name for card in shown if not card.title.endswith(" (mean)") for name in card.tops)
+    tops = Counter(name for card in shown if not card.is_mean for name in card.tops)
     name, number = tops.most_common(1)[0] if tops else ("", 0)
     tasks = len(shown) - means
     best = [f"Highest score most often, alone or tied: {name} ({number} of {tasks} tasks)."] if number > 1 else []
